@@ -1,0 +1,27 @@
+"""Four logical CPU devices for every test, so that replicas can be compared."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import pytest
+import tensorflow as tf
+
+_CPUS = 4
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * _CPUS,
+)
+
+
+@pytest.fixture
+def mirrored():
+    """`mirrored(n)` is a MirroredStrategy over `n` logical CPU devices."""
+
+    def make(num_replicas):
+        return tf.distribute.MirroredStrategy(
+            [f"CPU:{i}" for i in range(num_replicas)]
+        )
+
+    return make

@@ -1,0 +1,93 @@
+"""The only module that talks to `tf.distribute` inside a step.
+
+Every function works on one replica (where it is the identity), under
+`MirroredStrategy`, `MultiWorkerMirroredStrategy` and `TPUStrategy`, and lets
+gradients through: the gradient of a gathered row reaches the replica that made
+the row. Results are equal on all replicas, so they may be written to variables.
+"""
+
+import tensorflow as tf
+
+
+def _replica_context():
+    context = tf.distribute.get_replica_context()
+    if context is None:
+        raise RuntimeError(
+            "tfssl.replicas was called in cross-replica context; call it inside "
+            "strategy.run (a train_step or test_step)."
+        )
+    return context
+
+
+def num_replicas():
+    """Number of replicas that take part in this step, a Python int."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def gather_rows(rows):
+    """Stacks the rows of all replicas, in replica order.
+
+    Written as a zero-padded sum over replicas: static shapes (XLA, TPU), and a
+    gradient that returns to the replica each row came from.
+
+    Args:
+        rows: tensor `(batch, …)`, the same shape and dtype on every replica.
+
+    Returns:
+        `(all_rows, offset)`: a tensor `(num_replicas * batch, …)` of the same
+        dtype, and the int32 position of this replica's first row in it.
+    """
+    count = num_replicas()
+    rows = tf.identity(rows)  # A raw input of a worker has no device yet.
+    if count == 1:
+        return rows, tf.constant(0, tf.int32)
+    context = _replica_context()
+    position = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    kind = rows.dtype
+    narrow = kind in (tf.bool, tf.uint8, tf.int8, tf.int16, tf.uint16)
+    values = tf.cast(rows, tf.int32) if narrow else rows
+    slots = tf.reshape(
+        tf.one_hot(position, count, dtype=values.dtype),
+        [count] + [1] * len(rows.shape),
+    )
+    padded = slots * values[tf.newaxis]  # (count, batch, …), zero but for ours.
+    total = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
+    shape = tf.shape(rows)
+    flat = tf.reshape(total, tf.concat([[count * shape[0]], shape[1:]], axis=0))
+    if rows.shape[0] is not None:
+        flat = tf.ensure_shape(flat, [count * rows.shape[0], *rows.shape[1:]])
+    if narrow:
+        flat = tf.cast(flat, kind)
+    return flat, position * shape[0]
+
+
+def sum_over_replicas(tensor):
+    """Elementwise sum of `tensor` over all replicas; gradients flow through."""
+    if num_replicas() == 1:
+        return tf.identity(tensor)
+    return _replica_context().all_reduce(
+        tf.distribute.ReduceOp.SUM, tf.identity(tensor)
+    )
+
+
+def mean_over_replicas(tensor):
+    """Elementwise mean of a floating `tensor` over all replicas."""
+    return sum_over_replicas(tensor) / tf.cast(num_replicas(), tensor.dtype)
+
+
+def max_over_replicas(tensor):
+    """Elementwise maximum over all replicas. No gradient is defined."""
+    gathered, _ = gather_rows(tf.stop_gradient(tensor)[tf.newaxis])
+    return tf.reduce_max(gathered, axis=0)
+
+
+def replica_seed(seed):
+    """A stateless seed of this replica: int32 `(2,)`, folded with its id.
+
+    `keras.random` draws the same numbers on every replica and `tf.random.uniform`
+    the same on every worker; this differs everywhere and is repeatable.
+    """
+    if num_replicas() == 1:
+        return tf.random.experimental.stateless_fold_in(seed, 0)
+    position = _replica_context().replica_id_in_sync_group
+    return tf.random.experimental.stateless_fold_in(seed, position)
