@@ -1,0 +1,35 @@
+"""Encoders by name, for flags and notebooks."""
+
+import functools
+
+from tfssl.models.resnet import resnet
+
+ENCODERS = {
+    "resnet18": functools.partial(resnet, 18),
+    "resnet34": functools.partial(resnet, 34),
+    "resnet50": functools.partial(resnet, 50),
+    "resnet101": functools.partial(resnet, 101),
+    "resnet152": functools.partial(resnet, 152),
+    "resnet200": functools.partial(resnet, 200),
+}
+
+
+def encoder(name, *, input_shape, **kwargs):
+    """Builds the encoder of this name.
+
+    Args:
+        name: a key of `ENCODERS`, as `"resnet50"`.
+        input_shape: `(height, width, channels)`; height and width may be `None`.
+        **kwargs: further arguments of the builder, as `width=0.25`.
+
+    Returns:
+        A Keras model: images to pooled features `(batch, dim)`.
+
+    Raises:
+        ValueError: if the name is unknown, or the builder refuses an argument.
+    """
+    if name not in ENCODERS:
+        raise ValueError(
+            f"Unknown encoder {name!r}; valid names are {', '.join(ENCODERS)}."
+        )
+    return ENCODERS[name](input_shape=input_shape, **kwargs)

@@ -1,0 +1,106 @@
+"""Heads that methods put on an encoder: projectors and predictors.
+
+A head is scaffolding: it is trained with the encoder, saved in the method's
+checkpoint and left out of the export.
+"""
+
+import keras
+
+from tfssl.models import norms
+
+_LAST_NORMS = {
+    "none": None,
+    "batch": {"center": True, "scale": True},
+    "batch_no_offset": {"center": False, "scale": True},
+    "batch_no_affine": {"center": False, "scale": False},
+}
+
+
+def mlp(
+    input_dim,
+    dims,
+    *,
+    hidden_norm=True,
+    last_norm="none",
+    hidden_bias=None,
+    last_bias=None,
+    kernel_initializer=None,
+    norm_statistics="local",
+    dtype=None,
+    name="mlp",
+):
+    """Builds dense layers with normalization and ReLU between them.
+
+    Each entry of `dims` but the last gives dense, batch norm, ReLU; the last
+    gives dense and `last_norm`, without ReLU. All variables exist when the
+    function returns. Layers are called `hidden_0_dense`, `hidden_0_norm`,
+    `hidden_0_relu`, …, `last_dense`, `last_norm`.
+
+    Args:
+        input_dim: int > 0, the width of the encoder's features.
+        dims: ints > 0, the width of every layer, last one included: SimCLR v1 on
+            a ResNet-50 is `(2048, 128)`, SimCLR v2 `(2048, 2048, 128)`.
+        hidden_norm: whether hidden layers have a batch norm.
+        last_norm: the norm behind the last layer: `"none"` (BYOL, MoCo, SwAV),
+            `"batch"`, `"batch_no_offset"` (SimCLR's code: scale, no offset) or
+            `"batch_no_affine"` (SimSiam, MoCo v3: neither).
+        hidden_bias: whether hidden dense layers have a bias. `None`: only where
+            no norm follows, which would take the bias out again.
+        last_bias: the same for the last dense layer.
+        kernel_initializer: name of a Keras initializer of all kernels, drawn
+            anew for every layer. `None`: normal with standard deviation 0.01,
+            as in SimCLR's code.
+        norm_statistics: `statistics` of every `norms.BatchNorm`.
+        dtype: Keras dtype policy of every layer. `None`: the global policy.
+        name: name of the head.
+
+    Returns:
+        A built `keras.Sequential`: `(batch, input_dim)` to `(batch, dims[-1])`.
+
+    Raises:
+        ValueError: if a width is not a positive integer, `dims` is empty or
+            `last_norm` is unknown.
+    """
+    dims = tuple(dims)
+    if not dims:
+        raise ValueError("dims is empty; give the width of at least one layer.")
+    for width in (input_dim, *dims):
+        if not isinstance(width, int) or width < 1:
+            raise ValueError(
+                "input_dim and dims must be positive integers, got "
+                f"input_dim={input_dim!r}, dims={dims!r}."
+            )
+    if last_norm not in _LAST_NORMS:
+        raise ValueError(
+            f"last_norm must be one of {tuple(_LAST_NORMS)}, got {last_norm!r}."
+        )
+
+    def dense(width, use_bias, part):
+        return keras.layers.Dense(
+            width,
+            use_bias=use_bias,
+            # One object per layer: a shared one would repeat its values.
+            kernel_initializer=kernel_initializer
+            or keras.initializers.RandomNormal(stddev=0.01),
+            dtype=dtype,
+            name=f"{part}_dense",
+        )
+
+    def norm(part, **kwargs):
+        return norms.BatchNorm(
+            statistics=norm_statistics, dtype=dtype, name=f"{part}_norm", **kwargs
+        )
+
+    hidden_bias = not hidden_norm if hidden_bias is None else hidden_bias
+    last_bias = last_norm == "none" if last_bias is None else last_bias
+    layers = [keras.Input((input_dim,))]
+    for i, width in enumerate(dims[:-1]):
+        part = f"hidden_{i}"
+        layers.append(dense(width, hidden_bias, part))
+        if hidden_norm:
+            layers.append(norm(part))
+        layers.append(keras.layers.ReLU(dtype=dtype, name=f"{part}_relu"))
+    layers.append(dense(dims[-1], last_bias, "last"))
+    if last_norm != "none":
+        layers.append(norm("last", **_LAST_NORMS[last_norm]))
+    return keras.Sequential(layers, name=name)

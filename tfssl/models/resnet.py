@@ -1,0 +1,266 @@
+"""ResNet encoders (He et al., 2016, https://arxiv.org/abs/1512.03385).
+
+Version 1 with the changes every self-supervised paper makes: the stride sits on
+the 3x3 convolution, the last batch norm of every residual branch starts at zero,
+and a width multiplier. Layer names follow keras-hub's `ResNetBackbone`.
+"""
+
+import keras
+from keras import layers
+
+from tfssl.models import norms
+
+_BLOCKS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+}
+_BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
+_STEMS = ("imagenet", "cifar")
+_NORM_STATISTICS = {"batch": "local", "batch_global": "global"}
+_PADDINGS = ("fixed", "same")
+
+
+def _check_arguments(depth, width, stem, input_shape, norm, padding):
+    if depth not in _BLOCKS:
+        raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
+    if int(64 * width) < 1:
+        raise ValueError(f"width must be at least 1 / 64, got {width!r}.")
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(
+            "input_shape must be (height, width, channels) with channels known and "
+            f"height and width possibly None, got {tuple(input_shape)!r}."
+        )
+    for name, value, valid in (
+        ("stem", stem, _STEMS),
+        ("norm", norm, tuple(_NORM_STATISTICS)),
+        ("padding", padding, _PADDINGS),
+    ):
+        if value not in valid:
+            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
+
+
+class _Parts:
+    """Convolution, norm and ReLU with this network's padding, norm and dtype."""
+
+    def __init__(self, norm, padding, policy):
+        self.statistics = _NORM_STATISTICS[norm]
+        self.padding = padding
+        self.policy = policy
+
+    def pad(self, x, kernel_size, name):
+        """Zeros for a strided window, as many before as after (one more after)."""
+        total = kernel_size - 1
+        sides = (total // 2, total - total // 2)
+        return layers.ZeroPadding2D((sides, sides), dtype=self.policy, name=name)(x)
+
+    def conv_norm(self, x, filters, kernel_size, strides, name, *, zero_init=False):
+        padding = "same"
+        if self.padding == "fixed" and strides > 1:
+            padding = "valid"
+            if kernel_size > 1:
+                x = self.pad(x, kernel_size, f"{name}_pad")
+        x = layers.Conv2D(
+            filters,
+            kernel_size,
+            strides=strides,
+            padding=padding,
+            use_bias=False,
+            # One object per layer: a shared one would repeat its values.
+            kernel_initializer=keras.initializers.VarianceScaling(),
+            dtype=self.policy,
+            name=f"{name}_conv",
+        )(x)
+        return norms.BatchNorm(
+            statistics=self.statistics,
+            gamma_initializer="zeros" if zero_init else "ones",
+            dtype=self.policy,
+            name=f"{name}_bn",
+        )(x)
+
+    def relu(self, x, name):
+        return layers.ReLU(dtype=self.policy, name=name)(x)
+
+
+def _stem(parts, x, filters, stem):
+    if stem == "cifar":
+        return parts.relu(parts.conv_norm(x, filters, 3, 1, "conv1"), "conv1_relu")
+    x = parts.relu(parts.conv_norm(x, filters, 7, 2, "conv1"), "conv1_relu")
+    padding = "same"
+    if parts.padding == "fixed":
+        x = parts.pad(x, 3, "pool1_pad")  # As good as -inf: x is not negative.
+        padding = "valid"
+    return layers.MaxPooling2D(
+        3, strides=2, padding=padding, dtype=parts.policy, name="pool1_pool"
+    )(x)
+
+
+def _block(parts, x, filters, strides, bottleneck, projection, name):
+    """One residual block; `projection`: a 1x1 convolution on the shortcut."""
+    shortcut = x
+    if bottleneck:
+        branch = ((filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1))
+    else:
+        branch = ((filters, 3, strides), (filters, 3, 1))
+    if projection:
+        shortcut = parts.conv_norm(x, branch[-1][0], 1, strides, f"{name}_0")
+    for i, (width, kernel_size, step) in enumerate(branch, start=1):
+        last = i == len(branch)
+        x = parts.conv_norm(x, width, kernel_size, step, f"{name}_{i}", zero_init=last)
+        if not last:
+            x = parts.relu(x, f"{name}_{i}_relu")
+    x = layers.Add(dtype=parts.policy, name=f"{name}_add")([shortcut, x])
+    return parts.relu(x, f"{name}_out")
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class ResNet(keras.Model):
+    """The encoder that `resnet` builds; see there for the arguments.
+
+    A functional Keras model: image to pooled features. Rebuilt from
+    `get_config`, so `.keras` files, `keras.models.clone_model` and keras-hub's
+    detectors can save and load it.
+
+    Attributes:
+        pyramid_outputs: dict of Keras tensors `"P2"` … `"P5"`, the feature maps
+            behind the four stages. With the ImageNet stem `"Pn"` is `2**n` times
+            smaller than the image, with the CIFAR stem `2**(n - 2)` times.
+    """
+
+    def __init__(
+        self,
+        depth,
+        *,
+        width=1,
+        stem="imagenet",
+        input_shape=(None, None, 3),
+        norm="batch",
+        padding="fixed",
+        projection_in_first_block=True,
+        dtype=None,
+        name=None,
+        trainable=True,
+    ):
+        _check_arguments(depth, width, stem, input_shape, norm, padding)
+        policy = keras.dtype_policies.get(dtype)
+        parts = _Parts(norm, padding, policy)
+        bottleneck = depth >= _BOTTLENECK_DEPTH
+        inputs = keras.Input(tuple(input_shape), name="images")
+        x = _stem(parts, inputs, int(64 * width), stem)
+        pyramid = {}
+        for stage, count in enumerate(_BLOCKS[depth]):
+            filters = int(64 * width) * 2**stage
+            for i in range(count):
+                # Only a basic block of the first stage could do without.
+                projection = i == 0 and (
+                    stage > 0 or bottleneck or projection_in_first_block
+                )
+                strides = 2 if stage > 0 and i == 0 else 1
+                block = f"stack{stage}_block{i}"
+                x = _block(parts, x, filters, strides, bottleneck, projection, block)
+            pyramid[f"P{stage + 2}"] = x
+        # float32 from here on: the mean and all that reads the features.
+        wide = "float64" if policy.compute_dtype == "float64" else "float32"
+        features = layers.GlobalAveragePooling2D(dtype=wide, name="features")(x)
+        super().__init__(
+            inputs=inputs,
+            outputs=features,
+            name=name or f"resnet{depth}",
+            trainable=trainable,
+        )
+        self.pyramid_outputs = pyramid
+        self.dtype_policy = policy
+        self.depth = depth
+        self.width = width
+        self.stem = stem
+        self.norm = norm
+        self.padding = padding
+        self.projection_in_first_block = projection_in_first_block
+
+    def get_config(self):
+        """Every constructor argument."""
+        return {
+            "depth": self.depth,
+            "width": self.width,
+            "stem": self.stem,
+            "input_shape": tuple(self.input_shape[1:]),
+            "norm": self.norm,
+            "padding": self.padding,
+            "projection_in_first_block": self.projection_in_first_block,
+            "dtype": keras.dtype_policies.serialize(self.dtype_policy),
+            "name": self.name,
+            "trainable": self.trainable,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the encoder that `get_config` describes."""
+        return cls(**config)
+
+
+def resnet(
+    depth,
+    *,
+    width=1,
+    stem="imagenet",
+    input_shape=(None, None, 3),
+    norm="batch",
+    padding="fixed",
+    projection_in_first_block=True,
+    dtype=None,
+    name=None,
+):
+    """Builds a ResNet encoder: images to pooled features.
+
+    Args:
+        depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200
+            (bottleneck blocks, 4 times as many features).
+        width: float, factor on every layer's number of filters (64, 128, 256,
+            512 for the stages at width 1). May be below 1, as 0.25.
+        stem: `"imagenet"`, a 7x7 convolution of stride 2 and a 3x3 max-pool of
+            stride 2, or `"cifar"`, a 3x3 convolution of stride 1 and no pool,
+            which SimCLR's code takes for images up to 32 pixels.
+        input_shape: `(height, width, channels)`; height and width may be `None`,
+            channels may be any number from 1.
+        norm: `"batch"`, batch norm over each replica's own batch, or
+            `"batch_global"`, over the batch of all replicas. Equal on one
+            replica. Momentum 0.9, epsilon 1e-5.
+        padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
+            sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
+            SAME, which Model Garden needs. Weights trained with one are wrong for
+            the other, so the choice is kept in the configuration.
+        projection_in_first_block: whether the very first block of a ResNet-18 or
+            34 has a convolution on its shortcut, as in SimCLR's code and Model
+            Garden, or an identity, as in torchvision and keras-hub. Deeper
+            networks always have one there.
+        dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
+            the global policy.
+        name: name of the model. `None`: `"resnet<depth>"`.
+
+    Returns:
+        A `ResNet`: float images `(batch, height, width, channels)` to features
+        `(batch, 512 * width)`, or `2048 * width` from depth 50. The features are
+        float32 under mixed precision too.
+
+    Raises:
+        ValueError: naming the argument, what was received and what is valid.
+
+    Reference:
+        google-research/simclr, tf2/resnet.py. Differences from that code: with
+        `padding="fixed"` the max-pool of the stem pads both sides alike, as
+        PyTorch and keras-hub do, where that code leaves this one layer at SAME.
+    """
+    return ResNet(
+        depth,
+        width=width,
+        stem=stem,
+        input_shape=input_shape,
+        norm=norm,
+        padding=padding,
+        projection_in_first_block=projection_in_first_block,
+        dtype=dtype,
+        name=name,
+    )

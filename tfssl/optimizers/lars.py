@@ -1,0 +1,151 @@
+"""LARS, the optimizer of SimCLR and BYOL for large batches."""
+
+import keras
+from keras import ops
+
+from tfssl.optimizers import updates
+
+_FORMS = ("classic", "popular")
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class LARS(keras.optimizers.Optimizer):
+    """Momentum SGD with a learning rate per variable, proportional to its norm.
+
+    For variable `w`, gradient `g`, momentum slot `m` and learning rate `lr`:
+    `g' = g + weight_decay * w` and `trust(x) = trust_coefficient * |w| / |x|`,
+    or 1 where either norm is 0.
+
+    | form | slot | step |
+    |---|---|---|
+    | `"classic"` | `m = momentum * m + lr * trust(g') * g'` | `w -= m` |
+    | `"popular"` | `m = momentum * m + g'` | `w -= lr * trust(m) * m` |
+
+    With `nesterov`, the step takes `momentum * m` plus the new term in place of
+    `m` (and `trust` of that in the popular form).
+
+    A variable is recognised by the last part of its `path` alone, compared
+    exactly: `"bias"` means `dense/bias`, not `debias_proj/kernel`.
+
+    Args:
+        learning_rate: float, or a schedule of `keras.optimizers.schedules`.
+            SimCLR: 4.8 at batch 4096 (see `schedules.scaled_rate`). Variables
+            excluded from adaptation see this rate as it is.
+        momentum: float in [0, 1).
+        weight_decay: float >= 0, factor of the coupled decay (an L2 penalty
+            inside the trust ratio), not Keras's decoupled one. SimCLR's paper
+            takes 1e-6, its README 1e-4, BYOL 1.5e-6.
+        trust_coefficient: float > 0.
+        momentum_form: `"classic"`, as SimCLR's code, or `"popular"`, as BYOL.
+            They differ from the second step on.
+        nesterov: whether to look ahead.
+        exclude_from_adaptation: names whose trust is 1.
+        exclude_from_decay: names that get no weight decay.
+        name: name of the optimizer.
+        **kwargs: further arguments of `keras.optimizers.Optimizer`, as
+            `global_clipnorm`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Reference:
+        You et al., 2017, https://arxiv.org/abs/1708.03888; classic form and
+        defaults: google-research/simclr, lars_optimizer.py. Difference: that
+        code excludes by substrings of names such as "batch_normalization".
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        momentum=0.9,
+        weight_decay=1e-6,
+        trust_coefficient=1e-3,
+        momentum_form="classic",
+        nesterov=False,
+        exclude_from_adaptation=("bias", "gamma", "beta"),
+        exclude_from_decay=("bias", "gamma", "beta"),
+        name="lars",
+        **kwargs,
+    ):
+        # Keras's own weight_decay is decoupled: it must not act as well.
+        super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+        if not trust_coefficient > 0:
+            raise ValueError(
+                f"trust_coefficient must be greater than 0, got {trust_coefficient}."
+            )
+        if momentum_form not in _FORMS:
+            raise ValueError(
+                f"momentum_form must be one of {_FORMS}, got {momentum_form!r}."
+            )
+        self.momentum = momentum
+        self.coupled_decay = weight_decay
+        self.trust_coefficient = trust_coefficient
+        self.momentum_form = momentum_form
+        self.nesterov = nesterov
+        self.exclude_from_adaptation = updates.names(
+            "exclude_from_adaptation", exclude_from_adaptation
+        )
+        self.exclude_from_decay = updates.names(
+            "exclude_from_decay", exclude_from_decay
+        )
+
+    def build(self, variables):
+        """Makes one momentum slot per variable and looks up its exclusions."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = [
+            self.add_variable_from_reference(variable, name="momentum")
+            for variable in variables
+        ]
+        # Looked up here, because update_step meets TensorFlow's bare variables,
+        # which have no path.
+        self._adapts = updates.flags(variables, self.exclude_from_adaptation)
+        self._decays = updates.flags(variables, self.exclude_from_decay)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable and its slot."""
+        index = self._get_variable_index(variable)
+        slot = self.momentums[index]
+        dtype = variable.dtype
+        rate = ops.cast(learning_rate, dtype)
+        gradient = ops.cast(updates.dense(gradient), dtype)
+        value = ops.convert_to_tensor(variable)
+        if self._decays[index]:
+            gradient = gradient + self.coupled_decay * value
+        previous = ops.convert_to_tensor(slot)
+        if self.momentum_form == "classic":
+            added = rate * self._trust(index, value, gradient) * gradient
+            moving = self.momentum * previous + added
+            step = self.momentum * moving + added if self.nesterov else moving
+        else:
+            moving = self.momentum * previous + gradient
+            ahead = self.momentum * moving + gradient if self.nesterov else moving
+            step = rate * self._trust(index, value, ahead) * ahead
+        self.assign(slot, moving)
+        self.assign_sub(variable, step)
+
+    def _trust(self, index, value, direction):
+        if not self._adapts[index]:
+            return 1.0
+        size = ops.sqrt(ops.sum(ops.square(value)))
+        length = ops.sqrt(ops.sum(ops.square(direction)))
+        ratio = self.trust_coefficient * size / length
+        return ops.where((size > 0) & (length > 0), ratio, 1.0)
+
+    def get_config(self):
+        """Every constructor argument."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.coupled_decay,
+            "trust_coefficient": self.trust_coefficient,
+            "momentum_form": self.momentum_form,
+            "nesterov": self.nesterov,
+            "exclude_from_adaptation": self.exclude_from_adaptation,
+            "exclude_from_decay": self.exclude_from_decay,
+        }
