@@ -243,3 +243,28 @@ def _blockwise_cross_entropy(
         return log_total - logit, gradient
 
     return cross_entropy(anchors, candidates)
+
+
+def match_accuracy(z, candidates, *, offset=0):
+    """Whether each row's nearest candidate is its own: the contrastive accuracy.
+
+    A monitor, not a loss: no gradient flows. Ties go to the first candidate.
+
+    Args:
+        z: float tensor `(batch, dim)`, embeddings of one view.
+        candidates: `(global_batch, dim)`, embeddings of the other view; the match
+            of `z[i]` is row `offset + i`.
+        offset: int or int32 scalar.
+
+    Returns:
+        float32 tensor `(batch,)` of 0 and 1. As in the authors' logs of SimCLR
+        the candidates are the other view only, which is easier than the loss.
+    """
+    similarity = tf.matmul(
+        _unit_rows(tf.stop_gradient(z)),
+        _unit_rows(tf.stop_gradient(candidates)),
+        transpose_b=True,
+    )
+    own = offset + tf.range(tf.shape(z)[0])
+    nearest = tf.argmax(similarity, axis=1, output_type=tf.int32)
+    return tf.cast(tf.equal(nearest, own), tf.float32)

@@ -1,0 +1,301 @@
+"""What every method promises, run over a literal list of all of them.
+
+A method joins by a line in CASES. Its small form must not depend on chance: the
+encoder has no dropout, batch norm uses the statistics of all replicas.
+"""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import methods, optimizers
+from tfssl.methods import base
+from tfssl.models import norms
+from tfssl.training import strategy as strategies
+
+BATCH = 16
+SIZE = 16
+STEPS = 3
+
+CASES = {
+    "simclr": dict(temperature=0.5, projection_dim=16),
+}
+
+
+def tiny_encoder():
+    """Two convolutions with batch norm: shallow, so that rounding stays small."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = inputs
+    for width in (8, 16):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = norms.BatchNorm(statistics="global")(x)
+        x = keras.layers.ReLU()(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
+
+
+def make(name, *, optimizer=None, **compile_args):
+    keras.utils.set_random_seed(1)
+    method = methods.METHODS[name](tiny_encoder(), **CASES[name])
+    optimizer = optimizer or optimizers.build(
+        # Small steps: the heads start at N(0, 0.01), and large ones would turn
+        # rounding into other trajectories.
+        "sgd",
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+    )
+    method.compile(optimizer, **compile_args)
+    method.build_optimizer()
+    return method
+
+
+def batches(steps=STEPS, *, constant=None):
+    """`steps` global batches of random views, as a dataset."""
+    rng = np.random.default_rng(7)
+    shape = (steps * BATCH, SIZE, SIZE, 3)
+    # Blocks of colour: images that differ after pooling. Pure noise would not,
+    # and batch norm would blow up the rounding of what little differs.
+    coarse = rng.uniform(size=(shape[0], 2, 2, 3))
+    base_images = coarse.repeat(SIZE // 2, axis=1).repeat(SIZE // 2, axis=2)
+    views = [
+        (0.8 * base_images + 0.2 * rng.uniform(size=shape)).astype("float32")
+        for _ in range(2)
+    ]
+    if constant is not None:
+        views = [np.full(shape, constant, "float32") for _ in views]
+    rows = np.arange(steps * BATCH)
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "views": {f"view_{i}": v for i, v in enumerate(views)},
+            "index": rows,
+            "position": rows,
+        }
+    )
+
+
+def train(method, dataset, *, steps=STEPS, strategy=None):
+    strategy = strategy or tf.distribute.get_strategy()
+    data = strategies.distribute(
+        strategy,
+        lambda shard: dataset.batch(BATCH, drop_remainder=True).repeat(),
+        BATCH,
+    )
+    history = method.fit(data, steps_per_epoch=steps, epochs=1, verbose=0)
+    return {key: values[-1] for key, values in history.history.items()}
+
+
+def state(method):
+    return {v.path: np.array(v) for v in method.variables + method.optimizer.variables}
+
+
+def assert_close(a, b, tolerance=1e-5):
+    assert len(a) == len(b)
+    for (name, x), y in zip(a.items(), b.values()):
+        scale = max(np.abs(x).max(), 1.0) if x.size else 1.0
+        worst = np.abs(x.astype(np.float64) - y.astype(np.float64)).max() / scale
+        assert worst <= tolerance, f"{name}: {worst:.2e}"
+
+
+every_method = pytest.mark.parametrize("name", methods.METHODS)
+
+
+def test_every_method_has_a_case():
+    assert set(CASES) == set(methods.METHODS)
+
+
+@every_method
+def test_every_learned_variable_gets_a_gradient_and_no_other_moves(name):
+    method = make(name, optimizer=keras.optimizers.SGD(0.0))
+    views = method.views(next(iter(batches(1).batch(BATCH))))
+    with tf.GradientTape(persistent=True) as tape:
+        losses = method.image_losses(views, training=True)["loss"]
+    learned = method.learned_variables
+    for variable in learned:
+        gradient = tape.gradient(losses, variable.value)
+        assert gradient is not None, variable.path
+        assert np.isfinite(gradient).all(), variable.path
+        assert np.abs(gradient).max() > 0, variable.path
+    ids = {id(v) for v in learned}
+    for variable in method.variables:
+        if id(variable) not in ids and variable.dtype == "float32":
+            assert tape.gradient(losses, variable.value) is None, variable.path
+
+
+@every_method
+def test_loss_falls_on_a_repeated_batch(name):
+    method = make(name, optimizer=keras.optimizers.Adam(5e-3))
+    first = train(method, batches(1), steps=1)["loss"]
+    train(method, batches(1), steps=40)
+    last = train(method, batches(1), steps=1)["loss"]
+    assert last < 0.8 * first, (first, last)
+
+
+@every_method
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_equal_one_device(name, replicas, mirrored):
+    alone = make(name)
+    expected = train(alone, batches())
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        method = make(name)
+    logs = train(method, batches(), strategy=strategy)
+    for key, value in expected.items():
+        assert logs[key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
+    assert_close(state(alone), state(method))
+    for variable in method.variables:
+        copies = strategy.experimental_local_results(variable.value)
+        for copy in copies[1:]:
+            np.testing.assert_array_equal(copies[0], copy, err_msg=variable.path)
+    assert int(method.step.numpy()) == STEPS
+    assert int(method.position.numpy()) == STEPS * BATCH
+
+
+@every_method
+def test_steps_per_execution_does_not_change_the_weights(name, mirrored):
+    one = make(name)
+    train(one, batches(8), steps=8)
+    eight = make(name, steps_per_execution=8)
+    train(eight, batches(8), steps=8)
+    assert_close(state(one), state(eight), tolerance=0)
+    strategy = mirrored(2)
+    with strategy.scope():
+        both = make(name, steps_per_execution=4)
+    train(both, batches(8), steps=8, strategy=strategy)
+    assert_close(state(one), state(both))
+
+
+@every_method
+def test_xla_compiles_the_step_and_agrees(name):
+    plain = make(name)
+    train(plain, batches())
+    compiled = make(name, jit_compile=True)
+    train(compiled, batches())
+    assert_close(state(plain), state(compiled), tolerance=1e-4)
+
+
+@every_method
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_is_finite_and_learns(name, policy):
+    reference = make(name)
+    expected = train(reference, batches())
+    keras.config.set_dtype_policy(policy)
+    try:
+        method = make(name)
+        before = state(method)
+        logs = train(method, batches())
+        after = state(method)
+        flat = make(name)
+        flat_logs = train(flat, batches(constant=0.0))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert logs["loss"] == pytest.approx(expected["loss"], rel=0.05)
+    assert np.isfinite(flat_logs["loss"])
+    moved = [
+        np.abs(after[v.path] - before[v.path]).max() for v in method.learned_variables
+    ]
+    reference_step = np.linalg.norm(
+        np.concatenate([(np.array(v) - 0).ravel() for v in reference.learned_variables])
+    )
+    step = np.linalg.norm(
+        np.concatenate([np.array(v).ravel() for v in method.learned_variables])
+    )
+    assert max(moved) > 1e-4
+    assert step == pytest.approx(reference_step, rel=0.05)
+    for variable in flat.variables:
+        assert np.isfinite(np.array(variable)).all(), variable.path
+
+
+@every_method
+def test_config_round_trip(name, tmp_path):
+    method = make(name)
+    train(method, batches(1), steps=1)
+    path = str(tmp_path / "method.keras")
+    method.save(path)
+    loaded = keras.saving.load_model(path)
+    assert isinstance(loaded, type(method))
+    for key, value in CASES[name].items():
+        assert getattr(loaded, key) == value
+    images = np.random.default_rng(0).uniform(size=(4, SIZE, SIZE, 3)).astype("float32")
+    np.testing.assert_array_equal(method(images), loaded(images))
+    np.testing.assert_array_equal(method.embed(images), loaded.embed(images))
+
+
+@every_method
+def test_step_is_traced_once(name):
+    method = make(name)
+    traces = []
+    original = method.image_losses
+
+    def counted(views, training):
+        traces.append(training)
+        return original(views, training)
+
+    method.image_losses = counted
+    method.make_train_function(force=True)
+    train(method, batches(3), steps=3)
+    train(method, batches(3), steps=3)
+    assert len(traces) == 1
+
+
+@every_method
+def test_evaluate_reports_the_loss_and_changes_nothing(name):
+    method = make(name)
+    train(method, batches(1), steps=1)
+    before = state(method)
+    data = batches(2).batch(BATCH)
+    first = method.evaluate(data, verbose=0, return_dict=True)
+    second = method.evaluate(data, verbose=0, return_dict=True)
+    assert first == second
+    assert_close(before, state(method), tolerance=0)
+
+
+def test_penalties_of_the_encoder_count_once(mirrored):
+    """L2 of a kernel adds its gradient once, whatever the number of replicas."""
+
+    def build(strength):
+        inputs = keras.Input((SIZE, SIZE, 3))
+        x = keras.layers.GlobalAveragePooling2D()(inputs)
+        regularizer = keras.regularizers.L2(strength) if strength else None
+        x = keras.layers.Dense(8, kernel_regularizer=regularizer)(x)
+        return keras.Model(inputs, x)
+
+    kernels = {}
+    for strength, replicas in ((0.0, 1), (0.1, 1), (0.1, 2)):
+        strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            method = methods.SimCLR(build(strength), projection_dim=4)
+            method.compile(keras.optimizers.SGD(0.1))
+            start = np.array(method.encoder.trainable_variables[0])
+        train(method, batches(1), steps=1, strategy=strategy)
+        kernels[strength, replicas] = np.array(method.encoder.trainable_variables[0])
+    # SGD: the penalty 0.1 * |w|^2 moves w by -0.1 * 0.2 * w.
+    difference = kernels[0.1, 1] - kernels[0.0, 1]
+    np.testing.assert_allclose(difference, -0.02 * start, atol=1e-5)
+    np.testing.assert_allclose(kernels[0.1, 2], kernels[0.1, 1], atol=1e-5)
+
+
+def test_clear_errors(mirrored):
+    with pytest.raises(ValueError, match=r"output shape is .*pooling"):
+        inputs = keras.Input((8, 8, 3))
+        methods.SimCLR(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ValueError, match="not a built Keras model"):
+        methods.SimCLR(keras.Sequential([keras.layers.Flatten()]))
+    with pytest.raises(ValueError, match="temperature=0 received"):
+        methods.SimCLR(tiny_encoder(), temperature=0)
+    with pytest.raises(ValueError, match="projection_layers=0"):
+        methods.SimCLR(tiny_encoder(), projection_layers=0)
+    method = make("simclr")
+    with pytest.raises(ValueError, match="brings its own loss"):
+        method.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
+        method.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    with mirrored(2).scope():
+        method = methods.SimCLR(tiny_encoder())
+        with pytest.raises(ValueError, match="jit_compile=True received with 2"):
+            method.compile("sgd", jit_compile=True)
+
+
+def test_base_is_no_method_by_itself():
+    assert issubclass(methods.SimCLR, base.Method)
+    assert all(m.__bases__ == (base.Method,) for m in methods.METHODS.values())
