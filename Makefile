@@ -1,0 +1,48 @@
+# make run    set up, pre-train SimCLR on the digits, evaluate, export, report
+# make test   set up, lint, run the tests
+# Both make their own environment in .venv; PYTHON chooses the interpreter.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+OUT ?= runs/digits
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: run test test-slow lint format bench-input bench-step clean
+
+$(VENV)/.installed: setup.py pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+run: $(VENV)/.installed
+	$(BIN)/python -m pipelines.pretrain --flagfile=pipelines/recipes/simclr_digits.flags --out=$(OUT)
+	$(BIN)/python -m pipelines.evaluate --run=$(OUT)
+	$(BIN)/python -m pipelines.export --run=$(OUT) --base_dir=$(OUT)/savedmodels --name=simclr_digits --check
+	@echo
+	@echo "Report:      $(OUT)/report.html"
+	@echo "Encoder:     $(OUT)/encoder.keras"
+	@echo "SavedModel:  $(OUT)/savedmodels/simclr_digits/"
+
+test: $(VENV)/.installed lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: $(VENV)/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench-input: $(VENV)/.installed
+	$(BIN)/python benchmarks/input_pipeline.py $(ARGS)
+
+bench-step: $(VENV)/.installed
+	$(BIN)/python benchmarks/train_step.py $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

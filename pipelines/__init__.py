@@ -1,0 +1,1 @@
+"""The command-line binaries: absl flags and one call each."""

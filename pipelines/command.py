@@ -1,0 +1,74 @@
+"""How every binary runs: flags in, one call, one clear sentence on bad input."""
+
+import ast
+import os
+import sys
+
+import tensorflow as tf
+from absl import app, flags
+
+from tfssl.training import monitors, saving
+
+_USAGE_EXIT = 2
+
+
+def run(main):
+    """Parses the flags and calls `main()`; user errors end in one line.
+
+    Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
+    saving (start the same command again), 1 a stopped training.
+    """
+
+    def guarded(argv):
+        if len(argv) > 1:
+            raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flags.")
+        try:
+            main()
+        except saving.Preempted as stop:
+            print(stop.message, file=sys.stderr)
+            raise
+        except monitors.TrainingStopped as error:
+            sys.exit(_said(error, 1))
+        except (ValueError, FileNotFoundError, PermissionError) as error:
+            if os.environ.get("TFSSL_TRACEBACK"):
+                raise
+            sys.exit(_said(error, _USAGE_EXIT))
+
+    app.run(guarded)
+
+
+def _said(error, code):
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def pairs(items, flag):
+    """`["width=0.25"]` -> `{"width": 0.25}`; values are Python literals or text."""
+    found = {}
+    for item in items or ():
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise ValueError(
+                f"--{flag}={item} received, expected --{flag}=name=value, for "
+                f"example --{flag}=temperature=0.5."
+            )
+        try:
+            found[name] = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            found[name] = text
+    return found
+
+
+def write_flags(folder, module):
+    """Writes the flags that a binary defines as `folder/run.flags`, rerunnable."""
+    tf.io.gfile.makedirs(folder)
+    lines = [
+        flag.serialize()
+        for flag in flags.FLAGS.get_key_flags_for_module(module)
+        if flag.value is not None and flag.name != "flagfile"
+    ]
+    text = "".join(line + "\n" for line in sorted(lines) if line)
+    path = os.path.join(folder, "run.flags")
+    with tf.io.gfile.GFile(path + ".part", "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(path + ".part", path, overwrite=True)

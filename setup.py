@@ -1,0 +1,41 @@
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+HERE = pathlib.Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (HERE / "tfssl" / "version.py").read_text()
+).group(1)
+
+setup(
+    name="tfssl",
+    version=VERSION,
+    description="Self-supervised visual representation learning on TensorFlow and Keras 3",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11,<3.13",
+    packages=find_packages(include=["tfssl", "tfssl.*", "pipelines", "pipelines.*"]),
+    package_data={"pipelines": ["recipes/*.flags"]},
+    install_requires=[
+        "absl-py>=2.1",
+        "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so.
+        "keras>=3.15,<3.16",
+        "numpy>=1.26",
+        "scikit-learn>=1.5",
+        "tensorflow>=2.20,<2.21",
+        "tensorflow-datasets>=4.9.10",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": ["pillow>=10", "pytest>=8", "ruff==0.17.6"],
+    },
+    entry_points={
+        "console_scripts": [
+            "tfssl-pretrain = pipelines.pretrain:run",
+            "tfssl-evaluate = pipelines.evaluate:run",
+            "tfssl-export = pipelines.export:run",
+            "tfssl-show-views = pipelines.show_views:run",
+        ],
+    },
+)

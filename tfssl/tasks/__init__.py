@@ -1,0 +1,1 @@
+"""What users do, one function each: the binaries and notebooks call the same."""

@@ -1,0 +1,122 @@
+"""From a run to a SavedModel for serving, with a check of what was written."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl import data as data_lib
+from tfssl import export as export_lib
+from tfssl.tasks import runs
+
+_TOLERANCE = 1e-5
+
+
+def export(
+    run,
+    base_dir="savedmodels",
+    *,
+    name=None,
+    version=None,
+    warmup=0,
+    check=False,
+):
+    """Exports a run's encoder for TF Serving.
+
+    Args:
+        run: folder of a finished run, or a `.keras` file written by tfssl.
+        base_dir: folder of all exported models.
+        name: name of the model there; None takes the run folder's name.
+        version: int or None for the next free one.
+        warmup: int, warm-up records to store, made from images of the run's data.
+        check: reload the SavedModel and compare its bytes signature with the
+            Python path on some images of the run's data.
+
+    Returns:
+        Path of the new version, `<base_dir>/<name>/<version>/`.
+
+    Raises:
+        ValueError: if there is no encoder, the version exists, or the check
+            finds a difference above 1e-5.
+    """
+    encoder = runs.load(run)
+    preprocessing = encoder.preprocessing
+    is_run = tf.io.gfile.isdir(run)
+    record = runs.read_json(os.path.join(run, "run.json")) if is_run else None
+    name = name or os.path.basename(os.path.normpath(run)).removesuffix(".keras")
+    images = None
+    if warmup or check:
+        images = _png_images(record, preprocessing, max(warmup, 4))
+    path = export_lib.saved_model(
+        encoder,
+        os.path.join(base_dir, name),
+        preprocessing=preprocessing,
+        name=name,
+        version=version,
+        warmup_images=images[:warmup] if warmup else None,
+        model_card=_model_card(record),
+    )
+    if check:
+        difference = largest_difference(path, encoder, images)
+        print(
+            f"Reloaded {path}: {len(images)} images through the bytes signature, "
+            f"largest difference to Python {difference:.1e}"
+        )
+        if difference > _TOLERANCE:
+            raise ValueError(
+                f"{path} differs from the Python encoder by {difference:.1e}, more "
+                f"than {_TOLERANCE:g}; do not serve it."
+            )
+    return path
+
+
+def largest_difference(path, encoder, images):
+    """Largest absolute difference of features, SavedModel against Python.
+
+    Args:
+        path: a SavedModel with our signatures.
+        encoder: the encoder, with `.preprocessing`.
+        images: list of encoded images (`bytes`).
+    """
+    loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.
+    served = loaded.signatures["serving_default"](tf.constant(images))["features"]
+    inputs = [encoder.preprocessing.apply_encoded(image) for image in images]
+    expected = encoder(tf.stack(inputs), training=False)
+    return float(np.abs(served - expected).max())
+
+
+def _png_images(record, preprocessing, count):
+    """Some images of the run's own data, as PNG files in memory."""
+    if record is None:
+        raise ValueError(
+            "check and warmup need images, which come from the run's data; pass "
+            "the run's folder instead of a .keras file."
+        )
+    settings = record["settings"]
+    source = data_lib.open_source(
+        settings["data"],
+        **{
+            key: settings[key]
+            for key in ("split", "channels", "labels", "bit_depth", "data_dir")
+        },
+    )
+    dataset = data_lib.labeled(
+        source,
+        preprocessing.raw(),
+        batch_size=count,
+        indices=np.arange(min(count, source.num_images)),
+    )
+    batch = next(iter(dataset))
+    pixels = tf.cast(tf.round(batch["image"]), preprocessing.image_dtype)
+    return [tf.io.encode_png(image).numpy() for image in pixels]
+
+
+def _model_card(record):
+    if record is None:
+        return None
+    return {
+        "settings": record["settings"],
+        "versions": record["versions"],
+        "results": record.get("results"),
+        "evaluation": record.get("evaluation"),
+    }

@@ -1,0 +1,158 @@
+"""A run's folder: what it holds, and how it is written and read again.
+
+```
+out/
+  run.json          settings, versions, commit, results
+  run.flags         the same settings as a flagfile (written by the binary)
+  metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
+  checkpoints/      checkpoint-<step>/, best.json
+  encoder.keras     the trained encoder       encoder.preprocessing.json
+  views.png         some training views       evaluation.json, report.html
+```
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+
+import keras
+import numpy as np
+import sklearn
+import tensorflow as tf
+
+from tfssl import version
+from tfssl.export import keras_file
+
+
+@dataclasses.dataclass
+class Run:
+    """A finished (or loaded) pre-training run.
+
+    Attributes:
+        path: the run's folder.
+        encoder: the trained encoder, a Keras model with `.preprocessing`.
+        method: the `Method` that was trained.
+        history: list of dicts, the lines of `metrics.jsonl`.
+        settings: dict, the arguments of `pretrain`, resolved.
+    """
+
+    path: str
+    encoder: keras.Model
+    method: keras.Model
+    history: list
+    settings: dict
+
+
+def versions():
+    """Versions that a result depends on, and the commit where there is one."""
+    found = {
+        "tfssl": version.__version__,
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+    }
+    commit = _commit()
+    if commit:
+        found["commit"] = commit
+    return found
+
+
+def _commit():
+    here = os.path.dirname(os.path.abspath(__file__))
+    command = ["git", "-C", here, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None  # Installed from a wheel, or git is not there.
+    return done.stdout.strip() or None
+
+
+def prepare_folder(out):
+    """Makes a run's folder and proves that it can be written.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    probe = os.path.join(out, ".writable")
+    try:
+        tf.io.gfile.makedirs(out)
+        with tf.io.gfile.GFile(probe, "w") as file:
+            file.write("")
+        tf.io.gfile.remove(probe)
+    except (OSError, tf.errors.OpError) as error:
+        raise ValueError(
+            f"The output folder {out!r} cannot be written ({error}); choose "
+            "another one with --out."
+        ) from error
+
+
+def write_json(path, value):
+    """Writes JSON atomically: readers see the old file or the new one."""
+    part = path + ".part"
+    with tf.io.gfile.GFile(part, "w") as file:
+        json.dump(value, file, indent=1, sort_keys=False)
+        file.write("\n")
+    tf.io.gfile.rename(part, path, overwrite=True)
+
+
+def read_json(path):
+    """A JSON file's content, or None if it is not there."""
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def update(out, **entries):
+    """Merges entries into `run.json`."""
+    path = os.path.join(out, "run.json")
+    write_json(path, (read_json(path) or {}) | entries)
+
+
+def settings_of(run):
+    """The settings of a run's folder.
+
+    Raises:
+        ValueError: if the folder is not that of a run.
+    """
+    found = read_json(os.path.join(run, "run.json"))
+    if found is None:
+        raise ValueError(
+            f"{run!r} holds no run.json; pass the --out folder of a finished "
+            "pre-training run."
+        )
+    return found["settings"]
+
+
+def load(path):
+    """The trained encoder of a run, ready to embed, fine-tune or export.
+
+    Args:
+        path: a run's folder, or a `.keras` file written by tfssl.
+
+    Returns:
+        The Keras model; its attribute `preprocessing` turns an image into its
+        input.
+
+    Raises:
+        ValueError: if there is no encoder.
+    """
+    path = os.fspath(path)
+    file = path
+    if tf.io.gfile.isdir(path):
+        file = os.path.join(path, "encoder.keras")
+    if not tf.io.gfile.exists(file):
+        raise ValueError(
+            f"No encoder at {file!r}; pass the --out folder of a finished "
+            "pre-training run, or a .keras file."
+        )
+    encoder, preprocessing = keras_file.load(file)
+    encoder.preprocessing = preprocessing
+    return encoder

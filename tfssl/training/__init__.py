@@ -1,0 +1,1 @@
+"""Strategies, checkpoints and monitors of a training run."""

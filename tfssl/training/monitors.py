@@ -1,0 +1,253 @@
+"""What watches a run: collapse, non-finite losses, kNN, throughput, history."""
+
+import json
+import math
+import os
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tfssl.evaluation import features as features_lib
+from tfssl.evaluation import knn
+
+
+class TrainingStopped(RuntimeError):
+    """Training that must not go on, with the reason and the last good state."""
+
+
+def embedding_spread(embeddings):
+    """How far embeddings are from collapse.
+
+    Args:
+        embeddings: float array `(n, dim)`, not necessarily normalized.
+
+    Returns:
+        `(std, rank)`: `std` is the mean standard deviation of the coordinates of
+        the unit-norm rows, times `sqrt(dim)`: 1 for directions spread evenly, 0
+        when all rows agree (Chen & He, 2021, section 4.1). `rank` is the
+        effective rank, `exp(entropy of the normalized singular values)` (Roy &
+        Vetterli, 2007) of the centred rows, between 1 and `min(n, dim)`; 0 if
+        they are all the same.
+    """
+    x = np.asarray(embeddings, np.float64)
+    x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    std = float(x.std(axis=0).mean() * math.sqrt(x.shape[1]))
+    singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
+    total = singular.sum()
+    if total < 1e-6 * math.sqrt(len(x)):
+        return std, 0.0
+    p = singular[singular > 0] / total
+    return std, float(np.exp(-(p * np.log(p)).sum()))
+
+
+class Collapse(keras.callbacks.Callback):
+    """Warns when the embedding that the loss compares stops telling images apart.
+
+    Adds `embedding_std` and `effective_rank` (see `embedding_spread`) of a fixed
+    set of images to the logs of every epoch.
+
+    Args:
+        images: float array `(n, h, w, c)`, as the encoder takes them; 256 do.
+        min_std: float, warn below this `embedding_std`.
+        min_rank: float, warn below this `effective_rank`.
+        stop: bool, raise `TrainingStopped` instead of warning.
+    """
+
+    def __init__(self, images, *, min_std=0.1, min_rank=2.0, stop=False):
+        super().__init__()
+        self.images = tf.convert_to_tensor(images)
+        self.min_std = min_std
+        self.min_rank = min_rank
+        self.stop = stop
+        self.collapsed = False
+        self._embed = None
+
+    def on_train_begin(self, logs=None):
+        self._embed = tf.function(self.model.embed, autograph=False)
+
+    def on_epoch_end(self, epoch, logs=None):
+        std, rank = embedding_spread(self._embed(self.images).numpy())
+        if logs is not None:
+            logs["embedding_std"] = std
+            logs["effective_rank"] = rank
+        if std >= self.min_std and rank >= self.min_rank:
+            return
+        self.collapsed = True
+        message = (
+            f"The embedding has collapsed: std {std:.3f} (1 is healthy, alarm below "
+            f"{self.min_std}), effective rank {rank:.1f} (alarm below "
+            f"{self.min_rank}) at step {int(self.model.step.numpy())}. Lower the "
+            "learning rate, warm up longer, or raise the temperature."
+        )
+        if self.stop:
+            raise TrainingStopped(message)
+        logging.warning("%s", message)
+
+
+class NonFinite(keras.callbacks.Callback):
+    """Stops at the first non-finite loss, naming the step and a way back.
+
+    Args:
+        last_checkpoint: function without arguments -> path or None.
+    """
+
+    def __init__(self, last_checkpoint=lambda: None):
+        super().__init__()
+        self.last_checkpoint = last_checkpoint
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))
+        if math.isfinite(loss):
+            return
+        good = self.last_checkpoint()
+        advice = (
+            f"the last good checkpoint is {good}" if good else "no checkpoint exists"
+        )
+        raise TrainingStopped(
+            f"The loss became {loss} at step {int(self.model.step.numpy())}; {advice}. "
+            "Lower the learning rate, warm up longer, or train in float32."
+        )
+
+
+class OnlineKNN(keras.callbacks.Callback):
+    """kNN accuracy of the encoder on a labelled set of its own, during training.
+
+    Features are taken in inference mode; no weight is touched.
+
+    Args:
+        train: dataset of `data.labeled`, the bank.
+        test: dataset of `data.labeled`, the queries.
+        every: int, epochs between two evaluations (the last epoch is included).
+        epochs: int, the number of the last epoch, or None.
+        k: int, neighbours.
+        temperature: float, of the vote.
+        max_bank: int, cap on the rows of the bank.
+    """
+
+    def __init__(
+        self,
+        train,
+        test,
+        *,
+        every=1,
+        epochs=None,
+        k=20,
+        temperature=0.1,
+        max_bank=50_000,
+    ):
+        super().__init__()
+        self.train = train
+        self.test = test
+        self.every = every
+        self.epochs = epochs
+        self.k = k
+        self.temperature = temperature
+        self.max_bank = max_bank
+
+    def on_epoch_end(self, epoch, logs=None):
+        if (epoch + 1) % self.every and epoch + 1 != self.epochs:
+            return
+        encoder = self.model.encoder
+        bank = features_lib.extract(encoder, self.train)
+        queries = features_lib.extract(encoder, self.test)
+        accuracy = knn.accuracy(
+            bank,
+            queries,
+            k=min(self.k, len(bank.values)),
+            temperature=self.temperature,
+            max_train=self.max_bank,
+        )
+        if logs is not None:
+            logs["knn_accuracy"] = accuracy
+
+
+class Throughput(keras.callbacks.Callback):
+    """Images per second and the share of time that steps wait for their input.
+
+    The first execution of a process, which traces the step, is left out.
+
+    Args:
+        batch_size: int, the global batch.
+    """
+
+    def __init__(self, batch_size):
+        super().__init__()
+        self.batch_size = batch_size
+        self._traced = False
+        self._begin = self._step = self._waited = None
+
+    def _mark(self):
+        self._begin = time.perf_counter()
+        self._step = int(self.model.step.numpy())
+        self._waited = float(self.model.input_wait.numpy())
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._mark()
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self._traced:
+            self._traced = True
+            self._mark()
+
+    def on_epoch_end(self, epoch, logs=None):
+        steps = int(self.model.step.numpy()) - self._step
+        waited = float(self.model.input_wait.numpy()) - self._waited
+        seconds = time.perf_counter() - self._begin
+        if logs is not None and steps > 0:
+            logs["images_per_second"] = steps * self.batch_size / seconds
+            logs["input_wait_share"] = min(1.0, waited / seconds)
+
+
+class History(keras.callbacks.Callback):
+    """One line of `metrics.jsonl` and one TensorBoard point per epoch.
+
+    Put it after the callbacks whose values it shall write. Lines of epochs after
+    the restored step (a run killed between log and checkpoint) are removed at the
+    start, so the file tells one story.
+
+    Args:
+        folder: the run's folder.
+        steps_per_epoch: int.
+    """
+
+    def __init__(self, folder, steps_per_epoch):
+        super().__init__()
+        self.path = os.path.join(folder, "metrics.jsonl")
+        self.tensorboard = os.path.join(folder, "tensorboard")
+        self.steps_per_epoch = steps_per_epoch
+        self._writer = None
+
+    def on_train_begin(self, logs=None):
+        step = int(self.model.step.numpy())
+        lines = [line for line in read_history(self.path) if line["step"] <= step]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        part = self.path + ".part"
+        with tf.io.gfile.GFile(part, "w") as file:
+            file.write(text)
+        tf.io.gfile.rename(part, self.path, overwrite=True)
+        if self._writer is None:
+            self._writer = tf.summary.create_file_writer(self.tensorboard)
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = int(self.model.step.numpy())
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        values = {k: float(v) for k, v in (logs or {}).items()}
+        values["learning_rate"] = rate
+        line = {"step": step, "epoch": step / self.steps_per_epoch} | values
+        with tf.io.gfile.GFile(self.path, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        with self._writer.as_default(step=step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self._writer.flush()
+
+
+def read_history(path):
+    """The lines of a `metrics.jsonl`, as dicts; empty if there is none."""
+    if not tf.io.gfile.exists(path):
+        return []
+    with tf.io.gfile.GFile(path) as file:
+        return [json.loads(line) for line in file if line.strip()]

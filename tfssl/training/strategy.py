@@ -1,0 +1,124 @@
+"""Which devices train: the strategies by name, and the input each one gets."""
+
+import contextlib
+
+import tensorflow as tf
+
+STRATEGIES = ("default", "mirrored", "tpu")
+
+
+def make(name="default", *, num_replicas=None, tpu=None):
+    """A `tf.distribute.Strategy` by name.
+
+    Args:
+        name: `"default"` (one device), `"mirrored"` (all GPUs of this host; on a
+            host without GPUs, logical CPU devices, for tests) or `"tpu"`.
+        num_replicas: int or None. For `mirrored`: how many devices to use; None
+            takes all GPUs. On a CPU host the devices are made on demand, which
+            must happen before TensorFlow runs its first operation.
+        tpu: name or address of the TPU for `"tpu"`; `"local"` on a TPU VM.
+
+    Raises:
+        ValueError: for an unknown name, more replicas than devices, or no TPU.
+    """
+    if name not in STRATEGIES:
+        raise ValueError(
+            f"strategy={name!r} received, expected one of {', '.join(STRATEGIES)}."
+        )
+    if name != "mirrored" and num_replicas not in (None, 1):
+        raise ValueError(
+            f"num_replicas={num_replicas} received with strategy={name!r}; it is "
+            "for strategy='mirrored' only."
+        )
+    if name == "default":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(_devices(num_replicas))
+    return _tpu_strategy(tpu)
+
+
+def _devices(num_replicas):
+    gpus = tf.config.list_logical_devices("GPU") if _has_gpu() else []
+    if gpus:
+        wanted = num_replicas or len(gpus)
+        kind, found = "GPU", len(gpus)
+    else:
+        wanted = num_replicas or 2
+        kind, found = "CPU", _logical_cpus(wanted)
+    if wanted > found:
+        raise ValueError(
+            f"num_replicas={wanted} received, but {found} {kind} device(s) can be "
+            "used; lower num_replicas, or make the devices before TensorFlow's "
+            "first operation."
+        )
+    return [f"{kind}:{i}" for i in range(wanted)]
+
+
+def _has_gpu():
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _logical_cpus(wanted):
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    # RuntimeError: TensorFlow has started; what exists now is all there is.
+    with contextlib.suppress(RuntimeError):
+        if not tf.config.get_logical_device_configuration(cpu):
+            tf.config.set_logical_device_configuration(
+                cpu, [tf.config.LogicalDeviceConfiguration()] * wanted
+            )
+    return len(tf.config.list_logical_devices("CPU"))
+
+
+def _tpu_strategy(tpu):
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu or "")
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (ValueError, tf.errors.OpError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"strategy='tpu' received, but no TPU answered ({first}); pass its "
+            "name or address, 'local' on a TPU VM, or another strategy."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def per_replica_batch(strategy, batch_size):
+    """The part of a global batch that one replica gets.
+
+    Raises:
+        ValueError: if the global batch does not divide.
+    """
+    count = strategy.num_replicas_in_sync
+    if batch_size % count:
+        lower = batch_size // count * count
+        raise ValueError(
+            f"batch_size={batch_size} (global) does not divide over {count} "
+            f"replicas; use {lower or count} or {lower + count}."
+        )
+    return batch_size // count
+
+
+def distribute(strategy, make_dataset, batch_size):
+    """The training input of a strategy, each host making only its own rows.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        make_dataset: function `shard -> tf.data.Dataset`, where `shard` is
+            `(worker, workers)`; the dataset yields that worker's rows of every
+            global batch.
+        batch_size: int, the global batch.
+
+    Returns:
+        A dataset that `Method.fit` accepts.
+    """
+    rows = per_replica_batch(strategy, batch_size)
+    if strategy.num_replicas_in_sync == 1:
+        return make_dataset((0, 1))
+
+    def of_worker(context):
+        shard = (context.input_pipeline_id, context.num_input_pipelines)
+        # A host's rows, cut into one batch per replica, in replica order.
+        return make_dataset(shard).rebatch(rows, drop_remainder=True).prefetch(2)
+
+    return strategy.distribute_datasets_from_function(of_worker)
