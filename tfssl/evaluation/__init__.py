@@ -1,0 +1,1 @@
+"""Judging a frozen encoder: features, kNN, linear probe, baselines, report."""

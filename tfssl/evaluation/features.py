@@ -1,0 +1,198 @@
+"""Frozen features of a labelled dataset, computed once and cached in memory.
+
+Every evaluation (kNN, linear probe, report) starts here, so that all of them
+see the same numbers: inference mode, every image once, float32.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """Feature vectors of images, with what is known about each image.
+
+    Attributes:
+        values: float32 `(num_images, dim)`.
+        labels: int64 `(num_images,)`; -1 where the image has no label.
+        index: int64 `(num_images,)`, position of the image in its source.
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    index: np.ndarray
+
+    def __post_init__(self):
+        count = len(self.values)
+        if self.values.ndim != 2:
+            raise ValueError(
+                f"Features.values has shape {self.values.shape}; give one row per "
+                "image, (num_images, dim)."
+            )
+        if self.labels.shape != (count,) or self.index.shape != (count,):
+            raise ValueError(
+                f"Features of {count} images need labels and index of shape "
+                f"({count},), got {self.labels.shape} and {self.index.shape}."
+            )
+
+    def __len__(self):
+        return len(self.values)
+
+    def take(self, rows):
+        """The features of some rows (an int array or a boolean mask)."""
+        return Features(self.values[rows], self.labels[rows], self.index[rows])
+
+
+class Extractor:
+    """The inference pass of one encoder, compiled once and callable often.
+
+    Args:
+        encoder: a Keras model, image batch `(batch, h, w, c)` -> features
+            `(batch, dim)`. Called with `training=False`, so that batch-norm
+            statistics are read and never written.
+        progress: show a progress bar while extracting.
+
+    Example:
+        >>> extract = Extractor(encoder)      # Keep it: later calls do not retrace.
+        >>> validation = extract(data.labeled(source, preprocessing, batch_size=256))
+    """
+
+    def __init__(self, encoder, *, progress=False):
+        self._progress = progress
+
+        @tf.function(reduce_retracing=True)
+        def run(images):
+            outputs = encoder(images, training=False)
+            if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
+                shape = getattr(outputs, "shape", type(outputs).__name__)
+                raise ValueError(
+                    f"The encoder gives {shape} for a batch of images; evaluation "
+                    "needs one vector per image, (batch, dim). Add global average "
+                    'pooling (for keras.applications: pooling="avg").'
+                )
+            return tf.cast(outputs, tf.float32)
+
+        self._run = run
+
+    def __call__(self, dataset):
+        """Features of every image of `dataset` once; see `extract`."""
+        # A batch shorter than the first is padded: one trace, one shape (XLA).
+        size = 0
+
+        def rows(batch):
+            nonlocal size
+            images = batch["image"]
+            count = int(images.shape[0])
+            size = size or count
+            if count < size:
+                padding = [[0, size - count]] + [[0, 0]] * (images.shape.rank - 1)
+                images = tf.pad(images, padding)
+            return self._run(images)[:count].numpy()
+
+        return _collect(dataset, rows, self._progress)
+
+
+def extract(encoder, dataset, *, progress=False):
+    """Features of every image of a dataset, in inference mode.
+
+    Args:
+        encoder: a Keras model, image batch -> features `(batch, dim)`.
+        dataset: finite `tf.data.Dataset` of batches as `data.labeled` makes them:
+            dicts with `"image"` and optionally `"label"` (default -1), `"index"`
+            (default: running number) and `"mask"` (False = padding, left out).
+        progress: show a progress bar.
+
+    Returns:
+        `Features`, in the order of the dataset. No variable of the encoder
+        changes by a bit.
+
+    Raises:
+        ValueError: if the encoder does not give one vector per image, or the
+            dataset is empty or infinite.
+    """
+    return Extractor(encoder, progress=progress)(dataset)
+
+
+def raw_pixels(dataset):
+    """The preprocessed pixels themselves as features: the baseline to beat.
+
+    Args:
+        dataset: as for `extract`.
+
+    Returns:
+        `Features` with `dim = height * width * channels`.
+    """
+
+    def rows(batch):
+        images = np.asarray(batch["image"], np.float32)
+        return images.reshape(len(images), -1)
+
+    return _collect(dataset, rows, progress=False)
+
+
+def unit_norm(values):
+    """Rows divided by their Euclidean length, float32; zero rows stay zero."""
+    values = np.asarray(values, np.float32)
+    # Divide by the largest entry first: the squares of 1e-30 or 1e30 would
+    # leave the float32 range.
+    largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
+    values = values / np.where(largest > 0, largest, 1.0)
+    length = np.linalg.norm(values, axis=1, keepdims=True)
+    return values / np.where(length > 0, length, 1.0)
+
+
+def check_labeled(features, purpose, part):
+    """Raises a `ValueError` unless features are finite, labelled and not empty.
+
+    Args:
+        features: `Features`.
+        purpose: what needs them, first words of the message ("The kNN").
+        part: which ones they are ("training" or "test").
+    """
+    if not len(features):
+        raise ValueError(f"{purpose} got no {part} images; give at least one.")
+    missing = int((features.labels < 0).sum())
+    if missing:
+        raise ValueError(
+            f"{purpose} needs labels, but {missing} of {len(features)} {part} images "
+            'have none (label -1); open the source with labels (folders: labels="'
+            'folders") or leave this evaluation out.'
+        )
+    bad = int((~np.isfinite(features.values).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{purpose} needs finite features, but those of {bad} of {len(features)} "
+            f"{part} images hold NaN or infinity; the encoder has diverged."
+        )
+
+
+def _collect(dataset, rows_of, progress):
+    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(
+            "Features need a finite dataset, this one repeats forever; use "
+            "data.labeled, or dataset.take(n)."
+        )
+    total = int(dataset.cardinality())
+    parts, seen = [], 0
+    for batch in tqdm.tqdm(
+        dataset,
+        total=total if total >= 0 else None,
+        desc="features",
+        unit="batch",
+        disable=not progress,
+        leave=False,
+    ):
+        values = rows_of(batch)
+        count = len(values)
+        labels = np.asarray(batch.get("label", np.full(count, -1)), np.int64)
+        index = np.asarray(batch.get("index", seen + np.arange(count)), np.int64)
+        mask = np.asarray(batch.get("mask", np.ones(count)), bool)
+        parts.append((values[mask], labels[mask], index[mask]))
+        seen += count
+    if not parts:
+        raise ValueError("Features need at least one batch; this dataset is empty.")
+    values, labels, index = (np.concatenate(column) for column in zip(*parts))
+    return Features(values, labels, index)
