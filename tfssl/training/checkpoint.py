@@ -27,36 +27,49 @@ class CheckpointError(ValueError):
 def named_variables(method, *, optimizer=True):
     """Everything a run needs to continue, as `{name: tf.Variable}`.
 
-    Names are the Keras paths, prefixed by their owner; equal paths (possible in
-    Keras) are numbered in creation order, which is that of the architecture.
+    Names are the Keras paths, prefixed by their owner. Keras numbers names anew
+    for each object made in a process (`conv2d_7`, `adam_2`); these numbers are
+    taken off, and equal names are numbered in creation order, which is that of
+    the architecture. A slot of the optimizer is named after its variable.
     """
-    groups = [("method", method.variables)]
-    if optimizer and method.optimizer is not None:
-        method.build_optimizer()
-        groups.append(("optimizer", method.optimizer.variables))
-        metrics = [v for m in method.metrics for v in m.variables]
-        groups.append(("metrics", metrics))
-    metric_ids = {id(v) for m in method.metrics for v in m.variables}
-    named = {}
-    for owner, variables in groups:
-        for variable in variables:
-            if owner == "method" and id(variable) in metric_ids:
-                continue
-            name = base = f"{owner}/{_stable_path(variable, method)}"
-            count = 1
-            while name in named:
-                count += 1
-                name = f"{base}#{count}"
-            named[name] = variable.value
+    metrics = [v for metric in method.metrics for v in metric.variables]
+    metric_ids = {id(v) for v in metrics}
+    own = [v for v in method.variables if id(v) not in metric_ids]
+    named, names = {}, {}
+
+    def add(name, variable):
+        unique, count = name, 1
+        while unique in named:
+            count += 1
+            unique = f"{name}#{count}"
+        named[unique] = variable.value
+        return unique
+
+    for variable in own:
+        path = variable.path.removeprefix(method.name + "/")
+        names[variable.path] = add(f"method/{_stable(path)}", variable)
+    if not optimizer or method.optimizer is None:
+        return named
+    method.build_optimizer()
+    for variable in method.optimizer.variables:
+        add(f"optimizer/{_slot_name(variable.path, names)}", variable)
+    for variable in metrics:
+        add(f"metrics/{_stable(variable.path)}", variable)
     return named
 
 
-def _stable_path(variable, method):
-    # The path starts with the method's own name, which Keras numbers anew for
-    # each model made in a process ("sim_clr_1").
-    path = variable.path
-    head, _, rest = path.partition("/")
-    return rest if rest and head == method.name else path
+def _stable(path):
+    return "/".join(re.sub(r"_\d+$", "", part) for part in path.split("/"))
+
+
+def _slot_name(path, names):
+    """`adam_2/conv2d_7_kernel_momentum` -> `momentum of method/conv2d/kernel`."""
+    slot = path.rpartition("/")[2]
+    owners = [p for p in names if slot.startswith(p.replace("/", "_") + "_")]
+    if not owners:
+        return _stable(slot)
+    owner = max(owners, key=len)
+    return f"{slot[len(owner) + 1 :]} of {names[owner]}"
 
 
 def save(folder, method, *, keep=3, protect=(), extra=None):
@@ -192,7 +205,7 @@ def _read(path, variables):
 
 
 def _encoded(variables):
-    # tf.train.Checkpoint takes attribute names; "/" would be escaped anyway.
+    # Attribute names of a tf.train.Checkpoint cannot hold a slash.
     return {name.replace("/", "|"): v for name, v in variables.items()}
 
 
