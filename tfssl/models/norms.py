@@ -269,11 +269,10 @@ class BatchNorm(keras.layers.Layer):
         return _ops_training(inputs, gamma, beta, self.epsilon, self._over_replicas())
 
     def _update_moving(self, mean, variance):
-        if keras.backend.backend() == "tensorflow":
-            mean, variance = tf.stop_gradient(mean), tf.stop_gradient(variance)
-            if self.statistics == "local" and replicas.num_replicas() > 1:
-                both = replicas.mean_over_replicas(tf.stack([mean, variance]))
-                mean, variance = tf.unstack(both)
+        mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
+        if self.statistics == "local" and replicas.num_replicas() > 1:
+            both = replicas.mean_over_replicas(tf.stack([mean, variance]))
+            mean, variance = tf.unstack(both)
         for moving, value in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),

@@ -121,8 +121,10 @@ class ResNet(keras.Model):
     """The encoder that `resnet` builds; see there for the arguments.
 
     A functional Keras model: image to pooled features. Rebuilt from
-    `get_config`, so `.keras` files, `keras.models.clone_model` and keras-hub's
-    detectors can save and load it.
+    `get_config`, so that `.keras` files and keras-hub's detectors can save and
+    load it. `ResNet.from_config(encoder.get_config())` is a second encoder with
+    weights of its own (`keras.models.clone_model` would lose the class and
+    `pyramid_outputs`).
 
     Attributes:
         pyramid_outputs: dict of Keras tensors `"P2"` … `"P5"`, the feature maps

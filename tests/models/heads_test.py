@@ -1,0 +1,103 @@
+import keras
+import numpy as np
+import pytest
+
+from tfssl.models import heads
+
+
+def _num_parameters(head):
+    return sum(int(np.prod(v.shape)) for v in head.trainable_variables)
+
+
+def test_parameter_counts_of_the_papers():
+    # SimCLR on a ResNet-50: 2048 * 2048 + 2 * 2048, 2048 * 128 + 128 (gamma).
+    v1 = heads.mlp(2048, (2048, 128), last_norm="batch_no_offset")
+    assert _num_parameters(v1) == 4_460_672
+    v2 = heads.mlp(2048, (2048, 2048, 128), last_norm="batch_no_offset")
+    assert _num_parameters(v2) == 8_659_072
+    # BYOL: a bias before the hidden norm, none behind.
+    byol = {"hidden_bias": True, "last_bias": False}
+    assert _num_parameters(heads.mlp(2048, (4096, 256), **byol)) == 9_449_472
+    assert _num_parameters(heads.mlp(256, (4096, 256), **byol)) == 2_109_440
+
+
+@pytest.mark.parametrize(
+    "last_norm, last_variables",
+    [
+        ("none", ["last_dense/kernel", "last_dense/bias"]),
+        ("batch", ["last_dense/kernel", "last_norm/gamma", "last_norm/beta"]),
+        ("batch_no_offset", ["last_dense/kernel", "last_norm/gamma"]),
+        ("batch_no_affine", ["last_dense/kernel"]),
+    ],
+)
+@pytest.mark.parametrize("hidden_norm", [True, False])
+def test_layers_match_numpy(hidden_norm, last_norm, last_variables):
+    head = heads.mlp(6, (5, 4), hidden_norm=hidden_norm, last_norm=last_norm)
+    hidden = ["hidden_0_dense/kernel"]
+    hidden += (
+        ["hidden_0_norm/gamma", "hidden_0_norm/beta"]
+        if hidden_norm
+        else ["hidden_0_dense/bias"]
+    )
+    names = ["/".join(v.path.split("/")[1:]) for v in head.trainable_variables]
+    assert names == hidden + last_variables
+    random = np.random.default_rng(0)
+    for variable in head.trainable_variables:
+        variable.assign(random.normal(size=variable.shape))
+    values = {n: v.numpy() for n, v in zip(names, head.trainable_variables)}
+    x = random.normal(size=(7, 6)).astype(np.float32)
+
+    def layer(x, part):
+        x = x.astype(np.float64) @ values[f"{part}_dense/kernel"]
+        x = x + values.get(f"{part}_dense/bias", 0)
+        if hidden_norm if part == "hidden_0" else last_norm != "none":
+            x = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+            x = x * values.get(f"{part}_norm/gamma", 1)
+            x = x + values.get(f"{part}_norm/beta", 0)
+        return x
+
+    expected = layer(np.maximum(layer(x, "hidden_0"), 0), "last")
+    np.testing.assert_allclose(head(x, training=True), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_kernels_start_small_and_unlike():
+    head = heads.mlp(64, (64, 64, 64))
+    kernels = [v.numpy() for v in head.variables if v.path.endswith("kernel")]
+    for kernel in kernels:
+        assert kernel.std() == pytest.approx(0.01, rel=0.1)
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+    named = heads.mlp(64, (64, 64), kernel_initializer="glorot_uniform")
+    kernels = [v.numpy() for v in named.variables if v.path.endswith("kernel")]
+    # Glorot: uniform within sqrt(6 / 128), standard deviation sqrt(2 / 128).
+    assert kernels[0].std() == pytest.approx(0.125, rel=0.1)
+    assert np.abs(kernels[0] - kernels[1]).max() > 0.01
+
+
+def test_one_layer_statistics_dtype_and_round_trip(tmp_path):
+    assert len(heads.mlp(6, (4,)).layers) == 1
+    head = heads.mlp(
+        6, (5, 4), last_norm="batch", norm_statistics="global", dtype="mixed_bfloat16"
+    )
+    statistics = [x.statistics for x in head.layers if hasattr(x, "statistics")]
+    assert statistics == ["global", "global"]
+    assert head(np.ones((2, 6))).dtype == "bfloat16"
+    head.save(tmp_path / "head.keras")
+    again = keras.saving.load_model(tmp_path / "head.keras")
+    x = np.ones((2, 6), np.float32)
+    np.testing.assert_array_equal(
+        keras.ops.cast(again(x), "float32"), keras.ops.cast(head(x), "float32")
+    )
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"dims": ()}, "dims is empty"),
+        ({"dims": (5, 0)}, r"positive integers, got input_dim=6, dims=\(5, 0\)"),
+        ({"input_dim": None}, "got input_dim=None"),
+        ({"last_norm": "layer"}, "last_norm must be one of .* got 'layer'"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        heads.mlp(**{"input_dim": 6, "dims": (5, 4), **kwargs})

@@ -1,0 +1,316 @@
+import importlib.util
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import models
+
+
+def _num_parameters(**kwargs):
+    # Variables of this scope have a shape, but no value and no memory.
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.resnet(**kwargs)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+# Without classifier. Width 1 and 2: the 24, 94, 375, 58, 232 and 250 million of
+# the SimCLR papers.
+@pytest.mark.parametrize(
+    "depth, width, stem, expected",
+    [
+        (18, 1, "imagenet", 11_180_736),
+        (18, 1, "cifar", 11_173_056),
+        (34, 1, "imagenet", 21_288_896),
+        (50, 1, "imagenet", 23_508_032),
+        (50, 1, "cifar", 23_500_352),
+        (50, 2, "imagenet", 93_907_072),
+        (50, 4, "imagenet", 375_378_176),
+        (101, 1, "imagenet", 42_500_160),
+        (152, 1, "imagenet", 58_143_808),
+        (152, 2, "imagenet", 232_253_568),
+        (200, 2, "imagenet", 250_128_512),
+    ],
+)
+def test_parameter_counts(depth, width, stem, expected):
+    assert _num_parameters(depth=depth, width=width, stem=stem) == expected
+
+
+# torchvision's resnet18 and resnet34 less the 513,000 of their classifier.
+@pytest.mark.parametrize("depth, expected", [(18, 11_176_512), (34, 21_284_672)])
+def test_parameter_counts_without_first_projection(depth, expected):
+    assert _num_parameters(depth=depth, projection_in_first_block=False) == expected
+
+
+def _tiny(depth=18, **kwargs):
+    """A ResNet of 4 filters whose every variable has a value of its own."""
+    kwargs = {"width": 1 / 16, "input_shape": (None, None, 3), **kwargs}
+    model = models.resnet(depth, **kwargs)
+    random = np.random.default_rng(0)
+    for variable in model.variables:
+        if variable.path.endswith("kernel"):
+            continue
+        variable.assign(random.uniform(0.5, 1.5, variable.shape))
+    return model
+
+
+def _images(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+class _NumpyResNet:
+    """The network in NumPy float64, written from the paper's figure."""
+
+    def __init__(self, model, padding):
+        self.values = {v.path: v.numpy().astype(np.float64) for v in model.variables}
+        self.padding = padding
+
+    def padded(self, x, size, stride, value):
+        sides = []
+        for length in x.shape[1:3]:
+            if self.padding == "fixed" or stride == 1:
+                total = size - 1
+            else:  # SAME: as much as the last window needs, the odd one behind.
+                total = max((-(-length // stride) - 1) * stride + size - length, 0)
+            sides.append((total // 2, total - total // 2))
+        return np.pad(x, [(0, 0), *sides, (0, 0)], constant_values=value)
+
+    def windows(self, x, size, stride, value):
+        """`(size * size)` shifted and strided copies of the padded image."""
+        x = self.padded(x, size, stride, value)
+        for i in range(size):
+            for j in range(size):
+                rows = x[:, i : x.shape[1] - size + 1 + i : stride]
+                yield i, j, rows[:, :, j : x.shape[2] - size + 1 + j : stride]
+
+    def conv_norm(self, x, name, stride):
+        kernel = self.values[f"{name}_conv/kernel"]
+        x = sum(w @ kernel[i, j] for i, j, w in self.windows(x, len(kernel), stride, 0))
+        gamma, beta, mean, variance = (
+            self.values[f"{name}_bn/{part}"]
+            for part in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
+
+    def __call__(self, x, blocks, convs, stem):
+        x = x.astype(np.float64)
+        x = np.maximum(self.conv_norm(x, "conv1", 1 if stem == "cifar" else 2), 0)
+        if stem == "imagenet":
+            x = np.max([w for _, _, w in self.windows(x, 3, 2, -np.inf)], axis=0)
+        strided = 1 if convs == 2 else 2  # The convolution that has the stride.
+        for stage, count in enumerate(blocks):
+            for block in range(count):
+                name = f"stack{stage}_block{block}"
+                stride = 2 if stage > 0 and block == 0 else 1
+                shortcut, branch = x, x
+                if f"{name}_0_conv/kernel" in self.values:
+                    shortcut = self.conv_norm(x, f"{name}_0", stride)
+                for i in range(1, convs + 1):
+                    if i > 1:
+                        branch = np.maximum(branch, 0)
+                    step = stride if i == strided else 1
+                    branch = self.conv_norm(branch, f"{name}_{i}", step)
+                x = np.maximum(shortcut + branch, 0)
+        return x.mean((1, 2))
+
+
+@pytest.mark.parametrize(
+    "depth, stem, padding, projection, size",
+    [
+        (18, "imagenet", "fixed", True, (32, 46)),
+        (18, "imagenet", "same", True, (32, 46)),
+        (18, "imagenet", "same", False, (37, 33)),
+        (34, "cifar", "fixed", False, (16, 15)),
+        (50, "imagenet", "fixed", True, (64, 33)),
+        (50, "cifar", "same", True, (16, 15)),
+    ],
+)
+def test_forward_matches_numpy(depth, stem, padding, projection, size):
+    model = _tiny(
+        depth, stem=stem, padding=padding, projection_in_first_block=projection
+    )
+    x = _images((2, *size, 3))
+    blocks = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
+    convs = 3 if depth == 50 else 2
+    expected = _NumpyResNet(model, padding)(x, blocks, convs, stem)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(model(x) / scale, expected / scale, atol=1e-5)
+
+
+def test_last_norm_of_every_branch_starts_at_zero():
+    model = models.resnet(50, width=1 / 16)
+    gammas = {v.path: v.numpy() for v in model.variables if v.path.endswith("gamma")}
+    zero = {path for path, value in gammas.items() if not value.any()}
+    assert zero == {path for path in gammas if path.endswith("_3_bn/gamma")}
+    assert len(zero) == 16
+    assert all((v == 1).all() for path, v in gammas.items() if path not in zero)
+
+
+def test_kernels_start_with_variance_one_over_fan_in():
+    model = models.resnet(18, width=0.5)
+    kernels = [v.numpy() for v in model.variables if v.path.endswith("kernel")]
+    for kernel in kernels:
+        deviation = kernel.std() * np.sqrt(np.prod(kernel.shape[:3]))
+        # 1,000 values or more: the deviation's own error is below 3 %.
+        assert deviation == pytest.approx(1, abs=0.1)
+    alike = [k for k in kernels if k.shape == (3, 3, 256, 256)]
+    assert len(alike) == 3
+    assert np.abs(alike[0] - alike[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"dtype": "mixed_bfloat16", "padding": "same", "norm": "batch_global"},
+        {"stem": "cifar", "projection_in_first_block": False, "name": "small"},
+    ],
+)
+def test_keras_file_round_trip(tmp_path, kwargs):
+    model = _tiny(input_shape=(32, 32, 4), **kwargs)
+    model.trainable = False
+    path = str(tmp_path / "encoder.keras")
+    model.save(path)
+    again = keras.saving.load_model(path)
+    assert isinstance(again, models.ResNet)
+    assert again.get_config() == model.get_config()
+    assert again.dtype_policy.name == kwargs.get("dtype", "float32")
+    assert [v.path for v in again.variables] == [v.path for v in model.variables]
+    assert not again.trainable_variables
+    x = _images((2, 32, 32, 4))
+    np.testing.assert_array_equal(again(x), model(x))
+    maps = keras.Model(again.input, again.pyramid_outputs)(x)
+    originals = keras.Model(model.input, model.pyramid_outputs)(x)
+    for level in ("P2", "P3", "P4", "P5"):
+        np.testing.assert_array_equal(
+            tf.cast(maps[level], tf.float32), tf.cast(originals[level], tf.float32)
+        )
+
+
+def test_copy_from_config_and_default_name():
+    model = _tiny(name="teacher")
+    copy = models.ResNet.from_config(model.get_config())
+    assert copy.get_config() == model.get_config()
+    assert [v.path for v in copy.variables] == [v.path for v in model.variables]
+    assert models.resnet(18, width=1 / 16).name == "resnet18"
+
+
+@pytest.mark.parametrize(
+    "stem, depth, sizes, channels",
+    [
+        ("imagenet", 18, (16, 8, 4, 2), (4, 8, 16, 32)),
+        ("imagenet", 50, (16, 8, 4, 2), (16, 32, 64, 128)),
+        ("cifar", 18, (64, 32, 16, 8), (4, 8, 16, 32)),
+    ],
+)
+def test_pyramid_shapes(stem, depth, sizes, channels):
+    model = models.resnet(depth, width=1 / 16, stem=stem, input_shape=(64, 64, 3))
+    shapes = {level: x.shape for level, x in model.pyramid_outputs.items()}
+    assert shapes == {
+        f"P{n}": (None, size, size, count)
+        for n, size, count in zip(range(2, 6), sizes, channels)
+    }
+    assert model.output_shape == (None, channels[-1])
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 13])
+def test_any_channels_and_sizes(channels):
+    model = models.resnet(18, width=1 / 16, input_shape=(None, None, channels))
+    for size in ((32, 32), (17, 40)):
+        features = model(_images((2, *size, channels)))
+        assert features.shape == (2, 32)
+        assert np.isfinite(features).all()
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(dtype):
+    exact = _tiny(input_shape=(32, 32, 3))
+    mixed = _tiny(input_shape=(32, 32, 3), dtype=dtype)
+    mixed.set_weights(exact.get_weights())
+    x = _images((2, 32, 32, 3))
+    features = mixed(x)
+    assert features.dtype == tf.float32
+    assert mixed.pyramid_outputs["P5"].dtype == dtype.removeprefix("mixed_")
+    assert {v.dtype for v in mixed.variables} == {"float32"}
+    expected = exact(x).numpy()
+    # 20 convolutions with relative errors of 2**-8 (bfloat16) each at most.
+    error = np.abs(features - expected).max() / np.abs(expected).max()
+    assert 0 < error < 0.05
+
+
+def test_every_variable_has_a_gradient_and_xla_agrees():
+    model = _tiny(input_shape=(32, 32, 3))
+    x = tf.constant(_images((4, 32, 32, 3)))
+
+    def gradients(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(model(x, training=True)))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    plain = tf.function(gradients)(x)
+    assert all(float(tf.reduce_max(tf.abs(g))) > 0 for g in plain)
+    scale = max(float(tf.reduce_max(tf.abs(g))) for g in plain)
+    for ours, theirs in zip(tf.function(gradients, jit_compile=True)(x), plain):
+        np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "norm, statistics", [("batch", "local"), ("batch_global", "global")]
+)
+def test_norm_statistics(norm, statistics):
+    model = models.resnet(18, width=1 / 16, norm=norm)
+    found = [x for x in model.layers if isinstance(x, models.norms.BatchNorm)]
+    assert len(found) == 21  # 17 convolutions and 4 shortcuts.
+    assert {layer.statistics for layer in found} == {statistics}
+    assert {(layer.momentum, layer.epsilon) for layer in found} == {(0.9, 1e-5)}
+
+
+@pytest.mark.parametrize(
+    "kwargs, message",
+    [
+        ({"depth": 20}, "depth must be one of .* got 20"),
+        ({"width": 0.01}, "width .* got 0.01"),
+        ({"stem": "tiny"}, "stem must be one of .* got 'tiny'"),
+        ({"norm": "layer"}, "norm must be one of .* got 'layer'"),
+        ({"padding": "valid"}, "padding must be one of .* got 'valid'"),
+        ({"input_shape": (32, 32)}, r"input_shape .* got \(32, 32\)"),
+        ({"input_shape": (32, 32, None)}, r"input_shape .* got \(32, 32, None\)"),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        models.resnet(**{"depth": 18, **kwargs})
+
+
+_LOAD = """
+import sys
+import keras
+import numpy as np
+import tfssl.models
+encoder = keras.saving.load_model(sys.argv[1])
+x = np.load(sys.argv[2])
+np.save(sys.argv[3], keras.ops.convert_to_numpy(encoder(x)))
+encoder(x, training=True)
+"""
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_keras_file_loads_on_other_backends(tmp_path, backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    model = _tiny(input_shape=(32, 32, 3))
+    x = _images((2, 32, 32, 3))
+    paths = [str(tmp_path / name) for name in ("e.keras", "x.npy", "y.npy")]
+    model.save(paths[0])
+    np.save(paths[1], x)
+    subprocess.run(
+        [sys.executable, "-c", _LOAD, *paths],
+        env={**os.environ, "KERAS_BACKEND": backend},
+        check=True,
+    )
+    expected = model(x).numpy()
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(np.load(paths[2]) / scale, expected / scale, atol=1e-5)
