@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import replicas
+
+
+def run(strategy, function, rows):
+    """Runs `function(local rows)` on each replica; returns its list of results."""
+    count = strategy.num_replicas_in_sync
+    parts = np.split(rows, count)
+    values = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+    )
+
+    @tf.function
+    def step(local):
+        return strategy.run(function, args=(local,))
+
+    results = step(values)
+    return [
+        tf.nest.map_structure(
+            lambda v, i=i: strategy.experimental_local_results(v)[i].numpy(), results
+        )
+        for i in range(count)
+    ]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_gather_rows_stacks_in_replica_order(mirrored, count, dtype):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    rows = np.arange(24).reshape(8, 3).astype(dtype)
+    for i, (everything, offset) in enumerate(run(strategy, replicas.gather_rows, rows)):
+        assert everything.dtype == rows.dtype
+        np.testing.assert_array_equal(everything, rows)
+        assert offset == i * 8 // count
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_gradient_of_a_gathered_row_returns_to_its_replica(mirrored, count):
+    strategy = mirrored(count)
+    rows = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")
+    weights = np.random.default_rng(1).normal(size=(8, 8)).astype("float32")
+
+    def function(local):
+        with tf.GradientTape() as tape:
+            tape.watch(local)
+            everything, offset = replicas.gather_rows(local)
+            mine = tf.gather(weights, offset + tf.range(len(local)))
+            # A loss of the local rows against all rows.
+            loss = tf.reduce_sum(tf.tanh(local @ tf.transpose(everything)) * mine)
+        return tape.gradient(loss, local)
+
+    found = np.concatenate(run(strategy, function, rows))
+    whole = tf.constant(rows)
+    with tf.GradientTape() as tape:
+        tape.watch(whole)
+        loss = tf.reduce_sum(tf.tanh(whole @ tf.transpose(whole)) * weights)
+    np.testing.assert_allclose(found, tape.gradient(loss, whole), atol=2e-5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_sums_means_and_maxima(mirrored, count):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    rows = np.arange(4, dtype="float32")[:, None] * [1.0, -1.0]
+
+    def function(local):
+        total = tf.reduce_sum(local, axis=0)
+        return (
+            replicas.sum_over_replicas(total),
+            replicas.mean_over_replicas(total),
+            replicas.max_over_replicas(tf.reduce_max(local, axis=0)),
+        )
+
+    for total, mean, largest in run(strategy, function, rows.astype("float32")):
+        np.testing.assert_allclose(total, [6, -6])
+        np.testing.assert_allclose(mean, np.array([6, -6]) / count)
+        np.testing.assert_allclose(largest, [3, 0])
+
+
+def test_replica_seeds_differ_and_repeat(mirrored):
+    rows = np.zeros((4, 1), "float32")
+
+    def function(_):
+        seed = replicas.replica_seed(tf.constant([1, 2]))
+        return tf.random.stateless_uniform([3], seed)
+
+    draws = run(mirrored(4), function, rows)
+    assert len({tuple(d) for d in draws}) == 4
+    np.testing.assert_array_equal(draws, run(mirrored(4), function, rows))
+
+
+def test_cross_replica_use_is_refused(mirrored):
+    with mirrored(2).scope(), pytest.raises(RuntimeError, match="cross-replica"):
+        replicas.sum_over_replicas(tf.constant(1.0))

@@ -1,0 +1,169 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import methods
+from tfssl.training import monitors
+
+
+def tiny_method(**kwargs):
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(8, 3)(inputs)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    method = methods.SimCLR(keras.Model(inputs, x), projection_dim=4)
+    method.compile(**{"optimizer": keras.optimizers.SGD(0.01)} | kwargs)
+    return method
+
+
+def batches(steps, value=None):
+    rng = np.random.default_rng(0)
+    views = {
+        f"view_{i}": rng.uniform(size=(8 * steps, 8, 8, 3)).astype("float32")
+        for i in range(2)
+    }
+    if value is not None:
+        views["view_0"][8 * value :] = np.nan
+    rows = np.arange(8 * steps)
+    data = {"views": views, "index": rows, "position": rows}
+    return tf.data.Dataset.from_tensor_slices(data).batch(8)
+
+
+def labelled(n=40, seed=0):
+    """Two classes, told apart by their colour."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    images = rng.uniform(0, 0.2, size=(n, 8, 8, 3)).astype("float32")
+    images[labels == 1, ..., 0] += 0.8
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "image": images,
+            "label": labels.astype("int64"),
+            "index": np.arange(n),
+            "mask": np.ones(n, bool),
+        }
+    ).batch(16)
+
+
+def test_spread_of_known_embeddings():
+    # The rows +-e_i are spread evenly: each coordinate has variance 1/dim.
+    dim = 8
+    rows = np.concatenate([np.eye(dim), -np.eye(dim)])
+    std, rank = monitors.embedding_spread(rows)
+    assert std == pytest.approx(1.0)
+    assert rank == pytest.approx(dim)
+    std, rank = monitors.embedding_spread(np.ones((16, dim)))
+    assert std == pytest.approx(0.0, abs=1e-6)
+    assert rank == 0.0
+    # All on one line: rank 1.
+    line = np.outer(np.where(np.arange(16) % 2, 1.0, -1.0), np.ones(dim))
+    assert monitors.embedding_spread(line)[1] == pytest.approx(1.0)
+    # Scale does not matter, zero rows do no harm.
+    assert monitors.embedding_spread(1e3 * rows)[0] == pytest.approx(1.0)
+    assert np.isfinite(monitors.embedding_spread(np.zeros((4, dim)))).all()
+
+
+def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
+    # One colour each: even an untrained encoder tells them apart.
+    colours = np.random.default_rng(0).uniform(-1, 1, size=(64, 1, 1, 3))
+    images = np.broadcast_to(colours, (64, 8, 8, 3)).astype("float32")
+    healthy = monitors.Collapse(images)
+    method = tiny_method()
+    history = method.fit(batches(2), epochs=1, verbose=0, callbacks=[healthy])
+    assert not healthy.collapsed
+    assert history.history["embedding_std"][0] > 0.1
+
+    dead = tiny_method()
+    for variable in dead.projector.trainable_variables:
+        variable.assign(tf.zeros_like(variable))
+    watch = monitors.Collapse(images)
+    dead.optimizer.learning_rate = 0.0
+    history = dead.fit(batches(2), epochs=1, verbose=0, callbacks=[watch])
+    assert watch.collapsed
+    assert history.history["effective_rank"][0] == 0.0
+    with pytest.raises(monitors.TrainingStopped, match="has collapsed: std 0.000"):
+        dead.fit(
+            batches(2),
+            verbose=0,
+            callbacks=[monitors.Collapse(images, stop=True)],
+        )
+
+
+def test_a_non_finite_loss_stops_and_names_step_and_checkpoint():
+    method = tiny_method()
+    watch = monitors.NonFinite(lambda: "run/checkpoint-2")
+    with pytest.raises(
+        monitors.TrainingStopped,
+        match=r"became nan at step 3; the last good checkpoint is run/checkpoint-2",
+    ):
+        method.fit(batches(5, value=2), verbose=0, callbacks=[watch])
+
+
+def test_online_knn_reads_the_encoder_and_changes_nothing():
+    method = tiny_method(optimizer=keras.optimizers.SGD(0.0))
+    watch = monitors.OnlineKNN(labelled(), labelled(seed=1), every=2, epochs=3, k=3)
+    before = [np.array(v) for v in method.encoder.variables]
+    history = method.fit(batches(2).repeat(), epochs=3, steps_per_epoch=2, verbose=0)
+    assert "knn_accuracy" not in history.history
+    history = method.fit(
+        batches(2).repeat(), epochs=3, steps_per_epoch=2, verbose=0, callbacks=[watch]
+    )
+    # Epochs 2 (every second) and 3 (the last).
+    assert history.history["knn_accuracy"] == [1.0, 1.0]
+    for a, b in zip(before, method.encoder.variables):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_throughput_and_history(tmp_path):
+    method = tiny_method()
+    folder = str(tmp_path)
+    callbacks = [monitors.Throughput(8), monitors.History(folder, steps_per_epoch=3)]
+    method.fit(
+        batches(3).repeat(), epochs=2, steps_per_epoch=3, verbose=0, callbacks=callbacks
+    )
+    lines = monitors.read_history(tmp_path / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert [line["epoch"] for line in lines] == [1.0, 2.0]
+    assert lines[1]["images_per_second"] > 0
+    assert 0 <= lines[1]["input_wait_share"] <= 1
+    assert math.isclose(lines[0]["learning_rate"], 0.01, rel_tol=1e-6)
+    assert list((tmp_path / "tensorboard").iterdir())
+
+    # A run that was killed after its log and before its checkpoint: the line of
+    # the lost epoch goes when training restarts from step 3.
+    again = tiny_method()
+    again.step.assign(3)
+    again.fit(
+        batches(3).repeat(),
+        initial_epoch=1,
+        epochs=2,
+        steps_per_epoch=3,
+        verbose=0,
+        callbacks=[monitors.History(folder, steps_per_epoch=3)],
+    )
+    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in text] == [3, 6]
+    assert text[0] == json.dumps(lines[0])
+
+
+def test_waiting_for_slow_input_is_seen():
+    def slow(batch):
+        seconds = tf.py_function(
+            lambda: __import__("time").sleep(0.05) or 0.0, [], "float32"
+        )
+        with tf.control_dependencies([seconds]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    def share(dataset):
+        watch = monitors.Throughput(8)
+        logs = tiny_method().fit(
+            dataset, epochs=1, steps_per_epoch=8, verbose=0, callbacks=[watch]
+        )
+        return logs.history["input_wait_share"][0]
+
+    assert share(batches(2).repeat().map(slow)) > 0.5
+    assert share(batches(2).cache().repeat().prefetch(8)) < 0.5
