@@ -1,0 +1,97 @@
+"""An encoder and its preprocessing in one `.keras` file.
+
+The file is what `encoder.save` writes, plus a member `preprocessing.json` that
+Keras ignores: `keras.models.load_model` opens it as well, and moving or renaming
+the file cannot separate the weights from the pixels they expect.
+"""
+
+import json
+import os
+import tempfile
+import zipfile
+
+import keras
+import tensorflow as tf
+
+from tfssl import models  # noqa: F401  Registers the classes that files name.
+from tfssl.data import preprocessing as preprocessing_lib
+
+_MEMBER = "preprocessing.json"
+
+
+def save(encoder, path, preprocessing):
+    """Writes an encoder and its preprocessing, replacing the file atomically.
+
+    Args:
+        encoder: a Keras model. Classes of your own in it need
+            `@keras.saving.register_keras_serializable`.
+        path: ends in `.keras`; local, or any path that `tf.io.gfile` writes.
+        preprocessing: the `data.Preprocessing` that the encoder was trained with.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: if `path` does not end in `.keras`.
+    """
+    path = os.fspath(path)
+    if not path.endswith(".keras"):
+        raise ValueError(f"An encoder file must end in .keras, got {path!r}.")
+    folder = os.path.dirname(path) or "."
+    tf.io.gfile.makedirs(folder)
+    remote = "://" in path
+    with tempfile.TemporaryDirectory(
+        prefix=".keras_file_", dir=None if remote else folder
+    ) as scratch:
+        # Keras insists on the ending; the rename below makes the write atomic.
+        part = os.path.join(scratch, "encoder.keras")
+        encoder.save(part)
+        with zipfile.ZipFile(part, "a") as archive:
+            archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
+        if remote:
+            tf.io.gfile.copy(part, path, overwrite=True)
+        else:
+            os.replace(part, path)
+    return path
+
+
+def load(path):
+    """Reads an encoder and its preprocessing.
+
+    Keras's safe mode is on: a file cannot run code of its own (`Lambda` layers
+    are refused).
+
+    Args:
+        path: a `.keras` file, by `save` or by Keras itself.
+
+    Returns:
+        `(encoder, preprocessing)`: a trainable Keras model in float32 or its
+        saved policy, and a `data.Preprocessing`, or `None` if the file was not
+        written by `save`.
+
+    Raises:
+        ValueError: if there is no such file, or it is not a `.keras` file.
+    """
+    path = os.fspath(path)
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        raise ValueError(f"There is no .keras file at {path!r}.")
+    with tempfile.TemporaryDirectory() as scratch:
+        local = path
+        if "://" in path:
+            local = os.path.join(scratch, "encoder.keras")
+            tf.io.gfile.copy(path, local)
+        if not zipfile.is_zipfile(local):
+            raise ValueError(
+                f"{path!r} is not a .keras file (or is cut short); give a file "
+                "written by export.keras_file.save."
+            )
+        encoder = keras.saving.load_model(local, compile=False, safe_mode=True)
+        return encoder, _read_preprocessing(local)
+
+
+def _read_preprocessing(path):
+    with zipfile.ZipFile(path) as archive:
+        if _MEMBER not in archive.namelist():
+            return None
+        config = json.loads(archive.read(_MEMBER))
+    return preprocessing_lib.Preprocessing.from_config(config)

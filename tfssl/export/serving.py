@@ -1,0 +1,238 @@
+"""SavedModels for TF Serving: encoded images in, features out.
+
+A version holds the encoder's variables and three signatures, each with a batch
+dimension of any size and one named output, `features` float32 `(batch, dim)`:
+
+* `serving_default`: `encoded_images`, string `(batch,)`, JPEG or PNG files as they
+  are. Decoding, resizing and normalising happen inside, by the same functions as in
+  Python evaluation.
+* `uint8_images`: `images` `(batch, height, width, channels)`, decoded pixels of any
+  one size, uint8 (uint16 for an encoder of 16-bit images).
+* `float_images`: `images` float32 `(batch, size, size, channels)`, already resized
+  and normalised: the one that other runtimes can convert.
+"""
+
+import json
+import os
+
+import keras
+import tensorflow as tf
+
+from tfssl.export import model_card as model_card_lib
+from tfssl.export import warmup
+
+
+def saved_model(
+    encoder,
+    base_dir,
+    *,
+    preprocessing,
+    name=None,
+    version=None,
+    warmup_images=None,
+    model_card=None,
+):
+    """Writes an encoder as the next version of a served model, atomically.
+
+    Writes `<base_dir>/<version>/` (with `assets.extra/preprocessing.json`) and the
+    model card `<base_dir>/README.md`. Point TF Serving's `--model_base_path` at
+    `base_dir`: it can pick the version up only when it is complete.
+
+    Args:
+        encoder: any Keras model, images `(batch, h, w, c)` -> features
+            `(batch, dim)`. Called with `training=False`; nothing else of it
+            (optimizer, heads) is written. Layers with random numbers (dropout)
+            leave their small seed variable in the export.
+        base_dir: folder of this model's versions; made if missing.
+        preprocessing: the `data.Preprocessing` that turns a file into its input.
+        name: model name in card and warm-up records; `None`: last part of
+            `base_dir`.
+        version: int >= 1 that must not exist yet; `None`: the highest plus one.
+        warmup_images: list of `bytes`, encoded images, for
+            `assets.extra/tf_serving_warmup_requests`.
+        model_card: dict of sections (`{"results": [...], "settings": {...}}`), each
+            a value, a dict or a list of row dicts, for the model card.
+
+    Returns:
+        Path of the new version's folder.
+
+    Raises:
+        ValueError: if the version exists or is no positive integer, if encoder and
+            preprocessing do not fit, or if the folder cannot be written.
+    """
+    base_dir = os.path.normpath(base_dir) if "://" not in base_dir else base_dir
+    name = name or os.path.basename(base_dir.rstrip("/"))
+    dim = _check_encoder(encoder, preprocessing)
+    _check_version(base_dir, version)
+    records = None
+    if warmup_images is not None:
+        records = warmup.requests(warmup_images, preprocessing)
+    _make_folder(base_dir)
+    scratch = os.path.join(base_dir, f".writing-{os.getpid()}")
+    try:
+        _archive(encoder, preprocessing).write_out(scratch, verbose=False)
+        _write_json(
+            os.path.join(scratch, "assets.extra", "preprocessing.json"),
+            preprocessing.get_config(),
+        )
+        if records:
+            warmup.write(scratch, name, records)
+        path = _publish(scratch, base_dir, version)
+    finally:
+        if tf.io.gfile.exists(scratch):
+            tf.io.gfile.rmtree(scratch)
+    text = model_card_lib.render(
+        encoder,
+        preprocessing,
+        name=name,
+        version=int(os.path.basename(path)),
+        dim=dim,
+        sections=model_card or {},
+    )
+    _write_text(os.path.join(base_dir, "README.md"), text)
+    return path
+
+
+def signatures(encoder, preprocessing):
+    """The three serving functions and their inputs.
+
+    Args:
+        encoder: as for `saved_model`.
+        preprocessing: as for `saved_model`.
+
+    Returns:
+        Dict of signature name to `(function, tf.TensorSpec)`.
+    """
+    size, channels = preprocessing.size, preprocessing.channels
+    one_image = tf.TensorSpec((size, size, channels), tf.float32)
+
+    def features_of(images):
+        # float32 outside, whatever the policy inside.
+        return {"features": tf.cast(encoder(images, training=False), tf.float32)}
+
+    def mapped(function, inputs):
+        # An empty batch becomes one zero-filled row that is cut off again: batch
+        # normalisation fails on no rows at all.
+        images = tf.map_fn(function, inputs, fn_output_signature=one_image)
+        count = tf.shape(images)[0]
+        empty = tf.cast(tf.equal(count, 0), tf.int32)
+        images = tf.pad(images, [[0, empty], [0, 0], [0, 0], [0, 0]])
+        images = tf.ensure_shape(images, (None, size, size, channels))
+        return {"features": features_of(images)["features"][:count]}
+
+    def serving_default(encoded_images):
+        return mapped(preprocessing.apply_encoded, encoded_images)
+
+    def uint8_images(images):
+        return mapped(preprocessing.apply, images)
+
+    def float_images(images):
+        return features_of(images)
+
+    pixels = tf.uint16 if preprocessing.max_value == 65535 else tf.uint8
+    return {
+        "serving_default": (
+            serving_default,
+            tf.TensorSpec((None,), tf.string, name="encoded_images"),
+        ),
+        "uint8_images": (
+            uint8_images,
+            tf.TensorSpec((None, None, None, channels), pixels, name="images"),
+        ),
+        "float_images": (
+            float_images,
+            tf.TensorSpec((None, size, size, channels), tf.float32, name="images"),
+        ),
+    }
+
+
+def _archive(encoder, preprocessing):
+    archive = keras.export.ExportArchive()
+    archive.track(encoder)
+    for name, (function, spec) in signatures(encoder, preprocessing).items():
+        archive.add_endpoint(name, function, input_signature=[spec])
+    return archive
+
+
+def _check_encoder(encoder, preprocessing):
+    """Runs the encoder once, on nothing, and returns its number of features."""
+    size, channels = preprocessing.size, preprocessing.channels
+    image = tf.zeros((1, size, size, channels))
+    try:
+        output = encoder(image, training=False)
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"The encoder does not take images of ({size}, {size}, {channels}), which "
+            f"is what its preprocessing makes: {error}"
+        ) from error
+    if not tf.is_tensor(output) or output.shape.rank != 2:
+        shape = getattr(output, "shape", type(output).__name__)
+        raise ValueError(
+            f"The encoder gives {shape} for one image; a served encoder must give one "
+            "vector per image, (batch, dim). Add global average pooling (for "
+            'keras.applications: pooling="avg").'
+        )
+    return int(output.shape[1])
+
+
+def _check_version(base_dir, version):
+    if version is None:
+        return
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise ValueError(
+            f"A version must be a positive integer (TF Serving ignores other names), "
+            f"got {version!r}."
+        )
+    if tf.io.gfile.exists(os.path.join(base_dir, str(version))):
+        raise ValueError(
+            f"Version {version} exists in {base_dir!r} and is never overwritten; leave "
+            "the version out to write the next one, or remove the folder first."
+        )
+
+
+def versions(base_dir):
+    """The version numbers in a folder of exports, ascending."""
+    if not tf.io.gfile.isdir(base_dir):
+        return []
+    names = (entry.rstrip("/") for entry in tf.io.gfile.listdir(base_dir))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _publish(scratch, base_dir, version):
+    """Renames the finished folder to its number; the highest free one if None."""
+    number = version or max(versions(base_dir), default=0) + 1
+    while True:
+        path = os.path.join(base_dir, str(number))
+        # A rename replaces an EMPTY folder silently, so look first.
+        if not tf.io.gfile.exists(path):
+            try:
+                tf.io.gfile.rename(scratch, path)
+                return path
+            except tf.errors.OpError:
+                if not tf.io.gfile.exists(path):
+                    raise
+        if version:
+            raise ValueError(
+                f"Version {version} appeared in {base_dir!r} during the export and is "
+                "never overwritten; leave the version out to write the next one."
+            )
+        number += 1  # Another export took the number meanwhile.
+
+
+def _make_folder(path):
+    try:
+        tf.io.gfile.makedirs(path)
+    except tf.errors.OpError as error:
+        raise ValueError(f"Cannot write to {path!r}: {error.message}") from error
+
+
+def _write_json(path, value):
+    tf.io.gfile.makedirs(os.path.dirname(path))
+    _write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _write_text(path, text):
+    part = f"{path}.part"
+    with tf.io.gfile.GFile(part, "w") as file:
+        file.write(text)
+    tf.io.gfile.rename(part, path, overwrite=True)
