@@ -1,0 +1,268 @@
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import losses, replicas
+from tfssl.losses import contrastive
+
+
+def _plain(z_a, z_b, **kwargs):
+    return losses.nt_xent(z_a, z_b, **kwargs)
+
+
+def _blockwise(z_a, z_b, **kwargs):
+    # 5 divides none of the numbers of candidates here: a partial last block.
+    return losses.nt_xent_blockwise(z_a, z_b, **{"block_size": 5, **kwargs})
+
+
+both_forms = pytest.mark.parametrize("loss", [_plain, _blockwise])
+
+
+def _rows(batch, dim, seed=0):
+    return np.random.default_rng(seed).normal(size=(batch, dim)).astype(np.float32)
+
+
+def _reference(z_a, z_b, temperature):
+    """Equation 1 of the paper over all pairs, in float64: `(batch,)`."""
+    batch = len(z_a)
+    z = np.concatenate([z_a, z_b]).astype(np.float64)
+    losses = []
+    for i in range(2 * batch):
+        similarity = [
+            z[i] @ z[k] / (np.linalg.norm(z[i]) * np.linalg.norm(z[k]))
+            for k in range(2 * batch)
+        ]
+        positive = similarity[(i + batch) % (2 * batch)]
+        total = sum(
+            math.exp(s / temperature) for k, s in enumerate(similarity) if k != i
+        )
+        losses.append(-math.log(math.exp(positive / temperature) / total))
+    return (np.array(losses[:batch]) + np.array(losses[batch:])) / 2
+
+
+@both_forms
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
+@pytest.mark.parametrize("batch, dim", [(1, 3), (2, 8), (7, 4)])
+def test_matches_the_equation(loss, batch, dim, temperature):
+    z_a, z_b = _rows(batch, dim), _rows(batch, dim, seed=1)
+    value = loss(z_a, z_b, temperature=temperature)
+    assert value.shape == (batch,)
+    assert value.dtype == tf.float32
+    expected = _reference(z_a, z_b, temperature)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@both_forms
+def test_chance_level(loss):
+    # All similarities equal: one of the 2 * 6 - 1 other rows is the positive.
+    z = np.ones((6, 4))
+    np.testing.assert_allclose(loss(z, z), [math.log(11)] * 6, rtol=1e-6)
+
+
+@both_forms
+def test_derived_value(loss):
+    # Pairs on two orthogonal axes: the positive has similarity 1, the two rows
+    # of the other pair 0, so -log(e^2 / (e^2 + 2)) at temperature 0.5.
+    z = np.eye(2, dtype=np.float32)
+    expected = -math.log(math.exp(2) / (math.exp(2) + 2))
+    np.testing.assert_allclose(loss(z, z, temperature=0.5), [expected] * 2, rtol=1e-6)
+
+
+@both_forms
+def test_invariances(loss):
+    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    value = loss(z_a, z_b)
+    np.testing.assert_allclose(loss(z_b, z_a), value, rtol=1e-5)
+    order = [3, 1, 5, 0, 2, 4]
+    np.testing.assert_allclose(
+        loss(z_a[order], z_b[order]), value.numpy()[order], rtol=1e-5
+    )
+    scale = np.array([[0.01], [1], [7], [100], [0.3], [2]], np.float32)
+    np.testing.assert_allclose(loss(z_a * scale, z_b), value, rtol=1e-4)
+
+
+def _value_and_gradients(loss, tensors, weights, **kwargs):
+    """`loss(*tensors)` and gradients of its weighted sum to every tensor."""
+    tensors = [tf.convert_to_tensor(t) for t in tensors]
+    names = ("global_a", "global_b")
+    with tf.GradientTape() as tape:
+        tape.watch(tensors)
+        value = loss(*tensors[:2], **dict(zip(names, tensors[2:])), **kwargs)
+        total = tf.reduce_sum(value * weights)
+    return [value, *tape.gradient(total, tensors)]
+
+
+@both_forms
+def test_shards_join_to_the_whole(loss):
+    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    weights = tf.constant(np.arange(1, 7, dtype=np.float32))
+    value, to_a, to_b = _value_and_gradients(loss, [z_a, z_b], weights)
+    total_a, total_b, parts = 0, 0, []
+    for offset in (0, 2, 4):
+        rows = slice(offset, offset + 2)
+        part, local_a, local_b, global_a, global_b = _value_and_gradients(
+            loss, [z_a[rows], z_b[rows], z_a, z_b], weights[rows], offset=offset
+        )
+        parts.append(part)
+        padding = [[offset, 4 - offset], [0, 0]]
+        total_a += tf.pad(local_a, padding) + global_a
+        total_b += tf.pad(local_b, padding) + global_b
+    np.testing.assert_allclose(np.concatenate(parts), value, rtol=1e-5)
+    np.testing.assert_allclose(total_a, to_a, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(total_b, to_b, rtol=1e-4, atol=1e-5)
+
+
+@both_forms
+def test_replicas_equal_one_device(loss, mirrored):
+    z_a, z_b = _rows(8, 4), _rows(8, 4, seed=1)
+    expected = _value_and_gradients(loss, [z_a, z_b], tf.fill([8], 1 / 8))
+    strategy = mirrored(2)
+
+    def step(z_a, z_b):
+        with tf.GradientTape() as tape:
+            tape.watch([z_a, z_b])
+            global_a, offset = replicas.gather_rows(z_a)
+            global_b, _ = replicas.gather_rows(z_b)
+            value = loss(z_a, z_b, global_a=global_a, global_b=global_b, offset=offset)
+            total = tf.reduce_mean(value) / 2  # The mean over the global batch.
+        return [value, *tape.gradient(total, [z_a, z_b])]
+
+    def spread(z):
+        return strategy.experimental_distribute_values_from_function(
+            lambda c: tf.constant(np.split(z, 2)[c.replica_id_in_sync_group])
+        )
+
+    run = tf.function(lambda a, b: strategy.run(step, args=(a, b)))
+    for ours, theirs in zip(run(spread(z_a), spread(z_b)), expected):
+        ours = tf.concat(strategy.experimental_local_results(ours), axis=0)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("block_size", [1, 7, 16, 1024])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_blockwise_equals_plain(block_size, temperature):
+    tensors = [_rows(8, 6, seed) for seed in range(2)]
+    # Global rows that are NOT the local ones: each path has its own gradient.
+    tensors += [_rows(24, 6, seed) for seed in range(2, 4)]
+    weights = tf.constant(np.linspace(0.1, 1, 8, dtype=np.float32))
+    for inputs, kwargs in ((tensors[:2], {}), (tensors, {"offset": 8})):
+        kwargs = {"temperature": temperature, **kwargs}
+        plain = _value_and_gradients(_plain, inputs, weights, **kwargs)
+        block = _value_and_gradients(
+            _blockwise, inputs, weights, block_size=block_size, **kwargs
+        )
+        for ours, theirs in zip(block, plain):
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-5)
+
+
+def _graphs(graph):
+    """A graph and those of all functions (loop bodies, gradients) in it."""
+    yield graph
+    for name in list(graph._functions):
+        inner = graph._functions[name]
+        if hasattr(inner, "graph"):
+            yield inner.graph
+
+
+def _largest_tensor(loss, batch, dim):
+    """Elements of the largest tensor in the traced loss and gradient."""
+
+    @tf.function
+    def step(z_a, z_b):
+        return _value_and_gradients(loss, [z_a, z_b], tf.fill([batch], 1.0))
+
+    spec = tf.TensorSpec((batch, dim))
+    graph = step.get_concrete_function(spec, spec).graph
+    return max(
+        tensor.shape.num_elements() or 0
+        for g in _graphs(graph)
+        for operation in g.get_operations()
+        for tensor in operation.outputs
+    )
+
+
+def test_blockwise_memory_is_linear_in_the_batch():
+    # 8,192 anchors against 8,192 candidates of dimension 128. The largest tensor
+    # is one block of similarities, or the candidates themselves.
+    largest = _largest_tensor(losses.nt_xent_blockwise, 4096, 128)
+    assert largest == 8192 * 1024
+    half = _largest_tensor(losses.nt_xent_blockwise, 2048, 128)
+    assert largest == 2 * half
+    # The plain form holds (4096, 8192) for each view: this probe would see it.
+    assert _largest_tensor(losses.nt_xent, 4096, 128) == 4096 * 8192
+
+
+@both_forms
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_zero_rows_and_low_precision(loss, dtype):
+    z_a = tf.cast(_rows(6, 4), dtype)
+    z_b = tf.cast(_rows(6, 4, seed=1), dtype)
+    some_zero = tf.where(tf.range(6)[:, tf.newaxis] < 2, tf.zeros_like(z_a), z_a)
+    for tensors in ([some_zero, z_b], [z_a * 0, z_b * 0]):
+        value, to_a, to_b = _value_and_gradients(
+            loss, tensors, tf.fill([6], 1.0), temperature=0.01
+        )
+        assert value.dtype == tf.float32
+        assert np.isfinite(value).all()
+        assert to_a.dtype == dtype
+        assert np.isfinite(tf.cast(to_a, tf.float32)).all()
+        assert np.isfinite(tf.cast(to_b, tf.float32)).all()
+        assert not tf.cast(to_a, tf.float32)[:2].numpy().any()
+    # Everything at similarity 0, whatever the temperature.
+    np.testing.assert_allclose(value, [math.log(11)] * 6, rtol=1e-6)
+
+
+@both_forms
+def test_unknown_batch_and_xla(loss):
+    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    weights = tf.fill([6], 1.0)
+    expected = _value_and_gradients(loss, [z_a, z_b], weights)
+
+    def step(z_a, z_b):
+        return _value_and_gradients(loss, [z_a, z_b], weights)
+
+    unknown = tf.function(step, input_signature=[tf.TensorSpec((None, 4))] * 2)
+    compiled = tf.function(step, jit_compile=True)
+    for run in (unknown, compiled):
+        for ours, theirs in zip(run(tf.constant(z_a), tf.constant(z_b)), expected):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@both_forms
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"temperature": 0.0}, "temperature must be greater than 0, got 0.0"),
+        ({"temperature": -1}, "temperature must be greater than 0, got -1"),
+        ({"z_b": np.ones((3, 4))}, r"z_a and z_b .* got \(2, 4\) and \(3, 4\)"),
+        ({"z_a": np.ones(4), "z_b": np.ones(4)}, r"got \(4,\) and \(4,\)"),
+        ({"global_a": np.ones((4, 4))}, "global_b is None"),
+        ({"global_b": np.ones((4, 4))}, "global_a is None"),
+        (
+            {"global_a": np.ones((4, 3)), "global_b": np.ones((4, 3))},
+            r"same last dimension, got shapes \(2, 4\) and \(4, 3\)",
+        ),
+    ],
+)
+def test_bad_arguments(loss, change, message):
+    arguments = {"z_a": np.ones((2, 4)), "z_b": np.ones((2, 4)), **change}
+    with pytest.raises(ValueError, match=message):
+        loss(arguments.pop("z_a"), arguments.pop("z_b"), **arguments)
+
+
+def test_bad_block_size():
+    with pytest.raises(ValueError, match="block_size must be at least 1, got 0"):
+        losses.nt_xent_blockwise(np.ones((2, 4)), np.ones((2, 4)), block_size=0)
+
+
+def test_match_accuracy():
+    # Row 0 finds itself, row 1 is nearest to candidate 0, row 2 to candidate 2.
+    z = np.array([[2, 0, 0], [1, 0.1, 0], [0, 0, 5]], np.float32)
+    candidates = np.eye(3, dtype=np.float32)
+    value = contrastive.match_accuracy(z, candidates)
+    np.testing.assert_array_equal(value, [1, 0, 1])
+    shifted = contrastive.match_accuracy(z[1:], candidates, offset=1)
+    np.testing.assert_array_equal(shifted, [0, 1])
