@@ -207,6 +207,9 @@ def _blockwise_cross_entropy(
             lambda i, *_: i < num_blocks,
             add_block,
             [0, zeros + anchors.dtype.min, zeros],
+            # The logits do not depend on the round before: without this,
+            # TensorFlow computes ten blocks at a time.
+            parallel_iterations=1,
         )
         log_total = largest + tf.math.log(total)
         chosen = tf.gather(candidates, positive)
@@ -236,6 +239,7 @@ def _blockwise_cross_entropy(
                         element_shape=[block_size, anchors.shape[1]],
                     ),
                 ],
+                parallel_iterations=1,
             )
             to_candidates = to_blocks.concat()[: shape[0]]
             return to_anchors, tf.ensure_shape(to_candidates, candidates.shape)

@@ -1,5 +1,7 @@
 """Optimizers by name, for flags and notebooks."""
 
+import re
+
 import keras
 
 from tfssl.optimizers import updates
@@ -47,10 +49,13 @@ OPTIMIZERS = {
 
 def _without_decay(optimizer, exclude_from_decay=()):
     if exclude_from_decay:
-        # Keras searches these patterns in a variable's name, which is the last
-        # part of the path and, on replicas, a suffix.
+        # Keras searches these patterns in TensorFlow's name of a variable, which
+        # is the path and then, as in "dense/bias/replica_1:0", two suffixes.
         optimizer.exclude_from_weight_decay(
-            var_names=[rf"^{name}(?:[/:]|$)" for name in exclude_from_decay]
+            var_names=[
+                rf"(?:^|/){re.escape(name)}(?:/replica_\d+)?(?::\d+)?$"
+                for name in exclude_from_decay
+            ]
         )
     return optimizer
 

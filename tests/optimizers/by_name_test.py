@@ -1,0 +1,83 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import optimizers
+
+_CLASSES = {
+    "lars": optimizers.LARS,
+    "sgd": optimizers.SGD,
+    "keras_sgd": keras.optimizers.SGD,
+    "adamw": keras.optimizers.AdamW,
+    "lamb": keras.optimizers.Lamb,
+}
+
+
+def _variables():
+    with keras.name_scope("dense"):
+        kernel = keras.Variable(np.ones((2, 2), np.float32), name="kernel")
+        bias = keras.Variable(np.ones(2, np.float32), name="bias")
+    with keras.name_scope("debias"):
+        other = keras.Variable(np.ones((2, 2), np.float32), name="biased")
+    return [kernel, bias, other]
+
+
+def _decayed(optimizer, strategy=None):
+    """Which variables move, one step with gradient zero: weight decay alone."""
+    strategy = strategy or tf.distribute.get_strategy()
+    with strategy.scope():
+        variables = _variables()
+        optimizer.build(variables)
+    grads = [tf.zeros(v.shape) for v in variables]
+
+    @tf.function
+    def step():
+        strategy.run(optimizer.apply, args=(grads, variables))
+
+    step()
+    return [bool((v.numpy() != 1).any()) for v in variables]
+
+
+@pytest.mark.parametrize("name", list(_CLASSES))
+def test_class_rate_decay_and_exclusion(name):
+    settings = {"learning_rate": 0.1, "weight_decay": 0.5, "momentum": 0.8}
+    optimizer = optimizers.build(name, **settings)
+    assert type(optimizer) is _CLASSES[name]
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+    config = optimizer.get_config()
+    assert config["weight_decay"] == 0.5
+    assert config.get("momentum", config.get("beta_1")) == 0.8
+    # By default LARS alone spares the bias; a list is taken by all.
+    assert _decayed(optimizer) == [True, name != "lars", True]
+    spared = optimizers.build(name, **settings, exclude_from_decay=("bias",))
+    assert _decayed(spared) == [True, False, True]
+    everything = optimizers.build(name, **settings, exclude_from_decay=())
+    assert _decayed(everything) == [True, True, True]
+    assert _decayed(optimizers.build(name, learning_rate=0.1)) == [False] * 3
+
+
+@pytest.mark.parametrize("name", ["adamw", "lars"])
+def test_exclusion_on_replicas(name, mirrored):
+    strategy = mirrored(2)
+    with strategy.scope():
+        optimizer = optimizers.build(
+            name, learning_rate=0.1, weight_decay=0.5, exclude_from_decay=("bias",)
+        )
+    assert _decayed(optimizer, strategy) == [True, False, True]
+
+
+@pytest.mark.parametrize("name", list(_CLASSES))
+def test_takes_a_schedule(name):
+    schedule = optimizers.schedules.WarmupCosine(0.1, 2, 10)
+    optimizer = optimizers.build(name, learning_rate=schedule)
+    assert float(optimizer.learning_rate) == 0.0
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="'adam'; valid names are lars, sgd, "):
+        optimizers.build("adam", learning_rate=0.1)
+    with pytest.raises(ValueError, match="weight_decay .* got -1"):
+        optimizers.build("sgd", learning_rate=0.1, weight_decay=-1)
+    with pytest.raises(ValueError, match="exclude_from_decay .* got 'bias'"):
+        optimizers.build("adamw", learning_rate=0.1, exclude_from_decay="bias")

@@ -1,0 +1,70 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl.optimizers import schedules
+
+
+def test_scaled_rate_of_the_paper():
+    # SimCLR at batch 4,096: both rules give 4.8.
+    assert schedules.scaled_rate(0.3, 4096) == pytest.approx(4.8)
+    assert schedules.scaled_rate(0.075, 4096, "sqrt") == pytest.approx(4.8)
+    assert schedules.scaled_rate(0.3, 256) == pytest.approx(0.3)
+    assert schedules.scaled_rate(0.3, 4096, "none") == 0.3
+    with pytest.raises(ValueError, match="rule must be one of .* got 'log'"):
+        schedules.scaled_rate(0.3, 256, "log")
+    with pytest.raises(ValueError, match="batch_size .* got 0"):
+        schedules.scaled_rate(0.3, 0)
+
+
+@pytest.mark.parametrize(
+    "step, expected",
+    [
+        (0, 0.0),
+        (5, 2.4),  # Half of the warm-up.
+        (10, 4.8),  # Its end: the peak.
+        (35, 0.1 + 4.7 * (1 + np.cos(np.pi / 4)) / 2),  # A quarter of the decay.
+        (60, 2.45),  # Half of it: the mean of peak and final.
+        (110, 0.1),
+        (1000, 0.1),
+    ],
+)
+def test_warmup_cosine_golden_values(step, expected):
+    schedule = schedules.WarmupCosine(4.8, 10, 110, final=0.1)
+    assert float(schedule(step)) == pytest.approx(expected, abs=1e-6)
+    variable = tf.Variable(step, dtype=tf.int64)
+    compiled = tf.function(lambda: schedule(variable), jit_compile=True)
+    assert float(compiled()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_no_warmup_starts_at_the_peak():
+    schedule = schedules.WarmupCosine(2.0, 0, 4)
+    # Half a cosine over 4 steps: (1 + cos(pi * step / 4)).
+    expected = [2, 1 + np.sqrt(0.5), 1, 1 - np.sqrt(0.5), 0]
+    values = [float(schedule(step)) for step in range(5)]
+    np.testing.assert_allclose(values, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("warmup, total", [(10, 10), (-1, 10), (0, 0)])
+def test_steps_out_of_order(warmup, total):
+    with pytest.raises(ValueError, match=f"warmup_steps={warmup}, total_steps={total}"):
+        schedules.WarmupCosine(1.0, warmup, total)
+
+
+def test_round_trip():
+    schedule = schedules.WarmupCosine(4.8, 10, 110, final=0.1)
+    config = keras.saving.serialize_keras_object(schedule)
+    again = keras.saving.deserialize_keras_object(config)
+    assert isinstance(again, schedules.WarmupCosine)
+    assert again.get_config() == schedule.get_config()
+
+
+# BYOL's target momentum: tau at the start, (1 + tau) / 2 half way, 1 at the end.
+@pytest.mark.parametrize(
+    "step, expected", [(0, 0.996), (50, 0.998), (100, 1), (200, 1)]
+)
+def test_cosine(step, expected):
+    assert float(schedules.cosine(step, 0.996, 1.0, 100)) == pytest.approx(expected)
+    counter = keras.Variable(step, dtype="int64")
+    assert float(schedules.cosine(counter, 0.996, 1.0, 100)) == pytest.approx(expected)

@@ -1,0 +1,31 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl.optimizers import updates
+
+
+def test_names():
+    assert updates.names("x", ["bias", "gamma"]) == ("bias", "gamma")
+    assert updates.names("x", ()) == ()
+    for value in ("bias", ("dense/bias",), ("",), (1,)):
+        with pytest.raises(ValueError, match="which must be|x must be a tuple"):
+            updates.names("x", value)
+
+
+def test_flags_compare_the_whole_last_part():
+    variables = []
+    for scope, name in (("a", "bias"), ("bias", "kernel"), ("a", "bias_2")):
+        with keras.name_scope(scope):
+            variables.append(keras.Variable(np.zeros(1), name=name))
+    assert updates.flags(variables, ("bias",)) == [False, True, True]
+
+
+def test_dense_adds_repeated_rows():
+    rows = tf.IndexedSlices(
+        tf.constant([[1.0], [2.0]]), tf.constant([1, 1]), dense_shape=(3, 1)
+    )
+    np.testing.assert_array_equal(updates.dense(rows), [[0], [3], [0]])
+    tensor = tf.ones(2)
+    assert updates.dense(tensor) is tensor
