@@ -1,0 +1,221 @@
+"""Holds the house rules that a reviewer would otherwise have to remember."""
+
+import ast
+import pathlib
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+# Rooms of tfssl that a room may import, besides itself. An arrow that is not here
+# was not decided by anybody.
+_ROOMS = {
+    "version": set(),
+    "replicas": set(),
+    "losses": set(),
+    "data": set(),
+    "kmeans": set(),
+    "models": {"replicas"},
+    "optimizers": {"replicas"},
+    "memory": {"replicas"},
+    "ema": {"replicas"},
+    "methods": {
+        "data",
+        "ema",
+        "kmeans",
+        "losses",
+        "memory",
+        "models",
+        "optimizers",
+        "replicas",
+    },
+    "evaluation": {"data", "models", "replicas"},
+    "export": {"data", "models", "replicas"},
+    "training": {"data", "evaluation", "export", "models", "optimizers", "replicas"},
+}
+_EVERY_ROOM = set(_ROOMS) | {"tasks"}
+_ROOMS["tasks"] = _EVERY_ROOM
+_ROOMS["__init__"] = _EVERY_ROOM
+
+# Third-party packages of the lower rooms. scikit-learn holds the digits.
+_PACKAGES = {
+    "replicas": {"tensorflow"},
+    "losses": {"tensorflow", "numpy"},
+    "data": {"tensorflow", "numpy", "sklearn", "absl"},
+    "kmeans": {"tensorflow", "numpy"},
+    "models": {"keras", "tensorflow", "numpy"},
+    "optimizers": {"keras", "tensorflow", "numpy"},
+    "memory": {"keras", "tensorflow"},
+    "ema": {"keras", "tensorflow"},
+}
+# May be imported inside a function, because they may be missing.
+_OPTIONAL = {"keras_hub", "official", "tensorflow_datasets", "tensorflow_serving"}
+
+_TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
+_TESTED_ELSEWHERE = {"methods/base.py": "methods/contract_test.py"}
+_NOT_TESTS = {"__init__.py", "conftest.py", "run_pytest.py"}
+
+_STANDARD = set(sys.stdlib_module_names)
+
+
+def _files(*folders):
+    return sorted(p for f in folders for p in (_ROOT / f).rglob("*.py"))
+
+
+_LIBRARY = _files("tfssl")
+_ALL = _files("tfssl", "pipelines", "benchmarks", "tests")
+
+
+def _name(path):
+    return path.relative_to(_ROOT).as_posix()
+
+
+def _tree(path):
+    return ast.parse(path.read_text(), filename=str(path))
+
+
+def _imports(tree):
+    """`(line, dotted name)` of every import; `from a import b` gives `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            for alias in node.names:
+                yield node.lineno, f"{module}.{alias.name}"
+
+
+def _room(path):
+    return path.relative_to(_ROOT / "tfssl").parts[0].removesuffix(".py")
+
+
+def _wrong_imports(tree, room):
+    """Imports that the two tables do not allow in `room`."""
+    wrong = []
+    for line, name in _imports(tree):
+        parts = name.split(".")
+        if name.startswith("."):
+            wrong.append(f"line {line}: relative import {name}")
+        elif parts[0] == "pipelines":
+            wrong.append(f"line {line}: {name}; nothing imports pipelines")
+        elif parts[0] == "tfssl":
+            if parts[1] != room and parts[1] not in _ROOMS[room]:
+                wrong.append(f"line {line}: {room} imports tfssl.{parts[1]}")
+        elif parts[0] not in _STANDARD | _OPTIONAL and room in _PACKAGES:
+            if parts[0] not in _PACKAGES[room]:
+                wrong.append(f"line {line}: {room} imports {parts[0]}")
+    return wrong
+
+
+def _library_offences(tree):
+    """What library code may not do: assert, and import inside functions."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assert):
+            found.append(f"line {node.lineno}: assert; raise ValueError")
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for line, name in _imports(node):
+                if name.split(".")[0] not in _OPTIONAL:
+                    found.append(f"line {line}: {name} imported in {node.name}")
+    return found
+
+
+def _wrong_names(tree, flags_allowed):
+    """Uses of tf.keras, and of absl.flags where it has no place."""
+    found = []
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and node.attr == "keras"
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("tf", "tensorflow")
+        ):
+            found.append(f"line {node.lineno}: tf.keras; import keras")
+    for line, name in _imports(tree):
+        if name.startswith(("tensorflow.keras", "tensorflow.python.keras")):
+            found.append(f"line {line}: {name}; import keras")
+        if name.startswith(("absl.flags", "absl.app")) and not flags_allowed:
+            found.append(f"line {line}: {name}; flags live in pipelines")
+    return found
+
+
+@pytest.mark.parametrize("path", _LIBRARY, ids=_name)
+def test_imports_point_one_way(path):
+    room = _room(path)
+    assert room in _ROOMS, f"tfssl/{room} is not in the table of rooms."
+    assert not _wrong_imports(_tree(path), room)
+
+
+@pytest.mark.parametrize("path", _LIBRARY, ids=_name)
+def test_library_raises_and_imports_at_the_top(path):
+    assert not _library_offences(_tree(path))
+
+
+@pytest.mark.parametrize("path", _ALL, ids=_name)
+def test_no_tf_keras_and_no_stray_flags(path):
+    in_pipelines = path.is_relative_to(_ROOT / "pipelines")
+    in_their_tests = path.is_relative_to(_ROOT / "tests" / "pipelines")
+    assert not _wrong_names(_tree(path), in_pipelines or in_their_tests)
+
+
+@pytest.mark.parametrize("path", _files("pipelines"), ids=_name)
+def test_pipelines_leave_the_work_to_tasks(path):
+    rooms = {
+        name.split(".")[1]
+        for _, name in _imports(_tree(path))
+        if name.startswith("tfssl.")
+    }
+    # Beside the tasks: the literals that list the valid values of flags.
+    values = {"data", "methods", "models", "optimizers", "training", "version"}
+    assert rooms <= {"tasks"} | values
+
+
+@pytest.mark.parametrize("path", _ALL, ids=_name)
+def test_file_names_say_what_is_inside(path):
+    vague = {"utils", "util", "misc", "helpers", "helper", "common"}
+    assert not vague & set(path.stem.removesuffix("_test").split("_"))
+
+
+_TESTED = [p for room in _TESTED_ROOMS for p in _files(f"tfssl/{room}")]
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in _TESTED if p.name != "__init__.py"], ids=_name
+)
+def test_module_has_a_test(path):
+    name = path.relative_to(_ROOT / "tfssl").as_posix()
+    test = _TESTED_ELSEWHERE.get(name, name.replace(".py", "_test.py"))
+    assert (_ROOT / "tests" / test).exists()
+
+
+@pytest.mark.parametrize("path", _files("tests"), ids=_name)
+def test_file_under_tests_is_collected(path):
+    fixture = "fixtures" in path.relative_to(_ROOT / "tests").parts
+    assert fixture or path.name in _NOT_TESTS or path.name.endswith("_test.py")
+
+
+@pytest.mark.parametrize(
+    "room, source",
+    [
+        ("losses", "from tfssl import models"),
+        ("models", "from tfssl.methods import simclr"),
+        ("methods", "import tfssl.tasks.pretrain"),
+        ("evaluation", "def f():\n    from tfssl import methods"),
+        ("data", "import keras"),
+        ("replicas", "import numpy as np"),
+        ("models", "from pipelines import pretrain"),
+        ("models", "from . import norms"),
+    ],
+)
+def test_the_import_check_can_fail(room, source):
+    assert len(_wrong_imports(ast.parse(source), room)) == 1
+
+
+def test_the_other_checks_can_fail():
+    source = "def f():\n    import json\n    assert json"
+    assert len(_library_offences(ast.parse(source))) == 2
+    source = "import tensorflow.keras\ntf.keras.Model()\nfrom absl import flags"
+    assert len(_wrong_names(ast.parse(source), False)) == 3
+    assert len(_wrong_names(ast.parse(source), True)) == 2
