@@ -1,3 +1,4 @@
+import doctest
 import math
 import os
 import subprocess
@@ -310,3 +311,9 @@ def test_match_accuracy():
     np.testing.assert_array_equal(value, [1, 0, 1])
     shifted = contrastive.match_accuracy(z[1:], candidates, offset=1)
     np.testing.assert_array_equal(shifted, [0, 1])
+
+
+def test_docstring_example():
+    result = doctest.testmod(contrastive)
+    assert result.attempted > 0
+    assert result.failed == 0

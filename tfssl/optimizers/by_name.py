@@ -50,11 +50,10 @@ OPTIMIZERS = {
 def _without_decay(optimizer, exclude_from_decay=()):
     if exclude_from_decay:
         # Keras searches these patterns in TensorFlow's name of a variable, which
-        # is the path and then, as in "dense/bias/replica_1:0", two suffixes.
+        # is its path and a suffix, as in "dense/bias:0".
         optimizer.exclude_from_weight_decay(
             var_names=[
-                rf"(?:^|/){re.escape(name)}(?:/replica_\d+)?(?::\d+)?$"
-                for name in exclude_from_decay
+                rf"(?:^|/){re.escape(name)}(?::\d+)?$" for name in exclude_from_decay
             ]
         )
     return optimizer
