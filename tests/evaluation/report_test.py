@@ -108,7 +108,7 @@ def test_one_well_formed_file_that_loads_nothing(tmp_path, everything):
 
 def test_curves_share_panels(tmp_path, everything):
     text, _ = checked(report.write(tmp_path / "r.html", **everything))
-    assert re.findall(r"<h3>(.*?)</h3>", text) == ["loss", "rank"]
+    assert re.findall(r"<figcaption><h3>(.*?)</h3>", text) == ["loss", "rank"]
     assert "val loss <b>4.5</b>" in text and "teacher <b>3</b>" in text
 
 

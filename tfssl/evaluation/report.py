@@ -10,6 +10,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+import threadpoolctl
 from sklearn import decomposition, manifold
 
 from tfssl.evaluation import charts, knn, report_style
@@ -41,7 +42,7 @@ def embed_2d(features, *, method="tsne", max_points=1000, seed=0):
         method: `"tsne"` (neighbourhoods; cosine distance, 50 principal components
             first) or `"pca"` (the two largest directions of the unit-norm rows).
         max_points: cap; above it the same random rows are taken each time. t-SNE
-            takes a few seconds for 1,000 and grows faster than linearly.
+            takes about 3 seconds for 1,000 and grows faster than linearly.
         seed: of the choice of rows and of t-SNE.
 
     Returns:
@@ -67,9 +68,12 @@ def embed_2d(features, *, method="tsne", max_points=1000, seed=0):
     name = "PCA"
     if method == "tsne":
         name = "t-SNE"
-        points = manifold.TSNE(
+        solver = manifold.TSNE(
             perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=seed
-        ).fit_transform(points)
+        )
+        # On a busy machine its threads wait for each other, up to 20 times longer.
+        with threadpoolctl.threadpool_limits(1):
+            points = solver.fit_transform(points)
     return Embedding(
         np.asarray(points, np.float32),
         features.labels[rows],
@@ -130,7 +134,7 @@ def write(
             "similarity": number}`; only `image` is needed.
         embedding: `Embedding`, or a pair of points `(n, 2)` and labels `(n,)`.
         table: list of row dicts with `features`, `labels`, `protocol`, `accuracy`
-            (in [0, 1]), and optionally `std` and `draws`.
+            (in [0, 1]), and optionally `probe`, `std` and `draws`.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
         step_name: what the curves' horizontal axis counts.
@@ -189,27 +193,30 @@ def _protocols(rows):
 
 
 def _overview(rows):
-    """Features down, label budgets across; the best of each column stands out."""
+    """A small table per kind of probe: features down, label budgets across."""
+    kinds = {}
+    for row in rows or ():
+        told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
+        kinds.setdefault("knn" in told, []).append(row)
+    linear, neighbors = kinds.get(False), kinds.get(True)
+    return (
+        _comparison("Linear probe (supervised: trained end to end)", linear)
+        + _comparison("Weighted kNN", neighbors)
+    )  # fmt: skip
+
+
+def _comparison(title, rows):
+    """Accuracies in percent, the best of each column set off."""
     if not rows:
         return ""
-    cells, columns, names = {}, [], []
-    for row in rows:
-        kind = "kNN" if "knn" in str(row.get("protocol", "")).lower() else ""
-        column = (kind, str(row.get("labels", "")))
-        name = str(row.get("features", ""))
-        columns += [column] if column not in columns else []
-        names += [name] if name not in names else []
-        cells[name, column] = row
+    columns = list(dict.fromkeys(str(row.get("labels", "")) for row in rows))
+    names = list(dict.fromkeys(str(row.get("features", "")) for row in rows))
+    cells = {(str(r.get("features", "")), str(r.get("labels", ""))): r for r in rows}
     best = {
-        column: max(
-            round(row["accuracy"], 3) for (_, c), row in cells.items() if c == column
-        )
+        column: max(_rounded(row) for (_, c), row in cells.items() if c == column)
         for column in columns
     }
-    head = "".join(
-        f'<th class="number">{f"{kind}<br>" if kind else ""}{charts.escape(labels)}'
-        for kind, labels in columns
-    )
+    head = "".join(f'<th class="number">{charts.escape(c)}' for c in columns)
     body = ""
     for name in names:
         body += f"<tr><th scope=row>{charts.escape(name)}</th>"
@@ -218,7 +225,7 @@ def _overview(rows):
             if row is None:
                 body += '<td class="number muted">–</td>'
                 continue
-            mark = " best" if round(row["accuracy"], 3) == best[column] else ""
+            mark = " best" if _rounded(row) == best[column] else ""
             width = 100 * min(max(row["accuracy"], 0), 1)
             body += (
                 f'<td class="number{mark}">{_accuracy(row)}<i class="bar" '
@@ -226,9 +233,14 @@ def _overview(rows):
             )
         body += "</tr>"
     return (
-        '<div class="wide"><table class="overview"><thead><tr><th>top-1 accuracy, %'
-        f"{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        f'<h3>{title}, top-1 accuracy in %</h3><div class="wide"><table class='
+        f'"overview"><thead><tr><th>features \\ labels{head}</tr></thead><tbody>{body}'
+        "</tbody></table></div>"
     )
+
+
+def _rounded(row):
+    return round(row["accuracy"], 3)
 
 
 def _accuracy(row):

@@ -40,7 +40,8 @@ tbody tr + tr > * { border-top: 1px solid var(--line); }
 .wide { overflow-x: auto; }
 .protocols { font-size: 13.5px; }
 .fixed { white-space: nowrap; }
-.overview { min-width: 60%; }
+.overview { margin: 6px 0 26px; }
+.overview th:first-child { min-width: 160px; }
 .overview .number { padding-left: 22px; min-width: 132px; }
 .overview td small { display: block; font-size: 11.5px; }
 .overview .best { font-weight: 700; }

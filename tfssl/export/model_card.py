@@ -41,7 +41,7 @@ def render(encoder, preprocessing, *, name, version, dim, sections):
         str, Markdown.
     """
     size, channels = preprocessing.size, preprocessing.channels
-    pixels = "uint16" if preprocessing.max_value == 65535 else "uint8"
+    pixels = preprocessing.image_dtype.name
     signatures = [
         {
             "signature": f"`{signature}`",

@@ -7,7 +7,8 @@ dimension of any size and one named output, `features` float32 `(batch, dim)`:
   are. Decoding, resizing and normalising happen inside, by the same functions as in
   Python evaluation.
 * `uint8_images`: `images` `(batch, height, width, channels)`, decoded pixels of any
-  one size, uint8 (uint16 for an encoder of 16-bit images).
+  one size, uint8 (uint16 for an encoder of 16-bit images, float32 for one of float
+  images).
 * `float_images`: `images` float32 `(batch, size, size, channels)`, already resized
   and normalised: the one that other runtimes can convert.
 """
@@ -129,7 +130,6 @@ def signatures(encoder, preprocessing):
     def float_images(images):
         return features_of(images)
 
-    pixels = tf.uint16 if preprocessing.max_value == 65535 else tf.uint8
     return {
         "serving_default": (
             serving_default,
@@ -137,7 +137,9 @@ def signatures(encoder, preprocessing):
         ),
         "uint8_images": (
             uint8_images,
-            tf.TensorSpec((None, None, None, channels), pixels, name="images"),
+            tf.TensorSpec(
+                (None, None, None, channels), preprocessing.image_dtype, name="images"
+            ),
         ),
         "float_images": (
             float_images,

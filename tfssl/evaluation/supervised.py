@@ -1,0 +1,234 @@
+"""The supervised baseline: the same architecture, trained from scratch on labels."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfssl.data import pipeline, views
+from tfssl.evaluation import features as features_lib
+
+_SMALL_IMAGE = 64
+_NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
+
+
+@dataclasses.dataclass(frozen=True)
+class SupervisedResult:
+    """What supervised training reached, and how.
+
+    Attributes:
+        accuracy: top-1 on the test images, in [0, 1].
+        protocol: one line that says how the number was made.
+        history: dict of metric name to its values, one per epoch.
+        model: the trained Keras model, images -> logits `(batch, num_classes)`.
+    """
+
+    accuracy: float
+    protocol: str
+    history: dict
+    model: keras.Model
+
+
+def crop_and_flip(preprocessing, *, area=None, flip=0.5):
+    """The usual supervised recipe: a random crop, flipped half of the time.
+
+    Args:
+        preprocessing: the `data.Preprocessing` of the evaluation; gives size, resize
+            filter, mean and std.
+        area: share of the image that a crop covers, (low, high); `None`: 0.08 to 1
+            (the ImageNet habit), 0.5 to 1 up to 64 pixels.
+        flip: probability of a mirror image; 0 where left and right differ in
+            meaning (digits, text).
+
+    Returns:
+        A recipe of one view.
+    """
+    if area is None:
+        area = (0.5 if preprocessing.size <= _SMALL_IMAGE else 0.08, 1.0)
+    view = views.View(
+        size=preprocessing.size,
+        area=area,
+        flip=flip,
+        jitter=0.0,
+        gray=0.0,
+        blur=0.0,
+        resize=preprocessing.resize,
+        antialias=preprocessing.antialias,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+    )
+    return (view,)
+
+
+def train(
+    encoder,
+    source,
+    test_source,
+    *,
+    preprocessing,
+    indices=None,
+    recipe=None,
+    epochs=30,
+    min_steps=300,
+    batch_size=64,
+    optimizer="adamw",
+    learning_rate=None,
+    weight_decay=None,
+    seed=0,
+    verbose=1,
+):
+    """Trains a fresh copy of an encoder and a linear head on labelled images.
+
+    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that the same
+    call gives the same number on the same machine.
+
+    Args:
+        encoder: Keras model, images -> features `(batch, dim)`. Only its
+            configuration is used: the copy starts from fresh weights.
+        source: `data.Source` with labels.
+        test_source: `data.Source` with labels, for the final score only.
+        preprocessing: the `data.Preprocessing` of the test images.
+        indices: images of `source` whose labels may be used (`labels.select`);
+            `None`: all.
+        recipe: views of the training images, of which the first is used; `None`:
+            `crop_and_flip(preprocessing)`.
+        epochs: passes over these images, but at least `min_steps` steps.
+        min_steps: see `epochs`; few labels would otherwise mean few steps.
+        batch_size: images per step, at most the number of images.
+        optimizer: `"adamw"`, or `"sgd"`: Nesterov momentum 0.9. Both with a cosine
+            decay to 0.
+        learning_rate: peak; `None`: 1e-3 for AdamW, 0.05 * batch_size / 256 for SGD
+            (the fine-tuning value of SimCLR's appendix B.5).
+        weight_decay: decoupled; `None`: 0.05 for AdamW, 0 for SGD.
+        seed: int, of the weights, the order and the views.
+        verbose: 0 silent, 1 a progress bar.
+
+    Returns:
+        `SupervisedResult`.
+
+    Raises:
+        ValueError: if labels are missing, or an argument is out of range.
+    """
+    _check_arguments(optimizer, epochs, min_steps, batch_size)
+    _check_labels(source, "training")
+    _check_labels(test_source, "test")
+    if indices is not None:
+        source = source.subset(np.asarray(indices))
+    classes = np.unique(source.labels)
+    batch_size = min(batch_size, source.num_images)
+    per_epoch = source.num_images // batch_size
+    epochs = max(epochs, -(-min_steps // per_epoch))
+    if learning_rate is None:
+        learning_rate = 1e-3 if optimizer == "adamw" else 0.05 * batch_size / 256
+    keras.utils.set_random_seed(seed)
+    model = _model(encoder, len(classes))
+    model.compile(
+        _optimizer(optimizer, learning_rate, weight_decay, epochs * per_epoch),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+    )
+    custom = recipe is not None
+    recipe = recipe if custom else crop_and_flip(preprocessing)
+    history = model.fit(
+        _batches(source, recipe, classes, batch_size, seed),
+        epochs=epochs,
+        steps_per_epoch=per_epoch,
+        verbose=0,
+        callbacks=[_Bar(epochs * per_epoch)] if verbose else [],
+    ).history
+    accuracy = _accuracy(model, test_source, preprocessing, classes)
+    name = getattr(recipe, "name", "of the caller") if custom else "crop and flip"
+    protocol = (
+        f"supervised from scratch, {_NAMES[optimizer]}, learning rate "
+        f"{learning_rate:g} cosine, {epochs * per_epoch:,} steps of {batch_size}, "
+        f"recipe {name}, {source.num_images} train / {test_source.num_images} test "
+        "images"
+    )
+    return SupervisedResult(accuracy, protocol, history, model)
+
+
+def _model(encoder, num_classes):
+    """Fresh weights: the configuration holds none."""
+    fresh = type(encoder).from_config(encoder.get_config())
+    fresh.trainable = True
+    images = keras.Input(fresh.input_shape[1:])
+    # float32 logits under mixed precision; a head at zero starts at chance level.
+    head = keras.layers.Dense(
+        num_classes, kernel_initializer="zeros", dtype="float32", name="head"
+    )
+    return keras.Model(images, head(fresh(images)), name="supervised")
+
+
+def _optimizer(name, learning_rate, weight_decay, steps):
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    if name == "adamw":
+        decay = 0.05 if weight_decay is None else weight_decay
+        made = keras.optimizers.AdamW(rate, weight_decay=decay)
+    else:
+        made = keras.optimizers.SGD(
+            rate, momentum=0.9, nesterov=True, weight_decay=weight_decay or None
+        )
+    made.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return made
+
+
+def _batches(source, recipe, classes, batch_size, seed):
+    classes = tf.constant(classes, tf.int64)
+
+    def image_and_class(batch):
+        position = tf.searchsorted(classes, batch["label"])
+        return batch["views"]["view_0"], position
+
+    dataset = pipeline.multiview(
+        source, tuple(recipe)[:1], batch_size=batch_size, seed=seed, with_labels=True
+    )
+    return dataset.map(image_and_class, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _accuracy(model, source, preprocessing, classes):
+    dataset = pipeline.labeled(source, preprocessing, batch_size=256)
+    logits = features_lib.extract(model, dataset)
+    features_lib.check_labeled(logits, "The supervised baseline", "test")
+    return float((classes[logits.values.argmax(axis=1)] == logits.labels).mean())
+
+
+def _check_labels(source, part):
+    if source.labels is None or (np.asarray(source.labels) < 0).any():
+        raise ValueError(
+            f"The supervised baseline needs labels, but the {part} images of "
+            f'{source.name!r} have none; open them with labels (folders: labels="'
+            'folders") or leave this baseline out.'
+        )
+
+
+def _check_arguments(optimizer, epochs, min_steps, batch_size):
+    if optimizer not in _NAMES:
+        raise ValueError(
+            f"Unknown optimizer {optimizer!r} of the supervised baseline; use one of "
+            f"{', '.join(_NAMES)}."
+        )
+    for name, value, low in (
+        ("epochs", epochs, 1),
+        ("min_steps", min_steps, 0),
+        ("batch_size", batch_size, 1),
+    ):
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}.")
+
+
+class _Bar(keras.callbacks.Callback):
+    """One bar over all steps: epochs of few labels are too short for Keras's."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self._bar = tqdm.tqdm(total=steps, desc="supervised", unit="step", leave=False)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._bar.update()
+        if logs:
+            self._bar.set_postfix(loss=f"{float(logs['loss']):.3f}", refresh=False)
+
+    def on_train_end(self, logs=None):
+        self._bar.close()
