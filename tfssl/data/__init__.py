@@ -1,0 +1,21 @@
+"""Images in, batches of views out."""
+
+from tfssl.data import labels, pipeline, recipes, sources, views
+from tfssl.data.pipeline import labeled, multiview
+from tfssl.data.preprocessing import Preprocessing
+from tfssl.data.sources import holdout, open_source
+from tfssl.data.specs import View
+
+__all__ = [
+    "Preprocessing",
+    "View",
+    "holdout",
+    "labeled",
+    "labels",
+    "multiview",
+    "open_source",
+    "pipeline",
+    "recipes",
+    "sources",
+    "views",
+]

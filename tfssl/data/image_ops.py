@@ -1,0 +1,346 @@
+"""Operations on images without any randomness: decode, crop, resize, colour, blur.
+
+Every function runs in a TensorFlow graph, takes its numbers as arguments and
+returns the same result for the same arguments. Images are `(height, width,
+channels)`; floating images hold values in [0, 1].
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_RGB_TO_YIQ = np.array(
+    [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]],
+    np.float64,
+)
+_RESIZE = ("bilinear", "bicubic")
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_BMP_MAGIC = b"BM"
+# Four standard deviations hold all but 6e-5 of a Gaussian.
+_SIGMAS_KEPT = 4.0
+
+
+def check_resize(method, owner):
+    """Raises `ValueError` unless `method` names a resize filter."""
+    if method not in _RESIZE:
+        raise ValueError(
+            f"{owner} got resize={method!r}; choose one of {', '.join(_RESIZE)}."
+        )
+
+
+# Decoding ---------------------------------------------------------------------
+
+
+def _to_channels(image, channels):
+    """Brings a decoded image to `channels` by repeating or averaging (luma)."""
+    have = tf.shape(image)[2]
+    if channels == 1:
+        luma = tf.constant(LUMA[:, np.newaxis])
+        rgb = tf.cast(image[..., :3], tf.float32)
+        gray = lambda: tf.tensordot(rgb, luma, [[2], [0]])  # noqa: E731
+        value = tf.cond(have >= 3, gray, lambda: rgb[..., :1])
+        return tf.cast(tf.round(value), image.dtype)
+    grown = tf.cond(have == 1, lambda: tf.repeat(image, channels, 2), lambda: image)
+    return grown[..., :channels]
+
+
+def _decode_any(encoded, channels, dtype):
+    """PNG, GIF (first frame), BMP and JPEG; the type is read from the bytes."""
+
+    def bmp():
+        image = tf.io.decode_bmp(encoded, channels=0)
+        return tf.cast(_to_channels(image, channels), dtype)
+
+    def other():
+        return tf.io.decode_image(
+            encoded, channels=channels, dtype=dtype, expand_animations=False
+        )
+
+    def scaled_bmp():
+        # An 8-bit value v stands for 257 v of 65,535, as `decode_image` has it.
+        return bmp() * tf.constant(257, dtype) if dtype == tf.uint16 else bmp()
+
+    image = tf.cond(tf.strings.substr(encoded, 0, 2) == _BMP_MAGIC, scaled_bmp, other)
+    image.set_shape([None, None, channels])
+    return image
+
+
+def _is_jpeg(encoded):
+    return tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
+
+
+def decode(encoded, channels, dtype=tf.uint8):
+    """Decodes one image file held in a string.
+
+    Args:
+        encoded: scalar string tensor: JPEG, PNG, GIF (its first frame) or BMP,
+            told apart by its first bytes, never by a file name.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; PNG only).
+        dtype: `tf.uint8`, or `tf.uint16` to keep the depth of 16-bit PNG. 8-bit
+            files are then stretched to the 16-bit range.
+
+    Returns:
+        Tensor `(height, width, channels)` of `dtype`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, for bytes that are no image.
+    """
+    dtype = tf.as_dtype(dtype)
+    if dtype == tf.uint8 and channels in (1, 3):
+        image = tf.cond(
+            _is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(encoded, channels=channels),
+            lambda: _decode_any(encoded, channels, dtype),
+        )
+    else:
+        image = _decode_any(encoded, channels, dtype)
+    image.set_shape([None, None, channels])
+    return image
+
+
+def decode_window(encoded, channels, dtype, boxes_of):
+    """Decodes only the rectangle of an image that holds all its crops.
+
+    JPEG skips what lies outside at a fraction of the cost; other types are
+    decoded whole. Either way the boxes count from the returned array's corner.
+
+    Args:
+        encoded: scalar string tensor.
+        channels: channels of the result.
+        dtype: `tf.uint8` or `tf.uint16`.
+        boxes_of: function `(height, width) -> (boxes, 4)` int32 tensor of
+            `[top, left, height, width]` inside the image.
+
+    Returns:
+        `(image, boxes)`.
+    """
+    dtype = tf.as_dtype(dtype)
+
+    def whole():
+        image = _decode_any(encoded, channels, dtype)
+        shape = tf.shape(image)
+        return image, boxes_of(shape[0], shape[1])
+
+    def window():
+        shape = tf.image.extract_jpeg_shape(encoded)
+        boxes = boxes_of(shape[0], shape[1])
+        low = tf.reduce_min(boxes[:, :2], 0)
+        high = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0)
+        image = tf.image.decode_and_crop_jpeg(
+            encoded, tf.concat([low, high - low], 0), channels=channels
+        )
+        return image, boxes - tf.concat([low, [0, 0]], 0)
+
+    if dtype == tf.uint8 and channels in (1, 3):
+        image, boxes = tf.cond(_is_jpeg(encoded), window, whole)
+    else:
+        image, boxes = whole()
+    image.set_shape([None, None, channels])
+    return image, boxes
+
+
+# Geometry ---------------------------------------------------------------------
+
+
+def crop_boxes(areas, aspects, place, height, width, fallback):
+    """Turns drawn crop numbers into a box of whole pixels inside an image.
+
+    The first try whose rectangle fits is taken (RandomResizedCrop); `areas` are
+    fractions of the image's area and `aspects` are width over height.
+
+    Args:
+        areas: float32 `(..., tries)`, each in (0, 1].
+        aspects: float32 `(..., tries)`, each > 0.
+        place: float32 `(..., 2)` in [0, 1): where the box lies, from top and left.
+        height: int32 scalar, rows of the image, at least 1.
+        width: int32 scalar, columns of the image, at least 1.
+        fallback: what happens if no try fits: `"center"` is the largest central
+            rectangle of an allowed aspect ratio (torchvision; the allowed ratios
+            are those of the tries, which is as near as the numbers tell),
+            `"whole"` the whole image (TensorFlow), `"clamp"` the last try with
+            its sides cut to the image (BYOL, with one try).
+
+    Returns:
+        int32 `(..., 4)`: `[top, left, height, width]`.
+    """
+    rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    pixels = areas * (rows * columns)
+    wide = tf.maximum(tf.round(tf.sqrt(pixels * aspects)), 1.0)
+    high = tf.maximum(tf.round(tf.sqrt(pixels / aspects)), 1.0)
+    fits = tf.cast((wide <= columns) & (high <= rows), tf.float32)
+    # The weight of try t is 1 for the first that fits, else 0.
+    first = fits * tf.cast(tf.cumsum(fits, axis=-1) < 1.5, tf.float32)
+    found = tf.reduce_sum(first, -1)
+    if fallback == "clamp":
+        else_wide = tf.minimum(wide[..., -1], columns)
+        else_high = tf.minimum(high[..., -1], rows)
+    elif fallback == "whole":
+        else_wide, else_high = columns, rows
+    else:
+        ratio = tf.minimum(
+            tf.maximum(columns / rows, tf.reduce_min(aspects, -1)),
+            tf.reduce_max(aspects, -1),
+        )
+        else_wide = tf.clip_by_value(tf.round(rows * ratio), 1.0, columns)
+        else_high = tf.clip_by_value(tf.round(columns / ratio), 1.0, rows)
+        place = tf.where(found[..., tf.newaxis] > 0, place, 0.5)
+    wide = tf.reduce_sum(first * wide, -1) + (1.0 - found) * else_wide
+    high = tf.reduce_sum(first * high, -1) + (1.0 - found) * else_high
+    top = tf.minimum(tf.floor(place[..., 0] * (rows - high + 1.0)), rows - high)
+    left = tf.minimum(tf.floor(place[..., 1] * (columns - wide + 1.0)), columns - wide)
+    return tf.cast(tf.stack([top, left, high, wide], -1), tf.int32)
+
+
+def resize(image, size, method="bilinear", antialias=False):
+    """Resizes `(height, width, c)` or a batch of them to `size` x `size`, float32.
+
+    Pixel centres lie at half coordinates. Without `antialias` only the nearest
+    2 x 2 (4 x 4 bicubic, a = -0.5) input pixels count, as in TensorFlow's own
+    papers; with it the filter widens as the image shrinks, as in PIL.
+    """
+    single = len(image.shape) == 3
+    batch = image[tf.newaxis] if single else image
+    if antialias:
+        out = tf.image.resize(batch, [size, size], method, antialias=True)
+    elif method == "bilinear":
+        out = tf.raw_ops.ResizeBilinear(
+            images=batch, size=[size, size], half_pixel_centers=True
+        )
+    else:
+        out = tf.raw_ops.ResizeBicubic(
+            images=batch, size=[size, size], half_pixel_centers=True
+        )
+    out = tf.ensure_shape(out, [batch.shape[0], size, size, batch.shape[-1]])
+    return out[0] if single else out
+
+
+def affine(images, rotation, shear, translation):
+    """Rotates, shears and moves square images about their centre.
+
+    An output pixel at offset `(x, y)` from the centre is read, bilinearly, from
+    the input at `R(-rotation) S(-shear) ((x, y) - translation)`; outside the
+    image the nearest edge pixel counts.
+
+    Args:
+        images: float32 `(batch, size, size, channels)`.
+        rotation: float32 `(batch,)`, radians, counter-clockwise as seen.
+        shear: float32 `(batch,)`, columns moved per row (a slope, unitless).
+        translation: float32 `(batch, 2)`, fractions of the size, right and down.
+    """
+    size = images.shape[1]
+    half = (size - 1) / 2.0
+    cos, sin = tf.cos(rotation), tf.sin(rotation)
+    # Output to input. Rows grow downwards, so this angle turns as seen.
+    a0, a1 = cos, -sin - shear * cos
+    b0, b1 = sin, cos - shear * sin
+    moved_x = half + translation[:, 0] * size
+    moved_y = half + translation[:, 1] * size
+    a2 = half - a0 * moved_x - a1 * moved_y
+    b2 = half - b0 * moved_x - b1 * moved_y
+    zero = tf.zeros_like(cos)
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=images,
+        transforms=tf.stack([a0, a1, a2, b0, b1, b2, zero, zero], 1),
+        output_shape=[size, size],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="NEAREST",
+    )
+
+
+# Colour as matrices -------------------------------------------------------------
+
+
+def saturation_matrix(factor):
+    """`(..., 3, 3)` for row vectors: `factor * colour + (1 - factor) * grey`."""
+    factor = factor[..., tf.newaxis, tf.newaxis]
+    gray = tf.constant(np.tile(LUMA[:, np.newaxis], (1, 3)))
+    return factor * tf.eye(3) + (1.0 - factor) * gray
+
+
+def hue_matrix(delta):
+    """`(..., 3, 3)` for row vectors: turns hue by `delta` of the full circle.
+
+    A rotation of the chroma plane of YIQ: grey stays grey and luma stays. The
+    shift in HSV that PIL and `tf.image` make keeps max and min of the channels
+    instead; `tests/data/image_ops_test.py` holds the measured difference.
+    """
+    angle = 2.0 * np.pi * delta
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    yiq = _RGB_TO_YIQ.copy()
+    yiq[1:] -= yiq[1:].mean(1, keepdims=True)  # Chroma of grey is exactly zero.
+    inverse = np.linalg.inv(yiq)
+    parts = [
+        np.outer(yiq[0], inverse[:, 0]),
+        np.outer(yiq[1], inverse[:, 1]) + np.outer(yiq[2], inverse[:, 2]),
+        np.outer(yiq[1], inverse[:, 2]) - np.outer(yiq[2], inverse[:, 1]),
+    ]
+    kept, both, turned = (tf.constant(part, tf.float32) for part in parts)
+    spread = lambda x: x[..., tf.newaxis, tf.newaxis]  # noqa: E731
+    return kept + spread(cos) * both + spread(sin) * turned
+
+
+# Blur -------------------------------------------------------------------------
+
+
+def blur_radius(sigma_max, size):
+    """Half width in pixels of the kernel kept for blurs up to `sigma_max`."""
+    return int(max(1, min(np.ceil(_SIGMAS_KEPT * sigma_max), size - 1)))
+
+
+def gaussian_taps(sigma, radius):
+    """`(..., 2 radius + 1)` weights of sum 1; `sigma` 0 is the identity."""
+    offset = tf.range(-radius, radius + 1, dtype=tf.float32)
+    safe = tf.maximum(sigma, 1e-3)[..., tf.newaxis]
+    taps = tf.exp(-0.5 * tf.square(offset / safe))
+    return taps / tf.reduce_sum(taps, -1, keepdims=True)
+
+
+def _border_rows(size, count, radius, border):
+    """Rows read for `count` output rows and `radius` more on each side."""
+    wanted = np.arange(-radius, count + radius)
+    if border == "reflect":
+        padding = (radius, count - size + radius)
+        return np.pad(np.arange(size), padding, mode="reflect"), None
+    rows = np.clip(wanted, 0, size - 1)
+    mask = (wanted == rows).astype(np.float32) if border == "zero" else None
+    return rows, mask
+
+
+def blur(image, taps, border):
+    """Separable Gaussian blur of one image by a banded matrix product.
+
+    Rows are gathered into overlapping blocks, so that every product is a dense
+    `(block, block + 2 radius)` matrix; the border is part of the gather.
+
+    Args:
+        image: float32 `(size, size, channels)`, `size` static.
+        taps: float32 `(2 radius + 1,)` of sum 1.
+        border: `"zero"`, `"edge"` or `"reflect"`.
+    """
+    size, channels = image.shape[0], image.shape[2]
+    radius = (taps.shape[0] - 1) // 2
+    block = min(32, size)
+    blocks = -(-size // block)
+    rows, mask = _border_rows(size, blocks * block, radius, border)
+    span = block + 2 * radius
+    starts = np.arange(blocks)[:, np.newaxis] * block + np.arange(span)
+    rows = rows[starts].astype(np.int32)
+    shift = np.arange(span) - np.arange(block)[:, np.newaxis]
+    inside = (shift >= 0) & (shift <= 2 * radius)
+    padded = tf.concat([taps, [0.0]], 0)
+    band = tf.gather(padded, np.where(inside, shift, 2 * radius + 1).astype(np.int32))
+    if mask is not None:
+        band = band * mask[starts][:, np.newaxis, :]
+    else:
+        band = tf.tile(band[tf.newaxis], [blocks, 1, 1])
+
+    def down(x):  # Blurs along the first axis.
+        flat = tf.reshape(x, [size, size * channels])
+        y = tf.matmul(band, tf.gather(flat, rows))
+        y = tf.reshape(y, [blocks * block, size, channels])
+        return y[:size] if blocks * block > size else y
+
+    across = tf.transpose(down(image), [1, 0, 2])
+    return tf.transpose(down(across), [1, 0, 2])

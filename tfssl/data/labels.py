@@ -1,0 +1,141 @@
+"""Which images carry labels: class-balanced, reproducible, checked by hash."""
+
+import dataclasses
+import hashlib
+import json
+import os
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """Some images of a labelled source.
+
+    Attributes:
+        indices: int64, sorted positions in the source.
+        sha256: hash of the indices and their labels: two runs that print the same
+            used the same labels.
+        description: how they were chosen.
+    """
+
+    indices: np.ndarray
+    sha256: str
+    description: str
+
+    def save(self, path):
+        """Writes the selection as JSON, atomically."""
+        part = f"{path}.part"
+        with open(part, "w") as file:
+            json.dump(
+                {
+                    "description": self.description,
+                    "sha256": self.sha256,
+                    "indices": self.indices.tolist(),
+                },
+                file,
+            )
+        os.replace(part, path)
+
+
+def select(labels, *, fraction=None, per_class=None, seed=0):
+    """Chooses labelled images, the same share or number of every class.
+
+    The images of a class are put in one order per seed and the first are taken:
+    a smaller selection lies inside a larger one.
+
+    Args:
+        labels: int array `(num_images,)`; negative means unlabelled.
+        fraction: in (0, 1], share of each class, at least one image of each.
+        per_class: int >= 1, images of each class; instead of `fraction`.
+        seed: int.
+
+    Returns:
+        `Selection`.
+
+    Raises:
+        ValueError: without labels, for shares out of range, or if a class has
+            fewer images than asked for.
+    """
+    if labels is None or len(labels) == 0 or not (np.asarray(labels) >= 0).any():
+        raise ValueError(
+            "A selection of labels needs labelled images, but there are no labels."
+        )
+    if (fraction is None) == (per_class is None):
+        raise ValueError(
+            f"fraction={fraction}, per_class={per_class} received, expected one of "
+            "them."
+        )
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"fraction={fraction} received, expected a share in (0, 1].")
+    if per_class is not None and per_class < 1:
+        raise ValueError(f"per_class={per_class} received, expected 1 or more.")
+    labels = np.asarray(labels)
+    chosen = []
+    for label in np.unique(labels[labels >= 0]):
+        rows = np.flatnonzero(labels == label)
+        count = per_class or max(1, round(fraction * len(rows)))
+        if count > len(rows):
+            raise ValueError(
+                f"per_class={per_class} received, but class {label} has "
+                f"{len(rows)} images."
+            )
+        # One generator per class: the order of a class depends on nothing else.
+        rng = np.random.default_rng((seed, int(label)))
+        chosen.append(rng.permutation(rows)[:count])
+    amount = f"{per_class} per class" if per_class else f"{100 * fraction:g} %"
+    return _selection(np.concatenate(chosen), labels, f"{amount}, seed {seed}")
+
+
+def _selection(indices, labels, description):
+    indices = np.sort(np.asarray(indices, np.int64))
+    digest = hashlib.sha256()
+    digest.update(indices.astype("<i8").tobytes())
+    if labels is not None:
+        digest.update(np.asarray(labels)[indices].astype("<i8").tobytes())
+    return Selection(indices, digest.hexdigest(), description)
+
+
+def load(path, source):
+    """Reads a stored selection and checks that it means the same images.
+
+    Raises:
+        ValueError: if the source's images or labels are not those it was made for.
+    """
+    with open(path) as file:
+        stored = json.load(file)
+    indices = np.asarray(stored["indices"], np.int64)
+    if len(indices) and indices.max() >= source.num_images:
+        raise ValueError(
+            f"{path} names image {indices.max()}, but {source.name} has "
+            f"{source.num_images}; it was made for other data."
+        )
+    found = _selection(indices, source.labels, stored["description"])
+    if found.sha256 != stored["sha256"]:
+        raise ValueError(
+            f"{path} was made for other data than {source.name}: SHA-256 "
+            f"{found.sha256[:12]}… instead of {stored['sha256'][:12]}…; make it anew."
+        )
+    return found
+
+
+def from_file_list(path, source):
+    """A selection from a list of file names, one a line (SimCLR's 1 % and 10 %).
+
+    Args:
+        path: text file; folders in the names are ignored.
+        source: a source of files.
+
+    Raises:
+        ValueError: for names that the source does not have.
+    """
+    with open(path) as file:
+        wanted = [os.path.basename(line.strip()) for line in file if line.strip()]
+    rows = {os.path.basename(source.describe(i)): i for i in range(source.num_images)}
+    missing = [name for name in wanted if name not in rows]
+    if missing:
+        raise ValueError(
+            f"{path} names {missing[0]!r} and {len(missing) - 1} more files that "
+            f"{source.name} does not have."
+        )
+    return _selection([rows[name] for name in wanted], source.labels, f"list {path}")

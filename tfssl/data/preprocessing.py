@@ -1,0 +1,160 @@
+"""The one evaluation path: decode, central crop, resize, scale, normalise."""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl.data import image_ops
+
+
+def _per_channel(values, channels, name):
+    if isinstance(values, (int, float)):
+        values = (float(values),) * channels
+    values = tuple(float(v) for v in values)
+    if len(values) == 1:
+        values *= channels
+    if len(values) != channels:
+        raise ValueError(
+            f"Preprocessing got {len(values)} values of {name} for {channels} "
+            f"channels; give one per channel, or one number for all."
+        )
+    return values
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """What an encoder expects of its input, as plain numbers.
+
+    kNN, probes, fine-tuning and the exported signatures all call this object, so
+    that an image reaches the encoder by one path only. Everything runs inside a
+    graph and is deterministic.
+
+    Attributes:
+        size: side in pixels of the square result.
+        channels: channels of the result.
+        max_value: the raw value that stands for 1.0: 255 for 8-bit images, 65535
+            for 16-bit, 1.0 for floating images in [0, 1].
+        crop: side of the central square that is kept, as a fraction of the
+            image's shorter side; 1.0 keeps the whole image, whose aspect ratio is
+            then not kept.
+        resize: `"bilinear"` or `"bicubic"`.
+        antialias: whether the filter widens when the image shrinks.
+        mean: per channel (or one number), subtracted after scaling to [0, 1].
+        std: per channel (or one number), divides after that.
+    """
+
+    size: int
+    channels: int = 3
+    max_value: float = 255.0
+    crop: float = 1.0
+    resize: str = "bilinear"
+    antialias: bool = False
+    mean: tuple = 0.0
+    std: tuple = 1.0
+
+    def __post_init__(self):
+        if self.size < 1 or self.channels < 1:
+            raise ValueError(
+                f"Preprocessing got size={self.size}, channels={self.channels}; "
+                "both must be at least 1."
+            )
+        if not 0.0 < self.crop <= 1.0:
+            raise ValueError(
+                f"Preprocessing got crop={self.crop}; give a fraction of the "
+                "shorter side in (0, 1]."
+            )
+        if not self.max_value > 0:
+            raise ValueError(
+                f"Preprocessing got max_value={self.max_value}; give the raw value "
+                "of white, for example 255."
+            )
+        image_ops.check_resize(self.resize, "Preprocessing")
+        for name in ("mean", "std"):
+            values = _per_channel(getattr(self, name), self.channels, name)
+            object.__setattr__(self, name, values)
+        if min(self.std) <= 0:
+            raise ValueError(
+                f"Preprocessing got std={self.std}; every value must be above 0."
+            )
+
+    @property
+    def image_dtype(self):
+        """Dtype of a decoded file: uint16 for 16-bit data, else uint8."""
+        return tf.uint16 if self.max_value > 255 else tf.uint8
+
+    def decode(self, encoded):
+        """Decodes a scalar string (JPEG, PNG, GIF, BMP) to `(h, w, channels)`.
+
+        The values are in [0, `max_value`]: uint8, uint16 (files of 8 bits are
+        stretched), or float32 where the encoder was made for images in [0, 1].
+        """
+        image = image_ops.decode(encoded, self.channels, self.image_dtype)
+        if self.max_value in (255, 65535):
+            return image
+        return tf.cast(image, tf.float32) * (self.max_value / self.image_dtype.max)
+
+    def raw(self):
+        """The same geometry, with pixel values in the range of `image_dtype`."""
+        return dataclasses.replace(self, mean=0.0, std=1.0 / self.image_dtype.max)
+
+    def apply(self, image):
+        """Crops, resizes, scales and normalises one image.
+
+        Args:
+            image: `(height, width, channels)` of any integer or floating dtype,
+                with values in [0, `max_value`].
+
+        Returns:
+            float32 `(size, size, channels)`.
+        """
+        if image.shape.rank == 3 and image.shape[-1] not in (None, self.channels):
+            raise ValueError(
+                f"Preprocessing for {self.channels} channels got an image of "
+                f"{image.shape[-1]}."
+            )
+        if self.crop < 1.0:
+            shape = tf.shape(image)[:2]
+            shorter = tf.cast(tf.reduce_min(shape), tf.float32)
+            side = tf.maximum(tf.cast(tf.round(shorter * self.crop), tf.int32), 1)
+            top, left = (shape[0] - side) // 2, (shape[1] - side) // 2
+            image = image[top : top + side, left : left + side]
+        if image.dtype not in (tf.uint8, tf.uint16, tf.float32):
+            image = tf.cast(image, tf.float32)
+        out = image_ops.resize(image, self.size, self.resize, self.antialias)
+        out = tf.ensure_shape(out, [self.size, self.size, self.channels])
+        # Bicubic filters overshoot; no image lies outside its range.
+        return self.normalize(tf.clip_by_value(out / self.max_value, 0.0, 1.0))
+
+    def apply_encoded(self, encoded):
+        """`decode`, then `apply`."""
+        return self.apply(self.decode(encoded))
+
+    def normalize(self, images):
+        """`(images - mean) / std` for float images in [0, 1], any rank."""
+        mean, std = np.float32(self.mean), np.float32(self.std)
+        if not mean.any() and (std == 1).all():
+            return images
+        return (images - mean) / std
+
+    def get_config(self):
+        """The fields as a dict that JSON can hold."""
+        config = dataclasses.asdict(self)
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in config.items()
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        """The inverse of `get_config`."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise ValueError(
+                f"Preprocessing does not know the settings {', '.join(unknown)}; "
+                f"it knows {', '.join(sorted(known))}."
+            )
+        return cls(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+        )

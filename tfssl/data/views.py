@@ -1,0 +1,452 @@
+"""Views of an image: drawing the numbers of a recipe, and applying them.
+
+Randomness and work are apart. `sample` draws, in one stateless call, every number
+that the views of a whole batch need; `apply` turns numbers and an image into views
+and holds no random operation. The same numbers give the same view in training, in
+tests against NumPy and in the contact sheet of `show_views`.
+
+Images enter as uint8, uint16 or float32 and views leave as float32 in [0, 1] (or
+normalised, where the recipe says so). The order of work is: crop, flip, resize,
+rotate/shear/move, colour jitter, grey, blur, solarise, normalise.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl.data import image_ops
+from tfssl.data.specs import Recipe, View, check
+
+__all__ = ["Recipe", "View", "apply", "check", "sample", "split"]
+
+# Drawing ----------------------------------------------------------------------
+
+# The numbers of a view that follow its `2 * tries` crop numbers, in order.
+_FIELDS = {
+    "place": 2,  # Of the crop, from top and left, in [0, 1).
+    "flip": 1,  # Coins are 0 or 1.
+    "rotation": 1,
+    "shear": 1,
+    "translation": 2,
+    "jitter": 1,
+    "brightness": 1,  # Factor or summand.
+    "contrast": 1,
+    "saturation": 1,
+    "hue": 1,
+    "order": 4,  # Sort keys of the steps brightness, contrast, saturation, hue.
+    "gray": 1,
+    "sigma": 1,  # Of the blur; 0 for none.
+    "solarize": 1,
+}
+
+
+def _tries(recipe):
+    return max(view.crop_tries for view in recipe)
+
+
+def split(numbers, recipe):
+    """Names the numbers of `sample`.
+
+    Args:
+        numbers: `(..., numbers)` tensor or array from `sample`.
+        recipe: the recipe they were drawn for.
+
+    Returns:
+        Dict: `areas` and `aspects` `(..., tries)`, `place` and `translation`
+        `(..., 2)`, `order` `(..., 4)`, and `flip, rotation, shear, jitter,
+        brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`.
+    """
+    tries = _tries(recipe)
+    sizes = {"areas": tries, "aspects": tries, **_FIELDS}
+    parts = tf.split(numbers, list(sizes.values()), axis=-1)
+    return {
+        name: part if size > 1 or name in ("areas", "aspects") else part[..., 0]
+        for (name, size), part in zip(sizes.items(), parts)
+    }
+
+
+def sample(recipe, *, batch, channels, seed, step):
+    """Draws the numbers of all views of a batch; pure and stateless.
+
+    Args:
+        recipe: sequence of `View`.
+        batch: number of images, the GLOBAL batch: each worker draws the whole and
+            keeps its rows, so that the views do not depend on the workers.
+        channels: channels of the images. Does not change the draw.
+        seed: int scalar, the run's seed.
+        step: int scalar, number of the batch in the stream; every step's numbers
+            are independent of all others'.
+
+    Returns:
+        float32 `(batch, num_views, numbers)`; `split` names the numbers.
+    """
+    del channels  # All fields are drawn; colour is left out by `pack`.
+    check(recipe)
+    count, tries = len(recipe), _tries(recipe)
+    width = 2 * tries + sum(_FIELDS.values()) + 1  # One more: the blur's coin.
+    key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
+    drawn = tf.random.stateless_uniform([batch, count, width], key, alg="philox")
+    coin_of_blur = drawn[..., -1]
+    u = split(drawn[..., :-1], recipe)
+
+    def per_view(get):
+        return np.array([get(view) for view in recipe], np.float32)
+
+    def between(x, low, high):
+        extra = (1,) * (len(x.shape) - 2)
+        low, high = per_view(low), per_view(high)
+        low = low.reshape(count, *extra)
+        return low + x * (high.reshape(count, *extra) - low)
+
+    def coin(x, name):
+        return tf.cast(x < per_view(lambda v: getattr(v, name)), tf.float32)
+
+    def either_way(x, name):
+        strength = lambda v: getattr(v, name)  # noqa: E731
+        return between(x, lambda v: -strength(v), strength)
+
+    def factor(x, name):
+        strength = lambda v: getattr(v, name)  # noqa: E731
+        low = lambda v: max(0.0, 1.0 - strength(v))  # noqa: E731
+        return between(x, low, lambda v: 1.0 + strength(v))
+
+    logarithmic = per_view(lambda v: v.aspect_scale == "log").reshape(-1, 1) > 0
+    aspects = tf.where(
+        logarithmic,
+        tf.exp(
+            between(
+                u["aspects"],
+                lambda v: np.log(v.aspect[0]),
+                lambda v: np.log(v.aspect[1]),
+            )
+        ),
+        between(u["aspects"], lambda v: v.aspect[0], lambda v: v.aspect[1]),
+    )
+    adds = per_view(lambda v: v.brightness_mode == "add") > 0
+    fixed = tf.constant([0.0, 0.25, 0.5, 0.75])
+    in_random_order = per_view(lambda v: v.random_order).reshape(-1, 1) > 0
+    sigma = between(u["sigma"], lambda v: v.blur_sigma[0], lambda v: v.blur_sigma[1])
+    values = {
+        "areas": between(u["areas"], lambda v: v.area[0], lambda v: v.area[1]),
+        "aspects": aspects,
+        "place": u["place"],
+        "flip": coin(u["flip"], "flip"),
+        "rotation": either_way(u["rotation"], "rotation"),
+        "shear": either_way(u["shear"], "shear"),
+        "translation": either_way(u["translation"], "translation"),
+        "jitter": coin(u["jitter"], "jitter"),
+        "brightness": tf.where(
+            adds,
+            either_way(u["brightness"], "brightness"),
+            factor(u["brightness"], "brightness"),
+        ),
+        "contrast": factor(u["contrast"], "contrast"),
+        "saturation": factor(u["saturation"], "saturation"),
+        "hue": either_way(u["hue"], "hue"),
+        "order": tf.where(in_random_order, u["order"], fixed),
+        "gray": coin(u["gray"], "gray"),
+        "sigma": sigma * coin(coin_of_blur, "blur"),
+        "solarize": coin(u["solarize"], "solarize"),
+    }
+    rank3 = [x if len(x.shape) == 3 else x[..., tf.newaxis] for x in values.values()]
+    return tf.concat(rank3, -1)
+
+
+# Applying ---------------------------------------------------------------------
+
+
+def _active_steps(view, channels):
+    """Positions, among the four steps of the jitter, of those that do something."""
+    strengths = [view.brightness, view.contrast]
+    if channels == 3:
+        strengths += [view.saturation, view.hue]
+    if not view.jitter:
+        return []
+    return [i for i, strength in enumerate(strengths) if strength > 0]
+
+
+def skipped_steps(recipe, channels):
+    """Names of the colour steps of `recipe` that `channels` channels rule out."""
+    if channels == 3:
+        return ()
+    names = []
+    for view in recipe:
+        if view.jitter:
+            names += [n for n in ("saturation", "hue") if getattr(view, n) > 0]
+        names += ["gray"] if view.gray else []
+    return tuple(dict.fromkeys(names))
+
+
+def _has_affine(view):
+    return max(view.rotation, view.shear, view.translation) > 0
+
+
+def _widths(recipe, channels):
+    """Width of each packed field, as `pack` lays them out."""
+    tries = _tries(recipe)
+    radii = [image_ops.blur_radius(v.blur_sigma[1], v.size) for v in recipe if v.blur]
+    steps = max(len(_active_steps(view, channels)) for view in recipe)
+    return {
+        "areas": tries,
+        "aspects": tries,
+        "place": 2,
+        "flip": 1,
+        "affine": 4 if any(map(_has_affine, recipe)) else 0,
+        "jitter": 1,
+        "steps": steps * (11 if channels == 3 else 3),
+        "gray": 1,
+        "blurred": 1,
+        "taps": 2 * max(radii) + 1 if radii else 0,
+        "solarize": 1,
+    }
+
+
+def _step_matrices(u, recipe, channels):
+    """The four steps as `(batch, views, 4, 11)`: a 3 x 3 matrix, offset, mean share.
+
+    A step maps the row vector of a pixel to `x M + offset + share * mean`. Other
+    than three channels: `(..., 3)`, a factor in place of the matrix.
+    """
+    adds = np.array([v.brightness_mode == "add" for v in recipe])
+    zero, one = tf.zeros_like(u["hue"]), tf.ones_like(u["hue"])
+    if channels == 3:
+        flat = lambda m: tf.reshape(m, [*m.shape[:-2], 9])  # noqa: E731
+        scale = lambda x: flat(x[..., tf.newaxis, tf.newaxis] * tf.eye(3))  # noqa: E731
+    else:
+        scale = lambda x: x[..., tf.newaxis]  # noqa: E731
+    parts = [
+        (
+            scale(tf.where(adds, one, u["brightness"])),
+            tf.where(adds, u["brightness"], zero),
+            zero,
+        ),
+        (scale(u["contrast"]), zero, 1.0 - u["contrast"]),
+    ]
+    if channels == 3:
+        parts.append((flat(image_ops.saturation_matrix(u["saturation"])), zero, zero))
+        parts.append((flat(image_ops.hue_matrix(u["hue"])), zero, zero))
+    return tf.stack(
+        [
+            tf.concat([m, o[..., tf.newaxis], k[..., tf.newaxis]], -1)
+            for m, o, k in parts
+        ],
+        axis=2,
+    )
+
+
+def pack(numbers, recipe, channels):
+    """Turns a batch of numbers into what each image needs, in one tensor.
+
+    Matrices and kernels are made for the whole batch at once here, which costs
+    far less than per image.
+
+    Args:
+        numbers: float32 `(batch, views, numbers)` from `sample`.
+        recipe: the recipe they were drawn for.
+        channels: channels of the images.
+
+    Returns:
+        float32 `(batch, views, packed)`; `apply_packed` reads a row of it.
+    """
+    u = split(numbers, recipe)
+    widths = _widths(recipe, channels)
+    column = lambda x: x[..., tf.newaxis]  # noqa: E731
+    fields = [u["areas"], u["aspects"], u["place"], column(u["flip"])]
+    if widths["affine"]:
+        fields += [column(u["rotation"]), column(u["shear"]), u["translation"]]
+    fields.append(column(u["jitter"]))
+    if widths["steps"]:
+        steps = _step_matrices(u, recipe, channels)
+        kinds = steps.shape[2]
+        active = [_active_steps(view, channels) for view in recipe]
+        idle = np.array(
+            [[0.0 if i in a else 2.0 for i in range(kinds)] for a in active], np.float32
+        )
+        order = tf.argsort(u["order"][..., :kinds] + idle, stable=True)
+        order = order[..., : max(map(len, active))]
+        ordered = tf.gather(steps, order, batch_dims=2)
+        fields.append(
+            tf.reshape(ordered, [*numbers.shape[:2], widths["steps"]])
+            if None not in numbers.shape[:2]
+            else tf.reshape(ordered, [-1, len(recipe), widths["steps"]])
+        )
+    fields += [column(u["gray"]), column(tf.cast(u["sigma"] > 0, tf.float32))]
+    if widths["taps"]:
+        fields.append(image_ops.gaussian_taps(u["sigma"], (widths["taps"] - 1) // 2))
+    fields.append(column(u["solarize"]))
+    return tf.concat(fields, -1)
+
+
+def boxes(packed, recipe, height, width):
+    """The crop of every view inside an image of `height` x `width` pixels.
+
+    Args:
+        packed: float32 `(..., views, packed)` from `pack`.
+        recipe: the recipe.
+        height: int32 scalar.
+        width: int32 scalar.
+
+    Returns:
+        int32 `(..., views, 4)`: `[top, left, height, width]`.
+    """
+    tries = _tries(recipe)
+    areas, aspects, place, _ = tf.split(packed, [tries, tries, 2, -1], -1)
+    groups = {}
+    for position, view in enumerate(recipe):
+        rule = (view.crop_fallback, view.crop_tries)
+        groups.setdefault(rule, []).append(position)
+    if len(groups) == 1:
+        ((fallback, _),) = groups
+        return image_ops.crop_boxes(areas, aspects, place, height, width, fallback)
+    found = [None] * len(recipe)
+    for (fallback, used), members in groups.items():
+        pick = lambda x, m=members: tf.gather(x, m, axis=-2)  # noqa: E731
+        part = image_ops.crop_boxes(
+            pick(areas)[..., :used],
+            pick(aspects)[..., :used],
+            pick(place),
+            height,
+            width,
+            fallback,
+        )
+        for position, box in zip(members, tf.unstack(part, axis=-2)):
+            found[position] = box
+    return tf.stack(found, -2)
+
+
+def _white(dtype):
+    return float(dtype.max) if dtype.is_integer else 1.0
+
+
+def _jitter(pixels, steps, view, channels):
+    """Colour jitter of `(pixels, channels)`, clipped to [0, 1] after every step."""
+    count = len(_active_steps(view, channels))
+    share = pixels.shape[0]
+    ones = tf.fill([1, share], 1.0 / share)
+    for step in tf.unstack(tf.reshape(steps, [-1, 11 if channels == 3 else 3]))[:count]:
+        mean = tf.matmul(ones, pixels)  # (1, channels)
+        if channels == 3:
+            if view.contrast_mean == "gray":
+                mean = tf.matmul(mean, image_ops.LUMA[:, np.newaxis])
+            moved = tf.matmul(pixels, tf.reshape(step[:9], [3, 3]))
+        else:
+            moved = pixels * step[0]
+        pixels = tf.clip_by_value(moved + (step[-2] + step[-1] * mean), 0.0, 1.0)
+    return pixels
+
+
+def _render(fields, image, box, view, channels):
+    """One view, from one image and the fields of one row of `pack`."""
+    size = view.size
+    crop = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], channels])
+    crop = tf.cond(fields["flip"] > 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
+    out = image_ops.resize(crop, size, view.resize, view.antialias)
+    out = out * (1.0 / _white(image.dtype))
+    if _has_affine(view):
+        affine = fields["affine"]
+        out = image_ops.affine(
+            out[tf.newaxis], affine[0:1], affine[1:2], affine[tf.newaxis, 2:4]
+        )[0]
+    if _active_steps(view, channels):
+        pixels = tf.reshape(out, [size * size, channels])
+        pixels = tf.cond(
+            fields["jitter"] > 0.5,
+            lambda: _jitter(pixels, fields["steps"], view, channels),
+            lambda: pixels,
+        )
+        out = tf.reshape(pixels, [size, size, channels])
+    if view.resize == "bicubic":  # Its overshoot, where no step has clipped it.
+        out = tf.clip_by_value(out, 0.0, 1.0)
+    if view.gray and channels == 3:
+        gray = np.tile(image_ops.LUMA[:, np.newaxis], (1, 3))
+        pixels = tf.reshape(out, [size * size, channels])
+        pixels = tf.cond(
+            fields["gray"] > 0.5, lambda: tf.matmul(pixels, gray), lambda: pixels
+        )
+        out = tf.reshape(pixels, [size, size, channels])
+    if view.blur:
+        radius = image_ops.blur_radius(view.blur_sigma[1], size)
+        middle = (fields["taps"].shape[0] - 1) // 2
+        taps = fields["taps"][middle - radius : middle + radius + 1]
+        before = out
+        out = tf.cond(
+            fields["blurred"] > 0.5,
+            lambda: image_ops.blur(before, taps, view.blur_border),
+            lambda: before,
+        )
+    if view.solarize:
+        low = out
+        out = tf.cond(
+            fields["solarize"] > 0.5,
+            lambda: tf.where(low < view.solarize_threshold, low, 1.0 - low),
+            lambda: low,
+        )
+    if view.mean is not None:
+        out = (out - np.float32(view.mean)) / np.float32(view.std)
+    return tf.ensure_shape(out, [size, size, channels])
+
+
+def apply_packed(packed, image, recipe, crops=None):
+    """Views of one image from one row `(views, packed)` of `pack`.
+
+    Args:
+        packed: float32 `(views, packed)`.
+        image: `(height, width, channels)`, see `apply`.
+        recipe: the recipe.
+        crops: int32 `(views, 4)` boxes inside `image`, where it is only a window
+            of the original; None computes them.
+    """
+    channels = image.shape[-1]
+    if crops is None:
+        shape = tf.shape(image)
+        crops = boxes(packed, recipe, shape[0], shape[1])
+    widths = _widths(recipe, channels)
+    made = []
+    for view, row, box in zip(recipe, tf.unstack(packed), tf.unstack(crops)):
+        parts = tf.split(row, list(widths.values()))
+        fields = {
+            name: part if name in ("affine", "steps", "taps") else part[0]
+            for (name, width), part in zip(widths.items(), parts)
+        }
+        made.append(_render(fields, image, box, view, channels))
+    return tuple(made)
+
+
+def apply(numbers, image, recipe):
+    """Makes the views of one image; deterministic, no random operation.
+
+    Args:
+        numbers: float32 `(num_views, numbers)`, a row of what `sample` drew for
+            this recipe.
+        image: `(height, width, channels)`, uint8, uint16 (0 to 65,535) or float32
+            in [0, 1]; height and width of any size above 0, channels static.
+        recipe: sequence of `View`.
+
+    Returns:
+        Tuple of float32 `(size, size, channels)`, one per view: values in [0, 1],
+        or normalised if the view has a mean. With other than three channels the
+        steps that need RGB (saturation, hue, grey) are left out.
+
+    Raises:
+        ValueError: for another dtype or rank, or an image known to be empty.
+    """
+    check(recipe)
+    image = tf.convert_to_tensor(image)
+    check_image(image)
+    packed = pack(numbers[tf.newaxis], recipe, image.shape[-1])[0]
+    return apply_packed(packed, image, recipe)
+
+
+def check_image(image):
+    """Raises `ValueError` unless `image` is of a shape and dtype `apply` takes."""
+    if image.shape.rank != 3 or image.shape[-1] is None:
+        raise ValueError(
+            f"An image of shape {image.shape} was given; expected (height, width, "
+            "channels) with a known number of channels."
+        )
+    if 0 in image.shape:
+        raise ValueError(f"An image of shape {image.shape} has no pixels.")
+    if image.dtype not in (tf.uint8, tf.uint16, tf.float32):
+        raise ValueError(
+            f"An image of dtype {image.dtype.name} was given; expected uint8, uint16 "
+            "or float32 in [0, 1]. Convert it first."
+        )
