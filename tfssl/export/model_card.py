@@ -26,7 +26,7 @@ images use gRPC, which needs no base64.
 """
 
 
-def render(encoder, preprocessing, *, name, version, dim, sections):
+def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
     """The card as Markdown text.
 
     Args:
@@ -35,13 +35,13 @@ def render(encoder, preprocessing, *, name, version, dim, sections):
         name: model name.
         version: int, the version just written.
         dim: features per image.
+        pixels: dtype name of decoded pixels.
         sections: dict of title to a value, a dict, or a list of row dicts.
 
     Returns:
         str, Markdown.
     """
     size, channels = preprocessing.size, preprocessing.channels
-    pixels = preprocessing.image_dtype.name
     signatures = [
         {
             "signature": f"`{signature}`",

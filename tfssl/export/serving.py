@@ -10,13 +10,13 @@ dimension of any size and one named output, `features` float32 `(batch, dim)`:
   one size, uint8 (uint16 for an encoder of 16-bit images, float32 for one of float
   images).
 * `float_images`: `images` float32 `(batch, size, size, channels)`, already resized
-  and normalised: the one that other runtimes can convert.
+  and normalised: the one that other runtimes can convert. Kept plain for them, so
+  it is the only one that does not take an empty batch.
 """
 
 import json
 import os
 
-import keras
 import tensorflow as tf
 
 from tfssl.export import model_card as model_card_lib
@@ -61,8 +61,8 @@ def saved_model(
         ValueError: if the version exists or is no positive integer, if encoder and
             preprocessing do not fit, or if the folder cannot be written.
     """
-    base_dir = os.path.normpath(base_dir) if "://" not in base_dir else base_dir
-    name = name or os.path.basename(base_dir.rstrip("/"))
+    base_dir = os.fspath(base_dir)
+    name = name or os.path.basename(os.path.abspath(base_dir))
     dim = _check_encoder(encoder, preprocessing)
     _check_version(base_dir, version)
     records = None
@@ -71,7 +71,7 @@ def saved_model(
     _make_folder(base_dir)
     scratch = os.path.join(base_dir, f".writing-{os.getpid()}")
     try:
-        _archive(encoder, preprocessing).write_out(scratch, verbose=False)
+        _write_saved_model(encoder, preprocessing, scratch)
         _write_json(
             os.path.join(scratch, "assets.extra", "preprocessing.json"),
             preprocessing.get_config(),
@@ -88,6 +88,7 @@ def saved_model(
         name=name,
         version=int(os.path.basename(path)),
         dim=dim,
+        pixels=pixel_dtype(preprocessing).name,
         sections=model_card or {},
     )
     _write_text(os.path.join(base_dir, "README.md"), text)
@@ -138,7 +139,7 @@ def signatures(encoder, preprocessing):
         "uint8_images": (
             uint8_images,
             tf.TensorSpec(
-                (None, None, None, channels), preprocessing.image_dtype, name="images"
+                (None, None, None, channels), pixel_dtype(preprocessing), name="images"
             ),
         ),
         "float_images": (
@@ -148,12 +149,22 @@ def signatures(encoder, preprocessing):
     }
 
 
-def _archive(encoder, preprocessing):
-    archive = keras.export.ExportArchive()
-    archive.track(encoder)
-    for name, (function, spec) in signatures(encoder, preprocessing).items():
-        archive.add_endpoint(name, function, input_signature=[spec])
-    return archive
+def pixel_dtype(preprocessing):
+    """Dtype of the decoded pixels that a preprocessing takes, by their range."""
+    return {255.0: tf.uint8, 65535.0: tf.uint16}.get(
+        float(preprocessing.max_value), tf.float32
+    )
+
+
+def _write_saved_model(encoder, preprocessing, path):
+    """Not by `keras.export.ExportArchive`: it stores every variable twice (3.15)."""
+    module = tf.Module()
+    module.variables_ = [variable.value for variable in encoder.variables]
+    functions = {
+        name: tf.function(function, input_signature=[spec], autograph=False)
+        for name, (function, spec) in signatures(encoder, preprocessing).items()
+    }
+    tf.saved_model.save(module, path, signatures=functions)
 
 
 def _check_encoder(encoder, preprocessing):

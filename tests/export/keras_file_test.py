@@ -1,0 +1,141 @@
+import os
+import subprocess
+import sys
+import zipfile
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import models
+from tfssl.data import preprocessing as preprocessing_lib
+from tfssl.export import keras_file
+
+_PREPROCESSING = preprocessing_lib.Preprocessing(
+    size=16, crop=0.875, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2)
+)
+
+
+def small_encoder(**kwargs):
+    encoder = models.resnet(
+        18, width=0.0625, stem="cifar", input_shape=(None, None, 3), **kwargs
+    )
+    for variable in encoder.trainable_variables:
+        if variable.path.endswith("/gamma"):  # Zero at the start of training.
+            variable.assign(tf.ones(variable.shape))
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype(np.float32)
+
+
+def test_round_trip(tmp_path, images):
+    encoder = small_encoder()
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING)
+    assert os.listdir(tmp_path) == ["e.keras"]  # One file, no scratch left.
+    loaded, preprocessing = keras_file.load(path)
+    assert preprocessing == _PREPROCESSING
+    assert type(loaded) is type(encoder)
+    np.testing.assert_array_equal(
+        loaded(images, training=False), encoder(images, training=False)
+    )
+
+
+_FRESH = """
+import sys
+import numpy as np
+import tfssl
+
+path, images, out = sys.argv[1:]
+encoder, preprocessing = tfssl.export.load(path)
+assert preprocessing.size == 16
+import keras
+again = keras.saving.load_model(path)  # Plain Keras reads it too.
+images = np.load(images)
+np.save(out, encoder(images, training=False))
+assert np.array_equal(np.load(out), again(images, training=False))
+"""
+
+
+def test_fresh_process_needs_only_import_tfssl(tmp_path, images):
+    encoder = small_encoder()
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING)
+    np.save(tmp_path / "images.npy", images)
+    arguments = [path, str(tmp_path / "images.npy"), str(tmp_path / "out.npy")]
+    subprocess.run([sys.executable, "-c", _FRESH, *arguments], check=True)
+    expected = encoder(images, training=False)
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=1e-6)
+
+
+def test_fine_tuning_reaches_every_variable(tmp_path, images):
+    path = keras_file.save(small_encoder(), tmp_path / "e.keras", _PREPROCESSING)
+    encoder, _ = keras_file.load(path)
+    head = keras.layers.Dense(3)
+    head.build((None, encoder.output_shape[-1]))
+    before = [v.numpy() for v in encoder.non_trainable_variables]
+    with tf.GradientTape() as tape:
+        logits = head(encoder(images, training=True))
+        loss = keras.losses.sparse_categorical_crossentropy(
+            np.array([0, 1, 2, 0]), logits, from_logits=True
+        )
+    gradients = tape.gradient(loss, encoder.trainable_variables)
+    assert len(gradients) > 60
+    for variable, gradient in zip(encoder.trainable_variables, gradients):
+        assert gradient is not None, variable.path
+        assert np.abs(gradient.numpy()).max() > 0, variable.path
+    after = [v.numpy() for v in encoder.non_trainable_variables]
+    assert all((a != b).any() for a, b in zip(before, after))  # Statistics move.
+
+
+def test_mixed_precision_and_names_survive(tmp_path):
+    encoder = small_encoder(dtype="mixed_bfloat16", padding="same", name="mine")
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING)
+    loaded, _ = keras_file.load(path)
+    assert loaded.name == "mine"
+    assert loaded.get_config() == encoder.get_config()
+
+
+def test_a_plain_keras_model_and_a_file_without_preprocessing(tmp_path, images):
+    encoder = keras.Sequential(
+        [keras.Input((16, 16, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    path = keras_file.save(encoder, tmp_path / "own.keras", _PREPROCESSING)
+    assert keras_file.load(path)[1] == _PREPROCESSING
+    encoder.save(tmp_path / "plain.keras")
+    loaded, preprocessing = keras_file.load(tmp_path / "plain.keras")
+    assert preprocessing is None
+    np.testing.assert_array_equal(loaded(images), encoder(images))
+
+
+def test_saving_again_replaces_the_file(tmp_path):
+    path = tmp_path / "deep" / "folder" / "e.keras"
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    keras_file.save(encoder, path, preprocessing_lib.Preprocessing(size=4))
+    keras_file.save(encoder, path, preprocessing_lib.Preprocessing(size=8))
+    assert keras_file.load(path)[1].size == 8
+    assert zipfile.ZipFile(path).namelist().count("preprocessing.json") == 1
+
+
+def test_code_in_a_file_is_refused(tmp_path):
+    encoder = keras.Sequential(
+        [keras.Input((4,)), keras.layers.Lambda(lambda x: x + 1)]
+    )
+    encoder.save(tmp_path / "evil.keras")
+    with pytest.raises(ValueError, match="unsafe|lambda|Lambda"):
+        keras_file.load(tmp_path / "evil.keras")
+
+
+def test_bad_paths(tmp_path):
+    encoder = keras.Sequential([keras.Input((4,))])
+    with pytest.raises(ValueError, match="must end in .keras, got '.*/e.h5'"):
+        keras_file.save(encoder, tmp_path / "e.h5", _PREPROCESSING)
+    with pytest.raises(ValueError, match="no .keras file at"):
+        keras_file.load(tmp_path / "missing.keras")
+    (tmp_path / "cut.keras").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(ValueError, match="is not a .keras file"):
+        keras_file.load(tmp_path / "cut.keras")

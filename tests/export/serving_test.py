@@ -1,0 +1,365 @@
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfssl import models
+from tfssl.data import preprocessing as preprocessing_lib
+from tfssl.export import serving
+
+_SIZE = 16
+
+
+@pytest.fixture(autouse=True)
+def _float32():
+    """Each test leaves Keras's global policy as it was."""
+    yield
+    keras.config.set_dtype_policy("float32")
+
+
+def small_encoder(channels=3, **kwargs):
+    keras.utils.set_random_seed(0)
+    encoder = models.resnet(
+        18,
+        width=0.0625,
+        stem="cifar",
+        input_shape=(None, None, channels),
+        **kwargs,
+    )
+    # Zero gammas and unit statistics would hide mistakes in most of the layers.
+    rng = np.random.default_rng(0)
+    for variable in encoder.variables:
+        if variable.path.split("/")[-1] in ("gamma", "moving_variance"):
+            variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+        if variable.path.split("/")[-1] in ("beta", "moving_mean"):
+            variable.assign(rng.normal(0, 0.3, variable.shape))
+    return encoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return small_encoder()
+
+
+@pytest.fixture
+def preprocessing():
+    return preprocessing_lib.Preprocessing(
+        size=_SIZE,
+        channels=3,
+        crop=0.875,
+        resize="bicubic",
+        mean=(0.4, 0.5, 0.6),
+        std=(0.2, 0.25, 0.3),
+    )
+
+
+def picture(height, width, seed, channels=3):
+    """A smooth picture, so that JPEG keeps it recognisable."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (4, 5, channels), np.uint8)
+    shape = small if channels > 1 else small[..., 0]
+    return Image.fromarray(shape).resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """JPEG and PNG files of several sizes; one PNG is grey."""
+    paths = [tmp_path / name for name in ("a.jpg", "b.png", "c.jpg", "grey.png")]
+    picture(40, 30, 0).save(paths[0], quality=90)
+    picture(20, 55, 1).save(paths[1])
+    picture(17, 16, 2).save(paths[2], quality=60)
+    picture(33, 33, 3, channels=1).save(paths[3])
+    return [str(path) for path in paths]
+
+
+def in_python(encoder, preprocessing, files):
+    images = [preprocessing.apply_encoded(tf.io.read_file(path)) for path in files]
+    return encoder(tf.stack(images), training=False).numpy()
+
+
+_FRESH = """
+import sys
+import numpy as np
+import tensorflow as tf
+
+version, out, *files = sys.argv[1:]
+model = tf.saved_model.load(version)
+images = tf.stack([tf.io.read_file(path) for path in files])
+features = model.signatures["serving_default"](encoded_images=images)["features"]
+assert not any(name.startswith("tfssl") for name in sys.modules)
+np.save(out, features)
+"""
+
+
+def test_python_fresh_process_and_cli_agree(tmp_path, encoder, preprocessing, files):
+    version = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    expected = in_python(encoder, preprocessing, files)
+    assert np.ptp(expected, axis=0).max() > 0.1  # The images do differ.
+
+    fresh = tmp_path / "fresh.npy"
+    subprocess.run(
+        [sys.executable, "-c", _FRESH, version, str(fresh), *files], check=True
+    )
+    np.testing.assert_allclose(np.load(fresh), expected, atol=1e-5)
+
+    inputs = tmp_path / "inputs.npy"
+    np.save(inputs, np.array([open(path, "rb").read() for path in files]))
+    cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
+    subprocess.run(
+        [cli, "run", "--dir", version, "--tag_set", "serve",
+         "--signature_def", "serving_default", "--inputs", f"encoded_images={inputs}",
+         "--outdir", str(tmp_path), "--overwrite"],
+        check=True, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    served = np.load(tmp_path / "features.npy")
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def test_signatures_agree_and_batches_equal_single_images(
+    tmp_path, encoder, preprocessing, files
+):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    encoded = tf.stack([tf.io.read_file(path) for path in files])
+    expected = in_python(encoder, preprocessing, files)
+
+    by_bytes = loaded.signatures["serving_default"]
+    one_by_one = [by_bytes(encoded[i : i + 1])["features"] for i in range(4)]
+    np.testing.assert_allclose(tf.concat(one_by_one, 0), expected, atol=1e-5)
+
+    for row, image in enumerate(encoded):
+        pixels = preprocessing.decode(image)[tf.newaxis]
+        for signature, images in (
+            ("uint8_images", pixels),
+            ("float_images", preprocessing.apply(pixels[0])[tf.newaxis]),
+        ):
+            found = loaded.signatures[signature](images=images)["features"]
+            np.testing.assert_allclose(found[0], expected[row], atol=1e-5)
+
+
+def test_interface(tmp_path, encoder, preprocessing):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    assert sorted(loaded.signatures) == [
+        "float_images", "serving_default", "uint8_images",
+    ]  # fmt: skip
+    expected = {
+        "serving_default": ("encoded_images", tf.string, [None]),
+        "uint8_images": ("images", tf.uint8, [None, None, None, 3]),
+        "float_images": ("images", tf.float32, [None, _SIZE, _SIZE, 3]),
+    }
+    for name, function in loaded.signatures.items():
+        (spec,) = function.structured_input_signature[1].values()
+        assert (spec.name, spec.dtype, spec.shape.as_list()) == expected[name]
+        assert list(function.structured_outputs) == ["features"]
+        output = function.structured_outputs["features"]
+        assert output.dtype == tf.float32 and output.shape.as_list() == [None, 32]
+
+
+def test_graph_has_no_forbidden_operation(tmp_path, encoder, preprocessing):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    message = saved_model_pb2.SavedModel()
+    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+        message.ParseFromString(file.read())
+    graph = message.meta_graphs[0].graph_def
+    nodes = list(graph.node) + [n for f in graph.library.function for n in f.node_def]
+    names = {node.op for node in nodes}
+    assert "FusedBatchNormV3" in names  # The search does look inside functions.
+    assert not {n for n in names if "Base64" in n or "HashTable" in n or "Py" in n}
+    assert not any(node.attr["_XlaMustCompile"].b for node in nodes)
+    assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
+
+
+def test_only_the_encoder_is_inside(tmp_path, preprocessing):
+    encoder = small_encoder()
+    # Optimizer slots of a compiled encoder must stay out.
+    encoder.compile(keras.optimizers.Adam(1e-3), "mse")
+    encoder.optimizer.build(encoder.trainable_variables)
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    prefix = os.path.join(path, "variables", "variables")
+    stored = {
+        name: np.prod(shape, dtype=int)
+        for name, shape in tf.train.list_variables(prefix)
+        if "OBJECT_GRAPH" not in name and "SAVE_COUNTER" not in name.upper()
+    }
+    assert sum(stored.values()) == encoder.count_params()  # None of them twice.
+    size = sum(
+        os.path.getsize(os.path.join(path, "variables", name))
+        for name in os.listdir(os.path.join(path, "variables"))
+        if "data" in name
+    )
+    # The object graph, a few kB whatever the model, is in the same file.
+    assert size <= 1.05 * 4 * encoder.count_params() + 40_000
+
+
+def test_empty_batches(tmp_path, encoder, preprocessing):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    for name, images in (
+        ("serving_default", tf.zeros([0], tf.string)),
+        ("uint8_images", tf.zeros([0, 9, 7, 3], tf.uint8)),
+    ):
+        assert loaded.signatures[name](images)["features"].shape == (0, 32)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_stays_inside(tmp_path, preprocessing, policy):
+    encoder = small_encoder(dtype=policy)
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    function = tf.saved_model.load(path).signatures["float_images"]
+    images = np.random.default_rng(0).normal(size=(2, _SIZE, _SIZE, 3))
+    found = function(images=tf.constant(images, tf.float32))["features"]
+    assert found.dtype == tf.float32
+    expected = encoder(images.astype(np.float32), training=False)
+    np.testing.assert_allclose(found, tf.cast(expected, tf.float32), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels, max_value", [(1, 65535.0), (4, 255.0)])
+def test_other_channels_and_bit_depths(tmp_path, channels, max_value):
+    encoder = small_encoder(channels)
+    preprocessing = preprocessing_lib.Preprocessing(
+        size=_SIZE, channels=channels, max_value=max_value
+    )
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    dtype = np.uint16 if max_value == 65535 else np.uint8
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, int(max_value) + 1, (1, 20, 24, channels)).astype(dtype)
+    expected = encoder(
+        preprocessing.apply(tf.constant(pixels[0]))[tf.newaxis], training=False
+    )
+    found = loaded.signatures["uint8_images"](images=tf.constant(pixels))["features"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    encoded = tf.io.encode_png(pixels[0])
+    found = loaded.signatures["serving_default"](encoded[tf.newaxis])["features"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_plain_keras_model(tmp_path, files):
+    keras.utils.set_random_seed(1)
+    encoder = keras.applications.MobileNetV2(
+        input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None,
+        pooling="avg",
+    )  # fmt: skip
+    preprocessing = preprocessing_lib.Preprocessing(size=32)
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    encoded = tf.stack([tf.io.read_file(path) for path in files])
+    found = loaded.signatures["serving_default"](encoded)["features"]
+    expected = in_python(encoder, preprocessing, files)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    empty = loaded.signatures["serving_default"](tf.zeros([0], tf.string))
+    assert empty["features"].shape == (0, 1280)
+
+
+def test_export_after_mirrored_training(tmp_path, mirrored, preprocessing):
+    with mirrored(2).scope():
+        encoder = small_encoder()
+    images = tf.zeros((1, _SIZE, _SIZE, 3))
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    found = tf.saved_model.load(path).signatures["float_images"](images)["features"]
+    np.testing.assert_allclose(found, encoder(images, training=False), atol=1e-5)
+
+
+def tiny():
+    """Fast to export: for what is about folders, not about features."""
+    return keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+
+
+_TINY = preprocessing_lib.Preprocessing(size=4)
+
+
+def test_versions_count_up_and_are_never_overwritten(tmp_path):
+    base = tmp_path / "models" / "digits"
+    numbers = []
+    for version in (None, None, 7, None):
+        path = serving.saved_model(tiny(), base, preprocessing=_TINY, version=version)
+        numbers.append(os.path.basename(path))
+    assert numbers == ["1", "2", "7", "8"]
+    assert sorted(os.listdir(base)) == ["1", "2", "7", "8", "README.md"]
+    assert serving.versions(base) == [1, 2, 7, 8]
+    before = os.stat(base / "2" / "saved_model.pb").st_mtime_ns
+    with pytest.raises(ValueError, match="Version 2 exists in .* never overwritten"):
+        serving.saved_model(tiny(), base, preprocessing=_TINY, version=2)
+    assert os.stat(base / "2" / "saved_model.pb").st_mtime_ns == before
+
+
+@pytest.mark.parametrize("version", ["v0.1", "3", 0, -1, 1.0, True])
+def test_names_that_serving_would_ignore(tmp_path, version):
+    with pytest.raises(ValueError, match="positive integer .*got"):
+        serving.saved_model(tiny(), tmp_path, preprocessing=_TINY, version=version)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(serving, "_write_json", broken)
+    with pytest.raises(RuntimeError, match="disk full"):
+        serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
+    assert os.listdir(tmp_path / "m") == []
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="Cannot write to .*file/m"):
+        serving.saved_model(tiny(), tmp_path / "file" / "m", preprocessing=_TINY)
+
+
+def test_stored_preprocessing_and_card(tmp_path):
+    preprocessing = preprocessing_lib.Preprocessing(
+        size=4, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 2.0)
+    )
+    path = serving.saved_model(
+        tiny(),
+        tmp_path / "digits",
+        preprocessing=preprocessing,
+        model_card={
+            "results": [{"probe": "kNN", "accuracy": 0.97612345}, {"probe": "a|b"}],
+            "settings": {"method": "simclr", "dims": [128, 64]},
+            "evaluation": None,
+            "notes": "Free text.",
+        },
+    )
+    with open(os.path.join(path, "assets.extra", "preprocessing.json")) as file:
+        stored = preprocessing_lib.Preprocessing.from_config(json.load(file))
+    assert stored == preprocessing
+    card = (tmp_path / "digits" / "README.md").read_text()
+    for expected in (
+        "# digits\n", "Latest version: 1.", "| kNN | 0.976123 |", "a\\|b",
+        "| dims | [128, 64] |", "## Notes\n\nFree text.", "| mean | [0.1, 0.2, 0.3] |",
+        "(batch, 4, 4, 3)", "`serving_default`", "localhost:8501/v1/models/digits",
+    ):  # fmt: skip
+        assert expected in card
+    assert "Evaluation" not in card
+
+
+def test_warm_up_file_only_on_request(tmp_path):
+    image = tf.io.encode_png(tf.zeros((6, 6, 3), tf.uint8)).numpy()
+    path = serving.saved_model(
+        tiny(), tmp_path / "m", preprocessing=_TINY, warmup_images=[image, image]
+    )
+    file = os.path.join(path, "assets.extra", "tf_serving_warmup_requests")
+    assert len(list(tf.data.TFRecordDataset([file]))) == 5
+    path = serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
+    assert os.listdir(os.path.join(path, "assets.extra")) == ["preprocessing.json"]
+
+
+def test_encoder_and_preprocessing_must_fit(tmp_path, encoder):
+    grey = preprocessing_lib.Preprocessing(size=_SIZE, channels=1)
+    with pytest.raises(ValueError, match=r"does not take images of \(16, 16, 1\)"):
+        serving.saved_model(encoder, tmp_path, preprocessing=grey)
+    maps = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 3)])
+    with pytest.raises(ValueError, match='pooling="avg"'):
+        serving.saved_model(maps, tmp_path, preprocessing=_TINY)
+    assert not os.listdir(tmp_path)
