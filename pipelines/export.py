@@ -1,7 +1,7 @@
 """Exports a run's encoder as a SavedModel with bytes, uint8 and float signatures.
 
-    python -m pipelines.export --run=runs/photos --name=photos
-    tfssl-export --run=runs/photos --base_dir=savedmodels --check
+python -m pipelines.export --run=runs/photos --name=photos
+tfssl-export --run=runs/photos --base_dir=savedmodels --check
 """
 
 from absl import flags
@@ -38,9 +38,9 @@ def main():
 
 def run():
     """Entry point of `tfssl-export`."""
+    flags.mark_flag_as_required("run")
     command.run(main)
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("run")
     run()

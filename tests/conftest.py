@@ -23,8 +23,6 @@ def mirrored():
         # Collectives of two strategies in one process would share their group
         # keys and fail where the sizes differ; TensorFlow's tests do the same.
         tf.distribute.MirroredStrategy._collective_key_base += 100_000
-        return tf.distribute.MirroredStrategy(
-            [f"CPU:{i}" for i in range(num_replicas)]
-        )
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replicas)])
 
     return make

@@ -135,6 +135,7 @@ def train(
         _batches(source, recipe, classes, batch_size, seed),
         epochs=epochs,
         steps_per_epoch=per_epoch,
+        shuffle=False,  # The dataset has its own order.
         verbose=0,
         callbacks=[_Bar(epochs * per_epoch)] if verbose else [],
     ).history
@@ -152,13 +153,20 @@ def train(
 def _model(encoder, num_classes):
     """Fresh weights: the configuration holds none."""
     fresh = type(encoder).from_config(encoder.get_config())
-    fresh.trainable = True
+    _unfreeze(fresh)
     images = keras.Input(fresh.input_shape[1:])
     # float32 logits under mixed precision; a head at zero starts at chance level.
     head = keras.layers.Dense(
         num_classes, kernel_initializer="zeros", dtype="float32", name="head"
     )
     return keras.Model(images, head(fresh(images)), name="supervised")
+
+
+def _unfreeze(layer):
+    """A model whose own flag is set may still hold frozen layers."""
+    layer.trainable = True
+    for inner in getattr(layer, "layers", ()):
+        _unfreeze(inner)
 
 
 def _optimizer(name, learning_rate, weight_decay, steps):

@@ -469,6 +469,7 @@ def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose):
             steps_per_epoch=steps_per_epoch - inside,
             callbacks=[*callbacks, saving.ContinueEpoch()],
             verbose=verbose,
+            shuffle=False,
         )
         epoch += 1
     if epoch < epochs:
@@ -479,4 +480,5 @@ def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose):
             steps_per_epoch=steps_per_epoch,
             callbacks=callbacks,
             verbose=verbose,
+            shuffle=False,
         )

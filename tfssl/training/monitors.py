@@ -56,7 +56,7 @@ class Collapse(keras.callbacks.Callback):
         stop: bool, raise `TrainingStopped` instead of warning.
     """
 
-    def __init__(self, images, *, min_std=0.1, min_rank=2.0, stop=False):
+    def __init__(self, images, *, min_std=0.03, min_rank=1.5, stop=False):
         super().__init__()
         self.images = tf.convert_to_tensor(images)
         self.min_std = min_std

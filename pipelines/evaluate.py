@@ -1,0 +1,78 @@
+"""Evaluates a run: kNN and linear probe at several label budgets, with baselines.
+
+    python -m pipelines.evaluate --run=runs/digits
+    tfssl-evaluate --run=runs/photos --data=labelled/ --labels=folders
+
+Writes evaluation.json and report.html into the run's folder.
+"""
+
+from absl import flags
+
+from pipelines import command
+from tfssl.tasks import evaluate
+
+_RUN = flags.DEFINE_string("run", None, "Folder of a pre-training run.")
+_DATA = flags.DEFINE_string("data", None, "Labelled images; default the run's.")
+_SPLIT = flags.DEFINE_string("split", None, "Their part.")
+_VALIDATION_DATA = flags.DEFINE_string(
+    "validation_data", None, "Labelled test images; default the run's."
+)
+_VALIDATION_SPLIT = flags.DEFINE_string("validation_split", None, "Their part.")
+_LABELS = flags.DEFINE_enum(
+    "labels", None, ["auto", "none", "folders"], "Where labels come from."
+)
+_BUDGETS = flags.DEFINE_list(
+    "budgets", ["1", "5", "10%", "100%"], "Labels: a number per class, or a share."
+)
+_DRAWS = flags.DEFINE_integer(
+    "draws", 10, "Choices of the labelled images below 100 %.", lower_bound=1
+)
+_KNN_K = flags.DEFINE_integer("knn_k", 20, "Neighbours.", lower_bound=1)
+_KNN_TEMPERATURE = flags.DEFINE_float(
+    "knn_temperature", 0.1, "Temperature of the vote.", lower_bound=1e-6
+)
+_SCALING = flags.DEFINE_enum(
+    "scaling", "unit", ["unit", "standard"], "Of the linear probe's features."
+)
+_BASELINES = flags.DEFINE_list(
+    "baselines", list(evaluate.BASELINES), "What to compare with; empty for nothing."
+)
+_SUPERVISED_EPOCHS = flags.DEFINE_integer(
+    "supervised_epochs", 30, "Passes of the supervised baseline.", lower_bound=1
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", 256, "Images per forward pass.", lower_bound=1
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of draws and baselines.")
+
+
+def main():
+    """Runs the task with the flags' values."""
+    evaluate.evaluate(
+        _RUN.value,
+        data=_DATA.value,
+        split=_SPLIT.value,
+        validation_data=_VALIDATION_DATA.value,
+        validation_split=_VALIDATION_SPLIT.value,
+        labels=_LABELS.value,
+        budgets=tuple(_BUDGETS.value),
+        draws=_DRAWS.value,
+        knn_k=_KNN_K.value,
+        knn_temperature=_KNN_TEMPERATURE.value,
+        scaling=_SCALING.value,
+        baselines=tuple(_BASELINES.value),
+        supervised_epochs=_SUPERVISED_EPOCHS.value,
+        batch_size=_BATCH_SIZE.value,
+        seed=_SEED.value,
+    )
+    print(f"Report: {_RUN.value}/report.html")
+
+
+def run():
+    """Entry point of `tfssl-evaluate`."""
+    flags.mark_flag_as_required("run")
+    command.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,127 @@
+import keras
+import numpy as np
+import pytest
+
+from tfssl import data
+from tfssl.evaluation import supervised
+
+
+def quarters(num, seed, labels=(3, 8)):
+    """Noisy 12-pixel images; the class says which half is bright."""
+    rng = np.random.default_rng(seed)
+    which = np.arange(num) % 2
+    images = rng.integers(0, 120, (num, 12, 12, 1))
+    images[which == 0, :6] += 130
+    images[which == 1, 6:] += 130
+    return data.open_source((images.astype(np.uint8), np.array(labels)[which]))
+
+
+def encoder(**kwargs):
+    return keras.Sequential(
+        [
+            keras.Input((12, 12, 1)),
+            keras.layers.Conv2D(8, 3, strides=2, activation="relu", **kwargs),
+            keras.layers.Flatten(**kwargs),
+            keras.layers.Dense(16, **kwargs),
+        ]
+    )
+
+
+_PREPROCESSING = data.Preprocessing(size=12, channels=1)
+
+
+def run(**changes):
+    arguments = {
+        "encoder": encoder(),
+        "source": quarters(40, 0),
+        "test_source": quarters(30, 1),
+        "preprocessing": _PREPROCESSING,
+        "epochs": 1,
+        "min_steps": 40,
+        "batch_size": 16,
+        "verbose": 0,
+    } | changes
+    first = [arguments.pop(name) for name in ("encoder", "source", "test_source")]
+    return supervised.train(*first, **arguments)
+
+
+def test_learns_with_labels_that_are_not_dense_and_repeats():
+    first = run()
+    assert first.accuracy > 0.9
+    assert run().accuracy == first.accuracy
+    # 40 images make 2 full batches of 16; 40 steps are 20 epochs of them.
+    assert "40 steps of 16" in first.protocol
+    assert "40 train / 30 test" in first.protocol and "AdamW" in first.protocol
+    assert len(first.history["loss"]) == 20
+    assert first.history["loss"][-1] < first.history["loss"][0]
+
+
+def test_wrong_labels_are_not_learnt():
+    # With the labels of the test images swapped the accuracy must fall to 1 - a.
+    good, swapped = run(), run(test_source=quarters(30, 1, labels=(8, 3)))
+    assert swapped.accuracy == pytest.approx(1 - good.accuracy)
+
+
+def test_starts_from_fresh_weights_and_leaves_the_encoder_alone():
+    given = encoder()
+    given.layers[1].trainable = False
+    before = [v.numpy() for v in given.variables]
+    found = run(encoder=given, min_steps=2)
+    for old, new in zip(before, given.variables):
+        np.testing.assert_array_equal(old, new)
+    assert not any(v is w for v in found.model.variables for w in given.variables)
+    assert len(found.model.trainable_variables) == len(given.variables) + 2
+
+
+def test_only_the_selected_labels_are_used():
+    found = run(indices=[0, 1, 4, 5], min_steps=3)
+    assert "3 steps of 4" in found.protocol and "4 train" in found.protocol
+
+
+def test_sgd_own_recipe_and_mixed_precision(capsys):
+    recipe = supervised.crop_and_flip(_PREPROCESSING, area=(0.9, 1.0), flip=0.0)
+    found = run(
+        encoder=encoder(dtype="mixed_bfloat16"),
+        optimizer="sgd",
+        learning_rate=0.05,
+        recipe=recipe,
+        min_steps=4,
+        verbose=1,
+    )
+    assert "Nesterov SGD, learning rate 0.05" in found.protocol
+    assert "recipe of the caller" in found.protocol
+    assert found.model.layers[-1].compute_dtype == "float32"
+    assert "supervised:" in capsys.readouterr().err
+
+
+def test_recipe_follows_the_preprocessing():
+    preprocessing = data.Preprocessing(
+        size=96, resize="bicubic", mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5)
+    )
+    (view,) = supervised.crop_and_flip(preprocessing)
+    assert (view.size, view.resize, view.area) == (96, "bicubic", (0.08, 1.0))
+    assert tuple(view.mean) == (0.1, 0.2, 0.3)
+    assert view.jitter == view.gray == view.blur == 0
+    (small,) = supervised.crop_and_flip(_PREPROCESSING)
+    assert small.area == (0.5, 1.0)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"optimizer": "lars"}, "Unknown optimizer 'lars'"),
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
+)
+def test_bad_arguments(changes, message):
+    with pytest.raises(ValueError, match=message):
+        run(**changes)
+
+
+def test_missing_labels():
+    bare = data.open_source(np.zeros((20, 12, 12, 1), np.uint8))
+    with pytest.raises(ValueError, match="needs labels, but the training images"):
+        run(source=bare)
+    with pytest.raises(ValueError, match="needs labels, but the test images"):
+        run(test_source=bare)

@@ -1,0 +1,121 @@
+"""The binaries as a user starts them: processes, flags, files, exit codes."""
+
+import glob
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+RECIPES = sorted(glob.glob(os.path.join(ROOT, "pipelines", "recipes", "*.flags")))
+SMOKE = os.path.join(ROOT, "pipelines", "recipes", "smoke.flags")
+
+
+def binary(name, *flags):
+    command = [sys.executable, "-m", f"pipelines.{name}", *flags]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def write_images(folder, n=24, size=20):
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        path = folder / ("dark" if i % 2 else "light") / f"{i:02d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 90, (size, size, 3)) + 160 * (i % 2 == 0)
+        path.write_bytes(tf.io.encode_jpeg(pixels.astype(np.uint8)).numpy())
+
+
+@pytest.mark.parametrize(
+    "recipe", [r for r in RECIPES if r != SMOKE], ids=os.path.basename
+)
+def test_every_recipe_runs_with_smoke(recipe, tmp_path):
+    done = binary(
+        "pretrain", f"--flagfile={recipe}", f"--flagfile={SMOKE}", f"--out={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "encoder.keras").exists()
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(lines[-1])["loss"])
+    assert 0 < json.loads(lines[-1])["knn_accuracy"] <= 1
+
+
+def test_images_to_served_features(tmp_path):
+    """Pre-train on a folder, evaluate, export, and the flags run again."""
+    write_images(tmp_path / "images")
+    out = tmp_path / "run"
+    done = binary(
+        "pretrain",
+        f"--data={tmp_path / 'images'}", "--labels=folders",
+        "--validation_fraction=0.25", f"--out={out}", f"--flagfile={SMOKE}",
+        f"--data={tmp_path / 'images'}", "--validation_data=", "--split=",
+        "--validation_split=", "--recipe=simclr_cifar10", "--batch_size=6",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    done = binary(
+        "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
+        "--supervised_epochs=1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    kinds = {row["features"] for row in rows}
+    assert kinds == {"pre-trained", "raw pixels", "random encoder", "supervised"}
+    assert {row["labels"] for row in rows} == {"1 per class", "100 %"}
+    assert "raw pixels" in done.stdout
+    html = (out / "report.html").read_text()
+    assert "supervised" in html and "<svg" in html
+
+    base = tmp_path / "models"
+    done = binary("export", f"--run={out}", f"--base_dir={base}", "--name=m", "--check")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "through the bytes signature" in done.stdout
+    assert (base / "m" / "1" / "saved_model.pb").exists()
+    done = binary("export", f"--run={out}", f"--base_dir={base}", "--name=m",
+                  "--version=1")  # fmt: skip
+    assert done.returncode == 2 and "1" in done.stderr
+
+    done = binary("pretrain", f"--flagfile={out / 'run.flags'}",
+                  f"--out={tmp_path / 'again'}")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (
+        json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
+        for folder in (out, tmp_path / "again")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "name, flags, sentence",
+    [
+        ("pretrain", ["--method=byoll"], "should be one of"),
+        ("pretrain", ["--epochs=0"], "epochs"),
+        ("pretrain", ["--bach_size=8"], "Did you mean"),
+        ("pretrain", ["--hparam=temperature"], "expected --hparam=name=value"),
+        ("pretrain", ["--data=/no/where"], "/no/where"),
+        ("pretrain", ["--data=empty"], "no image"),
+        ("pretrain", ["--data=broken"], "decode"),
+        ("evaluate", ["--run=/no/where"], "/no/where"),
+        ("export", ["--run=/no/where"], "/no/where"),
+        ("export", [], "run"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(tmp_path, name, flags, sentence):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken").mkdir()
+    for i in range(10):
+        (tmp_path / "broken" / f"{i}.jpg").write_bytes(b"not an image" * 9)
+    flags = [
+        flag.replace("=empty", f"={tmp_path / 'empty'}").replace(
+            "=broken", f"={tmp_path / 'broken'}"
+        )
+        for flag in flags
+    ]
+    if name == "pretrain":
+        flags = [f"--out={tmp_path / 'run'}", "--batch_size=4", *flags]
+    done = binary(name, *flags)
+    assert done.returncode != 0
+    assert sentence in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr

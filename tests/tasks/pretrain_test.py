@@ -1,0 +1,274 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl.tasks import pretrain, runs
+from tfssl.training import checkpoint, monitors
+
+TINY = dict(
+    encoder="resnet18",
+    encoder_args={"width": 0.0625, "stem": "cifar"},
+    recipe="simclr_digits",
+    image_size=8,
+    hparams={"projection_dim": 8, "temperature": 0.5},
+    optimizer="adamw",
+    learning_rate=1e-3,
+    lr_scaling="none",
+    warmup_epochs=0.5,
+    batch_size=8,
+    verbose=0,
+)
+
+
+def images(n=40, size=8, seed=0):
+    """Two classes of grey images, told apart by brightness."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % 2
+    pixels = (
+        rng.integers(0, 100, size=(n, size, size, 1))
+        + 120 * labels[:, None, None, None]
+    )
+    return pixels.astype(np.uint8), labels
+
+
+def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
+    out = str(tmp_path / "run")
+    run = pretrain.pretrain(
+        images(),
+        out,
+        validation_data=images(seed=1),
+        knn_epochs=1,
+        epochs=2,
+        **TINY | {"verbose": 2},
+    )
+    assert int(run.method.step.numpy()) == 10
+    assert [line["step"] for line in run.history] == [5, 10]
+    for key in ("loss", "contrastive_accuracy", "knn_accuracy", "embedding_std",
+                "effective_rank", "learning_rate"):  # fmt: skip
+        assert np.isfinite(run.history[-1][key]), key
+    printed = capsys.readouterr().out
+    assert "global batch 8 on 1 replica(s), 5 steps per epoch" in printed
+    assert "14 negatives per anchor" in printed
+    assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
+    record = json.load(open(os.path.join(out, "run.json")))
+    assert record["settings"]["hparams"] == TINY["hparams"]
+    assert record["versions"]["keras"] == keras.__version__
+    assert record["results"]["steps"] == 10
+    assert {"views.png", "encoder.keras", "metrics.jsonl"} <= set(os.listdir(out))
+    encoder = runs.load(out)
+    batch = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype("float32")
+    np.testing.assert_array_equal(encoder(batch), run.encoder(batch))
+    assert encoder.preprocessing == run.encoder.preprocessing
+    # Started again, the finished run does nothing and loses nothing.
+    again = pretrain.pretrain(images(), out, epochs=2, **TINY)
+    np.testing.assert_array_equal(encoder(batch), again.encoder(batch))
+    assert again.history == run.history
+
+
+def straight_and_interrupted(tmp_path, **settings):
+    """Weights and history of one straight run and of one in two parts."""
+    settings = TINY | {"epochs": 3} | settings
+    whole = pretrain.pretrain(images(), str(tmp_path / "whole"), **settings)
+
+    class Stop(Exception):
+        pass
+
+    class StopAt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.step.numpy()) >= 8:  # In the middle of epoch 2 of 3.
+                raise Stop
+
+    real = monitors.NonFinite
+    monitors.NonFinite = lambda *args: StopAt()
+    try:
+        with pytest.raises(Stop):
+            pretrain.pretrain(
+                images(), str(tmp_path / "parts"), checkpoint_steps=3, **settings
+            )
+    finally:
+        monitors.NonFinite = real
+    saved = checkpoint.latest(str(tmp_path / "parts" / "checkpoints"))
+    assert saved.endswith("checkpoint-6")  # The steps 7 and 8 are lost.
+    parts = pretrain.pretrain(images(), str(tmp_path / "parts"), **settings)
+    return whole, parts
+
+
+def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
+    whole, parts = straight_and_interrupted(tmp_path)
+    expected = checkpoint.named_variables(whole.method)
+    found = checkpoint.named_variables(parts.method)
+    assert list(expected) == list(found)
+    for name, variable in expected.items():
+        np.testing.assert_array_equal(variable, found[name], err_msg=name)
+    timing = {"images_per_second", "input_wait_share"}
+    for a, b in zip(whole.history, parts.history, strict=True):
+        assert {k: v for k, v in a.items() if k not in timing} == {
+            k: v for k, v in b.items() if k not in timing
+        }
+
+
+def test_killed_processes_resume_to_the_same_weights(tmp_path):
+    """kill -9 and SIGTERM at some step of a real process, then start again."""
+
+    def command(out):
+        flags = [
+            "--data=digits", "--encoder_arg=width=0.0625", "--encoder_arg=stem='cifar'",
+            "--recipe=simclr_digits", "--image_size=8", "--epochs=2", "--batch_size=32",
+            "--warmup_epochs=0.5", "--checkpoint_steps=7", "--optimizer=adamw",
+            "--learning_rate=1e-3", "--lr_scaling=none",
+        ]  # fmt: skip
+        return [sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}"]
+
+    def wait_for_checkpoint(process, folder, step):
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            newest = checkpoint.latest(str(folder))
+            if newest and int(newest.rpartition("-")[2]) >= step:
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"no checkpoint of step {step} in {folder}")
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run(command(whole), check=True, capture_output=True)
+
+    process = subprocess.Popen(command(parts), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL)  # fmt: skip
+    wait_for_checkpoint(process, parts / "checkpoints", 14)
+    process.kill()
+    process.wait()
+    process = subprocess.Popen(command(parts), stdout=subprocess.DEVNULL,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    wait_for_checkpoint(process, parts / "checkpoints", 21)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate()
+    if process.returncode != 0:  # 0: it had finished before the signal came.
+        assert process.returncode == 75, stderr
+        assert "start again to continue" in stderr
+    subprocess.run(command(parts), check=True, capture_output=True)
+
+    def weights(out):
+        reader = tf.train.load_checkpoint(
+            os.path.join(checkpoint.latest(str(out / "checkpoints")), "variables")
+        )
+        return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
+
+    expected, found = weights(whole), weights(parts)
+    assert set(expected) == set(found)
+    for name, value in expected.items():
+        if name != "save_counter/.ATTRIBUTES/VARIABLE_VALUE":
+            np.testing.assert_array_equal(value, found[name], err_msg=name)
+
+
+def test_two_replicas_train_like_one(tmp_path):
+    settings = TINY | {
+        "encoder_args": TINY["encoder_args"] | {"norm": "batch_global"},
+        "epochs": 1,
+        "learning_rate": 1e-5,  # Small steps keep rounding from growing.
+    }
+    alone = pretrain.pretrain(images(), str(tmp_path / "a"), **settings)
+    both = pretrain.pretrain(
+        images(), str(tmp_path / "b"), strategy="mirrored", num_replicas=2, **settings
+    )
+    assert both.history[-1]["loss"] == pytest.approx(
+        alone.history[-1]["loss"], rel=1e-4
+    )
+    assert int(both.method.position.numpy()) == int(alone.method.position.numpy())
+
+
+def test_init_from_takes_weights_and_starts_at_zero(tmp_path, caplog):
+    first = pretrain.pretrain(images(), str(tmp_path / "a"), epochs=1, **TINY)
+    second = pretrain.pretrain(
+        images(),
+        str(tmp_path / "b"),
+        epochs=1,
+        init_from=str(tmp_path / "a"),
+        **TINY | {"learning_rate": 0.0, "hparams": {"projection_dim": 4}},
+    )
+    assert int(second.method.step.numpy()) == 5
+    kernel = first.encoder.trainable_variables[0]
+    np.testing.assert_array_equal(kernel, second.encoder.trainable_variables[0])
+    assert any("last_dense/kernel" in message for message in caplog.messages)
+
+
+def test_encoders_from_keras_applications_and_files(tmp_path):
+    run = pretrain.pretrain(
+        np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3)).astype("uint8"),
+        str(tmp_path / "a"),
+        epochs=1,
+        **TINY
+        | {
+            "encoder": "keras.applications.MobileNetV3Small",
+            "encoder_args": {"alpha": 0.35, "minimalistic": True},
+            "recipe": "simclr_cifar10",
+            "image_size": 32,
+        },
+    )
+    assert run.method.feature_dim == run.encoder.output_shape[-1]
+    again = pretrain.pretrain(
+        np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3)).astype("uint8"),
+        str(tmp_path / "b"),
+        epochs=1,
+        **TINY
+        | {
+            "encoder": str(tmp_path / "a" / "encoder.keras"),
+            "recipe": "simclr_cifar10",
+            "image_size": 32,
+            "learning_rate": 0.0,
+        },
+    )
+    np.testing.assert_array_equal(
+        run.encoder.trainable_variables[0], again.encoder.trainable_variables[0]
+    )
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"method": "simclrr"}, "method='simclrr' received, expected one of simclr"),
+        ({"recipe": "nope"}, "nope"),
+        ({"precision": "float8"}, "precision='float8' received, expected one of"),
+        ({"hparams": {"tau": 1}}, "hparam 'tau' received, but simclr takes only: temp"),
+        ({"encoder": "resnet19"}, "resnet19"),
+        ({"encoder": "keras.applications.Nope"}, "is not in keras.applications"),
+        ({"optimizer": "adamax"}, "adamax"),
+        ({"lr_scaling": "cubic"}, "cubic"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 64}, "64.*40"),
+        ({"steps_per_execution": 2}, "does not divide the 5 steps of an epoch; use"),
+        ({"knn_epochs": 1}, "there are no validation images"),
+        (
+            {"knn_epochs": 1, "validation_data": images()[0]},
+            "there are no labels",
+        ),
+        ({"validation_fraction": 1.5}, "1.5"),
+        ({"strategy": "nccl"}, "strategy='nccl' received"),
+        ({"strategy": "mirrored", "num_replicas": 3}, "does not divide over 3"),
+        ({"init_from": "/nowhere"}, "not a tfssl checkpoint"),
+        ({"out": "/proc/nothing/here"}, "cannot be written"),
+        ({"data": "/no/such/folder"}, "/no/such/folder"),
+        ({"data": 7}, "int"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(tmp_path, changes, sentence):
+    arguments = {"data": images(), "out": str(tmp_path)} | TINY | {"epochs": 1}
+    with pytest.raises(ValueError, match=sentence) as caught:
+        pretrain.pretrain(**arguments | changes)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
+    out = str(tmp_path)
+    pretrain.pretrain(images(), out, epochs=1, **TINY)
+    wider = TINY | {"encoder_args": {"width": 0.125, "stem": "cifar"}}
+    with pytest.raises(ValueError, match="was written by another model or optimizer"):
+        pretrain.pretrain(images(), out, epochs=2, **wider)
+    with pytest.raises(ValueError, match="resume is off"):
+        pretrain.pretrain(images(), out, epochs=2, resume=False, **TINY)

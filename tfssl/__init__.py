@@ -1,0 +1,57 @@
+"""tfssl: self-supervised visual representation learning on TensorFlow and Keras 3.
+
+run = tfssl.pretrain("photos/", "runs/photos", epochs=100)
+encoder = tfssl.load("runs/photos")
+features = tfssl.embed(encoder, "photos/", "embeddings.npz")
+"""
+
+import os
+
+import keras
+
+if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+    raise ImportError(
+        "TF_USE_LEGACY_KERAS is set, but tfssl needs Keras 3; unset it before "
+        "importing tfssl."
+    )
+if int(keras.__version__.split(".")[0]) < 3:
+    raise ImportError(
+        f"Keras {keras.__version__} is installed, but tfssl needs Keras 3; run "
+        "pip install 'keras>=3.15'."
+    )
+from tfssl import models
+from tfssl.version import __version__
+
+if keras.config.backend() == "tensorflow":
+    from tfssl import data, evaluation, export, losses, methods, optimizers
+    from tfssl.tasks.embed import embed
+    from tfssl.tasks.evaluate import evaluate
+    from tfssl.tasks.pretrain import pretrain
+    from tfssl.tasks.runs import load
+
+
+def __getattr__(name):
+    # On JAX and PyTorch a `.keras` encoder loads and runs; nothing else does.
+    if name in __all__:
+        raise ImportError(
+            f"tfssl.{name} needs TensorFlow, but Keras runs on "
+            f"{keras.config.backend()!r}; set KERAS_BACKEND=tensorflow before "
+            "importing keras."
+        )
+    raise AttributeError(f"module 'tfssl' has no attribute {name!r}")
+
+
+__all__ = [
+    "__version__",
+    "data",
+    "embed",
+    "evaluate",
+    "evaluation",
+    "export",
+    "load",
+    "losses",
+    "methods",
+    "models",
+    "optimizers",
+    "pretrain",
+]

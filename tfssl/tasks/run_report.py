@@ -1,0 +1,121 @@
+"""The report of one run, put together from its folder and its features."""
+
+import os
+
+import numpy as np
+
+from tfssl import data as data_lib
+from tfssl.evaluation import report
+from tfssl.tasks import runs
+from tfssl.training import monitors
+
+_QUERIES, _NEIGHBORS = 8, 6
+_POINTS = 1000
+_TILE = 64
+# Curves that tell how training went, by the panel they are drawn in.
+_CURVES = {
+    "loss": "loss",
+    "contrastive_accuracy": "contrastive accuracy",
+    "knn_accuracy": "kNN accuracy",
+    "embedding_std": "embedding std (0 = collapsed)",
+    "effective_rank": "effective rank",
+    "learning_rate": "learning rate",
+    "images_per_second": "images per second",
+    "input_wait_share": "share of time waiting for input",
+}
+
+
+def write(run, source, features, rows, *, seed=0):
+    """Writes `report.html` into a run's folder.
+
+    Args:
+        run: the folder.
+        source: the `Source` that `features` were made of.
+        features: `Features` of the trained encoder.
+        rows: the evaluation, see `tasks.evaluate`.
+        seed: of the choice of queries and of the map of the embedding.
+
+    Returns:
+        Path of the report.
+    """
+    record = runs.read_json(os.path.join(run, "run.json"))
+    settings = {k: v for k, v in record["settings"].items() if v is not None}
+    views = os.path.join(run, "views.png")
+    return report.write(
+        os.path.join(run, "report.html"),
+        title=f"{settings['method']} on {source.name.split('[')[0]}",
+        settings=settings | record["versions"],
+        curves=_curves(os.path.join(run, "metrics.jsonl")),
+        step_name="epoch",
+        views_png=views if os.path.exists(views) else None,
+        neighbors=_neighbors(source, features, seed),
+        embedding=report.embed_2d(features, max_points=_POINTS, seed=seed),
+        table=rows,
+        class_names=source.class_names,
+        notes=_notes(record),
+    )
+
+
+def _curves(path):
+    curves = {}
+    for line in monitors.read_history(path):
+        for key, name in _CURVES.items():
+            if key in line:
+                curves.setdefault(name, []).append((line["epoch"], line[key]))
+    return curves
+
+
+def _neighbors(source, features, seed):
+    """Some images and those nearest to them, by the trained features."""
+    count = min(_QUERIES, len(features))
+    k = min(_NEIGHBORS, len(features) - 1)
+    queries = np.random.default_rng(seed).choice(len(features), count, replace=False)
+    rows, similarity = report.nearest(features, queries, k)
+    wanted = np.unique(np.concatenate([queries[:, None], rows], axis=1))
+    tiles = _tiles(source, features, wanted)
+
+    def tile(row, **extra):
+        label = int(features.labels[row])
+        name = source.class_names[label] if source.class_names and label >= 0 else label
+        return {"image": tiles[row], "label": name} | extra
+
+    return [
+        {
+            "query": tile(query),
+            "neighbors": [
+                tile(r, similarity=float(s)) for r, s in zip(rows[i], similarity[i])
+            ],
+        }
+        for i, query in enumerate(queries)
+    ]
+
+
+def _tiles(source, features, rows):
+    """uint8 pictures of these rows of the features."""
+    plain = data_lib.Preprocessing(
+        size=_TILE, channels=source.channels, max_value=source.max_value
+    )
+    dataset = data_lib.labeled(
+        source, plain, batch_size=len(rows), indices=features.index[rows]
+    )
+    pictures = {}
+    for batch in dataset:
+        for image, index, real in zip(batch["image"], batch["index"], batch["mask"]):
+            if real:
+                pixels = np.clip(np.round(255 * image.numpy()), 0, 255)
+                # Other channel counts are shown by their first channel.
+                shown = pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
+                pictures[int(index)] = shown.astype(np.uint8)
+    return {row: pictures[int(features.index[row])] for row in rows}
+
+
+def _notes(record):
+    notes = [
+        "Accuracies are on validation images that no choice has seen. Choose "
+        "checkpoints by kNN or a probe, never by the loss: it does not predict "
+        "transfer."
+    ]
+    bad = (record.get("results") or {}).get("bad_files")
+    if bad:
+        notes.append(f"{len(bad)} unreadable files were skipped: {', '.join(bad)}")
+    return notes
