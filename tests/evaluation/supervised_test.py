@@ -104,6 +104,7 @@ def test_recipe_follows_the_preprocessing():
     assert view.jitter == view.gray == view.blur == 0
     (small,) = supervised.crop_and_flip(_PREPROCESSING)
     assert small.area == (0.5, 1.0)
+    assert (view.flip, small.flip) == (0.5, 0.0)  # One channel: no mirror images.
 
 
 @pytest.mark.parametrize(

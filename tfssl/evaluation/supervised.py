@@ -31,22 +31,25 @@ class SupervisedResult:
     model: keras.Model
 
 
-def crop_and_flip(preprocessing, *, area=None, flip=0.5):
-    """The usual supervised recipe: a random crop, flipped half of the time.
+def crop_and_flip(preprocessing, *, area=None, flip=None):
+    """The usual supervised recipe: a random crop and a random mirror image.
 
     Args:
         preprocessing: the `data.Preprocessing` of the evaluation; gives size, resize
             filter, mean and std.
         area: share of the image that a crop covers, (low, high); `None`: 0.08 to 1
             (the ImageNet habit), 0.5 to 1 up to 64 pixels.
-        flip: probability of a mirror image; 0 where left and right differ in
-            meaning (digits, text).
+        flip: probability of a mirror image; `None`: 0.5, but 0 for one channel,
+            where left and right often differ in meaning (digits, text, scans): on
+            the digits, flips cost the baseline 13 points.
 
     Returns:
         A recipe of one view.
     """
     if area is None:
         area = (0.5 if preprocessing.size <= _SMALL_IMAGE else 0.08, 1.0)
+    if flip is None:
+        flip = 0.5 if preprocessing.channels > 1 else 0.0
     view = views.View(
         size=preprocessing.size,
         area=area,
@@ -129,8 +132,10 @@ def train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    custom = recipe is not None
-    recipe = recipe if custom else crop_and_flip(preprocessing)
+    name = getattr(recipe, "name", "of the caller")
+    if recipe is None:
+        recipe = crop_and_flip(preprocessing)
+        name = "random crop and flip" if recipe[0].flip else "random crop"
     history = model.fit(
         _batches(source, recipe, classes, batch_size, seed),
         epochs=epochs,
@@ -140,7 +145,6 @@ def train(
         callbacks=[_Bar(epochs * per_epoch)] if verbose else [],
     ).history
     accuracy = _accuracy(model, test_source, preprocessing, classes)
-    name = getattr(recipe, "name", "of the caller") if custom else "crop and flip"
     protocol = (
         f"supervised from scratch, {_NAMES[optimizer]}, learning rate "
         f"{learning_rate:g} cosine, {epochs * per_epoch:,} steps of {batch_size}, "
