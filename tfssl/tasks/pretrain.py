@@ -88,7 +88,8 @@ def pretrain(
         method: key of `tfssl.methods.METHODS`.
         hparams: dict, arguments of the method (`{"temperature": 0.5}`).
         encoder: key of `models.ENCODERS`, `"keras.applications.NAME"`, the path
-            of a `.keras` file, or a built Keras model.
+            of a `.keras` file, a function `input_shape -> Keras model`, or (on one
+            device) a built Keras model.
         encoder_args: dict, further arguments of the builder (`{"width": 0.25}`).
         recipe: a recipe, its name in `recipes.RECIPES`, or None for the method's.
         image_size: int, size of the (largest) view; None keeps the recipe's.
@@ -270,7 +271,14 @@ def resolve_recipe(recipe, method_class, image_size):
 def resolve_encoder(encoder, input_shape, encoder_args=None):
     """An encoder from its name, a `.keras` file, or as given."""
     if isinstance(encoder, keras.Model):
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                f"The encoder {encoder.name!r} was built outside of the strategy; "
+                "pass a function that builds it, input_shape -> model."
+            )
         return encoder
+    if not isinstance(encoder, str):
+        return encoder(input_shape)
     prefix = "keras.applications."
     if encoder.startswith(prefix):
         builder = getattr(keras.applications, encoder.removeprefix(prefix), None)
@@ -311,7 +319,8 @@ def _described(value):
         return os.fspath(value)
     if isinstance(value, dict):
         return {str(k): _described(v) for k, v in value.items()}
-    return getattr(value, "name", None) or type(value).__name__
+    named = getattr(value, "name", None) or getattr(value, "__name__", None)
+    return named if isinstance(named, str) else type(value).__name__
 
 
 def _optimizer(optimizer, steps_per_epoch, arguments):

@@ -29,7 +29,7 @@ class Saver(keras.callbacks.Callback):
     Args:
         folder: the run's checkpoint folder.
         every_epochs: int >= 1; the end of training always saves.
-        every_steps: int or None.
+        every_steps: int or None, at multiples of it.
         every_minutes: float or None.
         keep: int >= 1, newest checkpoints that stay; the best by kNN stays too.
     """
@@ -45,6 +45,7 @@ class Saver(keras.callbacks.Callback):
         self.keep = keep
         self.best = _read_json(self._best_path)
         self._saved_step = None
+        self._last_step = 0
         self._saved_time = time.monotonic()
         self._terminated = False
 
@@ -83,6 +84,9 @@ class Saver(keras.callbacks.Callback):
         finally:
             signal.signal(signal.SIGTERM, before)
 
+    def on_train_begin(self, logs=None):
+        self._last_step = int(self.model.step.numpy())
+
     def on_train_end(self, logs=None):
         self.save()
 
@@ -90,11 +94,14 @@ class Saver(keras.callbacks.Callback):
         self._terminated = True
 
     def on_train_batch_end(self, batch, logs=None):
-        step = int(self.model.step.numpy())
+        before, step = self._last_step, int(self.model.step.numpy())
+        self._last_step = step
         if self._terminated:
             self.save()
             raise Preempted(f"SIGTERM: saved step {step}; start again to continue.")
-        due = self.every_steps and step - (self._saved_step or 0) >= self.every_steps
+        # Several steps may have passed, where one call runs several.
+        every = self.every_steps
+        due = every and step // every > before // every
         minutes = (time.monotonic() - self._saved_time) / 60
         if due or (self.every_minutes and minutes >= self.every_minutes):
             self.save()
