@@ -172,7 +172,9 @@ def test_views_by_path(tmp_path):
     path = report.write(
         tmp_path / "r.html", title="t", views_png=tmp_path / "views.png"
     )
-    assert base64.b64encode(data).decode() in checked(path)[0]
+    text, _ = checked(path)
+    assert base64.b64encode(data).decode() in text
+    assert 'class="sheet" width="9"' in text  # 3 pixels, enlarged 3 times.
 
 
 def test_nearest_leaves_the_query_out():

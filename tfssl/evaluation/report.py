@@ -334,8 +334,11 @@ def _views(views_png):
     if isinstance(views_png, str | os.PathLike):
         with tf.io.gfile.GFile(os.fspath(views_png), "rb") as file:
             views_png = file.read()
+    # The width stands at byte 16 of every PNG; small sheets are shown enlarged.
+    width = int.from_bytes(views_png[16:20], "big")
+    width *= min(max(640 // max(width, 1), 1), 3)
     return (
-        f'<img class="sheet" alt="Contact sheet of training views" '
+        f'<img class="sheet" width="{width}" alt="Contact sheet of training views" '
         f'src="{_data_url(views_png)}">'
     )
 
