@@ -11,7 +11,7 @@ VERSION = re.search(
 setup(
     name="tfssl",
     version=VERSION,
-    description="Self-supervised visual representation learning on TensorFlow and Keras 3",
+    description="Self-supervised visual representation learning on Keras 3",
     long_description=(HERE / "README.md").read_text(),
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.13",
@@ -25,6 +25,7 @@ setup(
         "scikit-learn>=1.5",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets>=4.9.10",
+        "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -31,6 +31,7 @@ def evaluate(
     scaling="unit",
     baselines=BASELINES,
     supervised_epochs=30,
+    supervised_min_steps=300,
     supervised_draws=1,
     batch_size=256,
     seed=0,
@@ -57,6 +58,8 @@ def evaluate(
             untrained, and the same encoder trained on the labels from scratch.
         supervised_epochs: int, passes of that training, see
             `evaluation.supervised.train`.
+        supervised_min_steps: int, steps of that training at least: few labels make
+            short epochs.
         supervised_draws: int, draws of that training, which is slow.
         batch_size: int, images per forward pass.
         seed: int, of draws, the random encoder and the supervised training.
@@ -137,6 +140,7 @@ def evaluate(
                     choices[:supervised_draws],
                     recipe=(_geometry(view),),
                     epochs=supervised_epochs,
+                    min_steps=supervised_min_steps,
                     seed=seed,
                     verbose=verbose,
                 )
@@ -236,7 +240,7 @@ def _geometry(view):
 
 
 def _supervised_row(
-    encoder, train, test, budget, choices, *, recipe, epochs, seed, verbose
+    encoder, train, test, budget, choices, *, recipe, epochs, min_steps, seed, verbose
 ):
     results = [
         supervised.train(
@@ -247,6 +251,7 @@ def _supervised_row(
             indices=selection.indices,
             recipe=recipe,
             epochs=epochs,
+            min_steps=min_steps,
             seed=seed + draw,
             verbose=verbose,
         )

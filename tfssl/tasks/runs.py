@@ -6,7 +6,7 @@ out/
   run.flags         the same settings as a flagfile (written by the binary)
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
-  encoder.keras     the trained encoder       encoder.preprocessing.json
+  encoder.keras     the trained encoder, its preprocessing inside
   views.png         some training views       evaluation.json, report.html
 ```
 """

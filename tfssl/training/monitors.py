@@ -146,13 +146,16 @@ class OnlineKNN(keras.callbacks.Callback):
         self.k = k
         self.temperature = temperature
         self.max_bank = max_bank
+        self._extract = None
+
+    def on_train_begin(self, logs=None):
+        # Kept: a new one would be traced again at every evaluation.
+        self._extract = features_lib.Extractor(self.model.encoder)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
-        encoder = self.model.encoder
-        bank = features_lib.extract(encoder, self.train)
-        queries = features_lib.extract(encoder, self.test)
+        bank, queries = self._extract(self.train), self._extract(self.test)
         accuracy = knn.accuracy(
             bank,
             queries,

@@ -1,0 +1,140 @@
+import json
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tasks import pretrain_test as small
+from tfssl import data as data_lib
+from tfssl.tasks import embed, evaluate, export, pretrain, runs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on two classes that the bright half tells apart."""
+    out = tmp_path_factory.mktemp("run")
+    settings = small.TINY | {"epochs": 2}
+    pretrain.pretrain(small.images(), str(out), **settings)
+    return out
+
+
+def evaluated(run, **arguments):
+    arguments = {
+        "data": small.images(),
+        "validation_data": small.images(seed=1),
+        "budgets": ("1", "50%", "100%"),
+        "draws": 3,
+        "supervised_epochs": 2,
+        "supervised_min_steps": 10,
+        "verbose": 0,
+    } | arguments
+    return evaluate.evaluate(str(run), **arguments)
+
+
+def test_every_number_has_its_protocol(run, capsys):
+    rows = evaluated(run, verbose=1)
+    kinds = ["pre-trained", "raw pixels", "random encoder"]
+    expected = {
+        (kind, labels, probe)
+        for kind in kinds
+        for labels in ("1 per class", "50 %", "100 %")
+        for probe in ("kNN", "linear")
+    } | {("supervised", b, "end to end") for b in ("1 per class", "50 %", "100 %")}
+    assert {(r["features"], r["labels"], r["probe"]) for r in rows} == expected
+    for row in rows:
+        assert 0 <= row["accuracy"] <= 1
+        assert row["protocol"]
+        once = row["labels"] == "100 %" or row["features"] == "supervised"
+        assert row["draws"] == (1 if once else 3)
+    # The bright half tells the classes apart: the pixels themselves must do it.
+    raw = [r for r in rows if r["features"] == "raw pixels" and r["probe"] == "linear"]
+    assert raw[-1]["accuracy"] == 1.0
+    printed = capsys.readouterr().out
+    assert re.search(r"100 % +raw pixels +100\.0 +100\.0", printed)
+    stored = json.loads((run / "evaluation.json").read_text())
+    assert stored["rows"] == rows
+    assert len(stored["label_lists"]["1 per class"]) == 3
+    html = (run / "report.html").read_text()
+    for text in ("raw pixels", "<svg", "data:image/png;base64", "effective rank"):
+        assert text in html
+
+
+def test_the_same_call_gives_the_same_numbers(run):
+    options = {"baselines": ("random_encoder",), "budgets": ("1",)}
+    assert evaluated(run, **options) == evaluated(run, **options)
+
+
+def test_evaluation_changes_no_weight(run):
+    before = [np.array(v) for v in runs.load(run).variables]
+    evaluated(run, baselines=(), budgets=("1",))
+    for a, b in zip(before, runs.load(run).variables):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"budgets": ("many",)}, "label budget 'many' received, expected a number"),
+        ({"budgets": ("0",)}, "label budget '0' received"),
+        ({"budgets": ("99",)}, "99"),
+        (
+            {"baselines": ("imagenet",)},
+            "baseline 'imagenet' received, expected some of",
+        ),
+        ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
+        ({"validation_data": small.images()[0]}, "labelled validation images"),
+    ],
+)
+def test_bad_input(run, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluated(run, **changes)
+
+
+def test_no_run_no_evaluation(tmp_path):
+    with pytest.raises(ValueError, match="No encoder at"):
+        evaluate.evaluate(str(tmp_path))
+
+
+def test_embed_gives_every_image_once_and_writes_it(run, tmp_path):
+    images, labels = small.images(n=21)
+    out = tmp_path / "deep" / "e.npz"
+    found = embed.embed(str(run), (images, labels), str(out), batch_size=8,
+                        progress=False)  # fmt: skip
+    encoder = runs.load(run)
+    expected = encoder(images.astype("float32") / 255.0)
+    np.testing.assert_allclose(found.values, expected, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, labels)
+    stored = np.load(out)
+    np.testing.assert_array_equal(stored["features"], found.values)
+    assert stored["names"][3] == "array[3]"
+    assert [p.name for p in out.parent.iterdir()] == ["e.npz"]
+
+
+def test_embed_needs_a_preprocessing(run):
+    bare = small.tiny_encoder((8, 8, 1))
+    with pytest.raises(ValueError, match="carries no preprocessing"):
+        embed.embed(bare, small.images()[0])
+    plain = data_lib.Preprocessing(size=8, channels=1)
+    found = embed.embed(bare, small.images()[0], preprocessing=plain, progress=False)
+    assert found.values.shape == (40, 8)
+
+
+def test_export_of_a_run_checks_itself(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(small.images(n=12)[0]):
+        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    out = tmp_path / "run"
+    pretrain.pretrain(str(folder), str(out), channels=1, **small.TINY | {"epochs": 1})
+    path = export.export(str(out), str(tmp_path / "models"), check=True, warmup=2)
+    assert path.endswith("models/run/1")
+    printed = capsys.readouterr().out
+    difference = float(re.search(r"difference to Python (\S+)", printed).group(1))
+    assert difference <= 1e-5
+    assert (tmp_path / "models/run/1/assets.extra/tf_serving_warmup_requests").exists()
+    assert export.export(str(out), str(tmp_path / "models")).endswith("run/2")
+    with pytest.raises(ValueError, match="1"):
+        export.export(str(out), str(tmp_path / "models"), version=1)
+    with pytest.raises(ValueError, match="pass the run's folder"):
+        export.export(str(out / "encoder.keras"), str(tmp_path / "m"), check=True)
