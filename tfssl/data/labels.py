@@ -1,5 +1,6 @@
 """Which images carry labels: class-balanced, reproducible, checked by hash."""
 
+import collections
 import dataclasses
 import hashlib
 import json
@@ -127,15 +128,24 @@ def from_file_list(path, source):
         source: a source of files.
 
     Raises:
-        ValueError: for names that the source does not have.
+        ValueError: for names that the source does not have, or has twice.
     """
     with open(path) as file:
         wanted = [os.path.basename(line.strip()) for line in file if line.strip()]
-    rows = {os.path.basename(source.describe(i)): i for i in range(source.num_images)}
+    names = [os.path.basename(source.describe(i)) for i in range(source.num_images)]
+    rows = {name: i for i, name in enumerate(names)}
     missing = [name for name in wanted if name not in rows]
     if missing:
         raise ValueError(
             f"{path} names {missing[0]!r} and {len(missing) - 1} more files that "
             f"{source.name} does not have."
         )
-    return _selection([rows[name] for name in wanted], source.labels, f"list {path}")
+    twice = {n for n, count in collections.Counter(names).items() if count > 1}
+    unclear = [name for name in wanted if name in twice]
+    if unclear:
+        raise ValueError(
+            f"{path} names {unclear[0]!r}, but {source.name} has several files of "
+            "that name; give them names of their own."
+        )
+    chosen = sorted({rows[name] for name in wanted})
+    return _selection(chosen, source.labels, f"list {path}")
