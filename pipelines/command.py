@@ -5,7 +5,7 @@ import os
 import sys
 
 import tensorflow as tf
-from absl import app, flags
+from absl import app, flags, logging
 
 from tfssl.training import monitors, saving
 
@@ -22,6 +22,8 @@ def run(main):
     def guarded(argv):
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flags.")
+        if flags.FLAGS["verbosity"].using_default_value:
+            logging.set_verbosity(logging.WARNING)  # TensorFlow's own are many.
         try:
             main()
         except saving.Preempted as stop:

@@ -352,7 +352,10 @@ def test_warm_up_file_only_on_request(tmp_path):
     file = os.path.join(path, "assets.extra", "tf_serving_warmup_requests")
     assert len(list(tf.data.TFRecordDataset([file]))) == 5
     path = serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
-    assert os.listdir(os.path.join(path, "assets.extra")) == ["preprocessing.json"]
+    assert sorted(os.listdir(os.path.join(path, "assets.extra"))) == [
+        "encoder.keras",
+        "preprocessing.json",
+    ]
 
 
 def test_encoder_and_preprocessing_must_fit(tmp_path, encoder):

@@ -55,6 +55,15 @@ def test_every_number_has_its_protocol(run, capsys):
     stored = json.loads((run / "evaluation.json").read_text())
     assert stored["rows"] == rows
     assert len(stored["label_lists"]["1 per class"]) == 3
+    source = data_lib.open_source(small.images())
+    for draw, sha256 in enumerate(stored["label_lists"]["1 per class"]):
+        path = str(run / "labels" / f"1_per_class-{draw}.json")
+        selection = data_lib.labels.load(path, source)
+        assert selection.sha256 == sha256
+        assert sorted(source.labels[selection.indices]) == [0, 1]
+    with pytest.raises(ValueError, match="other data"):
+        pixels, labels = small.images()
+        data_lib.labels.load(path, data_lib.open_source((pixels, 1 - labels)))
     html = (run / "report.html").read_text()
     for text in ("raw pixels", "<svg", "data:image/png;base64", "effective rank"):
         assert text in html

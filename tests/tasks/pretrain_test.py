@@ -286,3 +286,27 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
         pretrain.pretrain(images(), out, epochs=2, **wider)
     with pytest.raises(ValueError, match="resume is off"):
         pretrain.pretrain(images(), out, epochs=2, resume=False, **TINY)
+
+
+def test_bad_files_are_skipped_listed_and_bounded(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(images(n=24)[0]):
+        (folder / f"{i:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    bad = folder / "07.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    run = pretrain.pretrain(
+        str(folder),
+        str(tmp_path / "a"),
+        channels=1,
+        max_bad_fraction=0.1,
+        **TINY | {"epochs": 2},
+    )
+    assert int(run.method.step.numpy()) == 6
+    assert runs.read_json(str(tmp_path / "a" / "run.json"))["results"]["bad_files"] == [
+        str(bad)
+    ]
+    with pytest.raises(ValueError, match=r"1 of 24 images .*07\.png"):
+        pretrain.pretrain(
+            str(folder), str(tmp_path / "b"), channels=1, **TINY | {"epochs": 2}
+        )

@@ -19,8 +19,8 @@ import os
 
 import tensorflow as tf
 
+from tfssl.export import keras_file, warmup
 from tfssl.export import model_card as model_card_lib
-from tfssl.export import warmup
 
 
 def saved_model(
@@ -35,9 +35,10 @@ def saved_model(
 ):
     """Writes an encoder as the next version of a served model, atomically.
 
-    Writes `<base_dir>/<version>/` (with `assets.extra/preprocessing.json`) and the
-    model card `<base_dir>/README.md`. Point TF Serving's `--model_base_path` at
-    `base_dir`: it can pick the version up only when it is complete.
+    Writes `<base_dir>/<version>/`, with `preprocessing.json` and `encoder.keras` (to
+    fine-tune from) in its `assets.extra/`, and the model card `<base_dir>/README.md`.
+    Point TF Serving's `--model_base_path` at `base_dir`: it can pick the version up
+    only when it is complete.
 
     Args:
         encoder: any Keras model, images `(batch, h, w, c)` -> features
@@ -75,6 +76,11 @@ def saved_model(
         _write_json(
             os.path.join(scratch, "assets.extra", "preprocessing.json"),
             preprocessing.get_config(),
+        )
+        keras_file.save(
+            encoder,
+            os.path.join(scratch, "assets.extra", "encoder.keras"),
+            preprocessing,
         )
         if records:
             warmup.write(scratch, name, records)

@@ -62,7 +62,13 @@ def embed(
         bit_depth=bit_depth,
         data_dir=data_dir,
     )
-    dataset = data_lib.labeled(source, preprocessing, batch_size=batch_size)
+    # Unreadable files are logged and left out: `names` says what is there.
+    dataset = data_lib.labeled(
+        source,
+        preprocessing,
+        batch_size=batch_size,
+        bad_files=data_lib.pipeline.BadFiles(max_fraction=1.0),
+    )
     found = features.extract(encoder, dataset, progress=progress)
     if out is not None:
         names = np.array([source.describe(int(i)) for i in found.index])

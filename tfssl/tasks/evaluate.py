@@ -96,7 +96,12 @@ def evaluate(
     budgets = _budgets(budgets)
 
     def sets(source):
-        return data_lib.labeled(source, encoder.preprocessing, batch_size=batch_size)
+        return data_lib.labeled(
+            source,
+            encoder.preprocessing,
+            batch_size=batch_size,
+            bad_files=data_lib.pipeline.BadFiles(settings["max_bad_fraction"]),
+        )
 
     def pair(network):
         extract = features.Extractor(network, progress=bool(verbose))
@@ -146,10 +151,13 @@ def evaluate(
                 )
             )
     rows.sort(key=lambda row: list(selections).index(row["labels"]))
-    hashes = {name: [s.sha256 for s in some] for name, some in selections.items()}
     runs.write_json(
         os.path.join(run, "evaluation.json"),
-        {"rows": rows, "label_lists": hashes, "versions": runs.versions()},
+        {
+            "rows": rows,
+            "label_lists": _store_lists(run, selections),
+            "versions": runs.versions(),
+        },
     )
     runs.update(run, evaluation=rows)
     if verbose:
@@ -193,6 +201,19 @@ def _check_baselines(baselines):
             f"baseline {unknown[0]!r} received, expected some of "
             f"{', '.join(BASELINES)}."
         )
+
+
+def _store_lists(run, selections):
+    """Writes which images were labelled to `labels/`; returns the lists' hashes."""
+    folder = os.path.join(run, "labels")
+    os.makedirs(folder, exist_ok=True)
+    hashes = {}
+    for name, choices in selections.items():
+        for draw, selection in enumerate(choices):
+            file = f"{name.replace(' ', '_').replace('%', 'percent')}-{draw}.json"
+            selection.save(os.path.join(folder, file))
+        hashes[name] = [selection.sha256 for selection in choices]
+    return hashes
 
 
 def _budgets(budgets):

@@ -142,7 +142,7 @@ def pretrain(
     preprocessing = recipes.preprocessing_for(recipe, train)
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
-    knn_sets = _knn_sets(train, validation, preprocessing, knn_epochs, batch_size)
+    knn_sets = _knn_sets(train, validation, preprocessing, arguments)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
     folder = os.path.join(out, "checkpoints")
 
@@ -175,7 +175,8 @@ def pretrain(
             monitors.Throughput(batch_size),
             monitors.NonFinite(lambda: checkpoint.latest(folder)),
             monitors.Collapse(
-                _fixed_images(train, preprocessing), stop=stop_on_collapse
+                _fixed_images(train, preprocessing, max_bad_fraction),
+                stop=stop_on_collapse,
             ),
             *(
                 monitors.OnlineKNN(
@@ -207,8 +208,14 @@ def pretrain(
                 batch_size,
             )
 
-        with saver.watching_sigterm():
-            _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose)
+        try:
+            with saver.watching_sigterm():
+                _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose)
+        except tf.errors.OpError as error:
+            # What the pipeline raises arrives wrapped in the graph's own words.
+            if bad_files.error:
+                raise ValueError(bad_files.error) from error
+            raise
 
     network.preprocessing = preprocessing
     keras_file.save(network, os.path.join(out, "encoder.keras"), preprocessing)
@@ -393,11 +400,11 @@ def _start_from(model, folder, resume, init_from):
         )
     if newest:
         state = checkpoint.restore(newest, model)
-        logging.info("Resuming at step %d from %s", state["step"], newest)
+        print(f"Resuming at step {state['step']} from {newest}")
     elif init_from:
         path = resolve_checkpoint(init_from)
         loaded, unmatched = checkpoint.initialize(path, model)
-        logging.info("Started from %d variables of %s", len(loaded), path)
+        print(f"Started from {len(loaded)} variables of {path}")
         for line in unmatched:
             logging.warning("--init_from: %s", line)
 
@@ -436,17 +443,22 @@ def _summary(model, source, recipe, steps_per_epoch, settings, devices):
     return "\n".join(lines)
 
 
-def _fixed_images(source, preprocessing):
+def _fixed_images(source, preprocessing, max_bad_fraction):
     count = min(_MONITORED_IMAGES, source.num_images)
     dataset = data_lib.labeled(
-        source, preprocessing, batch_size=count, indices=np.arange(count)
+        source,
+        preprocessing,
+        batch_size=count,
+        indices=np.arange(count),
+        bad_files=pipeline.BadFiles(max_bad_fraction, log=False),
     )
     batch = next(iter(dataset))
     return tf.boolean_mask(batch["image"], batch["mask"])
 
 
-def _knn_sets(train, validation, preprocessing, knn_epochs, batch_size):
+def _knn_sets(train, validation, preprocessing, settings):
     """`[(bank, queries)]` for the kNN monitor, or `[]` where it is off."""
+    knn_epochs = settings["knn_epochs"]
     if not knn_epochs:
         return []
     missing = None
@@ -461,7 +473,12 @@ def _knn_sets(train, validation, preprocessing, knn_epochs, batch_size):
             "labels='folders' for a folder), or set knn_epochs=0."
         )
     bank, queries = (
-        data_lib.labeled(source, preprocessing, batch_size=batch_size)
+        data_lib.labeled(
+            source,
+            preprocessing,
+            batch_size=settings["batch_size"],
+            bad_files=pipeline.BadFiles(settings["max_bad_fraction"], log=False),
+        )
         for source in (train, validation)
     )
     return [(bank, queries)]

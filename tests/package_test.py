@@ -1,0 +1,104 @@
+"""The package as it is installed and imported, and what its README says."""
+
+import ast
+import glob
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import tfssl
+from tfssl.tasks import embed, evaluate, pretrain, runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_short_names_are_the_tasks():
+    assert tfssl.pretrain is pretrain.pretrain
+    assert tfssl.evaluate is evaluate.evaluate
+    assert tfssl.embed is embed.embed
+    assert tfssl.load is runs.load
+    for name in tfssl.__all__:
+        assert getattr(tfssl, name) is not None
+
+
+@pytest.mark.parametrize(
+    "variables, sentence",
+    [
+        ({"TF_USE_LEGACY_KERAS": "1"}, "TF_USE_LEGACY_KERAS is set, but tfssl needs"),
+    ],
+)
+def test_an_environment_that_cannot_work_is_said_in_one_line(variables, sentence):
+    done = subprocess.run(
+        [sys.executable, "-c", "import tfssl"],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr.strip().splitlines()[-1]
+
+
+def test_core_requirements_stay_light():
+    """A dependency joins by a decision, not by an import."""
+    text = (ROOT / "setup.py").read_text()
+    block = re.search(r"install_requires=\[(.*?)\]", text, re.DOTALL).group(1)
+    names = set(re.findall(r'"([A-Za-z_-]+)', block))
+    assert names == {
+        "absl-py",
+        "importlib_resources",
+        "keras",
+        "numpy",
+        "scikit-learn",
+        "tensorflow",
+        "tensorflow-datasets",
+        "threadpoolctl",
+        "tqdm",
+    }
+
+
+def test_entry_points_and_bazel_name_binaries_that_exist():
+    text = (ROOT / "setup.py").read_text()
+    entries = re.findall(r"tfssl-([\w-]+) = (pipelines\.\w+):(\w+)", text)
+    assert {name for name, _, _ in entries} == {
+        "pretrain",
+        "evaluate",
+        "export",
+        "show-views",
+    }
+    for _, module, function in entries:
+        tree = ast.parse((ROOT / (module.replace(".", "/") + ".py")).read_text())
+        assert function in {n.name for n in tree.body if hasattr(n, "name")}
+    build = (ROOT / "BUILD").read_text()
+    for _, module, _ in entries:
+        assert f'"{module.rpartition(".")[2]}"' in build
+
+
+def test_the_readme_speaks_of_what_is_there():
+    for path in re.findall(r"`((?:pipelines|docs|tfssl)/[\w/.]+)`", README):
+        assert (ROOT / path).exists(), path
+    for path in re.findall(r"\]\((\w[\w/.]+)\)", README):
+        assert (ROOT / path).exists(), path
+    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        for node in ast.walk(ast.parse(block)):
+            chain = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
+            if re.fullmatch(r"tfssl(\.\w+)+", chain):
+                target = importlib.import_module("tfssl")
+                for part in chain.split(".")[1:]:
+                    target = getattr(target, part)
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    assert set(re.findall(r"make ([\w-]+)", README)) <= targets
+
+
+def test_recipes_name_flags_of_the_binary():
+    source = (ROOT / "pipelines" / "pretrain.py").read_text()
+    defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', source))
+    for path in glob.glob(str(ROOT / "pipelines" / "recipes" / "*.flags")):
+        used = set(re.findall(r"^--(\w+)", pathlib.Path(path).read_text(), re.M))
+        assert used <= defined, path
