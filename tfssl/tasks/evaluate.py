@@ -10,7 +10,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import methods
 from tfssl.evaluation import features, knn, low_shot, supervised
-from tfssl.tasks import pretrain, run_report, runs
+from tfssl.tasks import resolve, run_report, runs
 
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
 _BUDGETS = ("1", "5", "10%", "100%")
@@ -84,7 +84,7 @@ def evaluate(
     settings |= {key: value for key, value in given.items() if value is not None}
     settings["channels"] = encoder.preprocessing.channels
     _check_baselines(baselines)
-    train, test = pretrain.open_data(**settings)
+    train, test = resolve.sources(**settings)
     for name, source in (("training", train), ("validation", test)):
         if source is None or source.labels is None:
             missing = "images" if source is None else "labels"
@@ -130,7 +130,7 @@ def evaluate(
                 _row(kind, row.labels, "linear", row.accuracies, row.protocol),
             ]
     if "supervised" in baselines:
-        view = pretrain.resolve_recipe(
+        view = resolve.recipe(
             settings["recipe"],
             methods.METHODS[settings["method"]],
             settings["image_size"],

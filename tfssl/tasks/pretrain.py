@@ -1,7 +1,6 @@
 """Pre-training from images to a saved encoder, in one call."""
 
 import contextlib
-import inspect
 import os
 
 import keras
@@ -10,11 +9,11 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import data as data_lib
-from tfssl import methods, models, optimizers
+from tfssl import methods, optimizers
 from tfssl.data import pipeline, recipes
 from tfssl.export import keras_file
 from tfssl.optimizers import schedules
-from tfssl.tasks import runs, show_views
+from tfssl.tasks import resolve, runs, show_views
 from tfssl.training import checkpoint, monitors, saving
 from tfssl.training import strategy as strategies
 
@@ -136,9 +135,9 @@ def pretrain(
     settings = {key: _described(value) for key, value in arguments.items()}
     _check_choices(method, precision, epochs, batch_size)
     runs.prepare_folder(out)
-    train, validation = open_data(**arguments)
+    train, validation = resolve.sources(**arguments)
     steps_per_epoch = _steps(train, batch_size, steps_per_execution)
-    recipe = resolve_recipe(recipe, methods.METHODS[method], image_size)
+    recipe = resolve.recipe(recipe, methods.METHODS[method], image_size)
     preprocessing = recipes.preprocessing_for(recipe, train)
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
@@ -149,8 +148,8 @@ def pretrain(
     with _precision(precision), devices.scope():
         keras.utils.set_random_seed(seed)
         input_shape = (recipe[0].size, recipe[0].size, train.channels)
-        network = resolve_encoder(encoder, input_shape, encoder_args)
-        model = make_method(method, network, hparams)
+        network = resolve.encoder(encoder, input_shape, encoder_args)
+        model = resolve.method(method, network, hparams)
         model.compile(
             _optimizer(optimizer, steps_per_epoch, arguments),
             jit_compile=jit_compile,
@@ -234,88 +233,6 @@ def pretrain(
             ", ".join(bad_files.files[:20]),
         )
     return runs.Run(out, network, model, history, settings)
-
-
-def open_data(
-    *,
-    data,
-    split=None,
-    labels="auto",
-    channels=None,
-    bit_depth=8,
-    data_dir=None,
-    validation_data=None,
-    validation_split=None,
-    validation_fraction=0.0,
-    seed=0,
-    **_,
-):
-    """The training source and the validation source (or None) of these settings."""
-    options = dict(
-        channels=channels, labels=labels, bit_depth=bit_depth, data_dir=data_dir
-    )
-    train = data_lib.open_source(data, split=split, **options)
-    if validation_data is None and validation_split is not None:
-        validation_data = data
-    if validation_data is not None:
-        return train, data_lib.open_source(
-            validation_data, split=validation_split, **options
-        )
-    if validation_fraction:
-        return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
-    return train, None
-
-
-def resolve_recipe(recipe, method_class, image_size):
-    """A recipe from its name, the method's default, or as given; scaled."""
-    if recipe is None:
-        recipe = method_class.default_recipe
-    if isinstance(recipe, str):
-        recipe = recipes.get(recipe)
-    return recipe.scaled(image_size) if image_size else recipe
-
-
-def resolve_encoder(encoder, input_shape, encoder_args=None):
-    """An encoder from its name, a `.keras` file, or as given."""
-    if isinstance(encoder, keras.Model):
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            raise ValueError(
-                f"The encoder {encoder.name!r} was built outside of the strategy; "
-                "pass a function that builds it, input_shape -> model."
-            )
-        return encoder
-    if not isinstance(encoder, str):
-        return encoder(input_shape)
-    prefix = "keras.applications."
-    if encoder.startswith(prefix):
-        builder = getattr(keras.applications, encoder.removeprefix(prefix), None)
-        if builder is None:
-            raise ValueError(
-                f"encoder={encoder!r} is not in keras.applications; expected for "
-                "example 'keras.applications.MobileNetV3Small'."
-            )
-        options = {"weights": None, "pooling": "avg", "include_top": False}
-        return builder(input_shape=input_shape, **options | (encoder_args or {}))
-    if encoder.endswith(".keras"):
-        return keras_file.load(encoder)[0]
-    return models.encoder(encoder, input_shape=input_shape, **(encoder_args or {}))
-
-
-def make_method(name, encoder, hparams=None):
-    """Builds a method, refusing arguments that it does not have."""
-    method_class = methods.METHODS[name]
-    known = [
-        p
-        for p in inspect.signature(method_class.__init__).parameters
-        if p not in ("self", "encoder", "name", "kwargs")
-    ]
-    unknown = sorted(set(hparams or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"hparam {unknown[0]!r} received, but {name} takes only: "
-            f"{', '.join(known)}."
-        )
-    return method_class(encoder, **(hparams or {}))
 
 
 def _described(value):
@@ -402,21 +319,11 @@ def _start_from(model, folder, resume, init_from):
         state = checkpoint.restore(newest, model)
         print(f"Resuming at step {state['step']} from {newest}")
     elif init_from:
-        path = resolve_checkpoint(init_from)
+        path = resolve.checkpoint_path(init_from)
         loaded, unmatched = checkpoint.initialize(path, model)
         print(f"Started from {len(loaded)} variables of {path}")
         for line in unmatched:
             logging.warning("--init_from: %s", line)
-
-
-def resolve_checkpoint(path):
-    """A checkpoint folder from itself, a run's folder or a checkpoints folder."""
-    for folder in (path, os.path.join(path, "checkpoints")):
-        newest = checkpoint.latest(folder)
-        if newest:
-            return newest
-    checkpoint.read_state(path)  # Says what is wrong, if it is no checkpoint.
-    return path
 
 
 def _summary(model, source, recipe, steps_per_epoch, settings, devices):

@@ -1,0 +1,108 @@
+"""What the settings of a run mean: sources, recipe, encoder, method, checkpoint.
+
+Every choice can be given as the thing itself or by its name, as flags do.
+"""
+
+import inspect
+import os
+
+import keras
+import tensorflow as tf
+
+from tfssl import data as data_lib
+from tfssl import methods, models
+from tfssl.data import recipes
+from tfssl.export import keras_file
+from tfssl.training import checkpoint
+
+
+def sources(
+    *,
+    data,
+    split=None,
+    labels="auto",
+    channels=None,
+    bit_depth=8,
+    data_dir=None,
+    validation_data=None,
+    validation_split=None,
+    validation_fraction=0.0,
+    seed=0,
+    **_,
+):
+    """The training source and the validation source (or None) of these settings."""
+    options = dict(
+        channels=channels, labels=labels, bit_depth=bit_depth, data_dir=data_dir
+    )
+    train = data_lib.open_source(data, split=split, **options)
+    if validation_data is None and validation_split is not None:
+        validation_data = data
+    if validation_data is not None:
+        return train, data_lib.open_source(
+            validation_data, split=validation_split, **options
+        )
+    if validation_fraction:
+        return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
+    return train, None
+
+
+def recipe(given, method_class, image_size=None):
+    """A recipe from its name, the method's default, or as given; scaled."""
+    if given is None:
+        given = method_class.default_recipe
+    if isinstance(given, str):
+        given = recipes.get(given)
+    return given.scaled(image_size) if image_size else given
+
+
+def encoder(given, input_shape, encoder_args=None):
+    """An encoder from its name, a `.keras` file, or as given."""
+    if isinstance(given, keras.Model):
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                f"The encoder {given.name!r} was built outside of the strategy; "
+                "pass a function that builds it, input_shape -> model."
+            )
+        return given
+    if not isinstance(given, str):
+        return given(input_shape)
+    prefix = "keras.applications."
+    if given.startswith(prefix):
+        builder = getattr(keras.applications, given.removeprefix(prefix), None)
+        if builder is None:
+            raise ValueError(
+                f"encoder={given!r} is not in keras.applications; expected for "
+                "example 'keras.applications.MobileNetV3Small'."
+            )
+        options = {"weights": None, "pooling": "avg", "include_top": False}
+        return builder(input_shape=input_shape, **options | (encoder_args or {}))
+    if given.endswith(".keras"):
+        return keras_file.load(given)[0]
+    return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
+
+
+def method(name, encoder, hparams=None):
+    """Builds a method, refusing arguments that it does not have."""
+    method_class = methods.METHODS[name]
+    known = [
+        p
+        for p in inspect.signature(method_class.__init__).parameters
+        if p not in ("self", "encoder", "name", "kwargs")
+    ]
+    unknown = sorted(set(hparams or {}) - set(known))
+    if unknown:
+        raise ValueError(
+            f"hparam {unknown[0]!r} received, but {name} takes only: "
+            f"{', '.join(known)}."
+        )
+    return method_class(encoder, **(hparams or {}))
+
+
+def checkpoint_path(path):
+    """A checkpoint folder from itself, a run's folder or a checkpoints folder."""
+    for folder in (path, os.path.join(path, "checkpoints")):
+        newest = checkpoint.latest(folder)
+        if newest:
+            return newest
+    checkpoint.read_state(path)  # Says what is wrong, if it is no checkpoint.
+    return path
