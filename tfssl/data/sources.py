@@ -465,7 +465,8 @@ def _balanced_order(labels, seed):
     rank = np.zeros(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        rng = np.random.default_rng((seed, int(label)))
+        # A seed cannot be negative; -1 is the label of unlabelled images.
+        rng = np.random.default_rng((seed, int(label) % 2**32))
         rank[rng.permutation(rows)] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
     return np.argsort(rank, kind="stable")
 
@@ -513,7 +514,11 @@ def _image_files(path):
     root = os.path.realpath(path) if "://" not in path else path
     found, outside = [], 0
     for directory, folders, files in tf.io.gfile.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and not _leads_up(directory, name)
+        ]
         for name in files:
             if name.startswith(".") or not name.lower().endswith(_EXTENSIONS):
                 continue
@@ -527,6 +532,15 @@ def _image_files(path):
     if outside:
         logging.warning("%s: %d links out of the folder were left out.", path, outside)
     return sorted(found)
+
+
+def _leads_up(directory, name):
+    """Whether a folder is a link to one that it lies in, a walk without end."""
+    path = os.path.join(directory, name)
+    if "://" in path or not os.path.islink(path):
+        return False
+    real = os.path.realpath(path)
+    return os.path.commonpath([real, os.path.realpath(directory)]) == real
 
 
 def _tfds(kind, name, split, channels, bit_depth, data_dir):
