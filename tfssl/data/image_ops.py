@@ -8,12 +8,8 @@ channels)`; floating images hold values in [0, 1].
 import numpy as np
 import tensorflow as tf
 
-# ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_RGB_TO_YIQ = np.array(
-    [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]],
-    np.float64,
-)
+from tfssl.data import color
+
 _RESIZE = ("bilinear", "bicubic")
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _BMP_MAGIC = b"BM"
@@ -36,7 +32,7 @@ def _to_channels(image, channels):
     """Brings a decoded image to `channels` by repeating or averaging (luma)."""
     have = tf.shape(image)[2]
     if channels == 1:
-        luma = tf.constant(LUMA[:, np.newaxis])
+        luma = tf.constant(color.LUMA[:, np.newaxis])
         rgb = tf.cast(image[..., :3], tf.float32)
         gray = lambda: tf.tensordot(rgb, luma, [[2], [0]])  # noqa: E731
         value = tf.cond(have >= 3, gray, lambda: rgb[..., :1])
@@ -249,38 +245,6 @@ def affine(images, rotation, shear, translation):
     )
 
 
-# Colour as matrices -------------------------------------------------------------
-
-
-def saturation_matrix(factor):
-    """`(..., 3, 3)` for row vectors: `factor * colour + (1 - factor) * grey`."""
-    factor = factor[..., tf.newaxis, tf.newaxis]
-    gray = tf.constant(np.tile(LUMA[:, np.newaxis], (1, 3)))
-    return factor * tf.eye(3) + (1.0 - factor) * gray
-
-
-def hue_matrix(delta):
-    """`(..., 3, 3)` for row vectors: turns hue by `delta` of the full circle.
-
-    A rotation of the chroma plane of YIQ: grey stays grey and luma stays. The
-    shift in HSV that PIL and `tf.image` make keeps max and min of the channels
-    instead; `tests/data/image_ops_test.py` holds the measured difference.
-    """
-    angle = 2.0 * np.pi * delta
-    cos, sin = tf.cos(angle), tf.sin(angle)
-    yiq = _RGB_TO_YIQ.copy()
-    yiq[1:] -= yiq[1:].mean(1, keepdims=True)  # Chroma of grey is exactly zero.
-    inverse = np.linalg.inv(yiq)
-    parts = [
-        np.outer(yiq[0], inverse[:, 0]),
-        np.outer(yiq[1], inverse[:, 1]) + np.outer(yiq[2], inverse[:, 2]),
-        np.outer(yiq[1], inverse[:, 2]) - np.outer(yiq[2], inverse[:, 1]),
-    ]
-    kept, both, turned = (tf.constant(part, tf.float32) for part in parts)
-    spread = lambda x: x[..., tf.newaxis, tf.newaxis]  # noqa: E731
-    return kept + spread(cos) * both + spread(sin) * turned
-
-
 # Blur -------------------------------------------------------------------------
 
 
@@ -344,3 +308,27 @@ def blur(image, taps, border):
 
     across = tf.transpose(down(image), [1, 0, 2])
     return tf.transpose(down(across), [1, 0, 2])
+
+
+def blur_batch(images, taps, border):
+    """`blur` for a batch of small images, each with its own taps.
+
+    Args:
+        images: float32 `(batch, size, size, channels)`.
+        taps: float32 `(batch, 2 radius + 1)`.
+        border: as for `blur`.
+    """
+    size, channels = images.shape[1], images.shape[3]
+    radius = (taps.shape[-1] - 1) // 2
+    rows, mask = _border_rows(size, size, radius, border)
+    # spread[t, i, j] = 1 where output i reads input j by tap t.
+    spread = np.zeros([2 * radius + 1, size, size], np.float32)
+    for tap in range(2 * radius + 1):
+        for i in range(size):
+            seen = 1.0 if mask is None else mask[i + tap]
+            spread[tap, i, rows[i + tap]] += seen
+    matrix = tf.matmul(taps, spread.reshape(2 * radius + 1, -1))
+    matrix = tf.reshape(matrix, [-1, size, size])
+    flat = tf.reshape(images, [-1, size, size * channels])
+    down = tf.reshape(tf.matmul(matrix, flat), [-1, size, size, channels])
+    return tf.matmul(matrix[:, tf.newaxis], down)

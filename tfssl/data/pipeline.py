@@ -1,77 +1,31 @@
 """From a source to batches: training views, and labelled images for evaluation.
 
-The training stream is a pure function of its position `p`:
+Training images come in the stateless order of `order.Order`, and the views' random
+numbers are drawn per global batch under (seed, batch), of which every worker slices
+its own rows. So any worker can start anywhere, a resumed run meets the next image
+exactly, and neither threads nor the number of workers change a view.
 
-* `epoch_size = (num_images // batch_size) * batch_size`, `epoch = p // epoch_size`:
-  batches never straddle epochs, and each epoch leaves out other images;
-* the image is a stateless shuffle of `p % epoch_size` under (seed, epoch): no
-  image twice in an epoch, no memory, no state;
-* the views' random numbers are drawn per global batch under (seed, batch), and
-  every worker slices its own rows.
-
-So any worker can start anywhere, and a resumed run meets the next image exactly.
+Large views are made image by image. Small ones (up to 64 pixels) are made in
+chunks of a batch, where starting an operation costs more than its arithmetic.
 """
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data import image_ops, recipes
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import batched, image_ops, recipes
+from tfssl.data import order as order_lib
 from tfssl.data import views as views_lib
+from tfssl.data.bad_files import BadFiles
+
+__all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
 _AUTOTUNE = tf.data.AUTOTUNE
-# Sequential sources shuffle in a buffer of at most this many bytes.
-_SHUFFLE_BYTES = 256 << 20
-_FOREVER = np.int64(2) ** 62
-_FIRST_TRIES = 16
-
-
-class BadFiles:
-    """Counts images that could not be decoded, and stops when there are too many.
-
-    Args:
-        max_fraction: share of the source's images that may be unreadable.
-        log: log each file once, when it is met.
-
-    Attributes:
-        files: what the unreadable images are called, in the order they were met.
-        error: the message of the error that stopped the pipeline, or None.
-    """
-
-    def __init__(self, max_fraction=0.01, *, log=True):
-        if not 0 <= max_fraction <= 1:
-            raise ValueError(
-                f"max_fraction={max_fraction} received, expected a share in [0, 1]."
-            )
-        self.max_fraction = max_fraction
-        self.files = []
-        self.error = None
-        self._log = log
-
-    @property
-    def count(self):
-        """How many different images were unreadable."""
-        return len(self.files)
-
-    def add(self, names, source):
-        """Records unreadable images of a source.
-
-        Raises:
-            ValueError: once they are more than `max_fraction` of it.
-        """
-        for name in names:
-            if name not in self.files:
-                self.files.append(name)
-                if self._log:
-                    logging.warning("Skipped unreadable image %s", name)
-        if self.count > self.max_fraction * source.num_images:
-            shown = ", ".join(self.files[:5])
-            self.error = (
-                f"{self.count} of {source.num_images} images of {source.name} could "
-                f"not be read, more than max_bad_fraction={self.max_fraction:g}: "
-                f"{shown}; repair or remove them, or raise the limit."
-            )
-            raise ValueError(self.error)
+# Views up to this size, and arrays of images up to this side, are made in chunks.
+_SMALL = 64
+# Images of a chunk: its float planes should stay in a core's cache.
+_CHUNK = 32
 
 
 def steps_per_epoch(source, batch_size):
@@ -108,13 +62,14 @@ def multiview(
 
     Args:
         source: a `sources.Source`.
-        recipe: sequence of `views.View`.
+        recipe: sequence of `views.View`. Steps that need RGB are left out for other
+            than three channels, with one logged line.
         batch_size: int, images of the GLOBAL batch.
         seed: int, of order and views.
         start: int, stream position of the first image; a resumed run passes the
             `position` it has reached.
         augment: False gives the evaluation preprocessing at each view's size: all
-            views of an image are alike.
+            views of an image (of one size) are alike.
         shard: `(worker, workers)`; this worker's rows of every global batch.
         bad_files: `BadFiles` that collects unreadable images; None makes one with
             the default limit.
@@ -129,7 +84,7 @@ def multiview(
 
     Raises:
         ValueError: if the batch is larger than the source or does not divide over
-            the workers, or none of the first images can be read.
+            the workers, the recipe is empty, or no image can be read.
     """
     worker, workers = shard
     if batch_size % workers:
@@ -138,37 +93,18 @@ def multiview(
         )
     if with_labels and source.labels is None:
         raise ValueError(f"with_labels=True received, but {source.name} has no labels.")
-    steps = steps_per_epoch(source, batch_size)
-    bad_files = bad_files or BadFiles()
+    steps_per_epoch(source, batch_size)
+    views_lib.check(recipe)
     recipe = recipes.for_channels(recipe, source.channels)
-    if source.encoded:
-        _check_readable(source)
-    rows = batch_size // workers
-    stream = _Stream(source, seed, steps * batch_size, batch_size)
-    numbers = _numbers(recipe, source.channels, batch_size, seed, start, worker, rows)
-    if source.random_access:
-        elements = numbers.map(lambda p, n: (p, stream.index(p), n))
-        elements = elements.map(
-            lambda p, i, n: (p, i, source.read(i), n),
-            num_parallel_calls=num_parallel_calls,
-        )
+    _log_skipped(recipe, source)
+    order = order_lib.Order(source, batch_size, seed, start, shard)
+    options = (order, recipe, bad_files or BadFiles(), num_parallel_calls)
+    if not augment:
+        dataset = _plain(*options)
+    elif max(view.size for view in recipe) <= _SMALL:
+        dataset = _small(*options)
     else:
-        elements = stream.sequential(numbers, start, worker, workers, rows)
-    make = _view_maker(source, recipe, augment)
-    elements = elements.enumerate().map(
-        lambda ordinal, e: (ordinal, e[0], e[1], make(e[2], e[3])),
-        num_parallel_calls=num_parallel_calls,
-    )
-    # An image that cannot be decoded drops out here.
-    dataset = elements.ignore_errors().batch(rows, drop_remainder=True)
-    first = start // batch_size * batch_size
-
-    def name_of(ordinal):
-        block, row = divmod(int(ordinal) + _skipped(start, first, worker, rows), rows)
-        position = first + block * batch_size + worker * rows + row
-        return stream.describe(position)
-
-    dataset = _report_gaps(dataset, source, bad_files, name_of)
+        dataset = _large(*options)
 
     def as_dict(_, position, index, views):
         batch = {
@@ -182,6 +118,162 @@ def multiview(
 
     dataset = dataset.map(as_dict).prefetch(_AUTOTUNE)
     return dataset.with_options(_options())
+
+
+def _log_skipped(recipe, source):
+    skipped = views_lib.skipped_steps(recipe, source.channels)
+    if skipped:
+        logging.info(
+            "%s has %d channels: %s need RGB and are left out.",
+            source.name,
+            source.channels,
+            ", ".join(skipped),
+        )
+
+
+def _draw(order, recipe, white):
+    """Function of a batch's number: the packed numbers of its images."""
+    channels = order.source.channels
+
+    def draw(number):
+        numbers = views_lib.sample(
+            recipe,
+            batch=order.batch_size,
+            channels=channels,
+            seed=order.seed,
+            step=number,
+        )
+        return views_lib.pack(numbers, recipe, channels, white)
+
+    return draw
+
+
+def _plain(order, recipe, bad_files, parallel):
+    """Batches of `(k, position, index, views)` without augmentation."""
+    source = order.source
+    paths = [recipes.preprocessing_of_view(view, source) for view in recipe]
+
+    def make(raw, _):
+        image = source.decode(raw)
+        return tuple(path.apply(image) for path in paths)
+
+    def nothing(_):
+        return tf.zeros([order.batch_size, 1])
+
+    elements = _elements(order, order.batches(nothing), make, bad_files, parallel)
+    return elements.batch(order.rows, drop_remainder=True)
+
+
+def _large(order, recipe, bad_files, parallel):
+    """As `_plain`: views made image by image, each in one parallel call."""
+    source = order.source
+
+    def make(raw, packed):
+        image, crops = _decoded(source, raw, packed, recipe)
+        return views_lib.apply_packed(packed, image, recipe, crops)
+
+    batches = order.batches(_draw(order, recipe, source.max_value))
+    elements = _elements(order, batches, make, bad_files, parallel)
+    return elements.batch(order.rows, drop_remainder=True)
+
+
+def _small(order, recipe, bad_files, parallel):
+    """As `_plain`: views made in chunks, from decoding or from the resize on."""
+    source = order.source
+    batches = order.batches(_draw(order, recipe, 1.0))
+    fixed = source.image_size is not None and max(source.image_size) <= _SMALL
+    size = _chunk_size(order.rows)
+    if fixed and source.random_access and not source.encoded:
+
+        def make(k, position, packed):
+            index = order.index(position)
+            images = tf.ensure_shape(
+                source.read(index), [size, *source.image_size, source.channels]
+            )
+            resized = batched.geometry(images, packed, recipe)
+            made = batched.finish(resized, packed, recipe, source.max_value)
+            return k, position, index, made
+
+        chunks = batches.map(lambda *parts: _cut(parts, size)).unbatch()
+        chunks = chunks.map(make, num_parallel_calls=parallel)
+    else:
+
+        def resize(raw, packed):
+            image, crops = _decoded(source, raw, packed, recipe)
+            return packed, views_lib.resized(packed, image, recipe, crops)
+
+        def finish(k, position, index, made):
+            packed, resized = made
+            made = batched.finish(resized, packed, recipe, source.max_value)
+            return k, position, index, made
+
+        elements = _elements(order, batches, resize, bad_files, parallel)
+        chunks = elements.batch(size, drop_remainder=True)
+        chunks = chunks.map(finish, num_parallel_calls=parallel)
+    if size == order.rows:
+        return chunks
+    return chunks.batch(order.rows // size, drop_remainder=True).map(_joined)
+
+
+def _cut(parts, size):
+    """`(rows, …)` -> `(rows / size, size, …)`, in every tensor."""
+    return tuple(tf.reshape(x, [-1, size, *x.shape[1:]]) for x in parts)
+
+
+def _joined(*parts):
+    """`(count, size, …)` -> `(count * size, …)`, in every tensor."""
+
+    def join(x):
+        count = None if x.shape[0] is None else x.shape[0] * x.shape[1]
+        return tf.ensure_shape(tf.reshape(x, [-1, *x.shape[2:]]), [count, *x.shape[2:]])
+
+    return tf.nest.map_structure(join, parts)
+
+
+def _chunk_size(rows):
+    """The divisor of `rows` nearest below the wanted chunk, if it is of any use."""
+    fits = [n for n in range(_CHUNK // 4, _CHUNK + 1) if rows % n == 0]
+    return max(fits, default=rows)
+
+
+def _decoded(source, raw, packed, recipe):
+    """`(image, crops)`: the part of an image that holds all crops, and where."""
+
+    def crops_in(height, width):
+        return views_lib.boxes(packed, recipe, height, width)
+
+    if source.encoded:
+        kind = tf.as_dtype(source.dtype)
+        return image_ops.decode_window(raw, source.channels, kind, crops_in)
+    shape = tf.shape(raw)
+    return raw, crops_in(shape[0], shape[1])
+
+
+def _elements(order, batches, make, bad_files, parallel):
+    """`(k, position, index, make(raw, numbers))` of single, readable images."""
+    source = order.source
+    numbers = batches.unbatch().prefetch(_AUTOTUNE)
+    if source.random_access:
+
+        def work(k, position, packed):
+            index = order.index(position)
+            return k, position, index, make(source.read(index), packed)
+
+        elements = numbers.map(work, num_parallel_calls=parallel)
+    else:
+
+        def join(of_place, of_image):
+            k, position, packed = of_place
+            index, raw = of_image
+            return k, position, index, make(raw, packed)
+
+        both = tf.data.Dataset.zip(numbers, order.stream())
+        elements = both.map(join, num_parallel_calls=parallel)
+    if not source.encoded:
+        return elements
+    first = next(iter(batches.take(1)))[2][0]
+    bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
+    return bad_files_lib.skip(elements, order.first, order.describe, source, bad_files)
 
 
 def labeled(
@@ -199,7 +291,8 @@ def labeled(
         source: a `sources.Source`, with or without labels.
         preprocessing: `preprocessing.Preprocessing`.
         batch_size: int.
-        indices: int array of the wanted images, in order; None takes all.
+        indices: int array of the wanted images, in order; None takes all. A source
+            that is read in sequence gives them in its own order.
         bad_files: as for `multiview`.
         num_parallel_calls: parallel maps.
 
@@ -207,6 +300,9 @@ def labeled(
         Finite `tf.data.Dataset` of `{"image": float32 (batch, size, size,
         channels), "label": int64 (-1 without labels), "index": int64, "mask":
         bool}`. The last batch is filled with copies of its first row, mask False.
+
+    Raises:
+        ValueError: if the channels do not match, or no image can be read.
     """
     if source.channels != preprocessing.channels:
         raise ValueError(
@@ -214,201 +310,65 @@ def labeled(
             f"for {preprocessing.channels}; open the data with "
             f"channels={preprocessing.channels}."
         )
-    bad_files = bad_files or BadFiles()
-    if source.encoded:
-        _check_readable(source)
-    if source.random_access:
-        indices = np.arange(source.num_images) if indices is None else indices
-        order = np.asarray(indices, np.int64)
-        raw = tf.data.Dataset.from_tensor_slices(order).map(
-            lambda i: (i, source.read(i)), num_parallel_calls=num_parallel_calls
-        )
-    else:
-        raw = source.stream()
-        order = np.arange(source.num_images)
-        if indices is not None:
-            order = np.sort(np.asarray(indices, np.int64))
-            wanted = np.zeros(source.num_images, bool)
-            wanted[order] = True
-            raw = raw.filter(lambda i, _: tf.gather(tf.constant(wanted), i))
-    labels = np.full(source.num_images, -1) if source.labels is None else source.labels
-    labels = tf.constant(labels, tf.int64)
+    known = source.labels is not None
+    labels = source.labels if known else np.full(source.num_images, -1, np.int64)
+    order, raw = _in_order(source, indices)
+
+    def make(raw):
+        image = source.decode(raw)
+        if source.max_value != preprocessing.max_value:
+            scale = preprocessing.max_value / source.max_value
+            image = tf.cast(image, tf.float32) * scale
+        return preprocessing.apply(image)
 
     def prepare(ordinal, element):
-        index, raw = element
-        image = preprocessing.apply(source.decode(raw))
-        return ordinal, index, image, tf.gather(labels, index)
+        index, content = element
+        label = tf.gather(tf.constant(labels), index)
+        return ordinal, index, make(content), label
 
-    dataset = raw.enumerate().map(prepare, num_parallel_calls=num_parallel_calls)
-    dataset = dataset.ignore_errors().batch(batch_size)
-    dataset = _report_gaps(
-        dataset, source, bad_files, lambda ordinal: source.describe(int(order[ordinal]))
-    )
+    elements = raw.enumerate().map(prepare, num_parallel_calls=num_parallel_calls)
+    if source.encoded:
+        bad_files = bad_files or BadFiles()
+        bad_files_lib.check(source, bad_files, make)
+        name_of = lambda ordinal: source.describe(int(order[ordinal]))  # noqa: E731
+        elements = bad_files_lib.skip(
+            elements, 0, name_of, source, bad_files, end=len(order)
+        )
 
     def fill(_, index, image, label):
-        missing = batch_size - tf.shape(index)[0]
-
-        def filled(x):
-            more = tf.repeat(x[:1], missing, axis=0)
-            return tf.ensure_shape(
-                tf.concat([x, more], axis=0), [batch_size, *x.shape[1:]]
-            )
-
-        mask = tf.range(batch_size) < tf.shape(index)[0]
+        found = tf.shape(index)[0]
+        rows = tf.range(batch_size)
+        rows = tf.where(rows < found, rows, 0)
         return {
-            "image": filled(image),
-            "label": filled(label),
-            "index": filled(index),
-            "mask": mask,
+            "image": tf.gather(image, rows),
+            "label": tf.gather(label, rows),
+            "index": tf.gather(index, rows),
+            "mask": tf.range(batch_size) < found,
         }
 
-    return dataset.map(fill).prefetch(_AUTOTUNE).with_options(_options())
+    dataset = elements.batch(batch_size).map(fill).prefetch(_AUTOTUNE)
+    return dataset.with_options(_options())
 
 
-class _Stream:
-    """Which image stands at which position."""
-
-    def __init__(self, source, seed, epoch_size, batch_size):
-        self.source = source
-        self.seed = seed
-        self.epoch_size = epoch_size
-        self.batch_size = batch_size
-
-    def index(self, position):
-        """int64 index of the image at an int64 position; random access only."""
-        epoch, place = position // self.epoch_size, position % self.epoch_size
-        seed = tf.stack([tf.constant(self.seed, tf.int64), epoch])
-        return tf.random.experimental.index_shuffle(
-            place, seed, np.int64(self.source.num_images - 1)
+def _in_order(source, indices):
+    """The indices of the wanted images, and a dataset of `(index, raw)`."""
+    order = np.arange(source.num_images) if indices is None else np.asarray(indices)
+    order = order.astype(np.int64)
+    if len(order) and not 0 <= order.min() <= order.max() < source.num_images:
+        raise ValueError(
+            f"Indices from {order.min()} to {order.max()} received for "
+            f"{source.name}, which has images 0 to {source.num_images - 1}."
         )
-
-    def describe(self, position):
-        if self.source.random_access:
-            return self.source.describe(
-                int(self.index(tf.constant(position, tf.int64)))
-            )
-        return f"an image of {self.source.name} at stream position {position}"
-
-    def sequential(self, numbers, start, worker, workers, rows):
-        """`(position, index, raw, numbers)`, from a source read in order."""
-        buffer = max(
-            1,
-            min(self.source.num_images, _SHUFFLE_BYTES // self.source.bytes_per_image),
-        )
-        first_epoch, inside = divmod(start, self.epoch_size)
-
-        def epoch_of(epoch):
-            shuffled = self.source.stream().shuffle(
-                buffer,
-                seed=self.seed + epoch * 1_000_003,
-                reshuffle_each_iteration=False,
-            )
-            skipped = tf.where(epoch == first_epoch, np.int64(inside), np.int64(0))
-            return shuffled.take(self.epoch_size).skip(skipped)
-
-        stream = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(epoch_of)
-        if workers > 1:
-            place = tf.data.Dataset.range(start, _FOREVER)
-            stream = (
-                tf.data.Dataset.zip(place, stream)
-                .filter(lambda p, _: p % self.batch_size // rows == worker)
-                .map(lambda _, element: element)
-            )
-        return tf.data.Dataset.zip(numbers, stream).map(
-            lambda n, element: (n[0], element[0], element[1], n[1])
-        )
-
-
-def _skipped(start, first, worker, rows):
-    """How many of this worker's rows of the first batch lie before `start`."""
-    return int(np.clip(start - first - worker * rows, 0, rows))
-
-
-def _numbers(recipe, channels, batch_size, seed, start, worker, rows):
-    """Endless `(position, prepared numbers)` of one worker, drawn batch by batch."""
-    low = worker * rows
-    first = start // batch_size
-
-    def of_batch(step):
-        drawn = views_lib.sample(
-            recipe, batch=batch_size, channels=channels, seed=seed, step=step
-        )
-        mine = views_lib.pack(drawn[low : low + rows], recipe, channels)
-        positions = step * batch_size + low + tf.range(rows, dtype=tf.int64)
-        return positions, mine
-
-    dataset = tf.data.Dataset.range(first, _FOREVER).map(of_batch).unbatch()
-    return dataset.skip(_skipped(start, first * batch_size, worker, rows))
-
-
-def _view_maker(source, recipe, augment):
-    """`(raw, prepared) -> tuple of views` of one image."""
-    if not augment:
-        plain = [recipes.preprocessing_of_view(view, source) for view in recipe]
-
-        def unchanged(raw, _):
-            image = source.decode(raw)
-            return tuple(one.apply(image) for one in plain)
-
-        return unchanged
-
-    def make(raw, packed):
-        if not source.encoded:
-            return views_lib.apply_packed(packed, raw, recipe)
-        image, crops = image_ops.decode_window(
-            raw,
-            source.channels,
-            tf.as_dtype(source.dtype),
-            lambda height, width: views_lib.boxes(packed, recipe, height, width),
-        )
-        return views_lib.apply_packed(packed, image, recipe, crops)
-
-    return make
-
-
-def _report_gaps(dataset, source, bad_files, name_of):
-    """Names the images that dropped out before a batch; Python runs on a gap only."""
-
-    def record(ordinals, expected):
-        present = set(ordinals.tolist())
-        lost = [n for n in range(expected, ordinals[-1] + 1) if n not in present]
-        bad_files.add([name_of(n) for n in lost], source)
-        return np.int64(0)
-
-    def check(expected, batch):
-        ordinals = batch[0]
-        last = ordinals[-1]
-        whole = last - expected + 1 == tf.cast(tf.shape(ordinals)[0], tf.int64)
-        done = tf.cond(
-            whole,
-            lambda: tf.constant(0, tf.int64),
-            lambda: tf.numpy_function(record, [ordinals, expected], tf.int64),
-        )
-        with tf.control_dependencies([done]):
-            return last + 1, tf.nest.map_structure(tf.identity, batch)
-
-    return dataset.scan(np.int64(0), check)
-
-
-def _check_readable(source):
-    """One image must decode, or the endless stream would never give a batch."""
     if source.random_access:
-        tries = np.linspace(0, source.num_images - 1, _FIRST_TRIES).astype(np.int64)
-        raws = (source.read(tf.constant(i)) for i in np.unique(tries))
-        name = source.describe(0)
-    else:
-        raws = (raw for _, raw in source.stream().take(_FIRST_TRIES))
-        name = source.name
-    for raw in raws:
-        try:
-            source.decode(raw)
-            return
-        except tf.errors.OpError:
-            continue
-    raise ValueError(
-        f"No image of {source.name} could be decoded ({name}, …); expected JPEG, PNG, "
-        "BMP or GIF files."
-    )
+        dataset = tf.data.Dataset.from_tensor_slices(order)
+        read = lambda index: (index, source.read(index))  # noqa: E731
+        return order, dataset.map(read, num_parallel_calls=_AUTOTUNE)
+    if indices is None:
+        return order, source.stream()
+    wanted = np.zeros(source.num_images, bool)
+    wanted[order] = True
+    keep = tf.constant(wanted)
+    return np.unique(order), source.stream().filter(lambda i, _: tf.gather(keep, i))
 
 
 def _options():

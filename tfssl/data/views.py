@@ -13,7 +13,7 @@ rotate/shear/move, colour jitter, grey, blur, solarise, normalise.
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import image_ops
+from tfssl.data import color, image_ops
 from tfssl.data.specs import Recipe, View, check
 
 __all__ = ["Recipe", "View", "apply", "check", "sample", "split"]
@@ -154,16 +154,6 @@ def sample(recipe, *, batch, channels, seed, step):
 # Applying ---------------------------------------------------------------------
 
 
-def _active_steps(view, channels):
-    """Positions, among the four steps of the jitter, of those that do something."""
-    strengths = [view.brightness, view.contrast]
-    if channels == 3:
-        strengths += [view.saturation, view.hue]
-    if not view.jitter:
-        return []
-    return [i for i, strength in enumerate(strengths) if strength > 0]
-
-
 def skipped_steps(recipe, channels):
     """Names of the colour steps of `recipe` that `channels` channels rule out."""
     if channels == 3:
@@ -176,7 +166,8 @@ def skipped_steps(recipe, channels):
     return tuple(dict.fromkeys(names))
 
 
-def _has_affine(view):
+def has_affine(view):
+    """Whether a view is rotated, sheared or moved."""
     return max(view.rotation, view.shear, view.translation) > 0
 
 
@@ -184,56 +175,20 @@ def _widths(recipe, channels):
     """Width of each packed field, as `pack` lays them out."""
     tries = _tries(recipe)
     radii = [image_ops.blur_radius(v.blur_sigma[1], v.size) for v in recipe if v.blur]
-    steps = max(len(_active_steps(view, channels)) for view in recipe)
     return {
         "areas": tries,
         "aspects": tries,
         "place": 2,
         "flip": 1,
-        "affine": 4 if any(map(_has_affine, recipe)) else 0,
-        "jitter": 1,
-        "steps": steps * (11 if channels == 3 else 3),
-        "gray": 1,
+        "affine": 4 if any(map(has_affine, recipe)) else 0,
+        "color": color.width(recipe, channels),
         "blurred": 1,
         "taps": 2 * max(radii) + 1 if radii else 0,
         "solarize": 1,
     }
 
 
-def _step_matrices(u, recipe, channels):
-    """The four steps as `(batch, views, 4, 11)`: a 3 x 3 matrix, offset, mean share.
-
-    A step maps the row vector of a pixel to `x M + offset + share * mean`. Other
-    than three channels: `(..., 3)`, a factor in place of the matrix.
-    """
-    adds = np.array([v.brightness_mode == "add" for v in recipe])
-    zero, one = tf.zeros_like(u["hue"]), tf.ones_like(u["hue"])
-    if channels == 3:
-        flat = lambda m: tf.reshape(m, [*m.shape[:-2], 9])  # noqa: E731
-        scale = lambda x: flat(x[..., tf.newaxis, tf.newaxis] * tf.eye(3))  # noqa: E731
-    else:
-        scale = lambda x: x[..., tf.newaxis]  # noqa: E731
-    parts = [
-        (
-            scale(tf.where(adds, one, u["brightness"])),
-            tf.where(adds, u["brightness"], zero),
-            zero,
-        ),
-        (scale(u["contrast"]), zero, 1.0 - u["contrast"]),
-    ]
-    if channels == 3:
-        parts.append((flat(image_ops.saturation_matrix(u["saturation"])), zero, zero))
-        parts.append((flat(image_ops.hue_matrix(u["hue"])), zero, zero))
-    return tf.stack(
-        [
-            tf.concat([m, o[..., tf.newaxis], k[..., tf.newaxis]], -1)
-            for m, o, k in parts
-        ],
-        axis=2,
-    )
-
-
-def pack(numbers, recipe, channels):
+def pack(numbers, recipe, channels, white=1.0):
     """Turns a batch of numbers into what each image needs, in one tensor.
 
     Matrices and kernels are made for the whole batch at once here, which costs
@@ -243,6 +198,7 @@ def pack(numbers, recipe, channels):
         numbers: float32 `(batch, views, numbers)` from `sample`.
         recipe: the recipe they were drawn for.
         channels: channels of the images.
+        white: the pixel value that stands for 1.0.
 
     Returns:
         float32 `(batch, views, packed)`; `apply_packed` reads a row of it.
@@ -253,27 +209,35 @@ def pack(numbers, recipe, channels):
     fields = [u["areas"], u["aspects"], u["place"], column(u["flip"])]
     if widths["affine"]:
         fields += [column(u["rotation"]), column(u["shear"]), u["translation"]]
-    fields.append(column(u["jitter"]))
-    if widths["steps"]:
-        steps = _step_matrices(u, recipe, channels)
-        kinds = steps.shape[2]
-        active = [_active_steps(view, channels) for view in recipe]
-        idle = np.array(
-            [[0.0 if i in a else 2.0 for i in range(kinds)] for a in active], np.float32
-        )
-        order = tf.argsort(u["order"][..., :kinds] + idle, stable=True)
-        order = order[..., : max(map(len, active))]
-        ordered = tf.gather(steps, order, batch_dims=2)
-        fields.append(
-            tf.reshape(ordered, [*numbers.shape[:2], widths["steps"]])
-            if None not in numbers.shape[:2]
-            else tf.reshape(ordered, [-1, len(recipe), widths["steps"]])
-        )
-    fields += [column(u["gray"]), column(tf.cast(u["sigma"] > 0, tf.float32))]
+    fields.append(color.groups(u, recipe, channels, white))
+    fields.append(column(tf.cast(u["sigma"] > 0, tf.float32)))
     if widths["taps"]:
         fields.append(image_ops.gaussian_taps(u["sigma"], (widths["taps"] - 1) // 2))
     fields.append(column(u["solarize"]))
     return tf.concat(fields, -1)
+
+
+def fields(packed, recipe, channels):
+    """Names what `pack` gave: a dict per view.
+
+    Args:
+        packed: float32 `(..., views, packed)`.
+        recipe: the recipe.
+        channels: channels of the images.
+
+    Returns:
+        List of dicts: `flip`, `blurred`, `solarize` `(...)`; `color` `(..., width)`
+        for `color.run`; `taps` and `affine` (rotation, shear, right, down), which
+        are empty if no view needs them.
+    """
+    widths = _widths(recipe, channels)
+    found = []
+    for row in tf.unstack(packed, num=len(recipe), axis=-2):
+        parts = dict(zip(widths, tf.split(row, list(widths.values()), axis=-1)))
+        for name in ("flip", "blurred", "solarize"):
+            parts[name] = parts[name][..., 0]
+        found.append(parts)
+    return found
 
 
 def boxes(packed, recipe, height, width):
@@ -313,76 +277,72 @@ def boxes(packed, recipe, height, width):
     return tf.stack(found, -2)
 
 
-def _white(dtype):
-    return float(dtype.max) if dtype.is_integer else 1.0
-
-
-def _jitter(pixels, steps, view, channels):
-    """Colour jitter of `(pixels, channels)`, clipped to [0, 1] after every step."""
-    count = len(_active_steps(view, channels))
-    share = pixels.shape[0]
-    ones = tf.fill([1, share], 1.0 / share)
-    for step in tf.unstack(tf.reshape(steps, [-1, 11 if channels == 3 else 3]))[:count]:
-        mean = tf.matmul(ones, pixels)  # (1, channels)
-        if channels == 3:
-            if view.contrast_mean == "gray":
-                mean = tf.matmul(mean, image_ops.LUMA[:, np.newaxis])
-            moved = tf.matmul(pixels, tf.reshape(step[:9], [3, 3]))
-        else:
-            moved = pixels * step[0]
-        pixels = tf.clip_by_value(moved + (step[-2] + step[-1] * mean), 0.0, 1.0)
-    return pixels
-
-
-def _render(fields, image, box, view, channels):
-    """One view, from one image and the fields of one row of `pack`."""
-    size = view.size
+def _resized(named, image, box, view):
+    """Crop, flip and resize of one view; values stay as they are."""
+    size, channels = view.size, image.shape[-1]
     crop = tf.slice(image, [box[0], box[1], 0], [box[2], box[3], channels])
-    crop = tf.cond(fields["flip"] > 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
-    out = image_ops.resize(crop, size, view.resize, view.antialias)
-    out = out * (1.0 / _white(image.dtype))
-    if _has_affine(view):
-        affine = fields["affine"]
+    if view.flip:
+        crop = tf.cond(named["flip"] > 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
+    return image_ops.resize(crop, size, view.resize, view.antialias)
+
+
+def _render(named, out, view, limit, white):
+    """The rest of a view, from the resized image on."""
+    size, channels = view.size, out.shape[-1]
+    if has_affine(view):
+        affine = named["affine"]
         out = image_ops.affine(
             out[tf.newaxis], affine[0:1], affine[1:2], affine[tf.newaxis, 2:4]
         )[0]
-    if _active_steps(view, channels):
-        pixels = tf.reshape(out, [size * size, channels])
-        pixels = tf.cond(
-            fields["jitter"] > 0.5,
-            lambda: _jitter(pixels, fields["steps"], view, channels),
-            lambda: pixels,
-        )
-        out = tf.reshape(pixels, [size, size, channels])
-    if view.resize == "bicubic":  # Its overshoot, where no step has clipped it.
-        out = tf.clip_by_value(out, 0.0, 1.0)
-    if view.gray and channels == 3:
-        gray = np.tile(image_ops.LUMA[:, np.newaxis], (1, 3))
-        pixels = tf.reshape(out, [size * size, channels])
-        pixels = tf.cond(
-            fields["gray"] > 0.5, lambda: tf.matmul(pixels, gray), lambda: pixels
-        )
-        out = tf.reshape(pixels, [size, size, channels])
+    if color.is_plain(view, channels):
+        out = out if white == 1 else out * (1.0 / white)
+    else:
+        out = color.run(out, named["color"], limit)
     if view.blur:
-        radius = image_ops.blur_radius(view.blur_sigma[1], size)
-        middle = (fields["taps"].shape[0] - 1) // 2
-        taps = fields["taps"][middle - radius : middle + radius + 1]
-        before = out
+        sharp, taps = out, taps_of(view, named["taps"])
         out = tf.cond(
-            fields["blurred"] > 0.5,
-            lambda: image_ops.blur(before, taps, view.blur_border),
-            lambda: before,
+            named["blurred"] > 0.5,
+            lambda: image_ops.blur(sharp, taps, view.blur_border),
+            lambda: sharp,
         )
     if view.solarize:
-        low = out
+        plain = out
         out = tf.cond(
-            fields["solarize"] > 0.5,
-            lambda: tf.where(low < view.solarize_threshold, low, 1.0 - low),
-            lambda: low,
+            named["solarize"] > 0.5,
+            lambda: tf.where(plain < view.solarize_threshold, plain, 1.0 - plain),
+            lambda: plain,
         )
-    if view.mean is not None:
-        out = (out - np.float32(view.mean)) / np.float32(view.std)
+    if view.mean is not None and not color.folds_normalization(view, channels):
+        out = normalized(out, view)
     return tf.ensure_shape(out, [size, size, channels])
+
+
+def taps_of(view, taps):
+    """The taps that this view's blur needs, out of the recipe's widest."""
+    radius = image_ops.blur_radius(view.blur_sigma[1], view.size)
+    middle = (taps.shape[-1] - 1) // 2
+    return taps[..., middle - radius : middle + radius + 1]
+
+
+def normalized(image, view):
+    """`(image - mean) / std` of a view, for any rank."""
+    return (image - np.float32(view.mean)) / np.float32(view.std)
+
+
+def resized(packed, image, recipe, crops=None):
+    """The first part of `apply_packed`: every view cropped, flipped and resized.
+
+    Returns:
+        Tuple of float32 `(size, size, channels)`, values as in `image`.
+    """
+    if crops is None:
+        shape = tf.shape(image)
+        crops = boxes(packed, recipe, shape[0], shape[1])
+    every = fields(packed, recipe, image.shape[-1])
+    return tuple(
+        _resized(named, image, box, view)
+        for view, named, box in zip(recipe, every, tf.unstack(crops, num=len(recipe)))
+    )
 
 
 def apply_packed(packed, image, recipe, crops=None):
@@ -394,21 +354,18 @@ def apply_packed(packed, image, recipe, crops=None):
         recipe: the recipe.
         crops: int32 `(views, 4)` boxes inside `image`, where it is only a window
             of the original; None computes them.
+
+    Returns:
+        Tuple of float32 `(size, size, channels)`.
     """
-    channels = image.shape[-1]
-    if crops is None:
-        shape = tf.shape(image)
-        crops = boxes(packed, recipe, shape[0], shape[1])
-    widths = _widths(recipe, channels)
-    made = []
-    for view, row, box in zip(recipe, tf.unstack(packed), tf.unstack(crops)):
-        parts = tf.split(row, list(widths.values()))
-        fields = {
-            name: part if name in ("affine", "steps", "taps") else part[0]
-            for (name, width), part in zip(widths.items(), parts)
-        }
-        made.append(_render(fields, image, box, view, channels))
-    return tuple(made)
+    channels, white = image.shape[-1], white_of(image.dtype)
+    limit = color.count(recipe, channels)
+    every = fields(packed, recipe, channels)
+    images = resized(packed, image, recipe, crops)
+    return tuple(
+        _render(named, out, view, limit, white)
+        for view, named, out in zip(recipe, every, images)
+    )
 
 
 def apply(numbers, image, recipe):
@@ -432,8 +389,14 @@ def apply(numbers, image, recipe):
     check(recipe)
     image = tf.convert_to_tensor(image)
     check_image(image)
-    packed = pack(numbers[tf.newaxis], recipe, image.shape[-1])[0]
+    white = white_of(image.dtype)
+    packed = pack(numbers[tf.newaxis], recipe, image.shape[-1], white)[0]
     return apply_packed(packed, image, recipe)
+
+
+def white_of(dtype):
+    """The pixel value that stands for 1.0: 255, 65535 or 1."""
+    return float(dtype.max) if dtype.is_integer else 1.0
 
 
 def check_image(image):

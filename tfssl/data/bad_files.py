@@ -1,0 +1,163 @@
+"""Unreadable images: skipped, named, counted, and too many of them stop the run."""
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+_SPREAD = 16  # Images tried, spread over the source, before all are.
+
+
+class BadFiles:
+    """Counts images that could not be decoded, and stops when there are too many.
+
+    Args:
+        max_fraction: share of the source's images that may be unreadable.
+        log: log each file once, when it is met.
+
+    Attributes:
+        files: what the unreadable images are called, in the order they were met.
+        error: the message of the error that stopped the pipeline, or None.
+    """
+
+    def __init__(self, max_fraction=0.01, *, log=True):
+        if not 0 <= max_fraction <= 1:
+            raise ValueError(
+                f"max_fraction={max_fraction} received, expected a share in [0, 1]."
+            )
+        self.max_fraction = max_fraction
+        self.error = None
+        self._names = {}  # A dict keeps order and finds names at once.
+        self._log = log
+
+    @property
+    def files(self):
+        """The list of names."""
+        return list(self._names)
+
+    @property
+    def count(self):
+        """How many different images were unreadable."""
+        return len(self._names)
+
+    def add(self, names, source):
+        """Records unreadable images of a source.
+
+        Raises:
+            ValueError: once they are more than `max_fraction` of it.
+        """
+        if self.error:  # A stopped pipeline may be asked for more; nothing is new.
+            raise ValueError(self.error)
+        for name in names:
+            if name not in self._names:
+                self._names[name] = True
+                if self._log:
+                    logging.warning("Skipped unreadable image %s", name)
+        if self.count > self.max_fraction * source.num_images:
+            shown = ", ".join(self.files[:5])
+            self.error = (
+                f"{self.count} of {source.num_images} images of {source.name} could "
+                f"not be read, more than max_bad_fraction={self.max_fraction:g}: "
+                f"{shown}; repair or remove them, or raise the limit."
+            )
+            raise ValueError(self.error)
+
+
+def check(source, bad_files, use):
+    """Runs the work on one readable image, so that mistakes in it come to light.
+
+    `skip` would take an error in `use` for a bad image, and an endless stream of bad
+    images would never give a batch.
+
+    Args:
+        source: a source of encoded images.
+        bad_files: `BadFiles`.
+        use: function of what `source.read` gives, run in a graph.
+
+    Raises:
+        ValueError: if no image can be decoded, or the bad ones met while looking
+            for a good one are too many.
+    """
+    bad = []
+    for name, raw in _raws(source):
+        try:
+            source.decode(raw)
+        except tf.errors.OpError:
+            bad.append(name())
+            if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
+                bad_files.add(bad, source)
+            continue
+        for _ in tf.data.Dataset.from_tensors(raw).map(use):
+            return
+    raise ValueError(
+        f"No image of {source.name} could be decoded ({bad[0]}, …); expected JPEG, "
+        "PNG, BMP or GIF files."
+    )
+
+
+def _raws(source):
+    """`(name function, raw)` of all images, some from all over the source first."""
+    if not source.random_access:
+        for index, raw in source.stream():
+            yield (lambda i=index: source.describe(int(i))), raw
+        return
+    spread = np.linspace(0, source.num_images - 1, _SPREAD).astype(np.int64)
+    spread = np.unique(spread)
+    seen = set(spread.tolist())
+    for index in [*spread, *(i for i in range(source.num_images) if i not in seen)]:
+        name = lambda i=index: source.describe(int(i))  # noqa: E731
+        try:
+            raw = source.read(tf.constant(index, tf.int64))
+        except tf.errors.OpError:  # A file that has gone, or must not be read.
+            raw = tf.constant(b"")
+        yield name, raw
+
+
+def skip(elements, first, name_of, source, bad_files, end=None):
+    """Drops elements that fail, names them, and stops when they are too many.
+
+    Args:
+        elements: dataset of tuples that start with a running int64 number.
+        first: the number of the first element.
+        name_of: function of a number, the name of that image.
+        source: the source, for the share of bad images.
+        bad_files: `BadFiles`. Python is called on a gap only.
+        end: one more than the last number, for a finite dataset, whose last elements
+            may be bad; None for an endless one.
+
+    Returns:
+        The dataset without the failed elements.
+    """
+    elements = elements.ignore_errors()
+    if end is not None:
+        elements = elements.concatenate(_marker(elements.element_spec, end))
+
+    def record(expected, found):
+        bad_files.add([name_of(k) for k in range(expected, found)], source)
+        return found
+
+    def follow(expected, element):
+        found = element[0]
+        checked = tf.cond(
+            found == expected,
+            lambda: found,
+            lambda: tf.numpy_function(record, [expected, found], tf.int64),
+        )
+        checked = tf.ensure_shape(checked, [])
+        return checked + 1, element
+
+    elements = elements.scan(np.int64(first), follow)
+    if end is not None:
+        elements = elements.filter(lambda number, *_: number < end)
+    return elements
+
+
+def _marker(spec, end):
+    """A dataset of one element that only says that the end is reached."""
+
+    def nothing(part):
+        return tf.zeros([n or 1 for n in part.shape], part.dtype)
+
+    _, *others = spec
+    others = tf.nest.map_structure(nothing, others)
+    marker = tf.data.Dataset.from_tensors((np.int64(end), *others))
+    return marker

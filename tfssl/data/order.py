@@ -1,0 +1,150 @@
+"""Which image stands where in the endless training stream, without any state.
+
+Position `p` of the stream belongs to epoch `p // epoch_size`, where `epoch_size` is
+the largest multiple of the batch size that the source fills. Its image is a
+stateless shuffle of `p % epoch_size` under (seed, epoch): no image comes twice in
+an epoch, a batch never straddles two epochs, and each epoch leaves out others.
+
+A worker takes its own block of rows out of every global batch. Its elements are
+counted by `k`: row `k % rows` of its block in global batch `k // rows`.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+# Sequential sources shuffle in a buffer of at most this many bytes.
+_SHUFFLE_BYTES = 256 << 20
+_FOREVER = np.int64(2) ** 62
+
+
+def _uint64(value):
+    return tf.constant(value % 2**64, tf.uint64)
+
+
+def _mixed(x):
+    """The finaliser of SplitMix64: every bit of the input reaches all of the output."""
+    x += _uint64(0x9E3779B97F4A7C15)
+    x = (x ^ tf.bitwise.right_shift(x, _uint64(30))) * _uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ tf.bitwise.right_shift(x, _uint64(27))) * _uint64(0x94D049BB133111EB)
+    return x ^ tf.bitwise.right_shift(x, _uint64(31))
+
+
+class Order:
+    """The order of one worker's images.
+
+    Args:
+        source: `sources.Source`.
+        batch_size: images of the global batch.
+        seed: of the order.
+        start: stream position of the first image wanted.
+        shard: `(worker, workers)`.
+    """
+
+    def __init__(self, source, batch_size, seed, start, shard):
+        worker, workers = shard
+        self.source = source
+        self.batch_size = batch_size
+        self.seed = seed
+        self.start = start
+        self.workers = workers
+        self.rows = batch_size // workers
+        self.first_row = worker * self.rows
+        self.epoch_size = source.num_images // batch_size * batch_size
+        batch, row = divmod(start, batch_size)
+        row = int(np.clip(row - self.first_row, 0, self.rows))
+        self.first = batch * self.rows + row  # The `k` of the first element.
+
+    def position(self, k):
+        """Stream position of this worker's element `k`; ints or int64 tensors."""
+        batch, row = k // self.rows, k % self.rows
+        return batch * self.batch_size + self.first_row + row
+
+    def index(self, positions):
+        """Images at int64 positions (scalar or vector); random access only."""
+        epoch, place = positions // self.epoch_size, positions % self.epoch_size
+        # The raw operation: its public form refuses a seed per position. Keys must
+        # be well mixed, and 8 rounds: with small keys and 4 rounds many images stay
+        # near their place (chi-square of places 9 times that of a fair shuffle).
+        key = _mixed(tf.cast(epoch, tf.uint64) + _mixed(_uint64(self.seed)))
+        words = [_mixed(key + _uint64(n)) & _uint64(0xFFFFFFFF) for n in range(3)]
+        return tf.raw_ops.RandomIndexShuffle(
+            index=place,
+            seed=tf.cast(tf.stack(words, -1), tf.int64),
+            max_index=np.int64(self.source.num_images - 1),
+            rounds=8,
+        )
+
+    def describe(self, k):
+        """What to call this worker's element `k` in a message."""
+        position = self.position(int(k))
+        if self.source.random_access:
+            index = self.index(tf.constant(position, tf.int64))
+        else:
+            # A shuffle depends on the number of elements only, not on what they are.
+            epoch, place = divmod(position, self.epoch_size)
+            numbers = tf.data.Dataset.range(self.source.num_images)
+            epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
+            shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
+            index = next(iter(shuffled.skip(place)))
+        return self.source.describe(int(index))
+
+    def batches(self, draw):
+        """Endless dataset of `(k, position, numbers)`, `rows` elements at a time.
+
+        Args:
+            draw: function of the int64 number of a global batch, which gives a
+                tensor with a row for each of its images.
+        """
+
+        def of_batch(number):
+            k = self.first + number * self.rows + tf.range(self.rows, dtype=tf.int64)
+            inside = self.first % self.rows
+            numbers = self._mine(draw(k[0] // self.rows))
+            if inside:  # A start in mid-batch takes the rest from the next one.
+                following = self._mine(draw(k[0] // self.rows + 1))
+                numbers = tf.concat([numbers[inside:], following[:inside]], 0)
+            return k, self.position(k), numbers
+
+        dataset = tf.data.Dataset.range(_FOREVER)
+        return dataset.map(of_batch, num_parallel_calls=2)
+
+    def _mine(self, numbers):
+        return numbers[self.first_row : self.first_row + self.rows]
+
+    def stream(self):
+        """`(index, raw)` of this worker, from a source that is read in sequence.
+
+        Every epoch is shuffled anew in a buffer bounded in bytes. A start in the
+        middle of an epoch is reached by skipping.
+        """
+        first_epoch, inside = divmod(self.start, self.epoch_size)
+
+        def of_epoch(epoch):
+            shuffled = self._shuffled(self.source.stream(), epoch)
+            skipped = tf.where(epoch == first_epoch, np.int64(inside), np.int64(0))
+            return shuffled.take(self.epoch_size).skip(skipped)
+
+        stream = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(of_epoch)
+        if self.workers == 1:
+            return stream
+        low, high = self.first_row, self.first_row + self.rows
+
+        def is_mine(position, _):
+            row = position % self.batch_size
+            return (row >= low) & (row < high)
+
+        places = tf.data.Dataset.range(self.start, _FOREVER)
+        placed = tf.data.Dataset.zip(places, stream)
+        return placed.filter(is_mine).map(lambda _, element: element)
+
+    def _shuffled(self, dataset, epoch):
+        """A dataset of the source's images in the order of an epoch."""
+        # Else the process's global seed, set or not, would change the order. This
+        # is the graph of the dataset's function, not one that a user sees.
+        tf.compat.v1.get_default_graph().seed = 1
+        fits = max(1, _SHUFFLE_BYTES // self.source.bytes_per_image)
+        return dataset.shuffle(
+            min(self.source.num_images, fits),
+            seed=self.seed + epoch * 1_000_003,
+            reshuffle_each_iteration=False,
+        )
