@@ -1,5 +1,7 @@
 """Unreadable images: skipped, named, counted, and too many of them stop the run."""
 
+import contextlib
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -60,6 +62,24 @@ class BadFiles:
                 f"{shown}; repair or remove them, or raise the limit."
             )
             raise ValueError(self.error)
+
+
+@contextlib.contextmanager
+def explained(*collectors):
+    """Raises the plain sentence where too many bad files stopped a graph.
+
+    What a pipeline raises arrives as a `tf.errors.OpError` with a traceback inside.
+
+    Args:
+        *collectors: the `BadFiles` of the pipelines that run in this context.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        for collector in collectors:
+            if collector.error:
+                raise ValueError(collector.error) from error
+        raise
 
 
 def check(source, bad_files, use):

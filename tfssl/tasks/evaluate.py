@@ -9,6 +9,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl import methods
+from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import features, knn, low_shot, supervised
 from tfssl.tasks import resolve, run_report, runs
 
@@ -95,24 +96,29 @@ def evaluate(
             )
     budgets = _budgets(budgets)
 
+    bad_files = data_lib.pipeline.BadFiles(settings["max_bad_fraction"])
+
     def sets(source):
         return data_lib.labeled(
             source,
             encoder.preprocessing,
             batch_size=batch_size,
-            bad_files=data_lib.pipeline.BadFiles(settings["max_bad_fraction"]),
+            bad_files=bad_files,
         )
 
     def pair(network):
         extract = features.Extractor(network, progress=bool(verbose))
         return extract(sets(train)), extract(sets(test))
 
-    trained = pair(encoder)
-    kinds = {"pre-trained": trained}
-    if "raw_pixels" in baselines:
-        kinds["raw pixels"] = tuple(features.raw_pixels(sets(s)) for s in (train, test))
-    if "random_encoder" in baselines:
-        kinds["random encoder"] = pair(untrained(encoder, seed))
+    with bad_files_lib.explained(bad_files):
+        trained = pair(encoder)
+        kinds = {"pre-trained": trained}
+        if "raw_pixels" in baselines:
+            kinds["raw pixels"] = tuple(
+                features.raw_pixels(sets(s)) for s in (train, test)
+            )
+        if "random_encoder" in baselines:
+            kinds["random encoder"] = pair(untrained(encoder, seed))
     rows, selections = [], {}
     for kind, (bank, queries) in kinds.items():
         # In the order of the source, so that a selection's indices are rows.
@@ -141,6 +147,7 @@ def evaluate(
                     encoder,
                     train,
                     test,
+                    np.sort(trained[0].index),  # Without the unreadable images.
                     budget,
                     choices[:supervised_draws],
                     recipe=(_geometry(view),),
@@ -261,7 +268,18 @@ def _geometry(view):
 
 
 def _supervised_row(
-    encoder, train, test, budget, choices, *, recipe, epochs, min_steps, seed, verbose
+    encoder,
+    train,
+    test,
+    readable,
+    budget,
+    choices,
+    *,
+    recipe,
+    epochs,
+    min_steps,
+    seed,
+    verbose,
 ):
     results = [
         supervised.train(
@@ -269,7 +287,7 @@ def _supervised_row(
             train,
             test,
             preprocessing=encoder.preprocessing,
-            indices=selection.indices,
+            indices=readable[selection.indices],
             recipe=recipe,
             epochs=epochs,
             min_steps=min_steps,

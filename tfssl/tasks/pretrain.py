@@ -10,6 +10,7 @@ from absl import logging
 
 from tfssl import data as data_lib
 from tfssl import methods, optimizers
+from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes
 from tfssl.export import keras_file
 from tfssl.optimizers import schedules
@@ -141,11 +142,18 @@ def pretrain(
     preprocessing = recipes.preprocessing_for(recipe, train)
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
-    knn_sets = _knn_sets(train, validation, preprocessing, arguments)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
+    bad_queries = pipeline.BadFiles(max_fraction=max_bad_fraction)
+    knn_sets = _knn_sets(
+        train, validation, preprocessing, bad_files, bad_queries, arguments
+    )
     folder = os.path.join(out, "checkpoints")
 
-    with _precision(precision), devices.scope():
+    with (
+        _precision(precision),
+        devices.scope(),
+        bad_files_lib.explained(bad_files, bad_queries),
+    ):
         keras.utils.set_random_seed(seed)
         input_shape = (recipe[0].size, recipe[0].size, train.channels)
         network = resolve.encoder(encoder, input_shape, encoder_args)
@@ -174,8 +182,7 @@ def pretrain(
             monitors.Throughput(batch_size),
             monitors.NonFinite(lambda: checkpoint.latest(folder)),
             monitors.Collapse(
-                _fixed_images(train, preprocessing, max_bad_fraction),
-                stop=stop_on_collapse,
+                _fixed_images(train, preprocessing, bad_files), stop=stop_on_collapse
             ),
             *(
                 monitors.OnlineKNN(
@@ -207,14 +214,8 @@ def pretrain(
                 batch_size,
             )
 
-        try:
-            with saver.watching_sigterm():
-                _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose)
-        except tf.errors.OpError as error:
-            # What the pipeline raises arrives wrapped in the graph's own words.
-            if bad_files.error:
-                raise ValueError(bad_files.error) from error
-            raise
+        with saver.watching_sigterm():
+            _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose)
 
     network.preprocessing = preprocessing
     keras_file.save(network, os.path.join(out, "encoder.keras"), preprocessing)
@@ -350,20 +351,20 @@ def _summary(model, source, recipe, steps_per_epoch, settings, devices):
     return "\n".join(lines)
 
 
-def _fixed_images(source, preprocessing, max_bad_fraction):
+def _fixed_images(source, preprocessing, bad_files):
     count = min(_MONITORED_IMAGES, source.num_images)
     dataset = data_lib.labeled(
         source,
         preprocessing,
         batch_size=count,
         indices=np.arange(count),
-        bad_files=pipeline.BadFiles(max_bad_fraction, log=False),
+        bad_files=bad_files,
     )
     batch = next(iter(dataset))
     return tf.boolean_mask(batch["image"], batch["mask"])
 
 
-def _knn_sets(train, validation, preprocessing, settings):
+def _knn_sets(train, validation, preprocessing, bad_train, bad_queries, settings):
     """`[(bank, queries)]` for the kNN monitor, or `[]` where it is off."""
     knn_epochs = settings["knn_epochs"]
     if not knn_epochs:
@@ -384,9 +385,9 @@ def _knn_sets(train, validation, preprocessing, settings):
             source,
             preprocessing,
             batch_size=settings["batch_size"],
-            bad_files=pipeline.BadFiles(settings["max_bad_fraction"], log=False),
+            bad_files=bad,
         )
-        for source in (train, validation)
+        for source, bad in ((train, bad_train), (validation, bad_queries))
     )
     return [(bank, queries)]
 
