@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl.data import bad_files, sources
+
+
+def source_of(contents):
+    return sources.BytesSource(
+        contents, name="mem", channels=3, dtype="uint8", labels=None, class_names=None
+    )
+
+
+def png(value=9):
+    return tf.io.encode_png(np.full((2, 2, 3), value, np.uint8)).numpy()
+
+
+def failing_at(numbers, count):
+    bad = tf.constant(numbers, tf.int64)
+
+    def check(k):
+        tf.debugging.Assert(tf.reduce_all(bad != k), ["bad"])
+        return k, k * 10
+
+    return tf.data.Dataset.range(count).map(check)
+
+
+def test_skipped_elements_are_named_once_each():
+    met = bad_files.BadFiles(max_fraction=0.5, log=False)
+    source = source_of([png()] * 10)
+    elements = failing_at([0, 4, 5, 9], 10)
+    kept = bad_files.skip(elements, 0, lambda k: f"<{k % 10}>", source, met, end=10)
+    assert [(int(k), int(v)) for k, v in kept] == [
+        (k, 10 * k) for k in (1, 2, 3, 6, 7, 8)
+    ]
+    assert met.files == ["<0>", "<4>", "<5>", "<9>"] and met.count == 4
+    list(kept)  # Another epoch.
+    assert met.count == 4
+
+
+def test_too_many_stop_and_stay_stopped():
+    met = bad_files.BadFiles(max_fraction=0.1, log=False)
+    kept = bad_files.skip(
+        failing_at([2, 3], 10), 0, str, source_of([png()] * 10), met, end=10
+    )
+    iterator = iter(kept)
+    assert [int(next(iterator)[0]) for _ in range(2)] == [0, 1]
+    for _ in range(2):
+        with pytest.raises(tf.errors.OpError, match="2 of 10 images of mem"):
+            next(iterator)
+    assert met.count == 2  # A good image lost with the error is not a bad one.
+    assert "raise the limit" in met.error
+
+
+def test_check_finds_a_readable_image_and_runs_the_work_on_it():
+    used = []
+
+    def use(raw):
+        return tf.py_function(lambda r: used.append(r.numpy()) or 0, [raw], tf.int64)
+
+    met = bad_files.BadFiles(max_fraction=1.0, log=False)
+    good = png(77)
+    bad_files.check(source_of([b"no"] * 39 + [good]), met, use)
+    assert used == [good]
+
+
+def test_check_shows_mistakes_in_the_work():
+    def mistaken(raw):
+        return tf.ensure_shape(tf.strings.bytes_split(raw), [1])
+
+    with pytest.raises((ValueError, tf.errors.OpError)):
+        bad_files.check(source_of([png()] * 3), bad_files.BadFiles(), mistaken)
+
+
+def test_check_stops_when_the_limit_is_passed():
+    met = bad_files.BadFiles(max_fraction=0.1, log=False)
+    with pytest.raises(ValueError, match="of 100 images of mem could not be read"):
+        bad_files.check(source_of([b"no"] * 100), met, lambda raw: raw)
+    with pytest.raises(ValueError, match="No image of mem could be decoded"):
+        bad_files.check(source_of([b"no"] * 3), met, lambda raw: raw)

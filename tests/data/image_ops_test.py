@@ -1,0 +1,270 @@
+import io
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from scipy import ndimage
+
+from tfssl.data import image_ops
+
+
+def smooth(height, width, channels=3, seed=0):
+    """A picture without sharp edges, which JPEG keeps well; uint8."""
+    rng = np.random.default_rng(seed)
+    small = rng.uniform(0, 255, size=(4, 4, channels))
+    factors = (height / 4, width / 4, 1)
+    return np.clip(ndimage.zoom(small, factors, order=1), 0, 255).astype(np.uint8)
+
+
+def encoded(image, kind):
+    file = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(file, kind)
+    return file.getvalue()
+
+
+# Decoding -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("BMP", 0), ("JPEG", 6)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decode_reads_what_pil_reads(kind, tolerance, channels):
+    image = smooth(20, 30)
+    data = encoded(image, kind)
+    found = image_ops.decode(tf.constant(data), channels).numpy()
+    read = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB")
+    expected = np.asarray(read).reshape(20, 30, channels).astype(int)
+    # Grey: PIL and TensorFlow round luma differently, by one step.
+    assert np.abs(found - expected).max() <= tolerance + (channels == 1)
+
+
+def test_decode_brings_grey_files_to_three_channels_and_drops_alpha():
+    gray = smooth(8, 8, 1)
+    for kind in ("PNG", "BMP"):
+        found = image_ops.decode(tf.constant(encoded(gray, kind)), 3).numpy()
+        np.testing.assert_array_equal(found, np.repeat(gray, 3, axis=2))
+    rgba = smooth(8, 8, 4)
+    found = image_ops.decode(tf.constant(encoded(rgba, "PNG")), 3).numpy()
+    np.testing.assert_array_equal(found, rgba[..., :3])
+
+
+def test_decode_stretches_eight_bits_to_sixteen():
+    # White must be white: 255 is read as 65,535 from every type of file.
+    white = np.full((4, 4, 3), 255, np.uint8)
+    for kind in ("PNG", "BMP", "JPEG"):
+        found = image_ops.decode(tf.constant(encoded(white, kind)), 3, tf.uint16)
+        assert found.dtype == tf.uint16
+        assert int(tf.reduce_min(found)) >= 65280, kind
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_decode_window_gives_the_same_crops_as_a_whole_decode(kind):
+    data = tf.constant(encoded(smooth(64, 80), kind))
+    boxes = np.array([[17, 9, 20, 30], [33, 25, 24, 16]], np.int32)
+    whole = image_ops.decode(data, 3).numpy().astype(int)
+    image, moved = image_ops.decode_window(data, 3, tf.uint8, lambda h, w: boxes)
+    if kind == "JPEG":  # From row 17 to 57, column 9 to 41.
+        assert image.shape == (40, 32, 3)
+
+    def cut(pixels, box):
+        top, left, height, width = box
+        return pixels[top : top + height, left : left + width].astype(int)
+
+    for box, moved_box in zip(boxes, np.asarray(moved)):
+        # JPEG interpolates chroma from beyond the window in a whole decode.
+        difference = np.abs(cut(image.numpy(), moved_box) - cut(whole, box)).max()
+        assert difference <= (3 if kind == "JPEG" else 0)
+
+
+# Crops --------------------------------------------------------------------------
+
+
+def slow_box(areas, aspects, place, height, width, fallback):
+    """RandomResizedCrop as a loop over tries, in float32 like the graph."""
+    f = np.float32
+    for area, aspect in zip(areas, aspects):
+        pixels = f(area) * f(height * width)
+        w = max(1, int(np.round(np.sqrt(pixels * f(aspect)))))
+        h = max(1, int(np.round(np.sqrt(pixels / f(aspect)))))
+        if w <= width and h <= height:
+            return [
+                int(place[0] * (height - h + 1)),
+                int(place[1] * (width - w + 1)),
+                h,
+                w,
+            ]
+    if fallback == "whole":
+        return [0, 0, height, width]
+    if fallback == "clamp":
+        w, h = min(w, width), min(h, height)
+        return [int(place[0] * (height - h + 1)), int(place[1] * (width - w + 1)), h, w]
+    ratio = np.clip(width / height, min(aspects), max(aspects))
+    w = min(width, max(1, round(height * ratio)))
+    h = min(height, max(1, round(width / ratio)))
+    return [(height - h + 1) // 2, (width - w + 1) // 2, h, w]
+
+
+@pytest.mark.parametrize("fallback", ["center", "whole", "clamp"])
+@pytest.mark.parametrize("height, width", [(50, 60), (1, 90), (40, 1), (300, 100)])
+def test_crop_boxes_take_the_first_try_that_fits(fallback, height, width):
+    rng = np.random.default_rng(height)
+    areas = rng.uniform(0.3, 1.0, size=(50, 3)).astype(np.float32)
+    aspects = np.exp(rng.uniform(-0.5, 0.5, size=(50, 3))).astype(np.float32)
+    place = rng.uniform(size=(50, 2)).astype(np.float32)
+    found = image_ops.crop_boxes(areas, aspects, place, height, width, fallback)
+    expected = [
+        slow_box(a, r, p, height, width, fallback)
+        for a, r, p in zip(areas, aspects, place)
+    ]
+    np.testing.assert_array_equal(found, expected)
+    top, left, high, wide = found.numpy().T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (high >= 1).all() and (wide >= 1).all()
+    assert (top + high <= height).all() and (left + wide <= width).all()
+
+
+# Resize -------------------------------------------------------------------------
+
+
+def keys(x):
+    x = np.abs(x)
+    near = 1.5 * x**3 - 2.5 * x**2 + 1
+    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0))
+
+
+def triangle(x):
+    return np.maximum(1 - np.abs(x), 0)
+
+
+def resize_matrix(size, length, method, antialias):
+    """Weights in float64, from the definition of the filter."""
+    centre = (np.arange(size)[:, None] + 0.5) * length / size - 0.5
+    stretch = max(length / size, 1.0) if antialias else 1.0
+    kernel = keys if method == "bicubic" else triangle
+    weights = kernel((np.arange(length) - centre) / stretch)
+    if method == "bilinear" and not antialias:
+        centre = np.clip(centre, 0, length - 1)  # Beyond the edge: the edge.
+        weights = triangle(np.arange(length) - centre)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def slow_resize(image, size, method="bilinear", antialias=False):
+    down = resize_matrix(size, image.shape[0], method, antialias)
+    across = resize_matrix(size, image.shape[1], method, antialias)
+    return np.einsum("ij,jkc,lk->ilc", down, image.astype(np.float64), across)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("height, width", [(50, 37), (9, 11), (1, 1), (200, 3)])
+def test_resize_follows_the_filter(method, antialias, height, width):
+    image = (
+        np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)
+    )
+    found = image_ops.resize(tf.constant(image), 16, method, antialias).numpy()
+    expected = slow_resize(image, 16, method, antialias)
+    # TensorFlow's bicubic kernel rounds offsets to 1/1024: 0.25 of 255 at most.
+    tolerance = 0.5 if method == "bicubic" and not antialias else 2e-3
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+    batch = image_ops.resize(tf.constant(image)[None], 16, method, antialias)
+    np.testing.assert_array_equal(batch[0], found)
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+def test_antialiased_resize_is_pils(method):
+    image = smooth(90, 70)
+    filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC}
+    expected = Image.fromarray(image).resize((24, 24), filters[method])
+    found = image_ops.resize(tf.constant(image), 24, method, antialias=True)
+    # PIL rounds to whole values after each direction.
+    np.testing.assert_allclose(found, np.asarray(expected), atol=1.5)
+
+
+def test_unknown_filter_is_refused():
+    with pytest.raises(ValueError, match="View got resize='cubic'; choose one of"):
+        image_ops.check_resize("cubic", "View")
+
+
+# Rotation, shear, translation -----------------------------------------------------
+
+
+def affine(image, rotation=0.0, shear=0.0, right=0.0, down=0.0):
+    angle, slope = np.float32([rotation]), np.float32([shear])
+    moved = np.float32([[right, down]])
+    out = image_ops.affine(tf.constant(image)[None], angle, slope, moved)
+    return out.numpy()[0]
+
+
+def test_a_quarter_turn_is_counter_clockwise():
+    image = np.random.default_rng(2).random((9, 9, 3)).astype(np.float32)
+    found = affine(image, rotation=np.pi / 2)
+    # A pixel beyond the edge by rounding reads its edge: the inside is exact.
+    np.testing.assert_allclose(found, np.rot90(image), atol=1e-5)
+
+
+def test_translation_moves_right_and_down_and_repeats_the_edge():
+    image = np.random.default_rng(3).random((8, 8, 1)).astype(np.float32)
+    found = affine(image, right=0.25, down=0.125)
+    rows = np.clip(np.arange(8) - 1, 0, 7)
+    columns = np.clip(np.arange(8) - 2, 0, 7)
+    np.testing.assert_allclose(found, image[rows][:, columns], atol=1e-6)
+
+
+@pytest.mark.parametrize("rotation, shear", [(0.3, 0.0), (0.0, 0.4), (-0.2, 0.3)])
+def test_affine_reads_where_the_docstring_says(rotation, shear):
+    size = 21
+    image = np.random.default_rng(4).random((size, size, 1)).astype(np.float32)
+    found = affine(image, rotation=rotation, shear=shear)[..., 0]
+    y, x = np.mgrid[:size, :size] - (size - 1) / 2
+    x_sheared, y_sheared = x - shear * y, y
+    cos, sin = np.cos(rotation), np.sin(rotation)
+    # With rows downwards, counter-clockwise as seen reads from here.
+    x_in = cos * x_sheared - sin * y_sheared + (size - 1) / 2
+    y_in = sin * x_sheared + cos * y_sheared + (size - 1) / 2
+    expected = ndimage.map_coordinates(
+        image[..., 0], [y_in, x_in], order=1, mode="nearest"
+    )
+    inside = (np.minimum(x_in, y_in) > 0) & (np.maximum(x_in, y_in) < size - 1)
+    np.testing.assert_allclose(found[inside], expected[inside], atol=1e-4)
+    assert inside.mean() > 0.6
+
+
+# Blur ---------------------------------------------------------------------------
+
+_MODES = {"zero": "constant", "edge": "nearest", "reflect": "mirror"}
+
+
+def slow_blur(image, sigma, radius, border):
+    offsets = np.arange(-radius, radius + 1)
+    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
+    taps /= taps.sum()
+    out = image.astype(np.float64)
+    for axis in (0, 1):
+        out = ndimage.correlate1d(out, taps, axis=axis, mode=_MODES[border])
+    return out
+
+
+@pytest.mark.parametrize("border", ["zero", "edge", "reflect"])
+@pytest.mark.parametrize("size", [7, 32, 45, 96])
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_is_a_gaussian_filter(border, size, sigma):
+    image = np.random.default_rng(size).random((size, size, 3)).astype(np.float32)
+    radius = image_ops.blur_radius(2.0, size)
+    taps = image_ops.gaussian_taps(tf.constant(sigma), radius)
+    expected = slow_blur(image, sigma, radius, border)
+    found = image_ops.blur(tf.constant(image), taps, border)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    batch = image_ops.blur_batch(tf.constant(image)[None], taps[None], border)
+    np.testing.assert_allclose(batch[0], expected, atol=1e-5)
+
+
+def test_kernel_holds_the_gaussian():
+    assert image_ops.blur_radius(2.0, 224) == 8
+    assert image_ops.blur_radius(2.0, 5) == 4
+    taps = image_ops.gaussian_taps(tf.constant([0.0, 2.0]), 8).numpy()
+    np.testing.assert_allclose(taps.sum(1), 1.0, rtol=1e-6)
+    np.testing.assert_array_equal(taps[0], np.eye(17)[8])  # No blur.
+    # 23 taps, as the SimCLR code has at 224 pixels, add less than 1e-4.
+    wide = np.exp(-0.5 * (np.arange(-11, 12) / 2.0) ** 2)
+    assert np.abs(wide / wide.sum() - np.pad(taps[1], 3)).max() < 1e-4

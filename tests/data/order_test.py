@@ -1,0 +1,60 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from tfssl.data import order as order_lib
+from tfssl.data import sources
+
+
+def make(num_images=1000, batch_size=10, seed=0, start=0, shard=(0, 1)):
+    source = sources.open_source(np.zeros((num_images, 1, 1, 1), np.uint8))
+    return order_lib.Order(source, batch_size, seed, start, shard)
+
+
+def epochs(order, count):
+    positions = tf.range(count * order.epoch_size, dtype=tf.int64)
+    return order.index(positions).numpy().reshape(count, order.epoch_size)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2**40, -3])
+def test_an_epoch_is_a_fair_shuffle(seed):
+    order = make(seed=seed)
+    found = epochs(order, 60)
+    for epoch in found:
+        assert len(set(epoch)) == 1000
+    # Where an image stands is uniform over the tenths of an epoch: sums of 60
+    # epochs' chi-squares over 50 images.
+    tenths = found.argsort(1)[:, ::20] // 100
+    counts = np.apply_along_axis(np.bincount, 0, tenths, minlength=10)
+    chi_square = ((counts - 6) ** 2 / 6).sum()
+    assert 1e-4 < stats.chi2(9 * 50).cdf(chi_square) < 1 - 1e-4
+    # Images that are neighbours do not stay so: about 2 pairs of 1,000 by chance.
+    neighbours = (np.abs(np.diff(found, axis=1)) == 1).sum(1).mean()
+    assert neighbours < 3.5
+    in_place = (found == np.arange(1000)).sum(1).mean()
+    assert in_place < 2.0
+
+
+def test_one_position_gives_what_a_vector_gives():
+    order = make(103)
+    many = order.index(tf.range(250, dtype=tf.int64)).numpy()
+    singly = [int(order.index(tf.constant(p, tf.int64))) for p in range(250)]
+    np.testing.assert_array_equal(many, singly)
+
+
+@pytest.mark.parametrize("start, worker, k, position", [
+    (0, 0, 0, 0), (0, 1, 0, 5), (13, 0, 8, 13), (13, 1, 5, 15), (17, 0, 10, 20),
+    (17, 1, 7, 17), (30, 1, 15, 35),
+])  # fmt: skip
+def test_a_worker_starts_at_its_first_row_not_before_start(start, worker, k, position):
+    # Two workers, batches of 10: rows 0 to 4 and 5 to 9 of each.
+    order = make(start=start, shard=(worker, 2))
+    assert order.first == k
+    assert order.position(order.first) == position
+
+
+def test_elements_have_names():
+    order = make()
+    index = int(order.index(tf.constant(25, tf.int64)))
+    assert order.describe(25) == f"array[{index}]"
