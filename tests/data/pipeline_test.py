@@ -420,6 +420,31 @@ def test_limit_of_bad_files():
         pipeline.BadFiles(2)
 
 
+@both_kinds
+def test_large_views_come_in_the_same_order(make, monkeypatch):
+    # Views above `_SMALL` pixels are made one by one; here all count as large.
+    monkeypatch.setattr(pipeline, "_SMALL", 0)
+    rows = _rows(make(), 4, start=6, shard=(1, 2), with_labels=True)
+    places = [p for p in range(6, 22) if p % 4 >= 2][:8]
+    small = {key: value[places] for key, value in _whole(make).items()}
+    for key in ("position", "index", "label"):
+        np.testing.assert_array_equal(rows[key], small[key])
+    for key in ("view_0", "view_1"):
+        np.testing.assert_allclose(rows[key], small[key], atol=1e-5)
+
+
+def test_large_views_leave_unreadable_files_out(tmp_path, monkeypatch):
+    source, bad = _folder(tmp_path / "data")
+    limits = [pipeline.BadFiles(max_fraction=0.2) for _ in range(2)]
+    small = _rows(source, 7, bad_files=limits[0])
+    monkeypatch.setattr(pipeline, "_SMALL", 0)
+    large = _rows(source, 7, bad_files=limits[1])
+    np.testing.assert_array_equal(large["position"], small["position"])
+    np.testing.assert_array_equal(large["index"], small["index"])
+    np.testing.assert_allclose(large["view_1"], small["view_1"], atol=1e-5)
+    assert sorted(limits[1].files) == bad
+
+
 # Every image once ---------------------------------------------------------------
 
 
