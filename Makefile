@@ -39,10 +39,10 @@ format: $(VENV)/.installed
 	$(BIN)/ruff check --fix .
 
 bench-input: $(VENV)/.installed
-	$(BIN)/python benchmarks/input_pipeline.py $(ARGS)
+	$(BIN)/python -m benchmarks.input_pipeline $(ARGS)
 
 bench-step: $(VENV)/.installed
-	$(BIN)/python benchmarks/train_step.py $(ARGS)
+	$(BIN)/python -m benchmarks.train_step $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
