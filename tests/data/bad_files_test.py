@@ -29,10 +29,9 @@ def test_skipped_elements_are_named_once_each():
     met = bad_files.BadFiles(max_fraction=0.5, log=False)
     source = source_of([png()] * 10)
     elements = failing_at([0, 4, 5, 9], 10)
-    kept = bad_files.skip(elements, 0, lambda k: f"<{k % 10}>", source, met, end=10)
-    assert [(int(k), int(v)) for k, v in kept] == [
-        (k, 10 * k) for k in (1, 2, 3, 6, 7, 8)
-    ]
+    kept = bad_files.skip(elements, 4, 0, lambda k: f"<{k % 10}>", source, met, end=10)
+    batches = [(k.numpy().tolist(), v.numpy().tolist()) for k, v in kept]
+    assert batches == [([1, 2, 3, 6], [10, 20, 30, 60]), ([7, 8], [70, 80])]
     assert met.files == ["<0>", "<4>", "<5>", "<9>"] and met.count == 4
     list(kept)  # Another epoch.
     assert met.count == 4
@@ -41,15 +40,26 @@ def test_skipped_elements_are_named_once_each():
 def test_too_many_stop_and_stay_stopped():
     met = bad_files.BadFiles(max_fraction=0.1, log=False)
     kept = bad_files.skip(
-        failing_at([2, 3], 10), 0, str, source_of([png()] * 10), met, end=10
+        failing_at([2, 3], 10), 2, 0, str, source_of([png()] * 10), met, end=10
     )
     iterator = iter(kept)
-    assert [int(next(iterator)[0]) for _ in range(2)] == [0, 1]
+    assert next(iterator)[0].numpy().tolist() == [0, 1]
     for _ in range(2):
         with pytest.raises(tf.errors.OpError, match="2 of 10 images of mem"):
             next(iterator)
     assert met.count == 2  # A good image lost with the error is not a bad one.
     assert "raise the limit" in met.error
+
+
+def test_an_endless_dataset_gives_whole_batches_only():
+    met = bad_files.BadFiles(max_fraction=0.5, log=False)
+    kept = bad_files.skip(
+        failing_at([1, 13], 14), 3, 0, str, source_of([png()] * 14), met
+    )
+    assert [k.numpy().tolist() for k, _ in kept] == [
+        [0, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]
+    ]  # fmt: skip
+    assert met.files == ["1"]  # 13 has no batch after it yet.
 
 
 def test_check_finds_a_readable_image_and_runs_the_work_on_it():

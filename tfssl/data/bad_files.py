@@ -132,52 +132,57 @@ def _raws(source):
         yield name, raw
 
 
-def skip(elements, first, name_of, source, bad_files, end=None):
-    """Drops elements that fail, names them, and stops when they are too many.
+def skip(elements, size, first, name_of, source, bad_files, end=None):
+    """Batches the elements that do not fail; names those that do.
 
     Args:
         elements: dataset of tuples that start with a running int64 number.
+        size: elements of a batch.
         first: the number of the first element.
         name_of: function of a number, the name of that image.
         source: the source, for the share of bad images.
         bad_files: `BadFiles`. Python is called on a gap only.
         end: one more than the last number, for a finite dataset, whose last elements
-            may be bad; None for an endless one.
+            may be bad and whose last batch may be smaller; None for an endless one.
 
     Returns:
-        The dataset without the failed elements.
+        Dataset of batches. Elements after a failed one move up.
     """
-    elements = elements.ignore_errors()
+    batches = elements.ignore_errors().batch(size, drop_remainder=end is None)
     if end is not None:
-        elements = elements.concatenate(_marker(elements.element_spec, end))
+        batches = batches.concatenate(_marker(batches.element_spec, end))
 
-    def record(expected, found):
-        bad_files.add([name_of(k) for k in range(expected, found)], source)
-        return found
+    def record(expected, numbers):
+        found = set(numbers.tolist())
+        lost = [k for k in range(expected, numbers[-1] + 1) if k not in found]
+        bad_files.add([name_of(k) for k in lost], source)
+        return numbers[-1]
 
-    def follow(expected, element):
-        found = element[0]
-        checked = tf.cond(
-            found == expected,
-            lambda: found,
-            lambda: tf.numpy_function(record, [expected, found], tf.int64),
+    def follow(expected, batch):
+        numbers = batch[0]
+        last = numbers[-1]
+        whole = last - expected + 1 == tf.size(numbers, tf.int64)
+        last = tf.cond(
+            whole,
+            lambda: last,
+            lambda: tf.numpy_function(record, [expected, numbers], tf.int64),
         )
-        checked = tf.ensure_shape(checked, [])
-        return checked + 1, element
+        return tf.ensure_shape(last, []) + 1, batch
 
-    elements = elements.scan(np.int64(first), follow)
+    # Once per batch: a scan over single images costs a tenth of a millisecond each.
+    batches = batches.scan(np.int64(first), follow)
     if end is not None:
-        elements = elements.filter(lambda number, *_: number < end)
-    return elements
+        batches = batches.filter(lambda numbers, *_: numbers[0] < end)
+    return batches
 
 
 def _marker(spec, end):
-    """A dataset of one element that only says that the end is reached."""
+    """A dataset of one batch that only says that the end is reached."""
 
     def nothing(part):
         return tf.zeros([n or 1 for n in part.shape], part.dtype)
 
     _, *others = spec
     others = tf.nest.map_structure(nothing, others)
-    marker = tf.data.Dataset.from_tensors((np.int64(end), *others))
-    return marker
+    number = tf.constant([end], tf.int64)
+    return tf.data.Dataset.from_tensors((number, *others))

@@ -89,12 +89,15 @@ class Order:
         return self.source.describe(int(index))
 
     def batches(self, draw):
-        """Endless dataset of `(k, position, numbers)`, `rows` elements at a time.
+        """Endless dataset of `(k, position, index, numbers)`, `rows` at a time.
+
+        The index is -1 where the source is read in sequence.
 
         Args:
             draw: function of the int64 number of a global batch, which gives a
                 tensor with a row for each of its images.
         """
+        minus_one = np.int64(-1)
 
         def of_batch(number):
             k = self.first + number * self.rows + tf.range(self.rows, dtype=tf.int64)
@@ -103,7 +106,10 @@ class Order:
             if inside:  # A start in mid-batch takes the rest from the next one.
                 following = self._mine(draw(k[0] // self.rows + 1))
                 numbers = tf.concat([numbers[inside:], following[:inside]], 0)
-            return k, self.position(k), numbers
+            position = self.position(k)
+            known = self.source.random_access
+            index = self.index(position) if known else tf.fill(tf.shape(k), minus_one)
+            return k, position, index, numbers
 
         dataset = tf.data.Dataset.range(_FOREVER)
         return dataset.map(of_batch, num_parallel_calls=2)

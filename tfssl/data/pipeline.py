@@ -160,8 +160,8 @@ def _plain(order, recipe, bad_files, parallel):
     def nothing(_):
         return tf.zeros([order.batch_size, 1])
 
-    elements = _elements(order, order.batches(nothing), make, bad_files, parallel)
-    return elements.batch(order.rows, drop_remainder=True)
+    batches = order.batches(nothing)
+    return _images(order, batches, order.rows, make, bad_files, parallel)
 
 
 def _large(order, recipe, bad_files, parallel):
@@ -173,8 +173,7 @@ def _large(order, recipe, bad_files, parallel):
         return views_lib.apply_packed(packed, image, recipe, crops)
 
     batches = order.batches(_draw(order, recipe, source.max_value))
-    elements = _elements(order, batches, make, bad_files, parallel)
-    return elements.batch(order.rows, drop_remainder=True)
+    return _images(order, batches, order.rows, make, bad_files, parallel)
 
 
 def _small(order, recipe, bad_files, parallel):
@@ -185,8 +184,7 @@ def _small(order, recipe, bad_files, parallel):
     size = _chunk_size(order.rows)
     if fixed and source.random_access and not source.encoded:
 
-        def make(k, position, packed):
-            index = order.index(position)
+        def make(k, position, index, packed):
             images = tf.ensure_shape(
                 source.read(index), [size, *source.image_size, source.channels]
             )
@@ -207,8 +205,7 @@ def _small(order, recipe, bad_files, parallel):
             made = batched.finish(resized, packed, recipe, source.max_value)
             return k, position, index, made
 
-        elements = _elements(order, batches, resize, bad_files, parallel)
-        chunks = elements.batch(size, drop_remainder=True)
+        chunks = _images(order, batches, size, resize, bad_files, parallel)
         chunks = chunks.map(finish, num_parallel_calls=parallel)
     if size == order.rows:
         return chunks
@@ -249,31 +246,32 @@ def _decoded(source, raw, packed, recipe):
     return raw, crops_in(shape[0], shape[1])
 
 
-def _elements(order, batches, make, bad_files, parallel):
-    """`(k, position, index, make(raw, numbers))` of single, readable images."""
+def _images(order, batches, size, make, bad_files, parallel):
+    """`(k, position, index, make(raw, numbers))` of readable images, `size` each."""
     source = order.source
-    numbers = batches.unbatch().prefetch(_AUTOTUNE)
+    numbers = batches.unbatch()
     if source.random_access:
 
-        def work(k, position, packed):
-            index = order.index(position)
+        def work(k, position, index, packed):
             return k, position, index, make(source.read(index), packed)
 
         elements = numbers.map(work, num_parallel_calls=parallel)
     else:
 
         def join(of_place, of_image):
-            k, position, packed = of_place
+            k, position, _, packed = of_place
             index, raw = of_image
             return k, position, index, make(raw, packed)
 
         both = tf.data.Dataset.zip(numbers, order.stream())
         elements = both.map(join, num_parallel_calls=parallel)
     if not source.encoded:
-        return elements
-    first = next(iter(batches.take(1)))[2][0]
+        return elements.batch(size, drop_remainder=True)
+    first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
-    return bad_files_lib.skip(elements, order.first, order.describe, source, bad_files)
+    return bad_files_lib.skip(
+        elements, size, order.first, order.describe, source, bad_files
+    )
 
 
 def labeled(
@@ -331,9 +329,11 @@ def labeled(
         bad_files = bad_files or BadFiles()
         bad_files_lib.check(source, bad_files, make)
         name_of = lambda ordinal: source.describe(int(order[ordinal]))  # noqa: E731
-        elements = bad_files_lib.skip(
-            elements, 0, name_of, source, bad_files, end=len(order)
+        batches = bad_files_lib.skip(
+            elements, batch_size, 0, name_of, source, bad_files, end=len(order)
         )
+    else:
+        batches = elements.batch(batch_size)
 
     def fill(_, index, image, label):
         found = tf.shape(index)[0]
@@ -346,7 +346,7 @@ def labeled(
             "mask": tf.range(batch_size) < found,
         }
 
-    dataset = elements.batch(batch_size).map(fill).prefetch(_AUTOTUNE)
+    dataset = batches.map(fill).prefetch(_AUTOTUNE)
     return dataset.with_options(_options())
 
 
