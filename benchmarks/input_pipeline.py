@@ -11,6 +11,7 @@ memory first. The peer is any command that understands `--data --size --batch_si
 --seconds` and prints its images per second as the last word; it runs once per round.
 """
 
+import argparse
 import shlex
 import statistics
 import subprocess
@@ -18,19 +19,8 @@ import time
 
 import numpy as np
 import tensorflow as tf
-from absl import app, flags
 
 from tfssl.data import pipeline, recipes, sources
-
-_DATA = flags.DEFINE_string("data", None, "Folder of images; default is noise.")
-_ARRAYS = flags.DEFINE_bool("arrays", False, "Decode first, and feed arrays.")
-_RECIPE = flags.DEFINE_enum("recipe", "simclr", sorted(recipes.RECIPES), "Views.")
-_SIZE = flags.DEFINE_integer("size", 224, "Pixels of the first view.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 64, "Images.", lower_bound=1)
-_MAX_IMAGES = flags.DEFINE_integer("max_images", 2000, "Images held in memory.")
-_ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of every stage.", lower_bound=1)
-_SECONDS = flags.DEFINE_float("seconds", 3.0, "Length of a turn.", lower_bound=0.1)
-_PEER = flags.DEFINE_string("peer", None, "Command of a peer, see above.")
 
 _PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
 
@@ -46,13 +36,13 @@ def stages(recipe):
     }
 
 
-def open_images():
-    if _DATA.value is None:
-        shape = (_MAX_IMAGES.value, 32, 32, 3)
+def open_images(options):
+    if options.data is None:
+        shape = (options.max_images, 32, 32, 3)
         noise = np.random.default_rng(0).integers(0, 256, shape)
         return sources.ArraySource(noise.astype(np.uint8))
-    source = sources.open_source(_DATA.value)
-    rows = np.linspace(0, source.num_images - 1, _MAX_IMAGES.value).astype(np.int64)
+    source = sources.open_source(options.data)
+    rows = np.linspace(0, source.num_images - 1, options.max_images).astype(np.int64)
     rows = np.unique(rows)
     files = [source.read(tf.constant(i)).numpy() for i in rows]
     memory = sources.BytesSource(
@@ -63,48 +53,50 @@ def open_images():
         labels=None,
         class_names=None,
     )
-    if not _ARRAYS.value:
+    if not options.arrays:
         return memory
     images = [memory.decode(memory.read(tf.constant(i))) for i in range(len(files))]
     return sources.ArraySource(np.stack(images))
 
 
-def turn(iterator):
+def turn(iterator, length):
     """`(images per second, processor milliseconds per image)` of one turn."""
     next(iterator)  # What was made while the others ran.
     images, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < _SECONDS.value:
+    while time.perf_counter() - start < length:
         images += len(next(iterator)["index"])
     seconds = time.perf_counter() - start
     return images / seconds, 1000.0 * (time.process_time() - used) / images
 
 
-def peer_turn():
-    command = shlex.split(_PEER.value)
-    command += [f"--data={_DATA.value}", f"--size={_SIZE.value}"]
-    command += [f"--batch_size={_BATCH_SIZE.value}", f"--seconds={_SECONDS.value}"]
+def peer_turn(options):
+    command = shlex.split(options.peer)
+    command += [f"--data={options.data}", f"--size={options.size}"]
+    command += [f"--batch_size={options.batch_size}", f"--seconds={options.seconds}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
-def main(_):
+def main(options):
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    source = open_images()
-    recipe = recipes.get(_RECIPE.value).scaled(_SIZE.value)
+    source = open_images(options)
+    recipe = recipes.get(options.recipe).scaled(options.size)
     cases = stages(recipe)
     found = {name: [] for name in cases}
     peers = []
-    for _ in range(_ROUNDS.value):
+    for _ in range(options.rounds):
         for name, case in cases.items():
             # A stage's threads must not run on through the others' turns.
-            dataset = pipeline.multiview(source, case, batch_size=_BATCH_SIZE.value)
+            dataset = pipeline.multiview(source, case, batch_size=options.batch_size)
             iterator = iter(dataset)
             next(iterator)
-            found[name].append(turn(iterator))
+            found[name].append(turn(iterator, options.seconds))
             del iterator, dataset
-        if _PEER.value:
-            peers.append(peer_turn())
-    print(f"{source.name}: {source.num_images} images, {recipe.name}, {_SIZE.value} px")
+        if options.peer:
+            peers.append(peer_turn(options))
+    print(
+        f"{source.name}: {source.num_images} images, {recipe.name}, {options.size} px"
+    )
     base = statistics.median(rate for rate, _ in found["decode, crop, resize"])
     peer = statistics.median(peers) if peers else None
     print(f"{'stage':24}{'images/s':>10}{'core-ms':>10}{'of geometry':>13}", end="")
@@ -118,5 +110,20 @@ def main(_):
         print(f"{'peer':24}{peer:10.0f}")
 
 
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--data", help="Folder of images; default is noise of 32 pixels.")
+    add("--arrays", action="store_true", help="Decode first, and feed arrays.")
+    add("--recipe", default="simclr", choices=sorted(recipes.RECIPES))
+    add("--size", type=int, default=224, help="Pixels of the first view.")
+    add("--batch_size", type=int, default=64)
+    add("--max_images", type=int, default=2000, help="Images held in memory.")
+    add("--rounds", type=int, default=5, help="Turns of every stage.")
+    add("--seconds", type=float, default=3.0, help="Length of a turn.")
+    add("--peer", help="Command of a peer, see the module's docstring.")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    app.run(main)
+    main(parse())
