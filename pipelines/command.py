@@ -23,7 +23,9 @@ def run(main):
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flags.")
         if not flags.FLAGS["verbosity"].present:
-            logging.set_verbosity(logging.WARNING)  # TensorFlow's own are many.
+            # TensorFlow's own messages are many, and few are for users.
+            logging.set_verbosity(logging.WARNING)
+            tf.get_logger().setLevel("ERROR")
         try:
             main()
         except saving.Preempted as stop:

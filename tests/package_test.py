@@ -93,7 +93,7 @@ def test_the_readme_speaks_of_what_is_there():
                 for part in chain.split(".")[1:]:
                     target = getattr(target, part)
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    assert set(re.findall(r"make ([\w-]+)", README)) <= targets
+    assert set(re.findall(r"(?:`|^)make ([\w-]+)", README, re.M)) <= targets
 
 
 def test_recipes_name_flags_of_the_binary():

@@ -71,7 +71,7 @@ def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
     # One colour each: even an untrained encoder tells them apart.
     colours = np.random.default_rng(0).uniform(-1, 1, size=(64, 1, 1, 3))
     images = np.broadcast_to(colours, (64, 8, 8, 3)).astype("float32")
-    healthy = monitors.Collapse(images)
+    healthy = monitors.Collapse(images, after_steps=0)
     method = tiny_method()
     history = method.fit(batches(2), epochs=1, verbose=0, callbacks=[healthy])
     assert not healthy.collapsed
@@ -80,7 +80,7 @@ def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
     dead = tiny_method()
     for variable in dead.projector.trainable_variables:
         variable.assign(tf.zeros_like(variable))
-    watch = monitors.Collapse(images)
+    watch = monitors.Collapse(images, after_steps=2)
     dead.optimizer.learning_rate = 0.0
     history = dead.fit(batches(2), epochs=1, verbose=0, callbacks=[watch])
     assert watch.collapsed
@@ -89,7 +89,7 @@ def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
         dead.fit(
             batches(2),
             verbose=0,
-            callbacks=[monitors.Collapse(images, stop=True)],
+            callbacks=[monitors.Collapse(images, after_steps=4, stop=True)],
         )
 
 

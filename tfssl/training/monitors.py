@@ -53,14 +53,19 @@ class Collapse(keras.callbacks.Callback):
         images: float array `(n, h, w, c)`, as the encoder takes them; 256 do.
         min_std: float, warn below this `embedding_std`.
         min_rank: float, warn below this `effective_rank`.
+        after_steps: int, no alarm before: moving batch-norm statistics need some
+            steps before inference mode shows what training sees.
         stop: bool, raise `TrainingStopped` instead of warning.
     """
 
-    def __init__(self, images, *, min_std=0.03, min_rank=1.5, stop=False):
+    def __init__(
+        self, images, *, min_std=0.03, min_rank=1.5, after_steps=100, stop=False
+    ):
         super().__init__()
         self.images = tf.convert_to_tensor(images)
         self.min_std = min_std
         self.min_rank = min_rank
+        self.after_steps = after_steps
         self.stop = stop
         self.collapsed = False
         self._embed = None
@@ -73,7 +78,8 @@ class Collapse(keras.callbacks.Callback):
         if logs is not None:
             logs["embedding_std"] = std
             logs["effective_rank"] = rank
-        if std >= self.min_std and rank >= self.min_rank:
+        healthy = std >= self.min_std and rank >= self.min_rank
+        if healthy or int(self.model.step.numpy()) < self.after_steps:
             return
         self.collapsed = True
         message = (
