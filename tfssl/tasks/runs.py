@@ -12,7 +12,6 @@ out/
 """
 
 import dataclasses
-import json
 import os
 import platform
 import subprocess
@@ -24,6 +23,18 @@ import tensorflow as tf
 
 from tfssl import version
 from tfssl.export import keras_file
+from tfssl.training.saving import read_json, write_json
+
+__all__ = [
+    "Run",
+    "load",
+    "prepare_folder",
+    "read_json",
+    "settings_of",
+    "update",
+    "versions",
+    "write_json",
+]
 
 
 @dataclasses.dataclass
@@ -91,23 +102,6 @@ def prepare_folder(out):
             f"The output folder {out!r} cannot be written ({error}); choose "
             "another one with --out."
         ) from error
-
-
-def write_json(path, value):
-    """Writes JSON atomically: readers see the old file or the new one."""
-    part = path + ".part"
-    with tf.io.gfile.GFile(part, "w") as file:
-        json.dump(value, file, indent=1, sort_keys=False)
-        file.write("\n")
-    tf.io.gfile.rename(part, path, overwrite=True)
-
-
-def read_json(path):
-    """A JSON file's content, or None if it is not there."""
-    if not tf.io.gfile.exists(path):
-        return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
 
 
 def update(out, **entries):

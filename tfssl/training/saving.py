@@ -43,7 +43,7 @@ class Saver(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.best = _read_json(self._best_path)
+        self.best = read_json(self._best_path)
         self._saved_step = None
         self._last_step = 0
         self._saved_time = time.monotonic()
@@ -114,7 +114,7 @@ class Saver(keras.callbacks.Callback):
         if better:
             step = int(self.model.step.numpy())
             self.best = {"checkpoint": f"checkpoint-{step}", "knn": accuracy}
-            _write_json(self._best_path, self.best)
+            write_json(self._best_path, self.best)
 
 
 class ContinueEpoch(keras.callbacks.Callback):
@@ -137,15 +137,18 @@ class ContinueEpoch(keras.callbacks.Callback):
         self._values = None
 
 
-def _read_json(path):
+def read_json(path):
+    """A JSON file's content, or None if it is not there."""
     if not tf.io.gfile.exists(path):
         return None
     with tf.io.gfile.GFile(path) as file:
         return json.load(file)
 
 
-def _write_json(path, value):
+def write_json(path, value):
+    """Writes JSON atomically: readers see the old file or the new one."""
     part = path + ".part"
     with tf.io.gfile.GFile(part, "w") as file:
         json.dump(value, file, indent=1)
+        file.write("\n")
     tf.io.gfile.rename(part, path, overwrite=True)
