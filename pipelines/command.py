@@ -7,6 +7,7 @@ import sys
 import tensorflow as tf
 from absl import app, flags, logging
 
+from tfssl import files
 from tfssl.training import monitors, saving
 
 _USAGE_EXIT = 2
@@ -65,14 +66,10 @@ def pairs(items, flag):
 
 def write_flags(folder, module):
     """Writes the flags that a binary defines as `folder/run.flags`, rerunnable."""
-    tf.io.gfile.makedirs(folder)
     lines = [
         flag.serialize()
         for flag in flags.FLAGS.get_key_flags_for_module(module)
         if flag.value is not None and flag.name != "flagfile"
     ]
     text = "".join(line + "\n" for line in sorted(lines) if line)
-    path = os.path.join(folder, "run.flags")
-    with tf.io.gfile.GFile(path + ".part", "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(path + ".part", path, overwrite=True)
+    files.write_text(os.path.join(folder, "run.flags"), text)

@@ -12,9 +12,10 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # was not decided by anybody.
 _ROOMS = {
     "version": set(),
+    "files": set(),
     "replicas": set(),
     "losses": set(),
-    "data": set(),
+    "data": {"files"},
     "kmeans": set(),
     "models": {"replicas"},
     "optimizers": {"replicas"},
@@ -30,9 +31,17 @@ _ROOMS = {
         "optimizers",
         "replicas",
     },
-    "evaluation": {"data", "models", "replicas"},
-    "export": {"data", "models", "replicas"},
-    "training": {"data", "evaluation", "export", "models", "optimizers", "replicas"},
+    "evaluation": {"data", "files", "models", "replicas"},
+    "export": {"data", "files", "models", "replicas"},
+    "training": {
+        "data",
+        "evaluation",
+        "export",
+        "files",
+        "models",
+        "optimizers",
+        "replicas",
+    },
 }
 _EVERY_ROOM = set(_ROOMS) | {"tasks"}
 _ROOMS["tasks"] = _EVERY_ROOM
@@ -41,6 +50,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
     "replicas": {"tensorflow"},
+    "files": {"tensorflow"},
     "losses": {"tensorflow", "numpy"},
     "data": {"tensorflow", "numpy", "sklearn", "absl"},
     "kmeans": {"tensorflow", "numpy"},
@@ -54,7 +64,7 @@ _OPTIONAL = {"keras_hub", "official", "tensorflow_datasets", "tensorflow_serving
 
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
 _TESTED_ELSEWHERE = {"methods/base.py": "methods/contract_test.py"}
-_NOT_TESTS = {"__init__.py", "conftest.py", "run_pytest.py"}
+_NOT_TESTS = {"__init__.py", "cases.py", "conftest.py", "run_pytest.py"}
 
 _STANDARD = set(sys.stdlib_module_names)
 
@@ -168,7 +178,7 @@ def test_pipelines_leave_the_work_to_tasks(path):
         if name.startswith("tfssl.")
     }
     # Beside the tasks: the literals that list the valid values of flags.
-    values = {"data", "methods", "models", "optimizers", "training", "version"}
+    values = {"data", "files", "methods", "models", "optimizers", "training", "version"}
     assert rooms <= {"tasks"} | values
 
 

@@ -304,7 +304,7 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     def broken(*_):
         raise RuntimeError("disk full")
 
-    monkeypatch.setattr(serving, "_write_json", broken)
+    monkeypatch.setattr(serving.files, "write_json", broken)
     with pytest.raises(RuntimeError, match="disk full"):
         serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
     assert os.listdir(tmp_path / "m") == []

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfssl import files
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs
 from tfssl.training import checkpoint, monitors
@@ -303,9 +304,9 @@ def test_bad_files_are_skipped_listed_and_bounded(tmp_path):
         **TINY | {"epochs": 2},
     )
     assert int(run.method.step.numpy()) == 6
-    assert runs.read_json(str(tmp_path / "a" / "run.json"))["results"]["bad_files"] == [
-        str(bad)
-    ]
+    assert files.read_json(str(tmp_path / "a" / "run.json"))["results"][
+        "bad_files"
+    ] == [str(bad)]
     with pytest.raises(ValueError, match=r"1 of 24 images .*07\.png"):
         pretrain.pretrain(
             str(folder), str(tmp_path / "b"), channels=1, **TINY | {"epochs": 2}

@@ -8,6 +8,8 @@ import os
 
 import numpy as np
 
+from tfssl import files
+
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
@@ -26,17 +28,14 @@ class Selection:
 
     def save(self, path):
         """Writes the selection as JSON, atomically."""
-        part = f"{path}.part"
-        with open(part, "w") as file:
-            json.dump(
-                {
-                    "description": self.description,
-                    "sha256": self.sha256,
-                    "indices": self.indices.tolist(),
-                },
-                file,
-            )
-        os.replace(part, path)
+        files.write_json(
+            path,
+            {
+                "description": self.description,
+                "sha256": self.sha256,
+                "indices": self.indices.tolist(),
+            },
+        )
 
 
 def select(labels, *, fraction=None, per_class=None, seed=0):

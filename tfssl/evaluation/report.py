@@ -13,6 +13,7 @@ import tensorflow as tf
 import threadpoolctl
 from sklearn import decomposition, manifold
 
+from tfssl import files
 from tfssl.evaluation import charts, knn, report_style
 from tfssl.evaluation import features as features_lib
 
@@ -168,12 +169,8 @@ def write(
         f"<title>{title}</title><style>{report_style.CSS}</style></head>"
         f"<body><main><header><h1>{title}</h1></header>{body}</main></body></html>\n"
     )
-    path = os.fspath(path)
-    part = f"{path}.part"
-    with tf.io.gfile.GFile(part, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(part, path, overwrite=True)
-    return path
+    files.write_text(path, text)
+    return os.fspath(path)
 
 
 def _protocols(rows):

@@ -14,11 +14,11 @@ dimension of any size and one named output, `features` float32 `(batch, dim)`:
   it is the only one that does not take an empty batch.
 """
 
-import json
 import os
 
 import tensorflow as tf
 
+from tfssl import files
 from tfssl.export import keras_file, warmup
 from tfssl.export import model_card as model_card_lib
 
@@ -73,7 +73,7 @@ def saved_model(
     scratch = os.path.join(base_dir, f".writing-{os.getpid()}")
     try:
         _write_saved_model(encoder, preprocessing, scratch)
-        _write_json(
+        files.write_json(
             os.path.join(scratch, "assets.extra", "preprocessing.json"),
             preprocessing.get_config(),
         )
@@ -97,7 +97,7 @@ def saved_model(
         pixels=pixel_dtype(preprocessing).name,
         sections=model_card or {},
     )
-    _write_text(os.path.join(base_dir, "README.md"), text)
+    files.write_text(os.path.join(base_dir, "README.md"), text)
     return path
 
 
@@ -243,15 +243,3 @@ def _make_folder(path):
         tf.io.gfile.makedirs(path)
     except tf.errors.OpError as error:
         raise ValueError(f"Cannot write to {path!r}: {error.message}") from error
-
-
-def _write_json(path, value):
-    tf.io.gfile.makedirs(os.path.dirname(path))
-    _write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def _write_text(path, text):
-    part = f"{path}.part"
-    with tf.io.gfile.GFile(part, "w") as file:
-        file.write(text)
-    tf.io.gfile.rename(part, path, overwrite=True)

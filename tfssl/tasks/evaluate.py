@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl import methods
+from tfssl import files, methods
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import features, knn, low_shot, supervised
 from tfssl.tasks import resolve, run_report, runs
@@ -158,7 +158,7 @@ def evaluate(
                 )
             )
     rows.sort(key=lambda row: list(selections).index(row["labels"]))
-    runs.write_json(
+    files.write_json(
         os.path.join(run, "evaluation.json"),
         {
             "rows": rows,

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from tfssl import data as data_lib
 from tfssl import export as export_lib
+from tfssl import files
 from tfssl.tasks import runs
 
 _TOLERANCE = 1e-5
@@ -42,7 +43,7 @@ def export(
     encoder = runs.load(run)
     preprocessing = encoder.preprocessing
     is_run = tf.io.gfile.isdir(run)
-    record = runs.read_json(os.path.join(run, "run.json")) if is_run else None
+    record = files.read_json(os.path.join(run, "run.json")) if is_run else None
     name = name or os.path.basename(os.path.normpath(run)).removesuffix(".keras")
     images = None
     if warmup or check:

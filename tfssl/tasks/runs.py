@@ -21,20 +21,8 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
-from tfssl import version
+from tfssl import files, version
 from tfssl.export import keras_file
-from tfssl.training.saving import read_json, write_json
-
-__all__ = [
-    "Run",
-    "load",
-    "prepare_folder",
-    "read_json",
-    "settings_of",
-    "update",
-    "versions",
-    "write_json",
-]
 
 
 @dataclasses.dataclass
@@ -107,7 +95,7 @@ def prepare_folder(out):
 def update(out, **entries):
     """Merges entries into `run.json`."""
     path = os.path.join(out, "run.json")
-    write_json(path, (read_json(path) or {}) | entries)
+    files.write_json(path, (files.read_json(path) or {}) | entries)
 
 
 def settings_of(run):
@@ -116,7 +104,7 @@ def settings_of(run):
     Raises:
         ValueError: if the folder is not that of a run.
     """
-    found = read_json(os.path.join(run, "run.json"))
+    found = files.read_json(os.path.join(run, "run.json"))
     if found is None:
         raise ValueError(
             f"{run!r} holds no run.json; pass the --out folder of a finished "

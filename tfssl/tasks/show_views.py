@@ -1,10 +1,10 @@
 """A contact sheet of views: the fastest way to see what training will see."""
 
-import os
 
 import numpy as np
 import tensorflow as tf
 
+from tfssl import files
 from tfssl.data import pipeline, recipes, sources
 
 _GAP = 2  # Pixels between tiles.
@@ -52,7 +52,7 @@ def sheet(source, recipe, path, *, num_images=8, seed=0, augment=True, start=0):
             images = images * np.float32(view.std) + np.float32(view.mean)
         columns.append(images)
     drawn = _tile([_visible(column) for column in columns])
-    _write(path, tf.io.encode_png(drawn).numpy())
+    files.write_bytes(path, tf.io.encode_png(drawn).numpy())
     return drawn
 
 
@@ -96,16 +96,6 @@ def _tile(columns):
             drawn[top : top + size, left : left + size] = image
         left += size + _GAP + (_MARGIN if number == 0 else 0)
     return drawn
-
-
-def _write(path, content):
-    folder = os.path.dirname(os.fspath(path))
-    if folder:
-        tf.io.gfile.makedirs(folder)
-    part = f"{path}.part"
-    with tf.io.gfile.GFile(part, "wb") as file:
-        file.write(content)
-    tf.io.gfile.rename(part, os.fspath(path), overwrite=True)
 
 
 def show_views(

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import files
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn
 
@@ -233,10 +234,7 @@ class History(keras.callbacks.Callback):
         step = int(self.model.step.numpy())
         lines = [line for line in read_history(self.path) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in lines)
-        part = self.path + ".part"
-        with tf.io.gfile.GFile(part, "w") as file:
-            file.write(text)
-        tf.io.gfile.rename(part, self.path, overwrite=True)
+        files.write_text(self.path, text)
         if self._writer is None:
             self._writer = tf.summary.create_file_writer(self.tensorboard)
 

@@ -1,15 +1,14 @@
 """When a run saves: by epoch, by time, at its best kNN, and before it is killed."""
 
 import contextlib
-import json
 import os
 import signal
 import time
 
 import keras
-import tensorflow as tf
 from absl import logging
 
+from tfssl import files
 from tfssl.training import checkpoint
 
 
@@ -43,7 +42,7 @@ class Saver(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.best = read_json(self._best_path)
+        self.best = files.read_json(self._best_path)
         self._saved_step = None
         self._last_step = 0
         self._saved_time = time.monotonic()
@@ -114,7 +113,7 @@ class Saver(keras.callbacks.Callback):
         if better:
             step = int(self.model.step.numpy())
             self.best = {"checkpoint": f"checkpoint-{step}", "knn": accuracy}
-            write_json(self._best_path, self.best)
+            files.write_json(self._best_path, self.best)
 
 
 class ContinueEpoch(keras.callbacks.Callback):
@@ -135,20 +134,3 @@ class ContinueEpoch(keras.callbacks.Callback):
         for variable, value in self._values or ():
             variable.assign(value)
         self._values = None
-
-
-def read_json(path):
-    """A JSON file's content, or None if it is not there."""
-    if not tf.io.gfile.exists(path):
-        return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
-
-
-def write_json(path, value):
-    """Writes JSON atomically: readers see the old file or the new one."""
-    part = path + ".part"
-    with tf.io.gfile.GFile(part, "w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-    tf.io.gfile.rename(part, path, overwrite=True)

@@ -1,0 +1,100 @@
+"""Small forms of every method, which the contract tests train.
+
+A form must not depend on chance: the encoder has no dropout, and batch norm uses
+the statistics of all replicas.
+"""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfssl import methods, optimizers
+from tfssl.models import norms
+from tfssl.training import strategy as strategies
+
+BATCH = 16
+SIZE = 16
+STEPS = 3
+
+# Name of the case -> (key of METHODS, arguments of the method).
+CASES = {
+    "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
+}
+
+
+def tiny_encoder():
+    """Two convolutions with batch norm: shallow, so that rounding stays small."""
+    inputs = keras.Input((SIZE, SIZE, 3))
+    x = inputs
+    for width in (8, 16):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = norms.BatchNorm(statistics="global")(x)
+        x = keras.layers.ReLU()(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
+
+
+def make(name, *, optimizer=None, **compile_args):
+    """The compiled method of a case, with the same weights at every call."""
+    keras.utils.set_random_seed(1)
+    key, arguments = CASES[name]
+    method = methods.METHODS[key](tiny_encoder(), **arguments)
+    optimizer = optimizer or optimizers.build(
+        # Small steps: the heads start at N(0, 0.01), and large ones would turn
+        # rounding into other trajectories.
+        "sgd",
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+    )
+    method.compile(optimizer, **compile_args)
+    method.build_optimizer()
+    return method
+
+
+def batches(steps=STEPS, *, constant=None):
+    """`steps` global batches of random views, as a dataset."""
+    rng = np.random.default_rng(7)
+    shape = (steps * BATCH, SIZE, SIZE, 3)
+    # Blocks of colour: images that differ after pooling. Pure noise would not,
+    # and batch norm would blow up the rounding of what little differs.
+    coarse = rng.uniform(size=(shape[0], 2, 2, 3))
+    base_images = coarse.repeat(SIZE // 2, axis=1).repeat(SIZE // 2, axis=2)
+    views = [
+        (0.8 * base_images + 0.2 * rng.uniform(size=shape)).astype("float32")
+        for _ in range(2)
+    ]
+    if constant is not None:
+        views = [np.full(shape, constant, "float32") for _ in views]
+    rows = np.arange(steps * BATCH)
+    return tf.data.Dataset.from_tensor_slices(
+        {
+            "views": {f"view_{i}": v for i, v in enumerate(views)},
+            "index": rows,
+            "position": rows,
+        }
+    )
+
+
+def train(method, dataset, *, steps=STEPS, strategy=None):
+    """Trains `steps` steps with `fit`; the last value of every logged metric."""
+    strategy = strategy or tf.distribute.get_strategy()
+    data = strategies.distribute(
+        strategy,
+        lambda shard: dataset.batch(BATCH, drop_remainder=True).repeat(),
+        BATCH,
+    )
+    history = method.fit(data, steps_per_epoch=steps, epochs=1, verbose=0)
+    return {key: values[-1] for key, values in history.history.items()}
+
+
+def state(method):
+    """Every variable of the method and of its optimizer, by path."""
+    return {v.path: np.array(v) for v in method.variables + method.optimizer.variables}
+
+
+def assert_close(a, b, tolerance=1e-5):
+    """Compares two states, relative to the largest value of each variable."""
+    assert len(a) == len(b)
+    for (name, x), y in zip(a.items(), b.values()):
+        scale = max(np.abs(x).max(), 1.0) if x.size else 1.0
+        worst = np.abs(x.astype(np.float64) - y.astype(np.float64)).max() / scale
+        assert worst <= tolerance, f"{name}: {worst:.2e}"

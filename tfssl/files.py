@@ -1,0 +1,49 @@
+"""Small files, written so that a reader sees the old content or the new one.
+
+Paths may be remote (`gs://…`): everything goes through `tf.io.gfile`.
+"""
+
+import json
+import os
+
+import tensorflow as tf
+
+
+def write_bytes(path, content):
+    """Writes `content` (bytes) to `path`; its folder is made if it is missing."""
+    _write(path, content, "wb")
+
+
+def write_text(path, text):
+    """Writes `text` to `path`; its folder is made if it is missing."""
+    _write(path, text, "w")
+
+
+def write_json(path, value):
+    """Writes a JSON-able value to `path`; its folder is made if it is missing."""
+    write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path):
+    """The value in a JSON file, or None if there is no such file."""
+    path = os.fspath(path)
+    if not tf.io.gfile.exists(path):
+        return None
+    with tf.io.gfile.GFile(path) as file:
+        return json.load(file)
+
+
+def _write(path, content, mode):
+    path = os.fspath(path)
+    folder = os.path.dirname(path)
+    if folder:
+        tf.io.gfile.makedirs(folder)
+    part = f"{path}.part"
+    try:
+        with tf.io.gfile.GFile(part, mode) as file:
+            file.write(content)
+        tf.io.gfile.rename(part, path, overwrite=True)
+    except BaseException:
+        if tf.io.gfile.exists(part):
+            tf.io.gfile.remove(part)
+        raise
