@@ -1,6 +1,5 @@
 """A contact sheet of views: the fastest way to see what training will see."""
 
-
 import numpy as np
 import tensorflow as tf
 
