@@ -148,3 +148,14 @@ def from_file_list(path, source):
         )
     chosen = sorted({rows[name] for name in wanted})
     return _selection(chosen, source.labels, f"list {path}")
+
+
+def balanced_order(labels, seed):
+    """A shuffle of which every leading part has the classes in equal shares."""
+    rank = np.zeros(len(labels))
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        # A seed cannot be negative; -1 is the label of unlabelled images.
+        rng = np.random.default_rng((seed, int(label) % 2**32))
+        rank[rng.permutation(rows)] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
+    return np.argsort(rank, kind="stable")

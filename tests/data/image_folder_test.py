@@ -1,0 +1,121 @@
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfssl.data import sources
+
+
+@pytest.mark.parametrize("prefix", ["", "folder:"])
+def test_folders_are_read_in_the_order_of_their_paths(
+    tmp_path, prefix, pixels, write_tree
+):
+    files = write_tree(tmp_path / "data")
+    source = sources.open_source(f"{prefix}{tmp_path / 'data'}")
+    assert [source.describe(i) for i in range(4)] == list(files)
+    for i, image in enumerate(files.values()):
+        np.testing.assert_array_equal(pixels(source, i), image)
+    assert source.channels == 3 and source.dtype == "uint8" and source.encoded
+    assert source.labels is None and source.class_names is None
+    assert source.image_size is None
+
+
+def test_folder_names_are_labels_when_asked(
+    tmp_path, make_images, write_image, write_tree
+):
+    write_tree(tmp_path)
+    source = sources.open_source(tmp_path, labels="folders")
+    assert source.class_names == ("a_dog", "b_cat")
+    assert source.labels.tolist() == [0, 1, 1, 1]
+    assert sources.open_source(tmp_path, labels="none").labels is None
+    write_image(tmp_path / "lost.png", make_images()[0])
+    with pytest.raises(ValueError, match="outside of class folders"):
+        sources.open_source(tmp_path, labels="folders")
+
+
+def test_a_flat_folder_of_several_types(tmp_path, pixels, make_images, write_image):
+    image = make_images(1)[0]
+    for i, kind in enumerate(["PNG", "BMP", "GIF", "JPEG"]):
+        write_image(tmp_path / f"{i}.{kind.lower()}", image, kind)
+    (tmp_path / "notes.txt").write_text("no image")
+    source = sources.open_source(tmp_path)
+    assert source.num_images == 4
+    np.testing.assert_array_equal(pixels(source, 0), image)
+    np.testing.assert_array_equal(pixels(source, 1), image)
+    for i in range(2, 4):
+        with Image.open(source.describe(i)) as file:
+            expected = np.asarray(file.convert("RGB")).astype(int)
+        assert np.abs(pixels(source, i).astype(int) - expected).max() <= 4
+
+
+def test_hidden_files_and_links_out_of_the_folder_are_left_out(
+    tmp_path, make_images, write_image, write_tree, caplog
+):
+    root, outside = tmp_path / "data", tmp_path / "private"
+    files = write_tree(root)
+    image = make_images()[0]
+    write_image(root / ".hidden.png", image)
+    write_image(root / ".thumbnails" / "small.png", image)
+    write_image(outside / "secret.png", image)
+    os.symlink(root / "a_dog" / "1.png", root / "b_cat" / "inside.png")
+    files = sorted([*files, str(root / "b_cat" / "inside.png")])
+    os.symlink(outside / "secret.png", root / "link.png")
+    os.symlink(outside, root / "linked_folder")
+    with caplog.at_level("WARNING", "absl"):
+        source = sources.open_source(root)
+    assert [source.describe(i) for i in range(source.num_images)] == files
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert "2 links that lead out of the folder were left out" in line
+    assert "follow_links=True" in line
+    source = sources.open_source(root, follow_links=True)
+    found = [source.describe(i) for i in range(source.num_images)]
+    behind = [root / "link.png", root / "linked_folder" / "secret.png"]
+    assert found == sorted([*files, *map(str, behind)])
+
+
+def test_a_folder_of_nothing_but_links_says_so(tmp_path, make_images, write_image):
+    write_image(tmp_path / "store" / "a.png", make_images()[0])
+    (tmp_path / "data").mkdir()
+    os.symlink(tmp_path / "store" / "a.png", tmp_path / "data" / "a.png")
+    with pytest.raises(ValueError, match="only 1 links.*or pass follow_links=True"):
+        sources.open_source(tmp_path / "data")
+
+
+def test_folders_linked_to_each_other_are_walked_once_each(tmp_path, write_tree):
+    files = write_tree(tmp_path)
+    os.symlink(tmp_path / "b_cat", tmp_path / "a_dog" / "to_b")
+    os.symlink(tmp_path / "a_dog", tmp_path / "b_cat" / "to_a")
+    source = sources.open_source(tmp_path)
+    # a_dog/to_b holds the three images of b_cat again, b_cat/to_a the one of a_dog.
+    assert source.num_images == len(files) + 3 + 1
+
+
+def test_a_link_to_a_parent_folder_does_not_repeat_images(tmp_path, write_tree):
+    files = write_tree(tmp_path)
+    os.symlink(tmp_path, tmp_path / "b_cat" / "up")
+    source = sources.open_source(tmp_path)
+    assert [source.describe(i) for i in range(source.num_images)] == list(files)
+
+
+def test_grey_and_sixteen_bit_files(tmp_path, pixels, write_image):
+    deep = (np.arange(64, dtype=np.uint16) * 900).reshape(8, 8)
+    write_image(tmp_path / "deep.png", deep)
+    source = sources.open_source(tmp_path, channels=1, bit_depth=16)
+    assert source.dtype == "uint16" and source.max_value == 65535
+    np.testing.assert_array_equal(pixels(source, 0)[..., 0], deep)
+    source = sources.open_source(tmp_path, channels=1)
+    assert source.dtype == "uint8"
+    assert np.abs(pixels(source, 0)[..., 0] - deep / 257.0).max() <= 1
+
+
+def test_folders_that_give_nothing(tmp_path, write_tree):
+    with pytest.raises(ValueError, match="is no folder and none of digits"):
+        sources.open_source(tmp_path / "missing")
+    with pytest.raises(ValueError, match="is no folder"):
+        sources.open_source("digitz")
+    with pytest.raises(ValueError, match="holds no image file"):
+        sources.open_source(tmp_path)
+    write_tree(tmp_path)
+    with pytest.raises(ValueError, match="which has no splits"):
+        sources.open_source(tmp_path, split="train")

@@ -1,0 +1,126 @@
+"""What a source of images is: a count, a kind of pixels, and image `i` on request.
+
+A source either reads image `i` inside a graph (random access: arrays, folders,
+manifests, records, small TFDS sets) or yields all images in a fixed order (large TFDS
+sets, a `tf.data.Dataset`). Labels are optional everywhere.
+"""
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl.data import image_ops
+
+MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+
+
+class Source:
+    """Images with random access. Subclasses read one image inside a graph.
+
+    Attributes:
+        name: for logs and errors.
+        num_images: int.
+        channels: int.
+        dtype: `"uint8"`, `"uint16"` or `"float32"` of decoded pixels.
+        labels: int64 `(num_images,)`, -1 where unknown, or None.
+        class_names: tuple of names by label, or None.
+        image_size: `(height, width)` if all images share it, or None.
+        encoded: whether `read` gives encoded files, to be decoded by the caller.
+        random_access: whether `read` exists; else `stream` does.
+    """
+
+    random_access = True
+    encoded = False
+
+    def __init__(
+        self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
+    ):
+        if num_images < 1:
+            raise ValueError(f"{name} holds no image; give at least one.")
+        self.name = name
+        self.num_images = num_images
+        self.channels = channels
+        self.dtype = dtype
+        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.class_names = class_names
+        self.image_size = image_size
+
+    @property
+    def max_value(self):
+        """The largest pixel value: 255, 65535 or 1."""
+        return MAX_VALUE[self.dtype]
+
+    def read(self, index):
+        """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
+        raise NotImplementedError
+
+    def decode(self, raw):
+        """What `read` gave -> pixels `(height, width, channels)`."""
+        if not self.encoded:
+            return raw
+        return image_ops.decode(raw, self.channels, tf.as_dtype(self.dtype))
+
+    def describe(self, index):
+        """What to call image `index` in a message."""
+        return f"{self.name}[{index}]"
+
+    def fingerprint(self):
+        """SHA-256 that changes when the images or their labels do."""
+        digest = hashlib.sha256()
+        self._fingerprint(digest)
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _fingerprint(self, digest):
+        raise NotImplementedError
+
+    def subset(self, indices, name=None):
+        """These images only, numbered from 0 in the given order."""
+        return _Subset(self, np.asarray(indices, np.int64), name)
+
+
+class _Subset(Source):
+    def __init__(self, source, indices, name):
+        if not source.random_access:
+            raise ValueError(
+                f"{source.name} is read in sequence and cannot be cut into parts; use "
+                "a split of its own, or files in a folder."
+            )
+        if len(indices) and not 0 <= indices.min() <= indices.max() < source.num_images:
+            raise ValueError(
+                f"Indices from {indices.min()} to {indices.max()} received for "
+                f"{source.name}, which has images 0 to {source.num_images - 1}."
+            )
+        super().__init__(
+            name or f"{len(indices)} images of {source.name}",
+            len(indices),
+            channels=source.channels,
+            dtype=source.dtype,
+            labels=None if source.labels is None else source.labels[indices],
+            class_names=source.class_names,
+            image_size=source.image_size,
+        )
+        self.encoded = source.encoded
+        self._source = source
+        self._indices = indices
+
+    def read(self, index):
+        return self._source.read(tf.gather(tf.constant(self._indices), index))
+
+    def describe(self, index):
+        return self._source.describe(int(self._indices[index]))
+
+    def _fingerprint(self, digest):
+        digest.update(self._source.fingerprint().encode())
+        digest.update(self._indices.astype("<i8").tobytes())
+
+
+def check_labels(labels, count, name):
+    """Raises `ValueError` unless there is one label per image, or none at all."""
+    if labels is not None and np.shape(labels) != (count,):
+        raise ValueError(
+            f"{name} has {count} images, but labels of shape {np.shape(labels)}; give "
+            "one per image."
+        )
