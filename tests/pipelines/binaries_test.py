@@ -49,10 +49,11 @@ def test_images_to_served_features(tmp_path):
     out = tmp_path / "run"
     done = binary(
         "pretrain",
-        f"--data={tmp_path / 'images'}", "--labels=folders",
+        f"--data={tmp_path / 'images'}",
         "--validation_fraction=0.25", f"--out={out}", f"--flagfile={SMOKE}",
         f"--data={tmp_path / 'images'}", "--validation_data=", "--split=",
-        "--validation_split=", "--recipe=simclr_cifar10", "--batch_size=6",
+        "--validation_split=", "--labels=folders", "--recipe=simclr_cifar10",
+        "--batch_size=6",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     done = binary(
