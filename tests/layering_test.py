@@ -19,8 +19,8 @@ _ROOMS = {
     "kmeans": set(),
     "models": {"replicas"},
     "optimizers": {"replicas"},
-    "memory": {"replicas"},
-    "ema": {"replicas"},
+    "memory": set(),
+    "ema": {"optimizers"},
     "methods": {
         "data",
         "ema",

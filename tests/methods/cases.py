@@ -19,16 +19,40 @@ STEPS = 3
 # Name of the case -> (key of METHODS, arguments of the method).
 CASES = {
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
+    "byol": (
+        "byol",
+        dict(projection_hidden=32, projection_dim=16, momentum=0.9, total_steps=50),
+    ),
+    "moco_v1": ("moco", dict(version=1, momentum=0.9, queue_size=40)),
+    "moco_v2_symmetric": (
+        "moco",
+        dict(version=2, symmetric=True, momentum=0.9, queue_size=72),
+    ),
+    "moco_v3": (
+        "moco",
+        dict(
+            version=3,
+            projection_hidden=32,
+            projection_dim=16,
+            momentum=0.9,
+            total_steps=50,
+        ),
+    ),
+}
+# What a method asks of the encoder's batch norm; the others get "global".
+NORMS = {
+    "moco_v1": dict(statistics="split", group_size=4),
+    "moco_v2_symmetric": dict(statistics="split", group_size=4),
 }
 
 
-def tiny_encoder():
+def tiny_encoder(statistics="global", group_size=None):
     """Two convolutions with batch norm: shallow, so that rounding stays small."""
     inputs = keras.Input((SIZE, SIZE, 3))
     x = inputs
     for width in (8, 16):
         x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
-        x = norms.BatchNorm(statistics="global")(x)
+        x = norms.BatchNorm(statistics=statistics, group_size=group_size)(x)
         x = keras.layers.ReLU()(x)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
 
@@ -37,7 +61,7 @@ def make(name, *, optimizer=None, **compile_args):
     """The compiled method of a case, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     key, arguments = CASES[name]
-    method = methods.METHODS[key](tiny_encoder(), **arguments)
+    method = methods.METHODS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
     optimizer = optimizer or optimizers.build(
         # Small steps: the heads start at N(0, 0.01), and large ones would turn
         # rounding into other trajectories.

@@ -84,6 +84,10 @@ _BYOL_VIEW = View(
 # brightness; the two views differ in blur and solarisation.
 BYOL = Recipe([_BYOL_VIEW, _BYOL_VIEW.scaled(blur=0.1, solarize=0.2)], "byol")
 
+# Not the paper's: 32 pixels, no blur, ImageNet's normalisation kept; the
+# asymmetry is solarisation alone, as in solo-learn's setting for CIFAR-10.
+BYOL_CIFAR10 = Recipe(BYOL.scaled(32, blur=0.0), "byol_cifar10")
+
 # He et al., 2020, https://arxiv.org/abs/1911.05722, facebookresearch/moco: PIL's
 # antialiased bilinear resize, grey before an always applied jitter there; here the
 # grey comes after it. Contrast is about the grey mean, as in PIL.
@@ -110,6 +114,18 @@ MOCO_V2 = Recipe(
     "moco_v2",
 )
 
+# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur.
+MOCO_CIFAR10 = Recipe(MOCO_V2.scaled(32, area=(0.08, 1.0), blur=0.0), "moco_cifar10")
+
+# Chen et al., 2021, https://arxiv.org/abs/2104.02057, facebookresearch/moco-v3, for
+# ResNets (ViTs crop down to 0.08): BYOL's asymmetry on PIL's operations.
+_MOCO_V3_VIEW = _MOCO_VIEW.scaled(
+    jitter=0.8, saturation=0.2, hue=0.1, blur=1.0, blur_border="edge"
+)
+MOCO_V3 = Recipe(
+    [_MOCO_V3_VIEW, _MOCO_V3_VIEW.scaled(blur=0.1, solarize=0.2)], "moco_v3"
+)
+
 # Caron et al., 2020, https://arxiv.org/abs/2006.09882, facebookresearch/swav
 # (main_swav.py): two large and six small crops, std 0.228 for red as in the code.
 _SWAV_VIEW = View(
@@ -134,8 +150,11 @@ RECIPES = {
     "simclr_cifar10": SIMCLR_CIFAR10,
     "simclr_digits": SIMCLR_DIGITS,
     "byol": BYOL,
+    "byol_cifar10": BYOL_CIFAR10,
+    "moco_cifar10": MOCO_CIFAR10,
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
+    "moco_v3": MOCO_V3,
     "swav": SWAV,
 }
 

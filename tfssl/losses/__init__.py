@@ -1,6 +1,21 @@
 """Losses: pure functions of tensors, by family."""
 
-from tfssl.losses import contrastive
-from tfssl.losses.contrastive import nt_xent, nt_xent_blockwise
+from tfssl.losses import contrastive, regression, unit_norm
+from tfssl.losses.contrastive import (
+    in_batch_info_nce,
+    info_nce,
+    nt_xent,
+    nt_xent_blockwise,
+)
+from tfssl.losses.regression import normalized_regression
 
-__all__ = ["contrastive", "nt_xent", "nt_xent_blockwise"]
+__all__ = [
+    "contrastive",
+    "in_batch_info_nce",
+    "info_nce",
+    "normalized_regression",
+    "nt_xent",
+    "nt_xent_blockwise",
+    "regression",
+    "unit_norm",
+]

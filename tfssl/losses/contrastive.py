@@ -7,15 +7,7 @@ gathers the embeddings itself and passes them in.
 
 import tensorflow as tf
 
-
-def _unit_rows(rows):
-    """float32 rows of length 1; an all-zero row stays zero, with zero gradient."""
-    rows = tf.cast(rows, tf.float32)
-    square = tf.reduce_sum(tf.square(rows), axis=1, keepdims=True)
-    # The floor bounds the gradient of tiny rows. Without the exception for zero
-    # it would be 1e6 there, which is infinite in float16.
-    inverse = tf.where(square > 0, tf.math.rsqrt(tf.maximum(square, 1e-12)), 0)
-    return rows * inverse
+from tfssl.losses import unit_norm
 
 
 def _check(z_a, z_b, temperature, global_a, global_b):
@@ -52,9 +44,9 @@ def _tensors(z_a, z_b, temperature, global_a, global_b):
     if global_b is not None:
         global_b = tf.convert_to_tensor(global_b)
     _check(z_a, z_b, temperature, global_a, global_b)
-    z_a, z_b = _unit_rows(z_a), _unit_rows(z_b)
-    all_a = z_a if global_a is None else _unit_rows(global_a)
-    all_b = z_b if global_b is None else _unit_rows(global_b)
+    z_a, z_b = unit_norm.unit_rows(z_a), unit_norm.unit_rows(z_b)
+    all_a = z_a if global_a is None else unit_norm.unit_rows(global_a)
+    all_b = z_b if global_b is None else unit_norm.unit_rows(global_b)
     return z_a, z_b, all_a, all_b
 
 
@@ -249,6 +241,127 @@ def _blockwise_cross_entropy(
     return cross_entropy(anchors, candidates)
 
 
+def info_nce(query, positive, negatives, *, temperature=0.07):
+    """InfoNCE: cross-entropy of picking the positive out of given negatives.
+
+    With cosine similarity `s`, the loss of row `q` is
+    `-log(exp(s(q, k+) / temperature) / (exp(s(q, k+) / temperature) +
+    sum_j exp(s(q, k_j) / temperature)))`.
+
+    Args:
+        query: float tensor `(batch, dim)`. Need not be normalized.
+        positive: `(batch, dim)`, the match of each query.
+        negatives: `(num, dim)`, shared by the batch (a queue), or
+            `(batch, num, dim)`, each query's own (drawn from a memory bank).
+        temperature: Python float > 0. 0.07 in MoCo v1 and PIRL, 0.2 in MoCo v2.
+
+    Returns:
+        float32 tensor `(batch,)`, computed in float32 for any input dtype. All
+        similarities equal gives `log(num + 1)`.
+
+    Raises:
+        ValueError: for a temperature of 0 or less, or shapes that do not fit.
+
+    Reference:
+        He et al., 2020, https://arxiv.org/abs/1911.05722, Eq. 1.
+    """
+    logits = _logits(query, positive, negatives, temperature)
+    # The positive stands first.
+    return tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
+
+
+def positive_first(query, positive, negatives):
+    """Whether the positive is nearer to the query than every negative.
+
+    Args:
+        query: as in `info_nce`.
+        positive: as in `info_nce`.
+        negatives: as in `info_nce`.
+
+    Returns:
+        float32 tensor `(batch,)` of 0 and 1; a tie counts as a hit. A monitor: it
+        has no gradient.
+    """
+    logits = _logits(query, positive, negatives, 1.0)
+    return tf.cast(tf.argmax(logits, axis=1) == 0, tf.float32)
+
+
+def _logits(query, positive, negatives, temperature):
+    """Similarities over the temperature, `(batch, 1 + num)`, the positive first."""
+    query, positive, negatives = map(tf.convert_to_tensor, (query, positive, negatives))
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    fits = (
+        query.shape.rank == 2
+        and query.shape.is_compatible_with(positive.shape)
+        and negatives.shape.rank in (2, 3)
+        and negatives.shape[-1:].is_compatible_with(query.shape[-1:])
+        and (
+            negatives.shape.rank == 2
+            or negatives.shape[:1].is_compatible_with(query.shape[:1])
+        )
+    )
+    if not fits:
+        raise ValueError(
+            "query and positive must be (batch, dim) and negatives (num, dim) or "
+            f"(batch, num, dim), got {query.shape}, {positive.shape} and "
+            f"{negatives.shape}."
+        )
+    query, positive, negatives = map(unit_norm.unit_rows, (query, positive, negatives))
+    own = tf.reduce_sum(query * positive, axis=1, keepdims=True)
+    if negatives.shape.rank == 2:
+        others = tf.matmul(query, negatives, transpose_b=True)
+    else:
+        others = tf.linalg.matvec(negatives, query)
+    return tf.concat([own, others], axis=1) / temperature
+
+
+def in_batch_info_nce(query, keys, *, temperature=0.2, global_keys=None, offset=0):
+    """InfoNCE whose negatives are the keys of the batch's other images.
+
+    The loss of row `i` is the cross-entropy of picking `keys[i]` among the keys of
+    the whole batch by cosine similarity.
+
+    Args:
+        query: float tensor `(batch, dim)`. Need not be normalized.
+        keys: `(batch, dim)`, the match of each query.
+        temperature: Python float > 0. MoCo v3: 1.0 for ResNets, 0.2 for ViTs.
+        global_keys: `(global_batch, dim)`, the keys of all replicas stacked, or
+            None if `keys` is the whole batch.
+        offset: int or int32 scalar, the row of `global_keys` that holds `keys[0]`.
+
+    Returns:
+        float32 tensor `(batch,)`. All similarities equal gives
+        `log(global_batch)`.
+
+    Raises:
+        ValueError: for a temperature of 0 or less, or shapes that do not fit.
+
+    Reference:
+        Chen et al., 2021, https://arxiv.org/abs/2104.02057, Algorithm 1, without
+        its factor `2 * temperature`, which is the method's.
+    """
+    query, keys = tf.convert_to_tensor(query), tf.convert_to_tensor(keys)
+    candidates = keys if global_keys is None else tf.convert_to_tensor(global_keys)
+    if not temperature > 0:
+        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    if (
+        query.shape.rank != 2
+        or not query.shape.is_compatible_with(keys.shape)
+        or candidates.shape.rank != 2
+        or not candidates.shape[1:].is_compatible_with(query.shape[1:])
+    ):
+        raise ValueError(
+            "query and keys must be (batch, dim) and global_keys (global_batch, "
+            f"dim), got {query.shape}, {keys.shape} and {candidates.shape}."
+        )
+    logits = tf.matmul(
+        unit_norm.unit_rows(query), unit_norm.unit_rows(candidates), transpose_b=True
+    )
+    rows = offset + tf.range(tf.shape(query)[0])
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(rows, logits / temperature)
+
+
 def match_accuracy(z, candidates, *, offset=0):
     """Whether each row's nearest candidate is its own: the contrastive accuracy.
 
@@ -265,8 +378,8 @@ def match_accuracy(z, candidates, *, offset=0):
         the candidates are the other view only, which is easier than the loss.
     """
     similarity = tf.matmul(
-        _unit_rows(tf.stop_gradient(z)),
-        _unit_rows(tf.stop_gradient(candidates)),
+        unit_norm.unit_rows(tf.stop_gradient(z)),
+        unit_norm.unit_rows(tf.stop_gradient(candidates)),
         transpose_b=True,
     )
     own = offset + tf.range(tf.shape(z)[0])

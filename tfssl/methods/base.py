@@ -17,7 +17,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from tfssl import replicas
+from tfssl import ema, replicas
 
 
 class Method(keras.Model):
@@ -29,11 +29,13 @@ class Method(keras.Model):
     `position` (optional) its place in the training stream, from which an
     interrupted run resumes.
 
-    A subclass sets `logged` and writes two functions:
+    A subclass sets `logged`, `num_views` and `default_recipe`, and writes two
+    functions:
 
     * `image_losses(views, training)`: list of views `(batch, h, w, c)` -> a dict
       of float32 tensors `(batch,)` with the keys of `logged`; training minimizes
-      the mean of `"loss"`, the others are reported;
+      the mean of `"loss"`, the others are reported. Further entries are the
+      method's own (the keys that MoCo stores after the update);
     * `train_step(batch)`: the paper's algorithm box, usually `image_losses` under
       `recording()`, then `minimize`, then what the paper does after the update.
 
@@ -58,6 +60,7 @@ class Method(keras.Model):
     """
 
     logged = ("loss",)
+    num_views = 2
 
     def __init__(self, encoder, *, name=None):
         super().__init__(name=name)
@@ -95,17 +98,33 @@ class Method(keras.Model):
         """How many negatives each anchor sees, or None if the method has none."""
         return None
 
+    @classmethod
+    def recipe_for(cls, **hparams):
+        """The views of the paper for these arguments of the method."""
+        return cls.default_recipe
+
     @property
     def learned_variables(self):
-        """Variables that the gradient trains. Target networks are left out here."""
-        return self.trainable_variables
+        """Variables that the gradient trains: all trainable but target networks'."""
+        followers = {
+            id(variable)
+            for layer in self._flatten_layers()
+            if isinstance(layer, ema.TargetNetwork)
+            for variable in layer.variables
+        }
+        return [v for v in self.trainable_variables if id(v) not in followers]
 
     # What a train_step is made of. ------------------------------------------
 
-    @staticmethod
-    def views(batch):
+    def views(self, batch):
         """The views of a batch as a list, in the recipe's order."""
         views = batch["views"]
+        if len(views) != self.num_views:
+            raise ValueError(
+                f"A batch of {len(views)} view(s) received, but "
+                f"{type(self).__name__} takes {self.num_views}; choose a recipe "
+                "with as many views."
+            )
         return [views[f"view_{i}"] for i in range(len(views))]
 
     @contextlib.contextmanager
@@ -311,4 +330,18 @@ def _check_encoder(encoder):
         raise ValueError(
             f"The encoder's output shape is {shape}, expected (batch, dim): end it "
             "with global pooling (keras.applications: pooling='avg')."
+        )
+
+
+def check_momentum(momentum, total_steps):
+    """Refuses what cannot be a target network's schedule."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum={momentum} received, expected a number from 0 to 1 (0.99 to "
+            "0.999 in the papers)."
+        )
+    if total_steps is not None and total_steps < 1:
+        raise ValueError(
+            f"total_steps={total_steps} received, expected 1 or more, or None for a "
+            "constant momentum."
         )

@@ -1,4 +1,4 @@
-"""Batch normalization on the fused TensorFlow kernel, local or over all replicas.
+"""Batch normalization on the fused TensorFlow kernel, with a choice of statistics.
 
 Keras 3 computes batch normalization from separate operations; TensorFlow has one
 kernel for it, three to five times as fast. A training step of ResNet-50 on a CPU
@@ -12,7 +12,7 @@ from keras import ops
 
 from tfssl import replicas
 
-_STATISTICS = ("local", "global")
+_STATISTICS = ("local", "global", "split", "shuffle")
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -118,6 +118,75 @@ def _ops_inference(x, gamma, beta, mean, variance, epsilon):
     return ops.cast(y, x.dtype)
 
 
+def _grouped_training(x, gamma, beta, epsilon, group_size, shuffled):
+    """Normalizes each group of rows by its own moments, in Keras operations.
+
+    Groups are runs of `group_size` rows of this replica; if `shuffled`, the rows of
+    all replicas are dealt to the groups in turn, like cards. Only moments per row
+    travel between replicas, never images or activations.
+
+    Returns the output and the mean of the groups' means and biased variances.
+    """
+    wide = ops.cast(x, gamma.dtype)
+    axes = tuple(range(1, len(x.shape) - 1))
+    # Moments over the pixels of each row, (rows, c); a vector is its own mean.
+    means = ops.mean(wide, axis=axes) if axes else wide
+    centred = wide - _per_row(means, wide)
+    variances = ops.mean(ops.square(centred), axis=axes) if axes else means * 0
+    rows = ops.shape(x)[0]
+    replica_count = replicas.num_replicas() if shuffled else 1
+    offset, first = 0, (means, variances)
+    if replica_count > 1:
+        both, offset = replicas.gather_rows(ops.stack(first, axis=1))
+        means, variances = both[:, 0], both[:, 1]
+    total = rows * replica_count
+    per_group = group_size or rows
+    groups = ops.maximum(total // per_group, 1)
+    numbers = ops.arange(total)
+    group_of = numbers % groups if shuffled else numbers * groups // total
+    member = ops.cast(
+        ops.expand_dims(group_of, 1) == ops.expand_dims(ops.arange(groups), 0),
+        gamma.dtype,
+    )  # (total rows, groups)
+    share = ops.transpose(member / ops.sum(member, axis=0))
+    group_mean = ops.matmul(share, means)  # (groups, c)
+    spread = ops.square(means - ops.matmul(member, group_mean))
+    group_variance = ops.matmul(share, variances + spread)
+    if replica_count > 1:
+        member = member[offset : offset + rows]
+    mean = ops.matmul(member, group_mean)  # Of each row's group, (rows, c).
+    variance = ops.matmul(member, group_variance)
+    scale = gamma * ops.rsqrt(variance + epsilon)
+    y = (wide - _per_row(mean, wide)) * _per_row(scale, wide) + beta
+    moments = ops.mean(group_mean, axis=0), ops.mean(group_variance, axis=0)
+    return ops.cast(y, x.dtype), *moments
+
+
+def _per_row(values, like):
+    """`(rows, c)` as `(rows, 1, …, 1, c)`, to be broadcast over pixels."""
+    for _ in range(len(like.shape) - 2):
+        values = ops.expand_dims(values, 1)
+    return values
+
+
+def shuffle_statistics(model):
+    """Turns the `local` and `split` norms of a model into `shuffle`, in place.
+
+    For a key encoder, whose groups must not be those of the query encoder.
+
+    Returns:
+        list of the norms that were changed.
+    """
+    found = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(layer, BatchNorm) and layer.statistics in ("local", "split")
+    ]
+    for layer in found:
+        layer.statistics = "shuffle"
+    return found
+
+
 @keras.saving.register_keras_serializable(package="tfssl")
 class BatchNorm(keras.layers.Layer):
     """Batch normalization over all axes but the last.
@@ -139,11 +208,20 @@ class BatchNorm(keras.layers.Layer):
             PyTorch writes it as 0.1).
         epsilon: float > 0, added to the variance. 1e-5 as in PyTorch and the
             SimCLR code (Keras: 1e-3).
-        statistics: `"local"`, the moments of this replica's batch, or
-            `"global"`, those of the batch of all replicas (often called
-            synchronized), whose gradients flow through the moments of all
-            replicas. Replicas must hold equally large batches. Equal on one
-            replica.
+        statistics: whose moments normalize a row in training.
+            `"local"`: those of this replica's batch.
+            `"global"`: those of the batch of all replicas (often called
+            synchronized); gradients flow through the moments of all replicas.
+            `"split"`: those of a group of `group_size` neighbouring rows, as if
+            each group were a device with local statistics.
+            `"shuffle"`: those of a group of as many rows, dealt in turn from the
+            batch of all replicas. A key encoder with it and a query encoder with
+            `"split"` (or `"local"`) share no groups, so statistics do not betray
+            the positive: MoCo's shuffling BN without moving images.
+            Replicas must hold equally large batches.
+        group_size: int >= 1, rows of a group of `"split"` and `"shuffle"`; None
+            is the batch of one replica. A batch that it does not divide is cut
+            into `batch // group_size` (at least 1) nearly equal groups.
         center: whether to add `beta`.
         scale: whether to multiply with `gamma`.
         gamma_initializer: Keras initializer of `gamma`; `"zeros"` makes a
@@ -158,12 +236,21 @@ class BatchNorm(keras.layers.Layer):
             its last dimension is unknown.
 
     Note:
-        With `"local"` statistics on several replicas the moving moments are the
-        mean over the replicas' moments. All copies of the variables thus stay
-        equal; the moving variance leaves out the variance between replicas.
+        With `"local"` statistics on several replicas, and with groups, the moving
+        moments are the mean over the replicas' or groups' moments. All copies of
+        the variables thus stay equal; the moving variance leaves out the variance
+        between replicas or groups.
+
+        MoCo's code permutes the key images at random at every step. Here rows
+        keep their places and the groups are fixed; as the order of the images is
+        random, who meets whom is random as well. A key shares its group with
+        `group_size / groups` of the rows that its query met, the mean of the
+        random form.
 
     Reference:
         Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167, Algorithm 1.
+        He et al., 2020, https://arxiv.org/abs/1911.05722, section 3.3 (shuffling
+        BN); split statistics are those of facebookresearch/moco's CIFAR-10 demo.
     """
 
     def __init__(
@@ -171,6 +258,7 @@ class BatchNorm(keras.layers.Layer):
         momentum=0.9,
         epsilon=1e-5,
         statistics="local",
+        group_size=None,
         center=True,
         scale=True,
         gamma_initializer="ones",
@@ -185,9 +273,15 @@ class BatchNorm(keras.layers.Layer):
             raise ValueError(
                 f"statistics must be one of {_STATISTICS}, got {statistics!r}."
             )
+        if group_size is not None and group_size < 1:
+            raise ValueError(
+                f"group_size must be at least 1, or None for the rows of one "
+                f"replica, got {group_size}."
+            )
         self.momentum = momentum
         self.epsilon = epsilon
         self.statistics = statistics
+        self.group_size = group_size
         self.center = center
         self.scale = scale
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
@@ -247,7 +341,10 @@ class BatchNorm(keras.layers.Layer):
         if not (training and self.trainable):
             infer = self._fused_inference if fused else _ops_inference
             return infer(inputs, gamma, beta, mean, variance, self.epsilon)
-        train = self._fused_training if fused else self._ops_training
+        if self.statistics in ("split", "shuffle"):
+            train = self._grouped_training
+        else:
+            train = self._fused_training if fused else self._ops_training
         outputs, mean, variance = train(inputs, gamma, beta)
         self._update_moving(mean, variance)
         return outputs
@@ -268,9 +365,16 @@ class BatchNorm(keras.layers.Layer):
     def _ops_training(self, inputs, gamma, beta):
         return _ops_training(inputs, gamma, beta, self.epsilon, self._over_replicas())
 
+    def _grouped_training(self, inputs, gamma, beta):
+        shuffled = self.statistics == "shuffle"
+        return _grouped_training(
+            inputs, gamma, beta, self.epsilon, self.group_size, shuffled
+        )
+
     def _update_moving(self, mean, variance):
         mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
-        if self.statistics == "local" and replicas.num_replicas() > 1:
+        of_replica = self.statistics in ("local", "split")
+        if of_replica and replicas.num_replicas() > 1:
             both = replicas.mean_over_replicas(tf.stack([mean, variance]))
             mean, variance = tf.unstack(both)
         for moving, value in (
@@ -291,6 +395,7 @@ class BatchNorm(keras.layers.Layer):
             "momentum": self.momentum,
             "epsilon": self.epsilon,
             "statistics": self.statistics,
+            "group_size": self.group_size,
             "center": self.center,
             "scale": self.scale,
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),

@@ -20,7 +20,7 @@ _BLOCKS = {
 }
 _BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
 _STEMS = ("imagenet", "cifar")
-_NORM_STATISTICS = {"batch": "local", "batch_global": "global"}
+_NORM_STATISTICS = {"batch": "local", "batch_global": "global", "batch_split": "split"}
 _PADDINGS = ("fixed", "same")
 
 
@@ -46,8 +46,9 @@ def _check_arguments(depth, width, stem, input_shape, norm, padding):
 class _Parts:
     """Convolution, norm and ReLU with this network's padding, norm and dtype."""
 
-    def __init__(self, norm, padding, policy):
+    def __init__(self, norm, norm_group_size, padding, policy):
         self.statistics = _NORM_STATISTICS[norm]
+        self.group_size = norm_group_size if self.statistics == "split" else None
         self.padding = padding
         self.policy = policy
 
@@ -76,6 +77,7 @@ class _Parts:
         )(x)
         return norms.BatchNorm(
             statistics=self.statistics,
+            group_size=self.group_size,
             gamma_initializer="zeros" if zero_init else "ones",
             dtype=self.policy,
             name=f"{name}_bn",
@@ -140,6 +142,7 @@ class ResNet(keras.Model):
         stem="imagenet",
         input_shape=(None, None, 3),
         norm="batch",
+        norm_group_size=32,
         padding="fixed",
         projection_in_first_block=True,
         dtype=None,
@@ -148,7 +151,7 @@ class ResNet(keras.Model):
     ):
         _check_arguments(depth, width, stem, input_shape, norm, padding)
         policy = keras.dtype_policies.get(dtype)
-        parts = _Parts(norm, padding, policy)
+        parts = _Parts(norm, norm_group_size, padding, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
         inputs = keras.Input(tuple(input_shape), name="images")
         x = _stem(parts, inputs, int(64 * width), stem)
@@ -179,6 +182,7 @@ class ResNet(keras.Model):
         self.width = width
         self.stem = stem
         self.norm = norm
+        self.norm_group_size = norm_group_size
         self.padding = padding
         self.projection_in_first_block = projection_in_first_block
 
@@ -190,6 +194,7 @@ class ResNet(keras.Model):
             "stem": self.stem,
             "input_shape": tuple(self.input_shape[1:]),
             "norm": self.norm,
+            "norm_group_size": self.norm_group_size,
             "padding": self.padding,
             "projection_in_first_block": self.projection_in_first_block,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
@@ -210,6 +215,7 @@ def resnet(
     stem="imagenet",
     input_shape=(None, None, 3),
     norm="batch",
+    norm_group_size=32,
     padding="fixed",
     projection_in_first_block=True,
     dtype=None,
@@ -227,9 +233,12 @@ def resnet(
             which SimCLR's code takes for images up to 32 pixels.
         input_shape: `(height, width, channels)`; height and width may be `None`,
             channels may be any number from 1.
-        norm: `"batch"`, batch norm over each replica's own batch, or
-            `"batch_global"`, over the batch of all replicas. Equal on one
-            replica. Momentum 0.9, epsilon 1e-5.
+        norm: `"batch"`, batch norm over each replica's own batch,
+            `"batch_global"`, over the batch of all replicas (equal on one
+            replica), or `"batch_split"`, over groups of `norm_group_size` images,
+            for MoCo on few devices. Momentum 0.9, epsilon 1e-5.
+        norm_group_size: int >= 1, images per group of `"batch_split"`; 32 is the
+            batch per device of MoCo's code.
         padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
             sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
             SAME, which Model Garden needs. Weights trained with one are wrong for
@@ -261,6 +270,7 @@ def resnet(
         stem=stem,
         input_shape=input_shape,
         norm=norm,
+        norm_group_size=norm_group_size,
         padding=padding,
         projection_in_first_block=projection_in_first_block,
         dtype=dtype,

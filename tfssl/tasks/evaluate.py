@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl import files, methods
+from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import features, knn, low_shot, supervised
 from tfssl.tasks import resolve, run_report, runs
@@ -138,7 +138,8 @@ def evaluate(
     if "supervised" in baselines:
         view = resolve.recipe(
             settings["recipe"],
-            methods.METHODS[settings["method"]],
+            settings["method"],
+            settings["hparams"],
             settings["image_size"],
         )[0]
         for budget, choices in selections.items():

@@ -138,7 +138,7 @@ def pretrain(
     runs.prepare_folder(out)
     train, validation = resolve.sources(**arguments)
     steps_per_epoch = _steps(train, batch_size, steps_per_execution)
-    recipe = resolve.recipe(recipe, methods.METHODS[method], image_size)
+    recipe = resolve.recipe(recipe, method, hparams, image_size)
     preprocessing = recipes.preprocessing_for(recipe, train)
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
@@ -157,7 +157,9 @@ def pretrain(
         keras.utils.set_random_seed(seed)
         input_shape = (recipe[0].size, recipe[0].size, train.channels)
         network = resolve.encoder(encoder, input_shape, encoder_args)
-        model = resolve.method(method, network, hparams)
+        model = resolve.method(
+            method, network, hparams, total_steps=epochs * steps_per_epoch
+        )
         model.compile(
             _optimizer(optimizer, steps_per_epoch, arguments),
             jit_compile=jit_compile,
@@ -345,6 +347,11 @@ def _summary(model, source, recipe, steps_per_epoch, settings, devices):
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")
+        if negatives >= source.num_images:
+            lines.append(
+                f"more negatives than the {source.num_images:,} images: each image "
+                "meets itself among them; lower queue_size"
+            )
     chance = model.chance_loss(batch_size)
     if chance is not None:
         lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")

@@ -46,12 +46,19 @@ def sources(
     return train, None
 
 
-def recipe(given, method_class, image_size=None):
+def recipe(given, method_name, hparams=None, image_size=None):
     """A recipe from its name, the method's default, or as given; scaled."""
+    method_class = methods.METHODS[method_name]
     if given is None:
-        given = method_class.default_recipe
+        given = method_class.recipe_for(**(hparams or {}))
     if isinstance(given, str):
         given = recipes.get(given)
+    if len(given) != method_class.num_views:
+        raise ValueError(
+            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} "
+            f"view(s), but {method_name} takes {method_class.num_views}; choose "
+            "another recipe."
+        )
     return given.scaled(image_size) if image_size else given
 
 
@@ -81,8 +88,12 @@ def encoder(given, input_shape, encoder_args=None):
     return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
 
 
-def method(name, encoder, hparams=None):
-    """Builds a method, refusing arguments that it does not have."""
+def method(name, encoder, hparams=None, *, total_steps=None):
+    """Builds a method, refusing arguments that it does not have.
+
+    `total_steps` is handed on where the method has a schedule over the training
+    and `hparams` do not set its length.
+    """
     method_class = methods.METHODS[name]
     known = [
         p
@@ -95,7 +106,10 @@ def method(name, encoder, hparams=None):
             f"hparam {unknown[0]!r} received, but {name} takes only: "
             f"{', '.join(known)}."
         )
-    return method_class(encoder, **(hparams or {}))
+    hparams = dict(hparams or {})
+    if "total_steps" in known:
+        hparams.setdefault("total_steps", total_steps)
+    return method_class(encoder, **hparams)
 
 
 def checkpoint_path(path):

@@ -1,0 +1,97 @@
+"""Target networks: copies that follow the trained networks as a moving average."""
+
+import keras
+import tensorflow as tf
+
+from tfssl.optimizers import schedules
+
+
+class TargetNetwork(keras.layers.Layer):
+    """An exponential moving average of networks, applied one after the other.
+
+    The copy has the architecture and, at first, the weights of the online
+    networks. `update` moves its trainable variables; batch-norm statistics are not
+    averaged, as in MoCo's and BYOL's code: in training mode the copy normalizes by
+    its own batch, and keeps moving statistics of its own. No gradient comes out.
+
+    The copy stays "trainable" for Keras, since a frozen batch norm would ignore
+    `training=True`; `Method.learned_variables` leaves target networks out, so no
+    optimizer touches them.
+
+    Args:
+        *networks: built Keras models, the output of one the input of the next
+            (encoder, projector).
+        name: optional name.
+
+    Raises:
+        ValueError: if a network cannot be copied from its config.
+    """
+
+    def __init__(self, *networks, name="target"):
+        super().__init__(name=name)
+        self.networks = [_copy(network) for network in networks]
+        pairs = [
+            (online, target)
+            for original, copied in zip(networks, self.networks)
+            for online, target in zip(
+                original.trainable_variables, copied.trainable_variables, strict=True
+            )
+        ]
+        # A function, not an attribute: Keras would take the online networks for
+        # parts of this layer.
+        self._pairs = lambda: pairs
+        self.built = True
+
+    def update(self, momentum):
+        """`target = momentum * target + (1 - momentum) * online`, per variable.
+
+        Args:
+            momentum: float or float scalar tensor in [0, 1]. Papers write it `m`
+                (MoCo) or `tau` (BYOL).
+        """
+        share = 1.0 - tf.cast(momentum, tf.float32)
+        for online, target in self._pairs():
+            old = tf.convert_to_tensor(target.value)
+            change = tf.cast(online.value, old.dtype) - old
+            target.assign(old + tf.cast(share, old.dtype) * change)
+
+    def call(self, inputs, training=False):
+        outputs = inputs
+        for network in self.networks:
+            outputs = network(outputs, training=training)
+        return tf.stop_gradient(outputs)
+
+
+def _copy(network):
+    """The same architecture with variables of its own, and the same weights."""
+    try:
+        config = keras.saving.serialize_keras_object(network)
+        copied = keras.saving.deserialize_keras_object(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"The network {network.name!r} cannot be copied for a target network "
+            f"({first}); register its classes with "
+            "keras.saving.register_keras_serializable and give them get_config."
+        ) from error
+    copied.set_weights(network.get_weights())
+    return copied
+
+
+def momentum_at(step, base, total_steps=None):
+    """The momentum of a step: constant, or rising to 1 along half a cosine.
+
+    Args:
+        step: int, or integer scalar tensor or variable.
+        base: float in [0, 1], the momentum of step 0.
+        total_steps: int, the step at which it is 1; None keeps `base`.
+
+    Returns:
+        float32 scalar tensor: `1 - (1 - base) * (cos(pi * step / total) + 1) / 2`.
+
+    Reference:
+        Grill et al., 2020, https://arxiv.org/abs/2006.07733, section 3.3.
+    """
+    if total_steps is None:
+        return tf.constant(base, tf.float32)
+    return schedules.cosine(step, base, 1.0, total_steps)

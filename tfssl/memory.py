@@ -1,0 +1,98 @@
+"""Embeddings that outlive their step, kept in variables of the method.
+
+Everything here is written with values that are equal on all replicas (gather
+first), so that the copies of a variable never differ.
+"""
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class FeatureQueue(keras.layers.Layer):
+    """First in, first out: the newest `size` embeddings, as a ring.
+
+    The queue starts with random directions, as in MoCo's code: until it has been
+    filled once, part of the negatives are random, and the loss rises while real
+    ones come in.
+
+    Args:
+        size: int >= 1, rows of the queue.
+        dim: int >= 1, width of an embedding.
+        name: optional name.
+
+    Attributes:
+        rows: float32 variable `(size, dim)` of unit-norm rows, in ring order.
+        pointer: int64 variable, the row that is written next.
+
+    Raises:
+        ValueError: if `size` or `dim` is below 1.
+
+    Reference:
+        He et al., 2020, https://arxiv.org/abs/1911.05722, Algorithm 1. Their code
+        asks that the batch divides the queue; here the write goes around the end.
+    """
+
+    def __init__(self, size, dim, *, name="queue"):
+        super().__init__(name=name)
+        if size < 1 or dim < 1:
+            raise ValueError(
+                f"A queue of size={size}, dim={dim} was asked for, expected both to "
+                "be 1 or more."
+            )
+        self.size = size
+        self.dim = dim
+        self.rows = self.add_weight(
+            name="rows",
+            shape=(size, dim),
+            initializer=_random_directions,
+            trainable=False,
+            autocast=False,
+            dtype="float32",
+            aggregation="none",
+        )
+        self.pointer = self.add_weight(
+            name="pointer",
+            shape=(),
+            dtype="int64",
+            initializer="zeros",
+            trainable=False,
+            aggregation="none",
+        )
+        self.built = True
+
+    def enqueue(self, rows):
+        """Overwrites the oldest rows.
+
+        Args:
+            rows: float tensor `(n, dim)`, `n <= size`, equal on all replicas.
+
+        Raises:
+            ValueError: if more rows are given than the queue holds.
+        """
+        count = rows.shape[0] if rows.shape[0] is not None else tf.shape(rows)[0]
+        if isinstance(count, int) and count > self.size:
+            raise ValueError(
+                f"{count} embeddings a step were given to a queue of {self.size}; "
+                f"make the queue {count} or larger (a multiple of {count} keeps "
+                f"every step equally long), or the batch {self.size} or smaller."
+            )
+        rows = tf.stop_gradient(tf.cast(rows, tf.float32))
+        steps = tf.range(count, dtype=tf.int64)
+        places = (self.pointer.value + steps) % self.size
+        self.rows.assign(
+            tf.tensor_scatter_nd_update(self.rows.value, places[:, tf.newaxis], rows)
+        )
+        self.pointer.assign((self.pointer.value + tf.cast(count, tf.int64)) % self.size)
+
+    def contents(self):
+        """The rows `(size, dim)` as they are now, without gradient."""
+        return tf.stop_gradient(tf.identity(self.rows.value))
+
+    def get_config(self):
+        return {"size": self.size, "dim": self.dim, "name": self.name}
+
+
+def _random_directions(shape, dtype=None):
+    rows = keras.random.normal(shape, dtype=dtype)
+    return rows / keras.ops.norm(rows, axis=-1, keepdims=True)
