@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from tfssl import files
-from tfssl.training import monitors, saving
+from tfssl.training import checkpoint, monitors, saving, workers
 
 _USAGE_EXIT = 2
 
@@ -17,7 +17,8 @@ def run(main):
     """Parses the flags and calls `main()`; user errors end in one line.
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
-    saving (start the same command again), 1 a stopped training.
+    saving, or another worker lost (start the same command again, on all workers),
+    1 a stopped training.
     """
 
     def guarded(argv):
@@ -32,7 +33,9 @@ def run(main):
         except saving.Preempted as stop:
             print(stop.message, file=sys.stderr)
             raise
-        except monitors.TrainingStopped as error:
+        except workers.WorkerLost as error:
+            sys.exit(_said(error, saving.Preempted.EXIT_CODE))
+        except (monitors.TrainingStopped, checkpoint.SaveError) as error:
             sys.exit(_said(error, 1))
         except (ValueError, FileNotFoundError, PermissionError) as error:
             if os.environ.get("TFSSL_TRACEBACK"):

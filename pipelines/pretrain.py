@@ -137,7 +137,8 @@ _STOP_ON_COLLAPSE = flags.DEFINE_bool(
 
 def main():
     """Runs the task with the flags' values."""
-    command.write_flags(_OUT.value, sys.modules[__name__])
+    if strategy.is_chief(_STRATEGY.value):
+        command.write_flags(_OUT.value, sys.modules[__name__])
     run = pretrain.pretrain(
         _DATA.value,
         _OUT.value,
@@ -183,7 +184,8 @@ def main():
         stop_on_collapse=_STOP_ON_COLLAPSE.value,
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    print(f"Encoder: {run.path}/encoder.keras   Run: {run.path}/run.json")
+    if strategy.is_chief(_STRATEGY.value):
+        print(f"Encoder: {run.path}/encoder.keras   Run: {run.path}/run.json")
 
 
 def run():

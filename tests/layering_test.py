@@ -50,7 +50,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
     "replicas": {"tensorflow"},
-    "files": {"tensorflow"},
+    "files": {"tensorflow", "absl"},
     "losses": {"tensorflow", "numpy"},
     "data": {"tensorflow", "numpy", "sklearn", "absl"},
     "kmeans": {"tensorflow", "numpy"},
@@ -64,7 +64,7 @@ _OPTIONAL = {"keras_hub", "official", "tensorflow_datasets", "tensorflow_serving
 
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
 _TESTED_ELSEWHERE = {"methods/base.py": "methods/contract_test.py"}
-_NOT_TESTS = {"__init__.py", "cases.py", "conftest.py", "run_pytest.py"}
+_NOT_TESTS = {"__init__.py", "cases.py", "conftest.py", "processes.py", "run_pytest.py"}
 
 _STANDARD = set(sys.stdlib_module_names)
 

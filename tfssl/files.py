@@ -3,10 +3,15 @@
 Paths may be remote (`gs://…`): everything goes through `tf.io.gfile`.
 """
 
+import contextlib
 import json
 import os
 
 import tensorflow as tf
+from absl import logging
+
+# What a storage that is full, broken or away raises.
+STORAGE_ERRORS = (OSError, tf.errors.OpError)
 
 
 def write_bytes(path, content):
@@ -31,6 +36,16 @@ def read_json(path):
         return None
     with tf.io.gfile.GFile(path) as file:
         return json.load(file)
+
+
+@contextlib.contextmanager
+def failures_logged(path):
+    """Makes a warning of a failed write, for files that training can do without."""
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        reason = str(error).strip().splitlines()[0]
+        logging.warning("%s could not be written (%s). Training goes on.", path, reason)
 
 
 def _write(path, content, mode):

@@ -100,14 +100,27 @@ def batches(steps=STEPS, *, constant=None):
 
 def train(method, dataset, *, steps=STEPS, strategy=None):
     """Trains `steps` steps with `fit`; the last value of every logged metric."""
-    strategy = strategy or tf.distribute.get_strategy()
-    data = strategies.distribute(
-        strategy,
-        lambda shard: dataset.batch(BATCH, drop_remainder=True).repeat(),
-        BATCH,
-    )
+    data = _distributed(dataset, strategy)
     history = method.fit(data, steps_per_epoch=steps, epochs=1, verbose=0)
     return {key: values[-1] for key, values in history.history.items()}
+
+
+def evaluate(method, dataset, *, steps=STEPS, strategy=None):
+    """Every logged metric of `evaluate` over `steps` steps."""
+    data = _distributed(dataset, strategy)
+    return method.evaluate(data, steps=steps, verbose=0, return_dict=True)
+
+
+def _distributed(dataset, strategy):
+    """Endless global batches, of which every worker makes its own rows."""
+
+    def rows_of(shard):
+        worker, workers = shard
+        rows = dataset.batch(BATCH // workers, drop_remainder=True)
+        return rows.shard(workers, worker).repeat()
+
+    strategy = strategy or tf.distribute.get_strategy()
+    return strategies.distribute(strategy, rows_of, BATCH)
 
 
 def state(method):

@@ -105,8 +105,8 @@ def test_a_failed_write_leaves_the_last_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     method.step.assign(1)
-    monkeypatch.setattr(checkpoint.json, "dump", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(checkpoint.files, "write_json", full_disk)
+    with pytest.raises(checkpoint.SaveError, match=r"No space .* last good .*-0\."):
         checkpoint.save(folder, method)
     monkeypatch.undo()
     assert checkpoint.latest(folder) == good

@@ -4,19 +4,17 @@ import contextlib
 import os
 
 import keras
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from tfssl import data as data_lib
-from tfssl import methods, optimizers
+from tfssl import methods
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes
 from tfssl.export import keras_file
-from tfssl.optimizers import schedules
-from tfssl.tasks import resolve, runs, show_views
-from tfssl.training import checkpoint, monitors, saving
+from tfssl.tasks import monitoring, resolve, runs, show_views, start
+from tfssl.training import monitors, saving
 from tfssl.training import strategy as strategies
+from tfssl.training import workers as workers_lib
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 _MONITORED_IMAGES = 256
@@ -103,7 +101,8 @@ def pretrain(
             `"none"`.
         weight_decay: float >= 0.
         warmup_epochs: float, linear warm-up; a half-cosine to 0 follows.
-        strategy: `"default"`, `"mirrored"` or `"tpu"`.
+        strategy: `"default"`, `"mirrored"`, `"multi_worker"` (see
+            docs/distributed.md) or `"tpu"`.
         num_replicas: int or None for all devices; `mirrored` only.
         tpu: name or address of the TPU.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
@@ -130,97 +129,107 @@ def pretrain(
     Raises:
         ValueError: for arguments that cannot work, before training starts.
         TrainingStopped: on a non-finite loss.
-        Preempted: after SIGTERM, once the state is saved.
+        Preempted: after SIGTERM (on any worker), once the state is saved.
+        WorkerLost: if another worker is gone.
+        SaveError: if the last checkpoint cannot be written.
     """
     arguments = dict(locals())
     settings = {key: _described(value) for key, value in arguments.items()}
     _check_choices(method, precision, epochs, batch_size)
-    runs.prepare_folder(out)
+    # First: several workers must meet before TensorFlow runs anything.
+    devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
+    strategies.per_replica_batch(devices, batch_size)
+    workers = workers_lib.Workers(devices)
+    if workers.is_chief:
+        runs.prepare_folder(out)
     train, validation = resolve.sources(**arguments)
     steps_per_epoch = _steps(train, batch_size, steps_per_execution)
     recipe = resolve.recipe(recipe, method, hparams, image_size)
     preprocessing = recipes.preprocessing_for(recipe, train)
-    devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
-    strategies.per_replica_batch(devices, batch_size)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
     bad_queries = pipeline.BadFiles(max_fraction=max_bad_fraction)
-    knn_sets = _knn_sets(
+    knn_sets = monitoring.knn_sets(
         train, validation, preprocessing, bad_files, bad_queries, arguments
     )
     folder = os.path.join(out, "checkpoints")
 
     with (
-        _precision(precision),
-        devices.scope(),
+        workers.losses_explained(),
         bad_files_lib.explained(bad_files, bad_queries),
     ):
-        keras.utils.set_random_seed(seed)
-        input_shape = (recipe[0].size, recipe[0].size, train.channels)
-        network = resolve.encoder(encoder, input_shape, encoder_args)
-        model = resolve.method(
-            method, network, hparams, total_steps=epochs * steps_per_epoch
-        )
-        model.compile(
-            _optimizer(optimizer, steps_per_epoch, arguments),
-            jit_compile=jit_compile,
-            steps_per_execution=steps_per_execution,
-        )
-        model.build_optimizer()
-        _start_from(model, folder, resume, init_from)
-        runs.update(out, settings=settings, versions=runs.versions())
-        if verbose:
-            print(_summary(model, train, recipe, steps_per_epoch, settings, devices))
-        show_views.sheet(
-            train, recipe, os.path.join(out, "views.png"), seed=seed, augment=augment
-        )
-        saver = saving.Saver(
-            folder,
-            every_epochs=checkpoint_epochs,
-            every_steps=checkpoint_steps,
-            every_minutes=checkpoint_minutes,
-            keep=keep,
-        )
-        callbacks = [
-            monitors.Throughput(batch_size),
-            monitors.NonFinite(lambda: checkpoint.latest(folder)),
-            monitors.Collapse(
-                _fixed_images(train, preprocessing, bad_files), stop=stop_on_collapse
-            ),
-            *(
-                monitors.OnlineKNN(
-                    *pair,
-                    every=knn_epochs,
-                    epochs=epochs,
-                    k=knn_k,
-                    temperature=knn_temperature,
-                )
-                for pair in knn_sets
-            ),
-            monitors.History(out, steps_per_epoch),
-            saver,
-        ]
-
-        def dataset():
-            return strategies.distribute(
-                devices,
-                lambda shard: data_lib.multiview(
-                    train,
-                    recipe,
-                    batch_size=batch_size,
-                    seed=seed,
-                    start=int(model.position.numpy()),
-                    augment=augment,
-                    shard=shard,
-                    bad_files=bad_files,
-                ),
-                batch_size,
+        with _precision(precision), devices.scope():
+            keras.utils.set_random_seed(seed)
+            input_shape = (recipe[0].size, recipe[0].size, train.channels)
+            network = resolve.encoder(encoder, input_shape, encoder_args)
+            model = resolve.method(
+                method, network, hparams, total_steps=epochs * steps_per_epoch
+            )
+            model.compile(
+                resolve.optimizer(optimizer, steps_per_epoch, arguments),
+                jit_compile=jit_compile,
+                steps_per_execution=steps_per_execution,
+            )
+            model.build_optimizer()
+            start.start(model, folder, resume, init_from, workers)
+            if workers.is_chief:
+                runs.update(out, settings=settings, versions=runs.versions())
+                if verbose:
+                    print(start.summary(model, train, recipe, settings, devices))
+                path = os.path.join(out, "views.png")
+                show_views.sheet(train, recipe, path, seed=seed, augment=augment)
+            saver = saving.Saver(
+                folder,
+                every_epochs=checkpoint_epochs,
+                every_steps=checkpoint_steps,
+                every_minutes=checkpoint_minutes,
+                keep=keep,
+                workers=workers,
+            )
+            watchers = monitoring.callbacks(
+                monitoring.fixed_images(train, preprocessing, bad_files),
+                knn_sets,
+                steps_per_epoch,
+                workers,
+                arguments,
             )
 
-        with saver.watching_sigterm():
-            _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose)
+            def dataset():
+                return strategies.distribute(
+                    devices,
+                    lambda shard: data_lib.multiview(
+                        train,
+                        recipe,
+                        batch_size=batch_size,
+                        seed=seed,
+                        start=int(model.position.numpy()),
+                        augment=augment,
+                        shard=shard,
+                        bad_files=bad_files,
+                    ),
+                    batch_size,
+                )
 
-    network.preprocessing = preprocessing
-    keras_file.save(network, os.path.join(out, "encoder.keras"), preprocessing)
+            with saver.watching_sigterm():
+                _fit(
+                    model,
+                    dataset,
+                    epochs,
+                    steps_per_epoch,
+                    [*watchers, saver],
+                    verbose if workers.is_chief else 0,
+                )
+        network.preprocessing = preprocessing
+        if workers.is_chief:
+            _record(out, model, saver, bad_files)
+        workers.wait()  # What the chief writes is there for all.
+    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
+    return runs.Run(out, network, model, history, settings)
+
+
+def _record(out, model, saver, bad_files):
+    """Writes the trained encoder and the results."""
+    encoder = model.encoder
+    keras_file.save(encoder, os.path.join(out, "encoder.keras"), encoder.preprocessing)
     history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
     results = {
         "steps": int(model.step.numpy()),
@@ -235,7 +244,6 @@ def pretrain(
             bad_files.count,
             ", ".join(bad_files.files[:20]),
         )
-    return runs.Run(out, network, model, history, settings)
 
 
 def _described(value):
@@ -248,28 +256,6 @@ def _described(value):
         return {str(k): _described(v) for k, v in value.items()}
     named = getattr(value, "name", None) or getattr(value, "__name__", None)
     return named if isinstance(named, str) else type(value).__name__
-
-
-def _optimizer(optimizer, steps_per_epoch, arguments):
-    if not isinstance(optimizer, str):
-        return optimizer
-    schedule = schedules.WarmupCosine(
-        scaled_rate(arguments),
-        warmup_steps=round(arguments["warmup_epochs"] * steps_per_epoch),
-        total_steps=arguments["epochs"] * steps_per_epoch,
-    )
-    return optimizers.build(
-        optimizer,
-        learning_rate=schedule,
-        weight_decay=arguments["weight_decay"],
-    )
-
-
-def scaled_rate(settings):
-    """The peak learning rate of these settings."""
-    return schedules.scaled_rate(
-        settings["learning_rate"], settings["batch_size"], settings["lr_scaling"]
-    )
 
 
 def _check_choices(method, precision, epochs, batch_size):
@@ -309,94 +295,6 @@ def _precision(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _start_from(model, folder, resume, init_from):
-    newest = checkpoint.latest(folder)
-    if newest and not resume:
-        raise ValueError(
-            f"{folder} holds checkpoints and resume is off; choose another --out, "
-            "or delete the folder."
-        )
-    if newest:
-        state = checkpoint.restore(newest, model)
-        print(f"Resuming at step {state['step']} from {newest}")
-    elif init_from:
-        path = resolve.checkpoint_path(init_from)
-        loaded, unmatched = checkpoint.initialize(path, model)
-        print(f"Started from {len(loaded)} variables of {path}")
-        for line in unmatched:
-            logging.warning("--init_from: %s", line)
-
-
-def _summary(model, source, recipe, steps_per_epoch, settings, devices):
-    """What is about to run, with the numbers that users get wrong most."""
-    batch_size = settings["batch_size"]
-    lines = [
-        f"{type(model).__name__} on {source.name}: {source.num_images:,} images, "
-        f"{len(recipe)} views of {'/'.join(str(v.size) for v in recipe)} px "
-        f"({recipe.name})",
-        f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
-        f"{model.feature_dim} features, {settings['precision']}",
-        f"global batch {batch_size} on {devices.num_replicas_in_sync} replica(s), "
-        f"{steps_per_epoch} steps per epoch, {settings['epochs']} epochs",
-        f"{settings['optimizer']}: base rate {settings['learning_rate']:g}, "
-        f"{settings['lr_scaling']} scaling -> {scaled_rate(settings):g}; warm-up "
-        f"{settings['warmup_epochs']:g} epochs, then cosine to 0",
-    ]
-    negatives = model.num_negatives(batch_size)
-    if negatives is not None:
-        lines.append(f"{negatives:,} negatives per anchor, over all replicas")
-        if negatives >= source.num_images:
-            lines.append(
-                f"more negatives than the {source.num_images:,} images: each image "
-                "meets itself among them; lower queue_size"
-            )
-    chance = model.chance_loss(batch_size)
-    if chance is not None:
-        lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")
-    return "\n".join(lines)
-
-
-def _fixed_images(source, preprocessing, bad_files):
-    count = min(_MONITORED_IMAGES, source.num_images)
-    dataset = data_lib.labeled(
-        source,
-        preprocessing,
-        batch_size=count,
-        indices=np.arange(count),
-        bad_files=bad_files,
-    )
-    batch = next(iter(dataset))
-    return tf.boolean_mask(batch["image"], batch["mask"])
-
-
-def _knn_sets(train, validation, preprocessing, bad_train, bad_queries, settings):
-    """`[(bank, queries)]` for the kNN monitor, or `[]` where it is off."""
-    knn_epochs = settings["knn_epochs"]
-    if not knn_epochs:
-        return []
-    missing = None
-    if validation is None:
-        missing = "validation images"
-    elif train.labels is None or validation.labels is None:
-        missing = "labels"
-    if missing:
-        raise ValueError(
-            f"knn_epochs={knn_epochs} asks for kNN accuracy, but there are no "
-            f"{missing}; give validation_data or validation_fraction (and "
-            "labels='folders' for a folder), or set knn_epochs=0."
-        )
-    bank, queries = (
-        data_lib.labeled(
-            source,
-            preprocessing,
-            batch_size=settings["batch_size"],
-            bad_files=bad,
-        )
-        for source, bad in ((train, bad_train), (validation, bad_queries))
-    )
-    return [(bank, queries)]
 
 
 def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose):

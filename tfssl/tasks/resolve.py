@@ -1,4 +1,4 @@
-"""What the settings of a run mean: sources, recipe, encoder, method, checkpoint.
+"""What settings mean: sources, recipe, encoder, method, optimizer, checkpoint.
 
 Every choice can be given as the thing itself or by its name, as flags do.
 """
@@ -10,9 +10,10 @@ import keras
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl import methods, models
+from tfssl import methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.export import keras_file
+from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
 
@@ -110,6 +111,29 @@ def method(name, encoder, hparams=None, *, total_steps=None):
     if "total_steps" in known:
         hparams.setdefault("total_steps", total_steps)
     return method_class(encoder, **hparams)
+
+
+def optimizer(given, steps_per_epoch, settings):
+    """An optimizer from its name and the settings' schedule, or as given."""
+    if not isinstance(given, str):
+        return given
+    schedule = schedules.WarmupCosine(
+        scaled_rate(settings),
+        warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
+        total_steps=settings["epochs"] * steps_per_epoch,
+    )
+    return optimizers.build(
+        given,
+        learning_rate=schedule,
+        weight_decay=settings["weight_decay"],
+    )
+
+
+def scaled_rate(settings):
+    """The peak learning rate of these settings."""
+    return schedules.scaled_rate(
+        settings["learning_rate"], settings["batch_size"], settings["lr_scaling"]
+    )
 
 
 def checkpoint_path(path):

@@ -5,23 +5,39 @@ and renamed when complete: a folder with this name is whole, whatever happened
 to the process or the disk. It holds
 
 * `variables.*`: every variable of the method, of its optimizer and of its
-  metrics, by name (`tf.train.Checkpoint`);
+  metrics, by name, with a checksum each (TensorFlow's tensor bundle);
 * `state.json`: the step, the stream position, and name, shape and dtype of each
   variable, so that a mismatch is told before anything is touched.
+
+Where a checkpoint of the same step is there already, it is set aside as
+`replaced-<step>/` until the new one is in place, and counts until then.
 """
 
-import json
 import os
 import re
+import shutil
 
 import tensorflow as tf
+from absl import logging
 
-_FOLDER = re.compile(r"checkpoint-(\d+)$")
+from tfssl import files
+from tfssl.training import workers as workers_lib
+
+_FOLDER = re.compile(r"(checkpoint|replaced)-(\d+)$")
 _FORMAT = 1
+_ALONE = workers_lib.Workers()
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be used, with the reason in one sentence."""
+
+
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint whose files are cut short or changed."""
+
+
+class SaveError(RuntimeError):
+    """A checkpoint that could not be written; the earlier ones are untouched."""
 
 
 def named_variables(method, *, optimizer=True):
@@ -72,7 +88,7 @@ def _slot_name(path, names):
     return f"{slot[len(owner) + 1 :]} of {names[owner]}"
 
 
-def save(folder, method, *, keep=3, protect=(), extra=None):
+def save(folder, method, *, keep=3, protect=(), extra=None, workers=_ALONE):
     """Writes `folder/checkpoint-<step>/` atomically and prunes old ones.
 
     Args:
@@ -81,49 +97,117 @@ def save(folder, method, *, keep=3, protect=(), extra=None):
         keep: int >= 1, how many of the newest checkpoints stay.
         protect: paths that pruning must not remove (the best by kNN).
         extra: JSON-able dict stored with the state.
+        workers: `workers.Workers`; all of them call this, the chief writes, and
+            none returns before the checkpoint is complete.
 
     Returns:
         The path of the new checkpoint.
+
+    Raises:
+        SaveError: on all workers, if it could not be written.
     """
-    variables = named_variables(method)
+    # Read on every worker: metrics are summed over the replicas when read.
+    values = {
+        name: tf.convert_to_tensor(v) for name, v in named_variables(method).items()
+    }
     step = int(method.step.numpy())
     final = os.path.join(folder, f"checkpoint-{step}")
-    part = os.path.join(folder, f".part-{step}")
-    _remove(part)
-    tf.io.gfile.makedirs(part)
-    saver = tf.train.Checkpoint(**_encoded(variables))
-    saver.write(os.path.join(part, "variables"))
     state = {
         "format": _FORMAT,
         "step": step,
         "position": int(method.position.numpy()),
         "method": type(method).__name__,
         "variables": {
-            name: [list(v.shape), v.dtype.name] for name, v in variables.items()
+            name: [list(v.shape), v.dtype.name] for name, v in values.items()
         },
         "extra": extra or {},
     }
-    with tf.io.gfile.GFile(os.path.join(part, "state.json"), "w") as file:
-        json.dump(state, file, indent=1)
-    _remove(final)
-    tf.io.gfile.rename(part, final)
+    failure = None
+
+    def write():
+        nonlocal failure
+        try:
+            _write(folder, final, values, state)
+            _prune(folder, keep, protect)
+        except files.STORAGE_ERRORS as error:
+            failure = error
+        return (failure is not None,)
+
+    (failed,) = workers.from_chief(write)
+    if failed:
+        raise SaveError(_save_failure(folder, step, failure)) from failure
+    return final
+
+
+def _write(folder, final, values, state):
+    part = os.path.join(folder, f".part-{state['step']}")
+    aside = os.path.join(folder, f"replaced-{state['step']}")
+    try:
+        _remove_parts(folder)
+        tf.io.gfile.makedirs(part)
+        with tf.device("CPU"):
+            # Not tf.train.Checkpoint: it makes a variable of its own, which under
+            # several workers waits for the others to make it too.
+            tf.raw_ops.SaveV2(
+                prefix=os.path.join(part, "variables"),
+                tensor_names=[_key(name) for name in values],
+                shape_and_slices=[""] * len(values),
+                tensors=list(values.values()),
+            )
+        files.write_json(os.path.join(part, "state.json"), state)
+        if tf.io.gfile.exists(final):
+            _remove(aside)
+            tf.io.gfile.rename(final, aside)
+        tf.io.gfile.rename(part, final)
+        _remove(aside)
+    except files.STORAGE_ERRORS:
+        try:
+            _remove(part)  # Its bytes may be what the disk lacks.
+        except files.STORAGE_ERRORS:
+            logging.warning("%s could not be removed", part)
+        raise
+
+
+def _remove_parts(folder):
+    """Removes what a writer that was killed has left."""
+    if tf.io.gfile.isdir(folder):
+        for entry in tf.io.gfile.listdir(folder):
+            if entry.startswith(".part-"):
+                _remove(os.path.join(folder, entry))
+
+
+def _prune(folder, keep, protect):
     protected = {os.path.abspath(path) for path in protect if path}
     for path in all_checkpoints(folder)[:-keep]:
         if os.path.abspath(path) not in protected:
             _remove(path)
-    return final
+
+
+def _save_failure(folder, step, failure):
+    """The sentence of a `SaveError`."""
+    reason = str(failure or "see the chief's log").strip().splitlines()[0][:200]
+    try:
+        free = f"{shutil.disk_usage(folder).free / 2**20:,.0f} MiB are free there"
+    except OSError:
+        free = "its free space is unknown"
+    good = latest(folder)
+    good = f"the last good checkpoint is {good}" if good else "no checkpoint exists"
+    return (
+        f"The checkpoint of step {step} could not be written to {folder} ({reason}); "
+        f"{free}, {good}. Free some space, or lower --keep."
+    )
 
 
 def all_checkpoints(folder):
     """Complete checkpoints of a folder, oldest first."""
     if not tf.io.gfile.isdir(folder):
         return []
-    found = []
-    for entry in tf.io.gfile.listdir(folder):
+    found = {}
+    for entry in sorted(tf.io.gfile.listdir(folder), reverse=True):
         match = _FOLDER.match(entry.rstrip("/"))
-        if match:
-            found.append((int(match.group(1)), entry.rstrip("/")))
-    return [os.path.join(folder, entry) for _, entry in sorted(found)]
+        if match:  # "replaced" comes first, and gives way to "checkpoint".
+            found[int(match.group(2))] = entry.rstrip("/")
+    return [os.path.join(folder, found[step]) for step in sorted(found)]
 
 
 def latest(folder):
@@ -132,16 +216,56 @@ def latest(folder):
     return found[-1] if found else None
 
 
+def restore_latest(folder, method, *, workers=_ALONE):
+    """Restores the newest checkpoint that is whole; damaged ones are passed over.
+
+    A damaged checkpoint is logged and renamed `damaged-<step>/`, so that it does
+    not count as one of those to keep.
+
+    Args:
+        folder: the run's checkpoint folder; the same for all workers.
+        method: a `Method` whose optimizer is set.
+        workers: `workers.Workers`.
+
+    Returns:
+        The path of the checkpoint, or None where there is none.
+
+    Raises:
+        CheckpointError: if it is of another model, or all of them are damaged.
+    """
+    paths = all_checkpoints(folder)
+    for path in reversed(paths):
+        try:
+            restore(path, method)
+            return path
+        except DamagedCheckpoint as error:
+            logging.warning("%s The one before it is used.", error)
+            if workers.is_chief:
+                step = _FOLDER.search(path).group(2)
+                aside = os.path.join(folder, f"damaged-{step}")
+                _remove(aside)
+                tf.io.gfile.rename(path, aside)
+    if paths:
+        raise CheckpointError(
+            f"All {len(paths)} checkpoints of {folder} are damaged; choose another "
+            "--out to start anew."
+        )
+    return None
+
+
 def read_state(path):
     """The `state.json` of a checkpoint folder."""
     name = os.path.join(path, "state.json")
-    if not tf.io.gfile.exists(name):
+    try:
+        state = files.read_json(name)
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{name} is damaged ({error}).") from error
+    if state is None:
         raise CheckpointError(
             f"{path} is not a tfssl checkpoint (no state.json); pass a folder "
             "named checkpoint-<step>, or a run's folder."
         )
-    with tf.io.gfile.GFile(name) as file:
-        return json.load(file)
+    return state
 
 
 def restore(path, method):
@@ -150,6 +274,7 @@ def restore(path, method):
     Raises:
         CheckpointError: if any variable is missing, left over or of another
             shape; the method is then untouched.
+        DamagedCheckpoint: if a file is cut short or changed; likewise.
     """
     state = read_state(path)
     variables = named_variables(method)
@@ -199,14 +324,22 @@ def initialize(path, method):
 
 
 def _read(path, variables):
-    reader = tf.train.Checkpoint(**_encoded(variables))
-    status = reader.read(os.path.join(path, "variables"))
-    status.assert_existing_objects_matched().expect_partial()
+    """Assigns all variables, once every one of them has been read and checked."""
+    try:
+        reader = tf.train.load_checkpoint(os.path.join(path, "variables"))
+        values = {name: reader.get_tensor(_key(name)) for name in variables}
+    # TensorFlow raises ValueError where the index is missing, RuntimeError or
+    # IndexError where the reader meets bytes that it cannot use.
+    except (*files.STORAGE_ERRORS, ValueError, RuntimeError, IndexError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise DamagedCheckpoint(f"{path} is damaged ({reason}).") from error
+    for name, variable in variables.items():
+        variable.assign(values[name])
 
 
-def _encoded(variables):
-    # Attribute names of a tf.train.Checkpoint cannot hold a slash.
-    return {name.replace("/", "|"): v for name, v in variables.items()}
+def _key(name):
+    """The name of a tensor on disk, as tf.train.Checkpoint would write it."""
+    return f"{name.replace('/', '|')}/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def _same(spec, variable):

@@ -13,6 +13,7 @@ from absl import logging
 from tfssl import files
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn
+from tfssl.training import workers as workers_lib
 
 
 class TrainingStopped(RuntimeError):
@@ -57,12 +58,21 @@ class Collapse(keras.callbacks.Callback):
         after_steps: int, no alarm before: moving batch-norm statistics need some
             steps before inference mode shows what training sees.
         stop: bool, raise `TrainingStopped` instead of warning.
+        workers: `workers.Workers`; the chief measures, all learn the result.
     """
 
     def __init__(
-        self, images, *, min_std=0.03, min_rank=1.5, after_steps=100, stop=False
+        self,
+        images,
+        *,
+        min_std=0.03,
+        min_rank=1.5,
+        after_steps=100,
+        stop=False,
+        workers=None,
     ):
         super().__init__()
+        self.workers = workers or workers_lib.Workers()
         self.images = tf.convert_to_tensor(images)
         self.min_std = min_std
         self.min_rank = min_rank
@@ -75,7 +85,9 @@ class Collapse(keras.callbacks.Callback):
         self._embed = tf.function(self.model.embed, autograph=False)
 
     def on_epoch_end(self, epoch, logs=None):
-        std, rank = embedding_spread(self._embed(self.images).numpy())
+        std, rank = self.workers.from_chief(
+            lambda: embedding_spread(self._embed(self.images).numpy()), size=2
+        )
         if logs is not None:
             logs["embedding_std"] = std
             logs["effective_rank"] = rank
@@ -132,6 +144,7 @@ class OnlineKNN(keras.callbacks.Callback):
         k: int, neighbours.
         temperature: float, of the vote.
         max_bank: int, cap on the rows of the bank.
+        workers: `workers.Workers`; the chief measures, all learn the result.
     """
 
     def __init__(
@@ -144,8 +157,10 @@ class OnlineKNN(keras.callbacks.Callback):
         k=20,
         temperature=0.1,
         max_bank=50_000,
+        workers=None,
     ):
         super().__init__()
+        self.workers = workers or workers_lib.Workers()
         self.train = train
         self.test = test
         self.every = every
@@ -162,6 +177,11 @@ class OnlineKNN(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
+        (accuracy,) = self.workers.from_chief(self._accuracy)
+        if logs is not None:
+            logs["knn_accuracy"] = accuracy
+
+    def _accuracy(self):
         bank, queries = self._extract(self.train), self._extract(self.test)
         accuracy = knn.accuracy(
             bank,
@@ -170,8 +190,7 @@ class OnlineKNN(keras.callbacks.Callback):
             temperature=self.temperature,
             max_train=self.max_bank,
         )
-        if logs is not None:
-            logs["knn_accuracy"] = accuracy
+        return (accuracy,)
 
 
 class Throughput(keras.callbacks.Callback):
@@ -244,12 +263,13 @@ class History(keras.callbacks.Callback):
         values = {k: float(v) for k, v in (logs or {}).items()}
         values["learning_rate"] = rate
         line = {"step": step, "epoch": step / self.steps_per_epoch} | values
-        with tf.io.gfile.GFile(self.path, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        with self._writer.as_default(step=step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
-        self._writer.flush()
+        with files.failures_logged(self.path):
+            with tf.io.gfile.GFile(self.path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            with self._writer.as_default(step=step):
+                for name, value in values.items():
+                    tf.summary.scalar(name, value)
+            self._writer.flush()
 
 
 def read_history(path):

@@ -10,6 +10,7 @@ from absl import logging
 
 from tfssl import files
 from tfssl.training import checkpoint
+from tfssl.training import workers as workers_lib
 
 
 class Preempted(SystemExit):
@@ -31,13 +32,26 @@ class Saver(keras.callbacks.Callback):
         every_steps: int or None, at multiples of it.
         every_minutes: float or None.
         keep: int >= 1, newest checkpoints that stay; the best by kNN stays too.
+        workers: `workers.Workers`; the chief writes, and all stop at one step.
+
+    A checkpoint that cannot be written (a full disk) is a warning, and training
+    goes on to the next; the one at the end of training, or after SIGTERM, must be
+    written: else `checkpoint.SaveError`.
     """
 
     def __init__(
-        self, folder, *, every_epochs=1, every_steps=None, every_minutes=None, keep=3
+        self,
+        folder,
+        *,
+        every_epochs=1,
+        every_steps=None,
+        every_minutes=None,
+        keep=3,
+        workers=None,
     ):
         super().__init__()
         self.folder = folder
+        self.workers = workers or workers_lib.Workers()
         self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.every_minutes = every_minutes
@@ -58,16 +72,33 @@ class Saver(keras.callbacks.Callback):
         name = (self.best or {}).get("checkpoint")
         return os.path.join(self.folder, name) if name else None
 
-    def save(self):
-        """Saves now, unless this step is saved already."""
+    def save(self, *, required=False):
+        """Saves now, unless this step is saved already.
+
+        Args:
+            required: raise where it fails, instead of warning.
+
+        Raises:
+            checkpoint.SaveError: if it fails and is required.
+        """
         step = int(self.model.step.numpy())
         if step == self._saved_step:
             return
-        path = checkpoint.save(
-            self.folder, self.model, keep=self.keep, protect=(self.best_path,)
-        )
-        self._saved_step = step
         self._saved_time = time.monotonic()
+        try:
+            path = checkpoint.save(
+                self.folder,
+                self.model,
+                keep=self.keep,
+                protect=(self.best_path,),
+                workers=self.workers,
+            )
+        except checkpoint.SaveError as error:
+            if required:
+                raise
+            logging.warning("%s Training goes on.", error)
+            return
+        self._saved_step = step
         logging.info("Saved %s", path)
 
     @contextlib.contextmanager
@@ -87,7 +118,7 @@ class Saver(keras.callbacks.Callback):
         self._last_step = int(self.model.step.numpy())
 
     def on_train_end(self, logs=None):
-        self.save()
+        self.save(required=True)
 
     def _on_sigterm(self, signum, frame):
         self._terminated = True
@@ -95,14 +126,18 @@ class Saver(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         before, step = self._last_step, int(self.model.step.numpy())
         self._last_step = step
-        if self._terminated:
-            self.save()
+        minutes = (time.monotonic() - self._saved_time) / 60
+        late = self.every_minutes and minutes >= self.every_minutes
+        # A signal reaches one worker, and clocks differ; all must do the same.
+        terminated, late = self.workers.any(
+            self._terminated, late and self.workers.is_chief
+        )
+        if terminated:
+            self.save(required=True)
             raise Preempted(f"SIGTERM: saved step {step}; start again to continue.")
         # Several steps may have passed, where one call runs several.
         every = self.every_steps
-        due = every and step // every > before // every
-        minutes = (time.monotonic() - self._saved_time) / 60
-        if due or (self.every_minutes and minutes >= self.every_minutes):
+        if late or (every and step // every > before // every):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -110,10 +145,12 @@ class Saver(keras.callbacks.Callback):
         better = accuracy is not None and accuracy > (self.best or {}).get("knn", -1)
         if better or (epoch + 1) % self.every_epochs == 0:
             self.save()
-        if better:
-            step = int(self.model.step.numpy())
+        step = int(self.model.step.numpy())
+        if better and step == self._saved_step:
             self.best = {"checkpoint": f"checkpoint-{step}", "knn": accuracy}
-            files.write_json(self._best_path, self.best)
+            if self.workers.is_chief:
+                with files.failures_logged(self._best_path):
+                    files.write_json(self._best_path, self.best)
 
 
 class ContinueEpoch(keras.callbacks.Callback):

@@ -1,10 +1,12 @@
 """Which devices train: the strategies by name, and the input each one gets."""
 
 import contextlib
+import json
+import os
 
 import tensorflow as tf
 
-STRATEGIES = ("default", "mirrored", "tpu")
+STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 
 
 def make(name="default", *, num_replicas=None, tpu=None):
@@ -12,14 +14,18 @@ def make(name="default", *, num_replicas=None, tpu=None):
 
     Args:
         name: `"default"` (one device), `"mirrored"` (all GPUs of this host; on a
-            host without GPUs, logical CPU devices, for tests) or `"tpu"`.
+            host without GPUs, logical CPU devices, for tests), `"multi_worker"` (all
+            GPUs, or the CPU, of every host in the environment variable TF_CONFIG;
+            must be made before TensorFlow runs its first operation, and waits until
+            every worker has started) or `"tpu"`.
         num_replicas: int or None. For `mirrored`: how many devices to use; None
             takes all GPUs. On a CPU host the devices are made on demand, which
             must happen before TensorFlow runs its first operation.
         tpu: name or address of the TPU for `"tpu"`; `"local"` on a TPU VM.
 
     Raises:
-        ValueError: for an unknown name, more replicas than devices, or no TPU.
+        ValueError: for an unknown name, more replicas than devices, a TF_CONFIG that
+            is missing or wrong, or no TPU.
     """
     if name not in STRATEGIES:
         raise ValueError(
@@ -34,7 +40,56 @@ def make(name="default", *, num_replicas=None, tpu=None):
         return tf.distribute.get_strategy()
     if name == "mirrored":
         return tf.distribute.MirroredStrategy(_devices(num_replicas))
+    if name == "multi_worker":
+        return _multi_worker_strategy()
     return _tpu_strategy(tpu)
+
+
+def _multi_worker_strategy():
+    _task_of_environment()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except RuntimeError as error:
+        raise ValueError(
+            "strategy='multi_worker' must be made before TensorFlow runs its first "
+            f"operation ({error}); start the training in a fresh process."
+        ) from error
+
+
+def is_chief(name):
+    """Whether this process writes the files of a run under the strategy `name`.
+
+    Known before the strategy is made; afterwards `workers.Workers` says the same.
+
+    Raises:
+        ValueError: if TF_CONFIG is missing or wrong.
+    """
+    if name != "multi_worker":
+        return True
+    cluster, job, index = _task_of_environment()
+    return index == 0 and job == ("chief" if "chief" in cluster else "worker")
+
+
+def _task_of_environment():
+    """`(cluster, job, index)` of TF_CONFIG, checked."""
+    text = os.environ.get("TF_CONFIG", "")
+    example = (
+        '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": '
+        '"worker", "index": 0}}'
+    )
+    try:
+        config = json.loads(text)
+        cluster, task = config["cluster"], config["task"]
+        job, index = task["type"], int(task["index"])
+        known = set(cluster) <= {"chief", "worker"} and all(cluster.values())
+        if known and 0 <= index < len(cluster[job]):
+            return cluster, job, index
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(
+        f"strategy='multi_worker' received with TF_CONFIG={text!r}, expected something "
+        f"like {example} with this process's own index."
+    )
 
 
 def _devices(num_replicas):

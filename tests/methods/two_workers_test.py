@@ -1,0 +1,63 @@
+"""Two processes train every case like one: loss, metrics, every variable.
+
+The processes are started once for all cases, see `train_all`.
+"""
+
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from tests import processes
+from tests.methods import cases
+from tfssl.training import strategy as strategies
+
+
+def train_all(folder):
+    """Trains every case as one of several workers and writes what came out."""
+    strategy = strategies.make("multi_worker")
+    worker = strategy.cluster_resolver.task_id
+    for name in cases.CASES:
+        with strategy.scope():
+            method = cases.make(name)
+        logs = cases.train(method, cases.batches(), strategy=strategy)
+        values = {f"log {key}": value for key, value in logs.items()}
+        state = cases.state(method)
+        values |= {f"{i:04d} {path}": v for i, (path, v) in enumerate(state.items())}
+        held_out = cases.evaluate(method, cases.batches(), strategy=strategy)
+        values |= {f"test {key}": value for key, value in held_out.items()}
+        np.savez(os.path.join(folder, f"{name}-{worker}.npz"), **values)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("two_workers"))
+    command = [sys.executable, "-m", "tests.methods.two_workers_test", path]
+    ends = processes.run(2, command)
+    assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    return path
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_two_workers_equal_one(name, folder):
+    method = cases.make(name)
+    logs = cases.train(method, cases.batches())
+    state = cases.state(method)
+    held_out = cases.evaluate(method, cases.batches())
+    found = []
+    for worker in range(2):
+        with np.load(os.path.join(folder, f"{name}-{worker}.npz")) as file:
+            found.append({key: file[key] for key in file.files})
+    for key, value in found[0].items():
+        np.testing.assert_array_equal(value, found[1][key], err_msg=key)
+    for kind, expected in (("log", logs), ("test", held_out)):
+        for key, value in expected.items():
+            seen = float(found[0].pop(f"{kind} {key}"))
+            assert seen == pytest.approx(value, rel=1e-5, abs=1e-6), key
+    cases.assert_close(state, found[0])
+    assert int(method.step.numpy()) == cases.STEPS
+
+
+if __name__ == "__main__":
+    train_all(sys.argv[1])

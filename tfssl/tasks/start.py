@@ -1,0 +1,95 @@
+"""Where a training starts: anew, from weights, or where it was interrupted."""
+
+import zlib
+
+import tensorflow as tf
+from absl import logging
+
+from tfssl.data import pipeline
+from tfssl.tasks import resolve
+from tfssl.training import checkpoint
+
+
+def start(model, folder, resume, init_from, workers):
+    """Restores what there is to restore, on all workers.
+
+    Args:
+        model: a compiled `Method`.
+        folder: the run's checkpoint folder.
+        resume: whether a checkpoint in it is to be used.
+        init_from: a checkpoint or run whose weights start a new training, or None.
+        workers: `workers.Workers`.
+
+    Raises:
+        ValueError: for checkpoints that do not fit or may not be used, and if the
+            workers start from different states.
+    """
+    if not resume and checkpoint.latest(folder):
+        raise ValueError(
+            f"{folder} holds checkpoints and resume is off; choose another --out, "
+            "or delete the folder."
+        )
+    path = checkpoint.restore_latest(folder, model, workers=workers)
+    if path:
+        told = f"Resuming at step {int(model.step.numpy())} from {path}"
+    elif init_from:
+        path = resolve.checkpoint_path(init_from)
+        loaded, unmatched = checkpoint.initialize(path, model)
+        told = f"Started from {len(loaded)} variables of {path}"
+        for line in unmatched:
+            logging.warning("--init_from: %s", line)
+    else:
+        told = None
+    if told and workers.is_chief:
+        print(told)
+    _check_agreement(model, workers)
+
+
+def _check_agreement(model, workers):
+    """Raises unless all workers hold the same weights."""
+    if workers.count == 1:
+        return
+    step, digest = float(model.step.numpy()), 0
+    for variable in checkpoint.named_variables(model, optimizer=False).values():
+        content = tf.convert_to_tensor(variable).numpy().tobytes()
+        digest = zlib.crc32(content, digest)
+    mine = (step, float(digest))
+    chiefs = workers.from_chief(lambda: mine, size=2)
+    (differ,) = workers.any(mine != chiefs)
+    if differ:
+        raise ValueError(
+            f"The workers start from different states (step {step:.0f} here, "
+            f"{chiefs[0]:.0f} on the chief); --out, --init_from and the encoder's file "
+            "must be the same on all workers, for example on a shared file system."
+        )
+
+
+def summary(model, source, recipe, settings, devices):
+    """What is about to run, with the numbers that users get wrong most."""
+    batch_size = settings["batch_size"]
+    steps_per_epoch = pipeline.steps_per_epoch(source, batch_size)
+    rate = resolve.scaled_rate(settings)
+    lines = [
+        f"{type(model).__name__} on {source.name}: {source.num_images:,} images, "
+        f"{len(recipe)} views of {'/'.join(str(v.size) for v in recipe)} px "
+        f"({recipe.name})",
+        f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
+        f"{model.feature_dim} features, {settings['precision']}",
+        f"global batch {batch_size} on {devices.num_replicas_in_sync} replica(s), "
+        f"{steps_per_epoch} steps per epoch, {settings['epochs']} epochs",
+        f"{settings['optimizer']}: base rate {settings['learning_rate']:g}, "
+        f"{settings['lr_scaling']} scaling -> {rate:g}; warm-up "
+        f"{settings['warmup_epochs']:g} epochs, then cosine to 0",
+    ]
+    negatives = model.num_negatives(batch_size)
+    if negatives is not None:
+        lines.append(f"{negatives:,} negatives per anchor, over all replicas")
+        if negatives >= source.num_images:
+            lines.append(
+                f"more negatives than the {source.num_images:,} images: each image "
+                "meets itself among them; lower queue_size"
+            )
+    chance = model.chance_loss(batch_size)
+    if chance is not None:
+        lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")
+    return "\n".join(lines)
