@@ -317,3 +317,82 @@ def test_docstring_example():
     result = doctest.testmod(contrastive)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def _unit(rows):
+    rows = np.asarray(rows, np.float64)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def _slow_info_nce(query, positive, negatives, temperature):
+    query, positive, negatives = map(_unit, (query, positive, negatives))
+    losses = []
+    for i, q in enumerate(query):
+        own = np.exp(q @ positive[i] / temperature)
+        others = negatives if negatives.ndim == 2 else negatives[i]
+        total = own + sum(np.exp(q @ k / temperature) for k in others)
+        losses.append(-np.log(own / total))
+    return losses
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (5, 9, 4)])
+@pytest.mark.parametrize("temperature", [0.07, 1.0])
+def test_info_nce_equals_the_slow_form(shape, temperature):
+    rng = np.random.default_rng(3)
+    query, positive = rng.normal(size=(2, 5, 4)).astype("float32")
+    negatives = rng.normal(size=shape).astype("float32")
+    found = contrastive.info_nce(query, positive, negatives, temperature=temperature)
+    expected = _slow_info_nce(query, positive, negatives, temperature)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    nearer = contrastive.positive_first(query, positive, negatives)
+    others = negatives if negatives.ndim == 3 else np.stack([negatives] * 5)
+    q, p, n = _unit(query), _unit(positive), _unit(others)
+    hits = [q[i] @ p[i] > max(n[i] @ q[i]) for i in range(5)]
+    np.testing.assert_array_equal(nearer, hits)
+
+
+def test_info_nce_at_chance_and_in_half_precision():
+    ones = tf.ones((3, 4), tf.float16)
+    found = contrastive.info_nce(ones, ones, tf.ones((7, 4), tf.float16))
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, np.log(8), rtol=1e-5)
+    flat = contrastive.info_nce(tf.zeros((3, 4)), ones, tf.ones((7, 4)))
+    np.testing.assert_allclose(flat, np.log(8), rtol=1e-5)
+
+
+def test_in_batch_info_nce_equals_the_slow_form_at_any_offset():
+    rng = np.random.default_rng(4)
+    query, keys = rng.normal(size=(2, 6, 4)).astype("float32")
+    expected = [
+        _slow_info_nce(query[i : i + 1], keys[i : i + 1], np.delete(keys, i, 0), 0.3)[0]
+        for i in range(6)
+    ]
+    whole = contrastive.in_batch_info_nce(query, keys, temperature=0.3)
+    np.testing.assert_allclose(whole, expected, rtol=1e-5)
+    part = contrastive.in_batch_info_nce(
+        query[4:], keys[4:], temperature=0.3, global_keys=keys, offset=4
+    )
+    np.testing.assert_allclose(part, expected[4:], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call, sentence",
+    [
+        (lambda x: contrastive.info_nce(x, x, x, temperature=0), "greater than 0"),
+        (lambda x: contrastive.info_nce(x, x[:2], x), r"got \(3, 4\), \(2, 4\)"),
+        (lambda x: contrastive.info_nce(x, x, x[:, :2]), r"\(3, 2\)"),
+        (lambda x: contrastive.info_nce(x, x, tf.ones((2, 5, 4))), r"\(2, 5, 4\)"),
+        (
+            lambda x: contrastive.in_batch_info_nce(x, x, temperature=-1),
+            "greater than 0",
+        ),
+        (lambda x: contrastive.in_batch_info_nce(x, x[:2]), r"\(2, 4\)"),
+        (
+            lambda x: contrastive.in_batch_info_nce(x, x, global_keys=tf.ones((5, 3))),
+            r"\(5, 3\)",
+        ),
+    ],
+)
+def test_info_nce_refuses_what_does_not_fit(call, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        call(tf.ones((3, 4)))

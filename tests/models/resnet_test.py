@@ -49,6 +49,7 @@ def test_parameter_counts_without_first_projection(depth, expected):
 def _tiny(depth=18, **kwargs):
     """A ResNet of 4 filters whose every variable has a value of its own."""
     kwargs = {"width": 1 / 16, "input_shape": (None, None, 3), **kwargs}
+    keras.utils.set_random_seed(0)
     model = models.resnet(depth, **kwargs)
     random = np.random.default_rng(0)
     for variable in model.variables:
@@ -258,13 +259,16 @@ def test_every_variable_has_a_gradient_and_xla_agrees():
 
 
 @pytest.mark.parametrize(
-    "norm, statistics", [("batch", "local"), ("batch_global", "global")]
+    "norm, statistics",
+    [("batch", "local"), ("batch_global", "global"), ("batch_split", "split")],
 )
 def test_norm_statistics(norm, statistics):
     model = models.resnet(18, width=1 / 16, norm=norm)
     found = [x for x in model.layers if isinstance(x, models.norms.BatchNorm)]
     assert len(found) == 21  # 17 convolutions and 4 shortcuts.
     assert {layer.statistics for layer in found} == {statistics}
+    group_size = 32 if statistics == "split" else None
+    assert {layer.group_size for layer in found} == {group_size}
     assert {(layer.momentum, layer.epsilon) for layer in found} == {(0.9, 1e-5)}
 
 

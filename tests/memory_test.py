@@ -1,0 +1,88 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import memory
+from tfssl import replicas as replicas_lib
+
+
+def _rows(start, count, dim=3):
+    return tf.cast(tf.reshape(tf.range(start, start + count), (-1, 1)), tf.float32) * [
+        [1.0] * dim
+    ]
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 7])
+def test_the_ring_holds_the_newest_rows(batch):
+    """Against a plain list, also where the batch does not divide the queue."""
+    queue = memory.FeatureQueue(7, 3)
+    slow = list(queue.contents().numpy())
+    pointer = 0
+    for step in range(6):
+        rows = _rows(100 * step, batch)
+        queue.enqueue(rows)
+        for row in rows.numpy():
+            slow[pointer] = row
+            pointer = (pointer + 1) % 7
+        np.testing.assert_array_equal(queue.contents(), slow)
+        assert int(queue.pointer.numpy()) == pointer
+
+
+def test_it_starts_with_unit_directions_that_differ():
+    queue = memory.FeatureQueue(500, 16)
+    rows = queue.contents().numpy()
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    # Independent directions: mean cosine 0, standard deviation 1 / sqrt(16).
+    cosines = (rows @ rows.T)[np.triu_indices(500, 1)]
+    assert abs(cosines.mean()) < 0.01
+    assert cosines.std() == pytest.approx(0.25, rel=0.02)
+
+
+def test_contents_have_no_gradient_and_enqueue_stops_it():
+    queue = memory.FeatureQueue(4, 3)
+    x = tf.ones((2, 3))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        queue.enqueue(x)
+        loss = tf.reduce_sum(queue.contents() * 2)
+    assert tape.gradient(loss, [x, queue.rows.value]) == [None, None]
+    assert queue.trainable_variables == []
+
+
+def test_rows_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        queue = memory.FeatureQueue(4, 3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    queue.enqueue(tf.fill((2, 3), tf.constant(0.5, tf.float16)))
+    assert queue.contents().dtype == tf.float32
+
+
+def test_too_many_rows_and_bad_sizes():
+    with pytest.raises(ValueError, match="9 embeddings a step .* queue of 4; make"):
+        memory.FeatureQueue(4, 3).enqueue(tf.zeros((9, 3)))
+    with pytest.raises(ValueError, match="size=0, dim=3"):
+        memory.FeatureQueue(0, 3)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_copies_on_replicas_stay_equal(mirrored, replicas):
+    strategy = mirrored(replicas)
+    with strategy.scope():
+        queue = memory.FeatureQueue(10, 3)
+    rows = _rows(0, 8)
+    parts = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.split(rows, replicas)[context.replica_id_in_sync_group]
+    )
+
+    @tf.function
+    def step(local):
+        strategy.run(
+            lambda x: queue.enqueue(replicas_lib.gather_rows(x)[0]), args=(local,)
+        )
+
+    step(parts)
+    for copy in strategy.experimental_local_results(queue.rows.value):
+        np.testing.assert_array_equal(copy[:8], rows)

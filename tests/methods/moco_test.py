@@ -1,0 +1,219 @@
+"""What is MoCo's own; what every method promises is in contract_test.py."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import methods, models
+from tfssl.data import recipes
+from tfssl.models import norms
+
+
+def encoder(dim=6, statistics=None):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(dim, 3)(inputs)
+    if statistics:
+        x = norms.BatchNorm(statistics=statistics, group_size=2)(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def views(batch=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(size=(batch, 8, 8, 3)).astype("float32") for _ in range(2)]
+
+
+def make(version=2, **arguments):
+    keras.utils.set_random_seed(0)
+    small = dict(projection_dim=4)
+    if version != 3:
+        small["queue_size"] = 10
+    else:
+        small["projection_hidden"] = 8
+    return methods.MoCo(encoder(), version=version, **small | arguments)
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def cross_entropy(logits, label):
+    return -logits[label] + math.log(sum(math.exp(x) for x in logits))
+
+
+def estrange(method):
+    """Makes the key network another one, or mistakes would not show."""
+    for variable in method.target.trainable_variables:
+        variable.assign(variable * 1.3 + 0.05)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("version", [1, 2])
+def test_loss_is_infonce_against_the_queue(version, symmetric):
+    method = make(version, symmetric=symmetric, temperature=0.2)
+    estrange(method)
+    queue = np.array(method.queue.rows, np.float64)
+    directions = [(0, 1), (1, 0)][: 1 + symmetric]
+    images = views()
+    values = method.image_losses(images, training=True)
+    expected, hits = np.zeros(4), np.zeros(4)
+    for of_query, of_key in directions:
+        q = unit(method.query(images[of_query], training=True))
+        k = unit(method.target(images[of_key], training=True))
+        for i in range(4):
+            logits = [q[i] @ k[i] / 0.2, *(queue @ q[i] / 0.2)]
+            expected[i] += cross_entropy(logits, 0)
+            hits[i] += (np.argmax(logits) == 0) / len(directions)
+    np.testing.assert_allclose(values["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(values["contrastive_accuracy"], hits)
+
+
+def test_loss_of_v3_is_both_directions_among_the_batch():
+    method = make(3, temperature=0.5)
+    estrange(method)
+    images = views()
+    losses = method.image_losses(images, training=True)["loss"]
+    expected = np.zeros(4)
+    for of_query, of_key in ((0, 1), (1, 0)):
+        q = unit(method.query(images[of_query], training=True))
+        k = unit(method.target(images[of_key], training=True))
+        for i in range(4):
+            expected[i] += 2 * 0.5 * cross_entropy(k @ q[i] / 0.5, i)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    assert method.chance_loss(4096) == pytest.approx(4 * 0.5 * math.log(4096))
+    assert make(3).chance_loss(4096) == pytest.approx(33.3, abs=0.05)
+
+
+def test_keys_move_first_and_enter_the_queue_last():
+    """Against the paper's algorithm, followed by hand for three steps."""
+    method = make(2, momentum=0.8)
+    method.compile(keras.optimizers.SGD(0.5))
+    method.build_optimizer()
+    queue = np.array(method.queue.rows, np.float64)
+    kernel = method.encoder.trainable_variables[0]
+    key_kernel = method.target.trainable_variables[0]
+    pointer = 0
+    for step in range(3):
+        before = np.array(kernel)
+        moved = 0.8 * np.array(key_kernel) + 0.2 * before
+        view_a, view_b = views(seed=step)
+        method.train_step({"views": {"view_0": view_a, "view_1": view_b}})
+        # The key network follows the query network of before the update.
+        np.testing.assert_allclose(key_kernel, moved, atol=1e-6)
+        assert np.abs(np.array(kernel) - before).max() > 1e-5
+        for key in unit(method.target(view_b, training=True)):
+            queue[pointer] = key
+            pointer = (pointer + 1) % 10
+        np.testing.assert_allclose(method.queue.rows, queue, atol=1e-6)
+
+
+def test_shuffled_statistics_separate_keys_from_queries():
+    method = methods.MoCo(encoder(statistics="split"), queue_size=10)
+    key_norm = method.target.networks[0].layers[2]
+    assert method.encoder.layers[2].statistics == "split"
+    assert key_norm.statistics == "shuffle"
+    # The same weights and images: only the groups of rows differ.
+    images = views()[0]
+    features = method.encoder(images, training=True).numpy()
+    keys = method.target.networks[0](images, training=True).numpy()
+    assert np.abs(features - keys).max() > 1e-3
+    # Rows 0, 2 and 1, 3 are the groups of the keys, 0, 1 and 2, 3 of the queries.
+    order = [0, 2, 1, 3]
+    dealt = method.encoder(images[order], training=True).numpy()
+    np.testing.assert_allclose(keys[order], dealt, atol=1e-6)
+    again = methods.MoCo.from_config(method.get_config())
+    assert again.target.networks[0].layers[2].statistics == "shuffle"
+
+
+@pytest.mark.parametrize("statistics", ["local", "global"])
+def test_leaking_statistics_are_told(statistics, caplog):
+    inputs = keras.Input((8, 8, 3))
+    x = norms.BatchNorm(statistics=statistics)(inputs)
+    network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+    methods.MoCo(network, queue_size=10)
+    assert "can betray the positive key; build it with norm=" in caplog.text
+    caplog.clear()
+    methods.MoCo(network, version=3)
+    methods.MoCo(encoder(), queue_size=10)  # No batch norm, no leak.
+    methods.MoCo(encoder(statistics="split"), queue_size=10)
+    assert not caplog.text
+
+
+def test_the_papers_values_stand_for_what_is_not_given():
+    found = {
+        version: methods.MoCo(encoder(), version=version).settings
+        for version in (1, 2, 3)
+    }
+    assert [found[v]["temperature"] for v in found] == [0.07, 0.2, 1.0]
+    assert [found[v]["momentum"] for v in found] == [0.999, 0.999, 0.99]
+    assert [found[v]["queue_size"] for v in found] == [65_536, 65_536, None]
+    names = [methods.MoCo.recipe_for(version=v).name for v in found]
+    assert names == ["moco_v1", "moco_v2", "moco_v3"]
+    assert methods.MoCo.recipe_for() is recipes.MOCO_V2
+
+
+def test_heads_have_the_codes_sizes():
+    network = models.resnet(50, input_shape=(32, 32, 3), stem="cifar")
+
+    def count(head):
+        return sum(int(np.prod(v.shape)) for v in head.trainable_variables)
+
+    v1 = methods.MoCo(network, version=1, queue_size=8)
+    assert count(v1.projector) == 2048 * 128 + 128
+    v2 = methods.MoCo(network, version=2, queue_size=8)
+    assert count(v2.projector) == 2048 * 2048 + 2048 + 2048 * 128 + 128
+    # Linear layers without bias; gamma and beta behind the hidden one only.
+    v3 = methods.MoCo(network, version=3)
+    assert count(v3.projector) == 2048 * 4096 + 2 * 4096 + 4096 * 256
+    assert count(v3.predictor) == 256 * 4096 + 2 * 4096 + 4096 * 256
+    assert v3.projector.layers[-1].name == "last_norm"
+    kernel = np.array(v2.projector.layers[0].kernel)
+    assert np.abs(kernel).max() <= 1 / math.sqrt(2048)  # PyTorch's default.
+    assert kernel.std() == pytest.approx(1 / math.sqrt(3 * 2048), rel=0.01)
+
+
+def test_all_similarities_equal_give_the_chance_loss():
+    for version in (1, 2):
+        method = make(version)
+        for variable in method.projector.trainable_variables:
+            variable.assign(tf.zeros_like(variable))
+        losses = method.image_losses(views(), training=True)["loss"]
+        np.testing.assert_allclose(losses, math.log(11), rtol=1e-5)
+        assert method.chance_loss(4) == pytest.approx(math.log(11))
+        assert method.num_negatives(4) == 10
+    assert make(3).num_negatives(4) == 3
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        ({"version": 4}, "version=4 received, expected one of 1, 2, 3"),
+        ({"version": 3, "queue_size": 8}, "queue_size=8 received with version=3"),
+        ({"version": 3, "symmetric": False}, "symmetric=False received with"),
+        ({"momentum": -0.1}, "momentum=-0.1 received"),
+        ({"temperature": 0}, "temperature=0 received"),
+        ({"projection_layers": 0}, "projection_layers=0 received"),
+        ({"queue_size": 0}, "size=0"),
+    ],
+)
+def test_clear_errors(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make(**arguments)
+
+
+def test_a_batch_larger_than_the_queue_is_refused():
+    method = make(2, queue_size=3)
+    method.compile("sgd")
+    batch = dict(zip(("view_0", "view_1"), views()))
+    data = tf.data.Dataset.from_tensors({"views": batch})
+    with pytest.raises(ValueError, match="4 embeddings .* queue of 3; make the queue"):
+        method.fit(data, verbose=0)
+
+
+def test_a_recipe_with_other_views_is_refused():
+    method = make(2)
+    with pytest.raises(ValueError, match=r"A batch of 1 view\(s\) .* MoCo takes 2"):
+        method.train_step({"views": {"view_0": views()[0]}})
