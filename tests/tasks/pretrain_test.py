@@ -124,7 +124,28 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
         }
 
 
-def test_killed_processes_resume_to_the_same_weights(tmp_path):
+_MOCO = ["--method=moco", "--encoder_arg=norm='batch_split'"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ["--method=simclr"],
+        # The state of every method is compared in methods/resume_test.py.
+        pytest.param(["--method=byol"], marks=pytest.mark.slow),
+        pytest.param(
+            [*_MOCO, "--hparam=version=1", "--hparam=queue_size=500"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [*_MOCO, "--hparam=version=2", "--hparam=queue_size=500"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(["--method=moco", "--hparam=version=3"], marks=pytest.mark.slow),
+    ],
+    ids=["simclr", "byol", "moco_v1", "moco_v2", "moco_v3"],
+)
+def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     """kill -9 and SIGTERM at some step of a real process, then start again."""
 
     def command(out):
@@ -132,7 +153,7 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path):
             "--data=digits", "--encoder_arg=width=0.0625", "--encoder_arg=stem='cifar'",
             "--recipe=simclr_digits", "--image_size=8", "--epochs=2", "--batch_size=32",
             "--warmup_epochs=0.5", "--checkpoint_steps=7", "--optimizer=adamw",
-            "--learning_rate=1e-3", "--lr_scaling=none",
+            "--learning_rate=1e-3", "--lr_scaling=none", *method,
         ]  # fmt: skip
         return [sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}"]
 

@@ -1,0 +1,66 @@
+"""A checkpoint read in a new process continues every method bit by bit."""
+
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.methods import cases
+from tfssl.training import checkpoint
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_BEFORE, _AFTER = 3, 4
+
+# Other objects are made first, so that Keras numbers its names differently there.
+_NEW_PROCESS = f"""
+import pathlib, sys
+import numpy as np
+from tests.methods import cases
+from tests.methods import resume_test
+from tfssl.training import checkpoint
+cases.make("simclr")
+for name in cases.CASES:
+    folder = pathlib.Path(sys.argv[1]) / name
+    method = cases.make(name)
+    checkpoint.restore(checkpoint.latest(str(folder)), method)
+    resume_test.save_state(folder / "after.npz", method, {_BEFORE}, {_AFTER})
+"""
+
+
+def save_state(path, method, start, steps):
+    """Trains on from step `start`; writes variables and metrics."""
+    data = cases.batches(start + steps).skip(start * cases.BATCH)
+    logs = cases.train(method, data, steps=steps)
+    variables = checkpoint.named_variables(method)
+    np.savez(path, **{k: v.numpy() for k, v in variables.items()}, **logs)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """For every case the folder of a straight run and of one that was resumed."""
+    folder = tmp_path_factory.mktemp("resume")
+    for name in cases.CASES:
+        method = cases.make(name)
+        cases.train(method, cases.batches(_BEFORE), steps=_BEFORE)
+        checkpoint.save(str(folder / name), method)
+        save_state(folder / name / "straight.npz", method, _BEFORE, _AFTER)
+    subprocess.run(
+        [sys.executable, "-c", _NEW_PROCESS, str(folder)],
+        cwd=_ROOT,
+        check=True,
+        stderr=subprocess.DEVNULL,
+    )
+    return folder
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_state_and_metrics_continue_bit_by_bit(name, resumed):
+    straight = np.load(resumed / name / "straight.npz")
+    after = np.load(resumed / name / "after.npz")
+    assert sorted(straight) == sorted(after)
+    assert "loss" in after
+    for key, value in straight.items():
+        np.testing.assert_array_equal(value, after[key], err_msg=key)
+    assert int(after["method/step"]) == _BEFORE + _AFTER
