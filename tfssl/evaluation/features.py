@@ -46,6 +46,28 @@ class Features:
         return Features(self.values[rows], self.labels[rows], self.index[rows])
 
 
+def forward(encoder, images):
+    """The inference pass of one batch, `(batch, dim)` in float32.
+
+    Args:
+        encoder: a Keras model, called with `training=False`: batch-norm statistics
+            are read and never written.
+        images: `(batch, h, w, c)`.
+
+    Raises:
+        ValueError: if the encoder does not give one vector per image.
+    """
+    outputs = encoder(images, training=False)
+    if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
+        shape = getattr(outputs, "shape", type(outputs).__name__)
+        raise ValueError(
+            f"The encoder gives {shape} for a batch of images; evaluation "
+            "needs one vector per image, (batch, dim). Add global average "
+            'pooling (for keras.applications: pooling="avg").'
+        )
+    return tf.cast(outputs, tf.float32)
+
+
 class Extractor:
     """The inference pass of one encoder, compiled once and callable often.
 
@@ -65,15 +87,7 @@ class Extractor:
 
         @tf.function(reduce_retracing=True)
         def run(images):
-            outputs = encoder(images, training=False)
-            if not tf.is_tensor(outputs) or outputs.shape.rank != 2:
-                shape = getattr(outputs, "shape", type(outputs).__name__)
-                raise ValueError(
-                    f"The encoder gives {shape} for a batch of images; evaluation "
-                    "needs one vector per image, (batch, dim). Add global average "
-                    'pooling (for keras.applications: pooling="avg").'
-                )
-            return tf.cast(outputs, tf.float32)
+            return forward(encoder, images)
 
         self._run = run
 

@@ -118,13 +118,36 @@ def fit(
     return ProbeResult(accuracy, l2, protocol, converged, len(train), len(test))
 
 
+def held_out(labels, fraction, rng):
+    """Which rows are held out to choose by.
+
+    Args:
+        labels: int `(n,)`.
+        fraction: share of every class, in (0, 1).
+        rng: NumPy generator.
+
+    Returns:
+        bool `(n,)`: of each class the share, 1 to count - 1 rows; no row at all where
+        a class has a single one.
+    """
+    mask = np.zeros(len(labels), bool)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        return mask
+    for label, of_class in zip(classes, counts):
+        rows = np.flatnonzero(labels == label)
+        count = int(np.clip(round(fraction * of_class), 1, of_class - 1))
+        mask[rng.permutation(rows)[:count]] = True
+    return mask
+
+
 def _choose(train, fraction, seed, scaling, sweep, max_iter):
     """Picks the penalty by the cross-entropy of held-out training images."""
     if np.unique(train.labels, return_counts=True)[1].min() < 2:
         return FIXED_L2, f"l2 {FIXED_L2:g} fixed (a class has one label)"
     draws = []
     for draw in range(_DRAWS_WHEN_FEW if len(train) < _FEW else 1):
-        mask = _held_out(train.labels, fraction, np.random.default_rng((seed, draw)))
+        mask = held_out(train.labels, fraction, np.random.default_rng((seed, draw)))
         rest, part = train.take(~mask), train.take(mask)
         values = _scaled(scaling, rest.values, part.values)
         draws.append((_model(max_iter), values, rest.labels, part.labels))
@@ -150,16 +173,6 @@ def _cross_entropy(model, values, labels):
     log_probabilities = model.predict_log_proba(values)
     # A certain mistake has log(0); the floor keeps the mean comparable.
     return -np.maximum(log_probabilities[np.arange(len(labels)), columns], -50).mean()
-
-
-def _held_out(labels, fraction, rng):
-    """Mask of the held-out rows: of each class the share, 1 to count - 1 rows."""
-    mask = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        count = int(np.clip(round(fraction * len(rows)), 1, len(rows) - 1))
-        mask[rng.permutation(rows)[:count]] = True
-    return mask
 
 
 def _scaled(scaling, train, test):
