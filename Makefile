@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format bench-input bench-step clean
+.PHONY: run test test-slow lint format bench-input bench-step bench-probe clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,9 @@ bench-input: $(VENV)/.installed
 
 bench-step: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train_step $(ARGS)
+
+bench-probe: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.linear_probe $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

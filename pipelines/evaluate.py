@@ -1,7 +1,8 @@
-"""Evaluates a run: kNN and linear probe at several label budgets, with baselines.
+"""Evaluates a run: kNN and linear probes at several label budgets, with baselines.
 
     python -m pipelines.evaluate --run=runs/digits
     tfssl-evaluate --run=runs/photos --data=labelled/ --labels=folders
+    tfssl-evaluate --run=runs/photos --probe=augmented --budgets=100%
 
 Writes evaluation.json and report.html into the run's folder.
 """
@@ -32,7 +33,32 @@ _KNN_TEMPERATURE = flags.DEFINE_float(
     "knn_temperature", 0.1, "Temperature of the vote.", lower_bound=1e-6
 )
 _SCALING = flags.DEFINE_enum(
-    "scaling", "unit", ["unit", "standard"], "Of the linear probe's features."
+    "scaling", "unit", ["unit", "standard"], "Of the L-BFGS probe's features."
+)
+_PROBE = flags.DEFINE_enum(
+    "probe",
+    "lbfgs",
+    evaluate.PROBES,
+    "Linear probe: on features computed once, or also the papers' on augmented images.",
+)
+_PROBE_EPOCHS = flags.DEFINE_integer(
+    "probe_epochs", 90, "Passes of the augmented probe.", lower_bound=1
+)
+_PROBE_RATES = flags.DEFINE_list(
+    "probe_rates",
+    None,
+    "Its base learning rates (x batch/256), all tried in one pass; default 12 values.",
+)
+_PROBE_OPTIMIZER = flags.DEFINE_enum(
+    "probe_optimizer", "sgd", evaluate.PROBE_OPTIMIZERS, "Its optimizer."
+)
+_PROBE_BATCH_SIZE = flags.DEFINE_integer(
+    "probe_batch_size", 256, "Its images per step.", lower_bound=1
+)
+_PROBE_OPTION = flags.DEFINE_multi_string(
+    "probe_option",
+    None,
+    "Further argument of augmented_probe.train, name=value; repeatable.",
 )
 _BASELINES = flags.DEFINE_list(
     "baselines", list(evaluate.BASELINES), "What to compare with; empty for nothing."
@@ -60,12 +86,31 @@ def main():
         knn_k=_KNN_K.value,
         knn_temperature=_KNN_TEMPERATURE.value,
         scaling=_SCALING.value,
+        probe=_PROBE.value,
+        probe_epochs=_PROBE_EPOCHS.value,
+        probe_rates=_rates(_PROBE_RATES.value),
+        probe_optimizer=_PROBE_OPTIMIZER.value,
+        probe_batch_size=_PROBE_BATCH_SIZE.value,
+        probe_options=command.pairs(_PROBE_OPTION.value, "probe_option"),
         baselines=tuple(_BASELINES.value),
         supervised_epochs=_SUPERVISED_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
     )
     print(f"Report: {_RUN.value}/report.html")
+
+
+def _rates(texts):
+    """The learning rates of `--probe_rates`, or None without it."""
+    if texts is None:
+        return None
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise ValueError(
+            f"--probe_rates={','.join(texts)} received, expected numbers with commas "
+            "between them, such as 0.1,1,10."
+        ) from error
 
 
 def run():

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfssl import data
 from tfssl.evaluation import supervised
@@ -126,3 +127,17 @@ def test_missing_labels():
         run(source=bare)
     with pytest.raises(ValueError, match="needs labels, but the test images"):
         run(test_source=bare)
+
+
+def test_unreadable_images_are_bounded_by_the_caller(tmp_path):
+    for i in range(20):
+        path = tmp_path / ("ab"[i % 2]) / f"{i:02d}.png"
+        path.parent.mkdir(exist_ok=True)
+        image = np.full((12, 12, 1), 12 * i, np.uint8)
+        path.write_bytes(tf.io.encode_png(image).numpy()[: 40 if i == 7 else None])
+    folder = data.open_source(str(tmp_path), labels="folders", channels=1)
+    with pytest.raises(ValueError, match=r"1 of 20 images .*07\.png"):
+        run(source=folder, test_source=quarters(10, 1), min_steps=2)
+    settings = {"max_bad_fraction": 0.1, "min_steps": 2}
+    found = run(source=folder, test_source=folder, **settings)
+    assert 0 <= found.accuracy <= 1

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
+from tfssl import files
 from tfssl.tasks import embed, evaluate, export, pretrain, runs
 
 
@@ -74,9 +76,52 @@ def test_the_same_call_gives_the_same_numbers(run):
     assert evaluated(run, **options) == evaluated(run, **options)
 
 
+def test_the_augmented_probe_stands_beside_the_others(run, capsys):
+    rows = evaluated(
+        run,
+        probe="augmented",
+        probe_epochs=2,
+        probe_rates=(0.1, 10.0),
+        probe_batch_size=16,
+        probe_options={"min_steps": 40},
+        probe_draws=2,
+        budgets=("1", "100%"),
+        baselines=("raw_pixels", "random_encoder"),
+        verbose=1,
+    )
+    found = {(r["features"], r["labels"]): r for r in rows if r["probe"] == "augmented"}
+    kinds = ("pre-trained", "random encoder")  # Pixels have no encoder to train on.
+    assert set(found) == {(k, b) for k in kinds for b in ("1 per class", "100 %")}
+    few, every = found["pre-trained", "1 per class"], found["pre-trained", "100 %"]
+    assert (few["draws"], every["draws"]) == (2, 1)
+    assert few["protocol"].endswith("; first of 2 draws") and few["validation"] == []
+    assert every["accuracy"] > 0.9 and every["top5"] == 1.0
+    assert [pair[:2] for pair in every["validation"]] == [[0.1, 0.0], [10.0, 0.0]]
+    # The digits' recipe has no flips, so its own geometry is kept.
+    assert "crop 0.75 to 1 of the area, no flip, rotation 0.3;" in every["protocol"]
+    printed = capsys.readouterr().out
+    assert re.search(r"labels +features +kNN +linear +augmented", printed)
+    assert f"pre-trained, 100 %: {every['protocol']}" in printed
+    assert json.loads((run / "evaluation.json").read_text())["rows"] == rows
+    html = (run / "report.html").read_text()
+    assert "trained on augmented images" in html and "by accuracy on 8 held-out" in html
+
+
+def test_an_encoder_without_a_training_step_is_refused(run, tmp_path):
+    untrained = tmp_path / "run"
+    shutil.copytree(run, untrained)
+    record = files.read_json(untrained / "run.json")
+    files.write_json(untrained / "run.json", record | {"results": {"steps": 0}})
+    with pytest.raises(ValueError, match="has not been trained: .* records no step"):
+        evaluated(untrained)
+
+
 def test_evaluation_changes_no_weight(run):
     before = [np.array(v) for v in runs.load(run).variables]
-    evaluated(run, baselines=(), budgets=("1",))
+    evaluated(
+        run, baselines=(), budgets=("1",), probe="augmented",
+        probe_options={"min_steps": 4},
+    )  # fmt: skip
     for a, b in zip(before, runs.load(run).variables):
         np.testing.assert_array_equal(a, b)
 
@@ -91,6 +136,10 @@ def test_evaluation_changes_no_weight(run):
             {"baselines": ("imagenet",)},
             "baseline 'imagenet' received, expected some of",
         ),
+        ({"probe": "mlp"}, "probe 'mlp' received, expected some of lbfgs, augmented"),
+        ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
+        ({"probe_epochs": 0}, "epochs must be at least 1"),
+        ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
         ({"validation_data": small.images()[0]}, "labelled validation images"),
     ],

@@ -73,6 +73,51 @@ def crop_and_flip(preprocessing):
     return supervised.crop_and_flip(preprocessing, area=(0.08, 1.0), flip=0.5)
 
 
+def check(
+    *,
+    epochs=90,
+    min_steps=300,
+    batch_size=256,
+    optimizer="sgd",
+    schedule="cosine",
+    rates=None,
+    weight_decays=(0.0,),
+    initial=None,
+    validation_fraction=0.2,
+    **_,
+):
+    """Refuses what `train` cannot work with, before anything is computed.
+
+    Returns:
+        List of the grid's pairs `(rate, weight decay)`.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+    for name, value, low in (
+        ("epochs", epochs, 1),
+        ("min_steps", min_steps, 0),
+        ("batch_size", batch_size, 1),
+    ):
+        if value < low:
+            raise ValueError(f"{name} must be at least {low}, got {value}.")
+    if schedule not in SCHEDULES:
+        raise ValueError(
+            f"schedule={schedule!r} received for the augmented probe, expected one of "
+            f"{', '.join(SCHEDULES)}."
+        )
+    if not 0 < validation_fraction < 1:
+        raise ValueError(
+            "The augmented probe needs validation_fraction between 0 and 1 (both "
+            f"excluded), got {validation_fraction}."
+        )
+    if rates is None:
+        rates = RATES.get(optimizer, (1.0,))
+    rates, decays = np.atleast_1d(rates).tolist(), np.atleast_1d(weight_decays).tolist()
+    linear_heads.check(rates, decays, optimizer, initial or "zeros")
+    return list(itertools.product(rates, decays))
+
+
 def train(
     encoder,
     source,
@@ -133,7 +178,17 @@ def train(
         ValueError: on missing labels, non-finite features, fewer than two classes,
             arguments out of range, or if no rate trains without overflow.
     """
-    _check_arguments(epochs, min_steps, batch_size, schedule, validation_fraction)
+    pairs = check(
+        epochs=epochs,
+        min_steps=min_steps,
+        batch_size=batch_size,
+        optimizer=optimizer,
+        schedule=schedule,
+        rates=rates,
+        weight_decays=weight_decays,
+        initial=initial,
+        validation_fraction=validation_fraction,
+    )
     features_lib.check_labeled(bank, "The augmented probe", "training")
     features_lib.check_labeled(test, "The augmented probe", "test")
     bank = bank.take(np.argsort(bank.index, kind="stable"))
@@ -144,9 +199,7 @@ def train(
             f"has label {classes[0]}."
         )
     batch_size = min(batch_size, len(bank))
-    held, pairs = _plan(
-        bank, optimizer, rates, weight_decays, validation_fraction, seed
-    )
+    held, pairs = _plan(bank, pairs, validation_fraction, seed)
     # With held-out images every pair trains twice: without them, and with them.
     groups = [0] * len(pairs) * bool(held.any()) + [1] * len(pairs)
     per_head = (pairs * 2)[: len(groups)]
@@ -199,16 +252,8 @@ def train(
     )
 
 
-def _plan(bank, optimizer, rates, weight_decays, fraction, seed):
+def _plan(bank, pairs, fraction, seed):
     """Which rows are held out, and the pairs (rate, weight decay) to train."""
-    if rates is None:
-        if optimizer not in RATES:
-            raise ValueError(
-                f"optimizer={optimizer!r} received for the augmented probe, expected "
-                f"one of {', '.join(RATES)}."
-            )
-        rates = RATES[optimizer]
-    pairs = list(itertools.product(rates, weight_decays))
     held = linear_probe.held_out(
         bank.labels, fraction, np.random.default_rng((seed, 0))
     )
@@ -304,23 +349,3 @@ def _protocol(heads, view, preprocessing, length, choice, images, top5):
         f"{linear_heads.OPTIMIZERS[heads.optimizer]}, {length}, {choice}, "
         f"{heads.initial} start, {scaled} features ({heads.dim}), {images}, {top5}"
     )
-
-
-def _check_arguments(epochs, min_steps, batch_size, schedule, validation_fraction):
-    for name, value, low in (
-        ("epochs", epochs, 1),
-        ("min_steps", min_steps, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}.")
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule={schedule!r} received for the augmented probe, expected one of "
-            f"{', '.join(SCHEDULES)}."
-        )
-    if not 0 < validation_fraction < 1:
-        raise ValueError(
-            "The augmented probe needs validation_fraction between 0 and 1 (both "
-            f"excluded), got {validation_fraction}."
-        )

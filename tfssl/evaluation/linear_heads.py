@@ -61,7 +61,7 @@ class LinearHeads:
         standardize=False,
         seed=0,
     ):
-        _check(rates, decays, optimizer, initial)
+        check(rates, decays, optimizer, initial)
         self.rates = np.asarray(rates, np.float32)
         self.decays = np.asarray(decays, np.float32)
         self.groups = np.asarray(groups, np.int32)
@@ -225,7 +225,8 @@ def _trust(kernel, gradient):
     return tf.where((size > 0) & (length > 0), trust, 1.0)[:, tf.newaxis]
 
 
-def _check(rates, decays, optimizer, initial):
+def check(rates, decays, optimizer, initial):
+    """Raises `ValueError` for arguments of `LinearHeads` that cannot work."""
     rates, decays = np.asarray(rates, float), np.asarray(decays, float)
     if not rates.size or not np.isfinite(rates).all() or rates.min() <= 0:
         raise ValueError(

@@ -191,15 +191,17 @@ def _protocols(rows):
 
 def _overview(rows):
     """A small table per kind of probe: features down, label budgets across."""
+    titles = {
+        "linear": "Linear probe (supervised: trained end to end)",
+        "augmented": "Linear probe trained on augmented images",
+        "knn": "Weighted kNN",
+    }
     kinds = {}
     for row in rows or ():
         told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
-        kinds.setdefault("knn" in told, []).append(row)
-    linear, neighbors = kinds.get(False), kinds.get(True)
-    return (
-        _comparison("Linear probe (supervised: trained end to end)", linear)
-        + _comparison("Weighted kNN", neighbors)
-    )  # fmt: skip
+        kind = next((k for k in ("knn", "augmented") if k in told), "linear")
+        kinds.setdefault(kind, []).append(row)
+    return "".join(_comparison(title, kinds.get(k)) for k, title in titles.items())
 
 
 def _comparison(title, rows):

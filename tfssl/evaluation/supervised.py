@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 import tqdm
 
+from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
 
@@ -79,6 +80,7 @@ def train(
     optimizer="adamw",
     learning_rate=None,
     weight_decay=None,
+    max_bad_fraction=0.01,
     seed=0,
     verbose=1,
 ):
@@ -105,6 +107,8 @@ def train(
         learning_rate: peak; `None`: 1e-3 for AdamW, 0.05 * batch_size / 256 for SGD
             (the fine-tuning value of SimCLR's appendix B.5).
         weight_decay: decoupled; `None`: 0.05 for AdamW, 0 for SGD.
+        max_bad_fraction: share of unreadable images, of either source, that stops
+            the training.
         seed: int, of the weights, the order and the views.
         verbose: 0 silent, 1 a progress bar.
 
@@ -112,7 +116,8 @@ def train(
         `SupervisedResult`.
 
     Raises:
-        ValueError: if labels are missing, or an argument is out of range.
+        ValueError: if labels are missing, an argument is out of range, or too many
+            images cannot be read.
     """
     _check_arguments(optimizer, epochs, min_steps, batch_size)
     _check_labels(source, "training")
@@ -136,15 +141,17 @@ def train(
     if recipe is None:
         recipe = crop_and_flip(preprocessing)
         name = "random crop and flip" if recipe[0].flip else "random crop"
-    history = model.fit(
-        _batches(source, recipe, classes, batch_size, seed),
-        epochs=epochs,
-        steps_per_epoch=per_epoch,
-        shuffle=False,  # The dataset has its own order.
-        verbose=0,
-        callbacks=[_Bar(epochs * per_epoch)] if verbose else [],
-    ).history
-    accuracy = _accuracy(model, test_source, preprocessing, classes)
+    bad, bad_tests = (pipeline.BadFiles(max_bad_fraction) for _ in range(2))
+    with bad_files_lib.explained(bad, bad_tests):
+        history = model.fit(
+            _batches(source, recipe, classes, batch_size, seed, bad),
+            epochs=epochs,
+            steps_per_epoch=per_epoch,
+            shuffle=False,  # The dataset has its own order.
+            verbose=0,
+            callbacks=[_Bar(epochs * per_epoch)] if verbose else [],
+        ).history
+        accuracy = _accuracy(model, test_source, preprocessing, classes, bad_tests)
     protocol = (
         f"supervised from scratch, {_NAMES[optimizer]}, learning rate "
         f"{learning_rate:g} cosine, {epochs * per_epoch:,} steps of {batch_size}, "
@@ -186,7 +193,7 @@ def _optimizer(name, learning_rate, weight_decay, steps):
     return made
 
 
-def _batches(source, recipe, classes, batch_size, seed):
+def _batches(source, recipe, classes, batch_size, seed, bad_files):
     classes = tf.constant(classes, tf.int64)
 
     def image_and_class(batch):
@@ -194,13 +201,20 @@ def _batches(source, recipe, classes, batch_size, seed):
         return batch["views"]["view_0"], position
 
     dataset = pipeline.multiview(
-        source, tuple(recipe)[:1], batch_size=batch_size, seed=seed, with_labels=True
+        source,
+        tuple(recipe)[:1],
+        batch_size=batch_size,
+        seed=seed,
+        bad_files=bad_files,
+        with_labels=True,
     )
     return dataset.map(image_and_class, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _accuracy(model, source, preprocessing, classes):
-    dataset = pipeline.labeled(source, preprocessing, batch_size=256)
+def _accuracy(model, source, preprocessing, classes, bad_files):
+    dataset = pipeline.labeled(
+        source, preprocessing, batch_size=256, bad_files=bad_files
+    )
     logits = features_lib.extract(model, dataset)
     features_lib.check_labeled(logits, "The supervised baseline", "test")
     return float((classes[logits.values.argmax(axis=1)] == logits.labels).mean())

@@ -1,6 +1,5 @@
-"""How good an encoder is: kNN, linear probe and baselines, from one call."""
+"""How good an encoder is: kNN, linear probes and baselines, from one call."""
 
-import dataclasses
 import os
 import re
 
@@ -10,9 +9,11 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.evaluation import features, knn, low_shot, supervised
-from tfssl.tasks import resolve, run_report, runs
+from tfssl.evaluation import augmented_probe, features, linear_heads, low_shot
+from tfssl.tasks import evaluation_rows, resolve, run_report, runs
 
+PROBES = ("lbfgs", "augmented")
+PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
 _BUDGETS = ("1", "5", "10%", "100%")
 
@@ -30,6 +31,13 @@ def evaluate(
     knn_k=20,
     knn_temperature=0.1,
     scaling="unit",
+    probe="lbfgs",
+    probe_epochs=90,
+    probe_rates=None,
+    probe_optimizer="sgd",
+    probe_batch_size=256,
+    probe_options=None,
+    probe_draws=1,
     baselines=BASELINES,
     supervised_epochs=30,
     supervised_min_steps=300,
@@ -54,7 +62,19 @@ def evaluate(
         draws: int, independent choices of the labelled images below 100 %.
         knn_k: int, neighbours (at most the number of labelled images).
         knn_temperature: float, of the vote.
-        scaling: of the probe's features, `"unit"` or `"standard"`.
+        scaling: of the L-BFGS probe's features, `"unit"` or `"standard"`.
+        probe: `"lbfgs"`, on features computed once, or `"augmented"`: also the
+            papers' probe, trained on augmented images, which takes an encoder pass
+            per epoch (`evaluation.augmented_probe`). Its views are an area of 8 to
+            100 % and flips, or, for a run whose own views have no flips, their
+            geometry (digits).
+        probe_epochs: int, passes of the augmented probe.
+        probe_rates: base learning rates of its grid; None takes
+            `augmented_probe.RATES`.
+        probe_optimizer: `"sgd"` or `"lars"`.
+        probe_batch_size: int, images per step.
+        probe_options: dict, further arguments of `augmented_probe.train`.
+        probe_draws: int, draws of the labelled images below 100 % that it trains on.
         baselines: of `BASELINES`: the pixels themselves, the same encoder
             untrained, and the same encoder trained on the labels from scratch.
         supervised_epochs: int, passes of that training, see
@@ -68,10 +88,12 @@ def evaluate(
 
     Returns:
         List of dicts, one per number: `features`, `labels`, `probe`, `accuracy`,
-        `std`, `draws`, `protocol`. Also in `evaluation.json` and `report.html`.
+        `std`, `draws`, `protocol`; the augmented probe's also `top5`, `rate`,
+        `weight_decay` and `validation`. Also in `evaluation.json` and `report.html`.
 
     Raises:
-        ValueError: if the run has no encoder, or labels are missing.
+        ValueError: if the run has no encoder or has not trained a step, or labels are
+            missing.
     """
     encoder = runs.load(run)
     settings = runs.settings_of(run)
@@ -84,7 +106,14 @@ def evaluate(
     }
     settings |= {key: value for key, value in given.items() if value is not None}
     settings["channels"] = encoder.preprocessing.channels
-    _check_baselines(baselines)
+    _check_trained(run)
+    options = {
+        "epochs": probe_epochs,
+        "rates": probe_rates,
+        "optimizer": probe_optimizer,
+        "batch_size": probe_batch_size,
+    } | (probe_options or {})
+    _check_choices(baselines, probe, options)
     train, test = resolve.sources(**settings)
     for name, source in (("training", train), ("validation", test)):
         if source is None or source.labels is None:
@@ -96,29 +125,27 @@ def evaluate(
             )
     budgets = _budgets(budgets)
 
-    bad_files = data_lib.pipeline.BadFiles(settings["max_bad_fraction"])
-
-    def sets(source):
-        return data_lib.labeled(
-            source,
-            encoder.preprocessing,
-            batch_size=batch_size,
-            bad_files=bad_files,
-        )
-
-    def pair(network):
-        extract = features.Extractor(network, progress=bool(verbose))
-        return extract(sets(train)), extract(sets(test))
-
-    with bad_files_lib.explained(bad_files):
-        trained = pair(encoder)
-        kinds = {"pre-trained": trained}
-        if "raw_pixels" in baselines:
-            kinds["raw pixels"] = tuple(
-                features.raw_pixels(sets(s)) for s in (train, test)
-            )
-        if "random_encoder" in baselines:
-            kinds["random encoder"] = pair(untrained(encoder, seed))
+    limit = settings["max_bad_fraction"]
+    networks = {"pre-trained": encoder}
+    if "random_encoder" in baselines:
+        networks["random encoder"] = untrained(encoder, seed)
+    kinds = _features(
+        networks,
+        train,
+        test,
+        encoder.preprocessing,
+        raw_pixels="raw_pixels" in baselines,
+        batch_size=batch_size,
+        max_bad_fraction=limit,
+        verbose=verbose,
+    )
+    trained = kinds["pre-trained"]
+    view = resolve.recipe(
+        settings["recipe"],
+        settings["method"],
+        settings["hparams"],
+        settings["image_size"],
+    )[0]
     rows, selections = [], {}
     for kind, (bank, queries) in kinds.items():
         # In the order of the source, so that a selection's indices are rows.
@@ -128,32 +155,44 @@ def evaluate(
         )
         for row in linear:
             selections[row.labels] = row.selections
-            neighbors = _knn_row(
-                kind, bank, queries, row, k=knn_k, temperature=knn_temperature
-            )
             rows += [
-                neighbors,
-                _row(kind, row.labels, "linear", row.accuracies, row.protocol),
+                evaluation_rows.knn_of(
+                    kind, bank, queries, row, k=knn_k, temperature=knn_temperature
+                ),
+                evaluation_rows.row(
+                    kind, row.labels, "linear", row.accuracies, row.protocol
+                ),
             ]
+            if probe == "augmented" and kind in networks:
+                rows.append(
+                    evaluation_rows.augmented(
+                        kind,
+                        row.labels,
+                        networks[kind],
+                        train,
+                        [bank.take(s.indices) for s in row.selections[:probe_draws]],
+                        queries,
+                        preprocessing=encoder.preprocessing,
+                        view=view,
+                        seed=seed,
+                        verbose=verbose,
+                        options=options,
+                    )
+                )
     if "supervised" in baselines:
-        view = resolve.recipe(
-            settings["recipe"],
-            settings["method"],
-            settings["hparams"],
-            settings["image_size"],
-        )[0]
+        readable = np.sort(trained[0].index)  # Without the unreadable images.
         for budget, choices in selections.items():
             rows.append(
-                _supervised_row(
+                evaluation_rows.supervised_of(
                     encoder,
                     train,
                     test,
-                    np.sort(trained[0].index),  # Without the unreadable images.
                     budget,
-                    choices[:supervised_draws],
-                    recipe=(_geometry(view),),
+                    [readable[s.indices] for s in choices[:supervised_draws]],
+                    view=view,
                     epochs=supervised_epochs,
                     min_steps=supervised_min_steps,
+                    max_bad_fraction=limit,
                     seed=seed,
                     verbose=verbose,
                 )
@@ -170,8 +209,46 @@ def evaluate(
     runs.update(run, evaluation=rows)
     if verbose:
         print(table(rows))
+        for row in rows:
+            if row["probe"] == "augmented":
+                print(f"\n{row['features']}, {row['labels']}: {row['protocol']}")
     run_report.write(run, test, trained[1], rows, seed=seed)
     return rows
+
+
+def _features(
+    networks,
+    train,
+    test,
+    preprocessing,
+    *,
+    raw_pixels,
+    batch_size,
+    max_bad_fraction,
+    verbose,
+):
+    """`{kind: (features of the training images, of the test images)}`."""
+    # One each: a few bad training images may be many of a small test set.
+    bad, bad_tests = (data_lib.pipeline.BadFiles(max_bad_fraction) for _ in range(2))
+
+    def of_both(extract):
+        return tuple(
+            extract(
+                data_lib.labeled(
+                    source, preprocessing, batch_size=batch_size, bad_files=bad_files
+                )
+            )
+            for source, bad_files in ((train, bad), (test, bad_tests))
+        )
+
+    with bad_files_lib.explained(bad, bad_tests):
+        kinds = {
+            kind: of_both(features.Extractor(network, progress=bool(verbose)))
+            for kind, network in networks.items()
+        }
+        if raw_pixels:
+            kinds["raw pixels"] = of_both(features.raw_pixels)
+    return kinds
 
 
 def untrained(encoder, seed):
@@ -202,13 +279,30 @@ def _cell(row):
     return text + (f" ± {100 * row['std']:.1f}" if row["draws"] > 1 else "")
 
 
-def _check_baselines(baselines):
-    unknown = [name for name in baselines if name not in BASELINES]
-    if unknown:
+def _check_trained(run):
+    """An encoder that never saw a gradient step has nothing to evaluate."""
+    record = files.read_json(os.path.join(run, "run.json"))
+    if not (record.get("results") or {}).get("steps"):
         raise ValueError(
-            f"baseline {unknown[0]!r} received, expected some of "
-            f"{', '.join(BASELINES)}."
+            f"The encoder of {run!r} has not been trained: its run.json records no "
+            "step. Finish the pre-training; the untrained encoder is a baseline of "
+            "every evaluation (random_encoder)."
         )
+
+
+def _check_choices(baselines, probe, options):
+    for name, values, allowed in (
+        ("baseline", baselines, BASELINES),
+        ("probe", [probe], PROBES),
+        ("probe_option", options, evaluation_rows.PROBE_OPTIONS),
+    ):
+        unknown = [value for value in values if value not in allowed]
+        if unknown:
+            raise ValueError(
+                f"{name} {unknown[0]!r} received, expected some of "
+                f"{', '.join(allowed)}."
+            )
+    augmented_probe.check(**options)
 
 
 def _store_lists(run, selections):
@@ -236,71 +330,3 @@ def _budgets(budgets):
         "per_class": tuple(int(b) for b in budgets if not b.endswith("%")),
         "fractions": tuple(float(b[:-1]) / 100 for b in budgets if b.endswith("%")),
     }
-
-
-def _row(kind, labels, probe, accuracies, protocol):
-    return {
-        "features": kind,
-        "labels": labels,
-        "probe": probe,
-        "accuracy": float(np.mean(accuracies)),
-        "std": float(np.std(accuracies)),
-        "draws": len(accuracies),
-        "protocol": protocol,
-    }
-
-
-def _knn_row(kind, bank, queries, linear, *, k, temperature):
-    """KNN with the same label choices as the linear probe's row."""
-    accuracies = []
-    for selection in linear.selections:
-        some = bank.take(selection.indices)
-        neighbors = min(k, len(some))
-        accuracies.append(
-            knn.accuracy(some, queries, k=neighbors, temperature=temperature)
-        )
-    protocol = f"weighted kNN, k {neighbors}, temperature {temperature:g}, cosine"
-    return _row(kind, linear.labels, "kNN", accuracies, protocol)
-
-
-def _geometry(view):
-    """The view without its colour changes: how supervised training crops."""
-    return dataclasses.replace(view, jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
-
-
-def _supervised_row(
-    encoder,
-    train,
-    test,
-    readable,
-    budget,
-    choices,
-    *,
-    recipe,
-    epochs,
-    min_steps,
-    seed,
-    verbose,
-):
-    results = [
-        supervised.train(
-            encoder,
-            train,
-            test,
-            preprocessing=encoder.preprocessing,
-            indices=readable[selection.indices],
-            recipe=recipe,
-            epochs=epochs,
-            min_steps=min_steps,
-            seed=seed + draw,
-            verbose=verbose,
-        )
-        for draw, selection in enumerate(choices)
-    ]
-    return _row(
-        "supervised",
-        budget,
-        "end to end",
-        [result.accuracy for result in results],
-        results[0].protocol,
-    )

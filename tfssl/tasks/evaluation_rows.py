@@ -1,0 +1,175 @@
+"""The rows of an evaluation: a number each, with the line that says how it was made."""
+
+import dataclasses
+
+import numpy as np
+
+from tfssl.evaluation import augmented_probe, knn, supervised
+
+# What a caller may choose of the augmented probe.
+PROBE_OPTIONS = (
+    "recipe",
+    "epochs",
+    "min_steps",
+    "batch_size",
+    "optimizer",
+    "schedule",
+    "rates",
+    "weight_decays",
+    "initial",
+    "standardize",
+    "validation_fraction",
+)
+
+
+def row(kind, labels, probe, accuracies, protocol, **details):
+    """A row as `tasks.evaluate` gives, prints and stores it.
+
+    Args:
+        kind: what the features are ("pre-trained").
+        labels: the label budget in words.
+        probe: what classified them ("kNN").
+        accuracies: one per draw of the labels, in [0, 1].
+        protocol: one line.
+        **details: further JSON-able entries.
+
+    Returns:
+        Dict.
+    """
+    return {
+        "features": kind,
+        "labels": labels,
+        "probe": probe,
+        "accuracy": float(np.mean(accuracies)),
+        "std": float(np.std(accuracies)),
+        "draws": len(accuracies),
+        "protocol": protocol,
+    } | details
+
+
+def knn_of(kind, bank, queries, linear, *, k, temperature):
+    """KNN with the same label choices as the linear probe's row."""
+    accuracies = []
+    for selection in linear.selections:
+        some = bank.take(selection.indices)
+        neighbors = min(k, len(some))
+        accuracies.append(
+            knn.accuracy(some, queries, k=neighbors, temperature=temperature)
+        )
+    protocol = f"weighted kNN, k {neighbors}, temperature {temperature:g}, cosine"
+    return row(kind, linear.labels, "kNN", accuracies, protocol)
+
+
+def augmented(
+    kind,
+    labels,
+    network,
+    train,
+    banks,
+    queries,
+    *,
+    preprocessing,
+    view,
+    seed,
+    verbose,
+    options,
+):
+    """The probe trained on augmented images, of one label budget.
+
+    Args:
+        kind: see `row`.
+        labels: see `row`.
+        network: the frozen encoder.
+        train: `Source` of the training images.
+        banks: their labelled `Features`, of each draw.
+        queries: `Features` of the test images.
+        preprocessing: of both.
+        view: the first view of the run's recipe.
+        seed: int.
+        verbose: 0 or 1.
+        options: dict, further arguments of `augmented_probe.train`.
+    """
+    options = {"recipe": (_probe_view(view, preprocessing),)} | options
+    results = [
+        augmented_probe.train(
+            network,
+            train,
+            bank,
+            queries,
+            preprocessing=preprocessing,
+            seed=seed + draw,
+            verbose=verbose,
+            **options,
+        )
+        for draw, bank in enumerate(banks)
+    ]
+    first = results[0]
+    protocol = first.protocol
+    if len(results) > 1:
+        protocol += f"; first of {len(results)} draws"
+    return row(
+        kind,
+        labels,
+        "augmented",
+        [result.accuracy for result in results],
+        protocol,
+        top5=float(np.mean([result.top5 for result in results])),
+        rate=first.rate,
+        weight_decay=first.weight_decay,
+        validation=[list(pair) for pair in first.validation],
+    )
+
+
+def supervised_of(
+    encoder,
+    train,
+    test,
+    labels,
+    choices,
+    *,
+    view,
+    epochs,
+    min_steps,
+    max_bad_fraction,
+    seed,
+    verbose,
+):
+    """Training from scratch on the labelled images `choices`, one array per draw."""
+    results = [
+        supervised.train(
+            encoder,
+            train,
+            test,
+            preprocessing=encoder.preprocessing,
+            indices=indices,
+            recipe=(_geometry(view),),
+            epochs=epochs,
+            min_steps=min_steps,
+            max_bad_fraction=max_bad_fraction,
+            seed=seed + draw,
+            verbose=verbose,
+        )
+        for draw, indices in enumerate(choices)
+    ]
+    return row(
+        "supervised",
+        labels,
+        "end to end",
+        [result.accuracy for result in results],
+        results[0].protocol,
+    )
+
+
+def _geometry(view):
+    """The view without its colour changes: how supervised training crops."""
+    return dataclasses.replace(view, jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
+
+
+def _probe_view(view, preprocessing):
+    """The papers' crop and flip; the run's own geometry if that has no flips.
+
+    A recipe without flips says that a mirror image is another thing (digits).
+    """
+    if view.flip:
+        return augmented_probe.crop_and_flip(preprocessing)[0]
+    return _geometry(view)
