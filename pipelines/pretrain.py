@@ -72,6 +72,9 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _OPTIMIZER = flags.DEFINE_enum(
     "optimizer", "lars", sorted(optimizers.OPTIMIZERS), "Optimizer."
 )
+_OPTIMIZER_ARG = flags.DEFINE_multi_string(
+    "optimizer_arg", None, "Argument of the optimizer, name=value; repeatable."
+)
 _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 0.3, "Base rate, see --lr_scaling.", lower_bound=0.0
 )
@@ -160,6 +163,7 @@ def main():
         epochs=_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,
         optimizer=_OPTIMIZER.value,
+        optimizer_args=command.pairs(_OPTIMIZER_ARG.value, "optimizer_arg"),
         learning_rate=_LEARNING_RATE.value,
         lr_scaling=_LR_SCALING.value,
         weight_decay=_WEIGHT_DECAY.value,

@@ -57,6 +57,17 @@ def test_class_rate_decay_and_exclusion(name):
     assert _decayed(optimizers.build(name, learning_rate=0.1)) == [False] * 3
 
 
+def test_further_arguments_reach_the_class():
+    lars = optimizers.build(
+        "lars", learning_rate=0.1, nesterov=True, momentum_form="adapted"
+    )
+    assert (lars.nesterov, lars.momentum_form) == (True, "adapted")
+    adamw = optimizers.build("adamw", learning_rate=0.1, beta_2=0.95)
+    assert adamw.beta_2 == 0.95
+    with pytest.raises(ValueError, match="'nesterov' received, but adamw takes only"):
+        optimizers.build("adamw", learning_rate=0.1, nesterov=True)
+
+
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_exclusion_on_replicas(name, mirrored):
     strategy = mirrored(2)

@@ -25,8 +25,8 @@ def _gradient(step, name, value):
 class _NumpyLARS:
     """Float64 LARS, from You et al. 2017 and the description of its two forms."""
 
-    def __init__(self, rate, *, momentum, decay, trust, form, nesterov):
-        self.rate, self.momentum, self.decay = rate, momentum, decay
+    def __init__(self, rates, *, momentum, decay, trust, form, nesterov):
+        self.rates, self.momentum, self.decay = rates, momentum, decay
         self.trust, self.form, self.nesterov = trust, form, nesterov
         self.slots = {}
 
@@ -42,6 +42,10 @@ class _NumpyLARS:
             scaled = self.rate * (self.ratio(w, g) if adapts else 1.0) * g
             m = self.momentum * m + scaled
             delta = self.momentum * m + scaled if self.nesterov else m
+        elif self.form == "adapted":
+            scaled = (self.ratio(w, g) if adapts else 1.0) * g
+            m = self.momentum * m + scaled
+            delta = self.rate * (self.momentum * m + scaled if self.nesterov else m)
         else:
             m = self.momentum * m + g
             d = self.momentum * m + g if self.nesterov else m
@@ -82,18 +86,21 @@ def _reference_trajectory(reference, steps=10, adapted=(), decayed=()):
     for step in range(steps):
         for name, w in values.items():
             g = _gradient(step, name, w)
+            reference.rate = reference.rates[step]
             values[name] = reference.step(
                 name, w, g, adapts=name in adapted, decays=name in decayed
             )
     return values
 
 
-@pytest.mark.parametrize("form", ["classic", "popular"])
+@pytest.mark.parametrize("form", ["classic", "adapted", "popular"])
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_ten_steps_match_numpy(form, nesterov):
     settings = {"momentum": 0.9, "nesterov": nesterov}
+    # A rate that changes tells the forms apart that put it in other places.
+    rates = [0.5 / (1 + step) for step in range(10)]
     optimizer = optimizers.LARS(
-        0.5,
+        keras.optimizers.schedules.InverseTimeDecay(0.5, 1, 1.0),
         weight_decay=0.01,
         trust_coefficient=0.02,
         momentum_form=form,
@@ -101,7 +108,7 @@ def test_ten_steps_match_numpy(form, nesterov):
     )
     # The default lists: bias and gamma out of both, "debias_proj" in both.
     expected = _reference_trajectory(
-        _NumpyLARS(0.5, decay=0.01, trust=0.02, form=form, **settings),
+        _NumpyLARS(rates, decay=0.01, trust=0.02, form=form, **settings),
         adapted=("kernel", "debias_proj"),
         decayed=("kernel", "debias_proj"),
     )
@@ -120,7 +127,12 @@ def test_exclusion_lists_are_separate():
     )
     expected = _reference_trajectory(
         _NumpyLARS(
-            0.3, momentum=0.9, decay=0.1, trust=0.02, form="classic", nesterov=False
+            [0.3] * 10,
+            momentum=0.9,
+            decay=0.1,
+            trust=0.02,
+            form="classic",
+            nesterov=False,
         ),
         adapted=("bias", "gamma", "debias_proj"),
         decayed=("kernel", "bias"),
@@ -129,7 +141,7 @@ def test_exclusion_lists_are_separate():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("form", ["classic", "popular"])
+@pytest.mark.parametrize("form", ["classic", "adapted", "popular"])
 def test_xla_agrees(form):
     def make():
         return optimizers.LARS(0.5, trust_coefficient=0.02, momentum_form=form)

@@ -29,8 +29,59 @@ def write_images(folder, n=24, size=20):
         path.write_bytes(tf.io.encode_jpeg(pixels.astype(np.uint8)).numpy())
 
 
+# In one process: every flag of every recipe is known, and its method takes its
+# arguments and as many views as its recipe makes.
+_PARSE = """
+import sys
+from absl import flags
+from pipelines import command, pretrain
+from tfssl import methods, models, optimizers
+from tfssl.tasks import resolve
+for path in sys.argv[1:]:
+    flags.FLAGS.unparse_flags()
+    for name in flags.FLAGS:
+        flags.FLAGS[name].unparse()
+    values = flags.FLAGS(["pretrain", f"--flagfile={path}"]) and flags.FLAGS
+    hparams = command.pairs(values.hparam, "hparam")
+    resolve.recipe(values.recipe, values.method, hparams)
+    network = models.encoder("resnet18", input_shape=(8, 8, 3), width=1 / 16)
+    resolve.method(values.method, network, hparams, total_steps=10)
+    models.encoder(values.encoder, input_shape=(32, 32, 3),
+                   **command.pairs(values.encoder_arg, "encoder_arg"))
+    optimizers.build(values.optimizer, learning_rate=0.1,
+                     **command.pairs(values.optimizer_arg, "optimizer_arg"))
+    print("read", path)
+"""
+
+
+def test_every_recipe_says_what_its_method_takes():
+    recipes = [r for r in RECIPES if r != SMOKE]
+    done = subprocess.run(
+        [sys.executable, "-c", _PARSE, *recipes],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("read")] == [
+        f"read {path}" for path in recipes
+    ]
+
+
+_SMOKED = ("simclr_imagenet.flags", "byol_imagenet.flags", "moco_v1_imagenet.flags")
+
+
 @pytest.mark.parametrize(
-    "recipe", [r for r in RECIPES if r != SMOKE], ids=os.path.basename
+    "recipe",
+    [
+        pytest.param(
+            path,
+            id=os.path.basename(path),
+            marks=[] if os.path.basename(path) in _SMOKED else pytest.mark.slow,
+        )
+        for path in RECIPES
+        if path != SMOKE
+    ],
 )
 def test_every_recipe_runs_with_smoke(recipe, tmp_path):
     done = binary(

@@ -1,5 +1,6 @@
 """Optimizers by name, for flags and notebooks."""
 
+import inspect
 import re
 
 import keras
@@ -8,46 +9,17 @@ from tfssl.optimizers import updates
 from tfssl.optimizers.lars import LARS
 from tfssl.optimizers.sgd import SGD
 
-
-def _lars(learning_rate, weight_decay, momentum, **excluded):
-    return LARS(learning_rate, momentum=momentum, weight_decay=weight_decay, **excluded)
-
-
-def _sgd(learning_rate, weight_decay, momentum, **excluded):
-    return SGD(learning_rate, momentum=momentum, weight_decay=weight_decay, **excluded)
-
-
-def _keras_sgd(learning_rate, weight_decay, momentum, **excluded):
-    optimizer = keras.optimizers.SGD(
-        learning_rate, momentum=momentum, weight_decay=weight_decay or None
-    )
-    return _without_decay(optimizer, **excluded)
-
-
-def _adamw(learning_rate, weight_decay, momentum, **excluded):
-    optimizer = keras.optimizers.AdamW(
-        learning_rate, beta_1=momentum, weight_decay=weight_decay
-    )
-    return _without_decay(optimizer, **excluded)
-
-
-def _lamb(learning_rate, weight_decay, momentum, **excluded):
-    optimizer = keras.optimizers.Lamb(
-        learning_rate, beta_1=momentum, weight_decay=weight_decay or None
-    )
-    return _without_decay(optimizer, **excluded)
-
-
 OPTIMIZERS = {
-    "lars": _lars,
-    "sgd": _sgd,
-    "keras_sgd": _keras_sgd,
-    "adamw": _adamw,
-    "lamb": _lamb,
+    "lars": LARS,
+    "sgd": SGD,
+    "keras_sgd": keras.optimizers.SGD,
+    "adamw": keras.optimizers.AdamW,
+    "lamb": keras.optimizers.Lamb,
 }
 
 
-def _without_decay(optimizer, exclude_from_decay=()):
+def _exclude(optimizer, exclude_from_decay):
+    """Spares variables of an optimizer of Keras from its weight decay."""
     if exclude_from_decay:
         # Keras searches these patterns in TensorFlow's name of a variable, which
         # is its path and a suffix, as in "dense/bias:0".
@@ -56,11 +28,16 @@ def _without_decay(optimizer, exclude_from_decay=()):
                 rf"(?:^|/){re.escape(name)}(?::\d+)?$" for name in exclude_from_decay
             ]
         )
-    return optimizer
 
 
 def build(
-    name, *, learning_rate, weight_decay=0.0, momentum=0.9, exclude_from_decay=None
+    name,
+    *,
+    learning_rate,
+    weight_decay=0.0,
+    momentum=0.9,
+    exclude_from_decay=None,
+    **arguments,
 ):
     """Builds the optimizer of this name.
 
@@ -80,6 +57,8 @@ def build(
         exclude_from_decay: names of variables without weight decay, compared
             with the last part of their path. `None`: the optimizer's default,
             bias, gamma and beta for LARS, nothing for the others.
+        **arguments: further arguments of the class, as `nesterov=True` or
+            `momentum_form="adapted"` of LARS.
 
     Returns:
         A `keras.optimizers.Optimizer`.
@@ -93,9 +72,21 @@ def build(
         )
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
-    excluded = {}
-    if exclude_from_decay is not None:
-        excluded["exclude_from_decay"] = updates.names(
-            "exclude_from_decay", exclude_from_decay
+    optimizer_class = OPTIMIZERS[name]
+    known = inspect.signature(optimizer_class).parameters
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ValueError(
+            f"Optimizer argument {unknown[0]!r} received, but {name} takes only: "
+            f"{', '.join(p for p in known if p != 'kwargs')}."
         )
-    return OPTIMIZERS[name](learning_rate, weight_decay, momentum, **excluded)
+    arguments["momentum" if "momentum" in known else "beta_1"] = momentum
+    ours = "exclude_from_decay" in known
+    if exclude_from_decay is not None:
+        exclude_from_decay = updates.names("exclude_from_decay", exclude_from_decay)
+        if ours:
+            arguments["exclude_from_decay"] = exclude_from_decay
+    optimizer = optimizer_class(learning_rate, weight_decay=weight_decay, **arguments)
+    if not ours:
+        _exclude(optimizer, exclude_from_decay)
+    return optimizer

@@ -5,7 +5,7 @@ from keras import ops
 
 from tfssl.optimizers import updates
 
-_FORMS = ("classic", "popular")
+_FORMS = ("classic", "adapted", "popular")
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -19,10 +19,12 @@ class LARS(keras.optimizers.Optimizer):
     | form | slot | step |
     |---|---|---|
     | `"classic"` | `m = momentum * m + lr * trust(g') * g'` | `w -= m` |
+    | `"adapted"` | `m = momentum * m + trust(g') * g'` | `w -= lr * m` |
     | `"popular"` | `m = momentum * m + g'` | `w -= lr * trust(m) * m` |
 
-    With `nesterov`, the step takes `momentum * m` plus the new term in place of
-    `m` (and `trust` of that in the popular form).
+    With a constant rate the first two are the same. With `nesterov`, the step
+    takes `momentum * m` plus the new term in place of `m` (and `trust` of that in
+    the popular form).
 
     A variable is recognised by the last part of its `path` alone, compared
     exactly: `"bias"` means `dense/bias`, not `debias_proj/kernel`.
@@ -36,8 +38,8 @@ class LARS(keras.optimizers.Optimizer):
             inside the trust ratio), not Keras's decoupled one. SimCLR's paper
             takes 1e-6, its README 1e-4, BYOL 1.5e-6.
         trust_coefficient: float > 0.
-        momentum_form: `"classic"`, as SimCLR's code, or `"popular"`, as BYOL.
-            They differ from the second step on.
+        momentum_form: `"classic"`, as SimCLR's code, `"adapted"`, as the code of
+            BYOL and MoCo v3, or `"popular"`, the other form in SimCLR's code.
         nesterov: whether to look ahead.
         exclude_from_adaptation: names whose trust is 1.
         exclude_from_decay: names that get no weight decay.
@@ -118,14 +120,17 @@ class LARS(keras.optimizers.Optimizer):
         if self._decays[index]:
             gradient = gradient + self.coupled_decay * value
         previous = ops.convert_to_tensor(slot)
+        added = gradient
+        if self.momentum_form != "popular":
+            added = self._trust(index, value, gradient) * added
         if self.momentum_form == "classic":
-            added = rate * self._trust(index, value, gradient) * gradient
-            moving = self.momentum * previous + added
-            step = self.momentum * moving + added if self.nesterov else moving
-        else:
-            moving = self.momentum * previous + gradient
-            ahead = self.momentum * moving + gradient if self.nesterov else moving
-            step = rate * self._trust(index, value, ahead) * ahead
+            added = rate * added
+        moving = self.momentum * previous + added
+        step = self.momentum * moving + added if self.nesterov else moving
+        if self.momentum_form == "popular":
+            step = self._trust(index, value, step) * step
+        if self.momentum_form != "classic":
+            step = rate * step
         self.assign(slot, moving)
         self.assign_sub(variable, step)
 

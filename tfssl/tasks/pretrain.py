@@ -42,6 +42,7 @@ def pretrain(
     epochs=100,
     batch_size=256,
     optimizer="lars",
+    optimizer_args=None,
     learning_rate=0.3,
     lr_scaling="linear",
     weight_decay=1e-6,
@@ -96,6 +97,8 @@ def pretrain(
         batch_size: int, images per step over all replicas together.
         optimizer: key of `optimizers.OPTIMIZERS`, or a Keras optimizer, whose
             own learning rate then holds.
+        optimizer_args: dict, further arguments of the optimizer's class
+            (`{"momentum_form": "adapted"}`).
         learning_rate: float, base rate, scaled by `lr_scaling`.
         lr_scaling: `"linear"` (times batch/256), `"sqrt"` (times sqrt(batch)) or
             `"none"`.

@@ -126,6 +126,7 @@ def optimizer(given, steps_per_epoch, settings):
         given,
         learning_rate=schedule,
         weight_decay=settings["weight_decay"],
+        **(settings["optimizer_args"] or {}),
     )
 
 
