@@ -25,7 +25,7 @@ run: $(VENV)/.installed
 	@echo "SavedModel:  $(OUT)/savedmodels/simclr_digits/"
 
 test: $(VENV)/.installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m slow

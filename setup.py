@@ -29,7 +29,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "test": ["pillow>=10", "pytest>=8", "ruff==0.17.6"],
+        "test": ["pillow>=10", "pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
     },
     entry_points={
         "console_scripts": [

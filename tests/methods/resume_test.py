@@ -1,4 +1,4 @@
-"""A checkpoint read in a new process continues every method bit by bit."""
+"""What a new process reads back of every method is the same, bit by bit."""
 
 import pathlib
 import subprocess
@@ -16,6 +16,7 @@ _BEFORE, _AFTER = 3, 4
 # Other objects are made first, so that Keras numbers its names differently there.
 _NEW_PROCESS = f"""
 import pathlib, sys
+import keras
 import numpy as np
 from tests.methods import cases
 from tests.methods import resume_test
@@ -26,6 +27,9 @@ for name in cases.CASES:
     method = cases.make(name)
     checkpoint.restore(checkpoint.latest(str(folder)), method)
     resume_test.save_state(folder / "after.npz", method, {_BEFORE}, {_AFTER})
+    method = keras.saving.load_model(folder / "method.keras")
+    encoder = keras.saving.load_model(folder / "encoder.keras")
+    resume_test.save_outputs(folder / "loaded.npz", method, encoder)
 """
 
 
@@ -37,6 +41,17 @@ def save_state(path, method, start, steps):
     np.savez(path, **{k: v.numpy() for k, v in variables.items()}, **logs)
 
 
+def save_outputs(path, method, encoder):
+    """What a method and its encoder make of some images."""
+    images = next(iter(cases.batches(1).batch(cases.BATCH)))["views"]["view_0"]
+    np.savez(
+        path,
+        features=encoder(images),
+        of_method=method(images),
+        embeddings=method.embed(images),
+    )
+
+
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory):
     """For every case the folder of a straight run and of one that was resumed."""
@@ -45,6 +60,9 @@ def resumed(tmp_path_factory):
         method = cases.make(name)
         cases.train(method, cases.batches(_BEFORE), steps=_BEFORE)
         checkpoint.save(str(folder / name), method)
+        method.save(folder / name / "method.keras")
+        method.encoder.save(folder / name / "encoder.keras")
+        save_outputs(folder / name / "saved.npz", method, method.encoder)
         save_state(folder / name / "straight.npz", method, _BEFORE, _AFTER)
     subprocess.run(
         [sys.executable, "-c", _NEW_PROCESS, str(folder)],
@@ -64,3 +82,12 @@ def test_state_and_metrics_continue_bit_by_bit(name, resumed):
     for key, value in straight.items():
         np.testing.assert_array_equal(value, after[key], err_msg=key)
     assert int(after["method/step"]) == _BEFORE + _AFTER
+
+
+@pytest.mark.parametrize("name", cases.CASES)
+def test_saved_files_give_the_same_features(name, resumed):
+    saved = np.load(resumed / name / "saved.npz")
+    loaded = np.load(resumed / name / "loaded.npz")
+    for key in ("features", "of_method", "embeddings"):
+        np.testing.assert_array_equal(saved[key], loaded[key], err_msg=key)
+    np.testing.assert_array_equal(saved["features"], saved["of_method"])
