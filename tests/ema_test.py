@@ -96,6 +96,20 @@ def test_the_class_and_settings_of_an_encoder_are_copied():
     assert copied.get_config() == encoder.get_config()
 
 
+def test_reset_copies_weights_and_statistics():
+    networks = _networks()
+    target = ema.TargetNetwork(*networks)
+    networks[0](_images(), training=True)
+    networks[0].trainable_variables[0].assign_add(
+        tf.ones_like(networks[0].trainable_variables[0])
+    )
+    target.reset()
+    np.testing.assert_array_equal(
+        target(_images()), networks[1](networks[0](_images()))
+    )
+    assert target.trainable_variables[0].path.startswith("target/")
+
+
 def test_a_network_without_a_config_is_refused():
     class Odd(keras.Model):
         def __init__(self, width):

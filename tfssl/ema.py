@@ -29,7 +29,8 @@ class TargetNetwork(keras.layers.Layer):
 
     def __init__(self, *networks, name="target"):
         super().__init__(name=name)
-        self.networks = [_copy(network) for network in networks]
+        with keras.name_scope(name):
+            self.networks = [_copy(network) for network in networks]
         pairs = [
             (online, target)
             for original, copied in zip(networks, self.networks)
@@ -37,10 +38,20 @@ class TargetNetwork(keras.layers.Layer):
                 original.trainable_variables, copied.trainable_variables, strict=True
             )
         ]
-        # A function, not an attribute: Keras would take the online networks for
-        # parts of this layer.
+        # Functions, not attributes: Keras would take the online networks for parts
+        # of this layer.
         self._pairs = lambda: pairs
+        self._online = lambda: networks
         self.built = True
+
+    def reset(self):
+        """Starts again from the online networks, statistics included.
+
+        For weights that were loaded into the online networks after this layer was
+        made.
+        """
+        for online, target in zip(self._online(), self.networks):
+            target.set_weights(online.get_weights())
 
     def update(self, momentum):
         """`target = momentum * target + (1 - momentum) * online`, per variable.

@@ -10,14 +10,14 @@ from tfssl import methods
 from tfssl.training import checkpoint
 
 
-def method_of(width=8, projection_dim=4, optimizer=None, seed=0):
+def method_of(width=8, projection_dim=4, optimizer=None, seed=0, kind=methods.SimCLR):
     keras.utils.set_random_seed(seed)
     inputs = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(width, 3, name="conv")(inputs)
     x = keras.layers.BatchNormalization(name="norm")(x)
     x = keras.layers.Dropout(0.1)(x)
     x = keras.layers.GlobalAveragePooling2D()(x)
-    method = methods.SimCLR(keras.Model(inputs, x), projection_dim=projection_dim)
+    method = kind(keras.Model(inputs, x), projection_dim=projection_dim)
     method.compile(optimizer or keras.optimizers.Adam(1e-2))
     return method
 
@@ -142,6 +142,40 @@ def test_initialize_takes_weights_only_and_reports_the_rest(tmp_path):
     )
     assert int(target.step.numpy()) == 0
     assert int(target.optimizer.iterations.numpy()) == 0
+
+
+def test_a_target_network_starts_from_the_loaded_weights(tmp_path):
+    source = method_of(seed=1)
+    source.fit(data(2), verbose=0)
+    path = checkpoint.save(str(tmp_path / "simclr"), source)
+    byol = method_of(seed=2, kind=methods.BYOL)
+    loaded, unmatched = checkpoint.initialize(path, byol)
+    assert "method/conv/kernel" in loaded
+    # Weights and moving statistics of the encoder, and the projector that had no
+    # match: the target is a copy of all of them, and is not reported as missing.
+    online = byol.encoder.weights + byol.projector.weights
+    for a, b in zip(online, byol.target.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(
+        byol.target.networks[0].get_layer("conv").kernel,
+        source.encoder.get_layer("conv").kernel,
+    )
+    assert not any("target/" in line for line in unmatched)
+    assert any("predictor" in line or "last_dense" in line for line in unmatched)
+
+
+def test_a_target_network_of_the_same_method_is_loaded(tmp_path):
+    source = method_of(seed=1, kind=methods.BYOL)
+    source.fit(data(2), verbose=0)
+    path = checkpoint.save(str(tmp_path), source)
+    other = method_of(seed=2, kind=methods.BYOL)
+    loaded, unmatched = checkpoint.initialize(path, other)
+    assert not unmatched
+    assert "method/target/conv/kernel" in loaded
+    for a, b in zip(source.target.weights, other.target.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    moved = np.abs(np.array(other.target.weights[0]) - other.encoder.weights[0])
+    assert moved.max() > 0
 
 
 @pytest.mark.parametrize("replicas", [1, 2])

@@ -104,14 +104,15 @@ class Method(keras.Model):
         return cls.default_recipe
 
     @property
+    def target_networks(self):
+        """The moving averages of networks that this method holds, a list."""
+        layers = self._flatten_layers(include_self=False)
+        return [layer for layer in layers if isinstance(layer, ema.TargetNetwork)]
+
+    @property
     def learned_variables(self):
         """Variables that the gradient trains: all trainable but target networks'."""
-        followers = {
-            id(variable)
-            for layer in self._flatten_layers()
-            if isinstance(layer, ema.TargetNetwork)
-            for variable in layer.variables
-        }
+        followers = {id(v) for target in self.target_networks for v in target.variables}
         return [v for v in self.trainable_variables if id(v) not in followers]
 
     # What a train_step is made of. ------------------------------------------

@@ -292,7 +292,8 @@ def restore(path, method):
 def initialize(path, method):
     """Loads the weights only, as a start for a new training (`--init_from`).
 
-    Counters, optimizer and metrics stay as they are.
+    Counters, optimizer and metrics stay as they are. A target network that the
+    checkpoint does not hold in full starts as a copy of the loaded networks.
 
     Returns:
         `(loaded, unmatched)`: names taken over, and sentences about the others.
@@ -320,6 +321,14 @@ def initialize(path, method):
             "same encoder and method arguments."
         )
     _read(path, loaded)
+    for target in method.target_networks:
+        values = {id(v.value) for v in target.variables}
+        names = {name for name, v in wanted.items() if id(v) in values}
+        if not names <= set(loaded):
+            target.reset()
+            loaded = {n: v for n, v in loaded.items() if n not in names}
+            copied = tuple(f"{name} is " for name in names)
+            unmatched = [line for line in unmatched if not line.startswith(copied)]
     return sorted(loaded), unmatched
 
 
