@@ -126,6 +126,19 @@ _KNN_K = flags.DEFINE_integer("knn_k", 20, "Neighbours.", lower_bound=1)
 _KNN_TEMPERATURE = flags.DEFINE_float(
     "knn_temperature", 0.1, "Temperature of the vote.", lower_bound=1e-6
 )
+_ONLINE_PROBE_EPOCHS = flags.DEFINE_integer(
+    "online_probe_epochs",
+    0,
+    "Epochs between accuracies of a linear probe trained alongside; 0 is off.",
+    lower_bound=0,
+)
+_ONLINE_PROBE_DATA = flags.DEFINE_string(
+    "online_probe_data", None, "Its labelled images; default --data's own labels."
+)
+_ONLINE_PROBE_SPLIT = flags.DEFINE_string("online_probe_split", None, "Their part.")
+_ONLINE_PROBE_STEPS = flags.DEFINE_integer(
+    "online_probe_steps", 1, "Steps between two steps of that probe.", lower_bound=1
+)
 _MAX_BAD_FRACTION = flags.DEFINE_float(
     "max_bad_fraction",
     0.01,
@@ -184,6 +197,10 @@ def main():
         knn_epochs=_KNN_EPOCHS.value,
         knn_k=_KNN_K.value,
         knn_temperature=_KNN_TEMPERATURE.value,
+        online_probe_epochs=_ONLINE_PROBE_EPOCHS.value,
+        online_probe_data=_ONLINE_PROBE_DATA.value or None,
+        online_probe_split=_ONLINE_PROBE_SPLIT.value or None,
+        online_probe_steps=_ONLINE_PROBE_STEPS.value,
         max_bad_fraction=_MAX_BAD_FRACTION.value,
         stop_on_collapse=_STOP_ON_COLLAPSE.value,
         verbose=1 if sys.stdout.isatty() else 2,

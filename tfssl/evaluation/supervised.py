@@ -66,6 +66,11 @@ def crop_and_flip(preprocessing, *, area=None, flip=None):
     return (view,)
 
 
+def geometry(view):
+    """A view without its colour changes: its crop, flip, rotation and size."""
+    return dataclasses.replace(view, jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
+
+
 def train(
     encoder,
     source,

@@ -1,7 +1,5 @@
 """The rows of an evaluation: a number each, with the line that says how it was made."""
 
-import dataclasses
-
 import numpy as np
 
 from tfssl.evaluation import augmented_probe, knn, supervised
@@ -142,7 +140,7 @@ def supervised_of(
             test,
             preprocessing=encoder.preprocessing,
             indices=indices,
-            recipe=(_geometry(view),),
+            recipe=(supervised.geometry(view),),
             epochs=epochs,
             min_steps=min_steps,
             max_bad_fraction=max_bad_fraction,
@@ -160,11 +158,6 @@ def supervised_of(
     )
 
 
-def _geometry(view):
-    """The view without its colour changes: how supervised training crops."""
-    return dataclasses.replace(view, jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
-
-
 def _probe_view(view, preprocessing):
     """The papers' crop and flip; the run's own geometry if that has no flips.
 
@@ -172,4 +165,4 @@ def _probe_view(view, preprocessing):
     """
     if view.flip:
         return augmented_probe.crop_and_flip(preprocessing)[0]
-    return _geometry(view)
+    return supervised.geometry(view)

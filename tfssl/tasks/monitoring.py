@@ -11,12 +11,13 @@ from tfssl.training import checkpoint, monitors
 _MONITORED_IMAGES = 256
 
 
-def callbacks(images, sets, steps_per_epoch, workers, settings):
+def callbacks(images, sets, probes, steps_per_epoch, workers, settings):
     """The callbacks of a run, in the order in which they must be called.
 
     Args:
         images: of `fixed_images`.
         sets: of `knn_sets`.
+        probes: of `online_probe.callbacks`.
         steps_per_epoch: int.
         workers: `workers.Workers`; the same callbacks run on all of them, but for
             those that only write.
@@ -42,6 +43,7 @@ def callbacks(images, sets, steps_per_epoch, workers, settings):
             )
             for pair in sets
         ),
+        *probes,
     ]
     if workers.is_chief:
         found.append(monitors.History(out, steps_per_epoch))

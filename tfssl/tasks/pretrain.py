@@ -11,7 +11,7 @@ from tfssl import methods
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes
 from tfssl.export import keras_file
-from tfssl.tasks import monitoring, resolve, runs, show_views, start
+from tfssl.tasks import monitoring, online_probe, resolve, runs, show_views, start
 from tfssl.training import monitors, saving
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
@@ -63,6 +63,10 @@ def pretrain(
     knn_epochs=0,
     knn_k=20,
     knn_temperature=0.1,
+    online_probe_epochs=0,
+    online_probe_data=None,
+    online_probe_split=None,
+    online_probe_steps=1,
     max_bad_fraction=0.01,
     stop_on_collapse=False,
     verbose=1,
@@ -122,6 +126,12 @@ def pretrain(
         knn_epochs: int, epochs between kNN evaluations; 0 turns them off.
         knn_k: int, neighbours.
         knn_temperature: float, of the vote.
+        online_probe_epochs: int, epochs between accuracies of a linear classifier that
+            is trained beside the encoder and does not touch it; 0 turns it off.
+        online_probe_data: labelled images that it trains on, given like `data`; None
+            takes the training images, if they have labels.
+        online_probe_split: their part; alone, it is a part of `data`.
+        online_probe_steps: int, training steps between two steps of the classifier.
         max_bad_fraction: float, share of unreadable images that stops the run.
         stop_on_collapse: stop, rather than warn, on a collapsed embedding.
         verbose: 0 silent, 1 progress bar, 2 one line per epoch.
@@ -154,11 +164,13 @@ def pretrain(
     knn_sets = monitoring.knn_sets(
         train, validation, preprocessing, bad_files, bad_queries, arguments
     )
+    labelled = online_probe.labelled(train, validation, arguments)
+    bad_labelled = pipeline.BadFiles(max_fraction=max_bad_fraction)
     folder = os.path.join(out, "checkpoints")
 
     with (
         workers.losses_explained(),
-        bad_files_lib.explained(bad_files, bad_queries),
+        bad_files_lib.explained(bad_files, bad_queries, bad_labelled),
     ):
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
@@ -173,24 +185,36 @@ def pretrain(
                 steps_per_execution=steps_per_execution,
             )
             model.build_optimizer()
-            start.start(model, folder, resume, init_from, workers)
+            resumed = start.start(model, folder, resume, init_from, workers)
             if workers.is_chief:
                 runs.update(out, settings=settings, versions=runs.versions())
                 if verbose:
                     print(start.summary(model, train, recipe, settings, devices))
                 path = os.path.join(out, "views.png")
                 show_views.sheet(train, recipe, path, seed=seed, augment=augment)
+            probes = online_probe.callbacks(
+                labelled,
+                validation,
+                recipe,
+                preprocessing,
+                model,
+                (bad_labelled, bad_queries),
+                arguments,
+                resumed,
+            )
             saver = saving.Saver(
                 folder,
                 every_epochs=checkpoint_epochs,
                 every_steps=checkpoint_steps,
                 every_minutes=checkpoint_minutes,
                 keep=keep,
+                also=lambda: {k: v for p in probes for k, v in p.variables().items()},
                 workers=workers,
             )
             watchers = monitoring.callbacks(
                 monitoring.fixed_images(train, preprocessing, bad_files),
                 knn_sets,
+                probes,
                 steps_per_epoch,
                 workers,
                 arguments,

@@ -17,6 +17,7 @@ _CURVES = {
     "loss": "loss",
     "contrastive_accuracy": "contrastive accuracy",
     "knn_accuracy": "kNN accuracy",
+    "probe_accuracy": "online probe accuracy",
     "embedding_std": "embedding std (0 = collapsed)",
     "effective_rank": "effective rank",
     "learning_rate": "learning rate",

@@ -20,6 +20,9 @@ def start(model, folder, resume, init_from, workers):
         init_from: a checkpoint or run whose weights start a new training, or None.
         workers: `workers.Workers`.
 
+    Returns:
+        The checkpoint that training continues from, or None for a new training.
+
     Raises:
         ValueError: for checkpoints that do not fit or may not be used, and if the
             workers start from different states.
@@ -29,9 +32,9 @@ def start(model, folder, resume, init_from, workers):
             f"{folder} holds checkpoints and resume is off; choose another --out, "
             "or delete the folder."
         )
-    path = checkpoint.restore_latest(folder, model, workers=workers)
-    if path:
-        told = f"Resuming at step {int(model.step.numpy())} from {path}"
+    resumed = checkpoint.restore_latest(folder, model, workers=workers)
+    if resumed:
+        told = f"Resuming at step {int(model.step.numpy())} from {resumed}"
     elif init_from:
         path = resolve.checkpoint_path(init_from)
         loaded, unmatched = checkpoint.initialize(path, model)
@@ -43,6 +46,7 @@ def start(model, folder, resume, init_from, workers):
     if told and workers.is_chief:
         print(told)
     _check_agreement(model, workers)
+    return resumed
 
 
 def _check_agreement(model, workers):

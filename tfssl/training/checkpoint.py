@@ -6,6 +6,8 @@ to the process or the disk. It holds
 
 * `variables.*`: every variable of the method, of its optimizer and of its
   metrics, by name, with a checksum each (TensorFlow's tensor bundle);
+* tensors of what stands beside the method (the online probe), which come and go
+  without making the checkpoint another one;
 * `state.json`: the step, the stream position, and name, shape and dtype of each
   variable, so that a mismatch is told before anything is touched.
 
@@ -88,7 +90,7 @@ def _slot_name(path, names):
     return f"{slot[len(owner) + 1 :]} of {names[owner]}"
 
 
-def save(folder, method, *, keep=3, protect=(), extra=None, workers=_ALONE):
+def save(folder, method, *, keep=3, protect=(), extra=None, also=None, workers=_ALONE):
     """Writes `folder/checkpoint-<step>/` atomically and prunes old ones.
 
     Args:
@@ -97,6 +99,7 @@ def save(folder, method, *, keep=3, protect=(), extra=None, workers=_ALONE):
         keep: int >= 1, how many of the newest checkpoints stay.
         protect: paths that pruning must not remove (the best by kNN).
         extra: JSON-able dict stored with the state.
+        also: dict of name to tensor, stored beside the method for `read_also`.
         workers: `workers.Workers`; all of them call this, the chief writes, and
             none returns before the checkpoint is complete.
 
@@ -120,8 +123,10 @@ def save(folder, method, *, keep=3, protect=(), extra=None, workers=_ALONE):
         "variables": {
             name: [list(v.shape), v.dtype.name] for name, v in values.items()
         },
+        "also": sorted(also or {}),
         "extra": extra or {},
     }
+    values |= {f"also/{name}": tensor for name, tensor in (also or {}).items()}
     failure = None
 
     def write():
@@ -332,18 +337,48 @@ def initialize(path, method):
     return sorted(loaded), unmatched
 
 
+def read_also(path, wanted):
+    """The tensors that were stored beside the method.
+
+    Args:
+        path: checkpoint folder.
+        wanted: dict of name to tensor, as for `save`.
+
+    Returns:
+        Dict like `wanted`, or None unless every name is there in the same shape and
+        dtype.
+
+    Raises:
+        DamagedCheckpoint: if a file is cut short or changed.
+    """
+    if not set(wanted) <= set(read_state(path).get("also", ())):
+        return None
+    values = _values(path, [f"also/{name}" for name in wanted])
+    found = {name: tf.constant(values[f"also/{name}"]) for name in wanted}
+    fits = all(
+        found[name].shape == tensor.shape and found[name].dtype == tensor.dtype
+        for name, tensor in wanted.items()
+    )
+    return found if fits else None
+
+
 def _read(path, variables):
     """Assigns all variables, once every one of them has been read and checked."""
+    values = _values(path, variables)
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _values(path, names):
+    """Arrays by name."""
     try:
         reader = tf.train.load_checkpoint(os.path.join(path, "variables"))
-        values = {name: reader.get_tensor(_key(name)) for name in variables}
+        return {name: reader.get_tensor(_key(name)) for name in names}
     # TensorFlow raises ValueError where the index is missing, RuntimeError or
     # IndexError where the reader meets bytes that it cannot use.
     except (*files.STORAGE_ERRORS, ValueError, RuntimeError, IndexError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise DamagedCheckpoint(f"{path} is damaged ({reason}).") from error
-    for name, variable in variables.items():
-        variable.assign(values[name])
 
 
 def _key(name):

@@ -32,6 +32,8 @@ class Saver(keras.callbacks.Callback):
         every_steps: int or None, at multiples of it.
         every_minutes: float or None.
         keep: int >= 1, newest checkpoints that stay; the best by kNN stays too.
+        also: function without arguments -> dict of tensors to store beside the method
+            (the online probe).
         workers: `workers.Workers`; the chief writes, and all stop at one step.
 
     A checkpoint that cannot be written (a full disk) is a warning, and training
@@ -47,10 +49,12 @@ class Saver(keras.callbacks.Callback):
         every_steps=None,
         every_minutes=None,
         keep=3,
+        also=dict,
         workers=None,
     ):
         super().__init__()
         self.folder = folder
+        self.also = also
         self.workers = workers or workers_lib.Workers()
         self.every_epochs = every_epochs
         self.every_steps = every_steps
@@ -91,6 +95,7 @@ class Saver(keras.callbacks.Callback):
                 self.model,
                 keep=self.keep,
                 protect=(self.best_path,),
+                also=self.also(),
                 workers=self.workers,
             )
         except checkpoint.SaveError as error:
