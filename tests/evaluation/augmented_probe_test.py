@@ -177,6 +177,18 @@ def test_few_labels():
     assert 0.4 < probe(sources=pair).accuracy <= 0.5
 
 
+def test_sources_that_are_read_in_sequence():
+    source, test = supervised_test.quarters(40, 0), supervised_test.quarters(30, 1)
+    images = np.stack([source.read(tf.constant(i)) for i in range(40)])
+    dataset = tf.data.Dataset.from_tensor_slices((images, source.labels))
+    sequential = data.open_source(dataset)
+    rows = np.arange(0, 40, 3)
+    for take in (None, rows):
+        found = probe(sources=(sequential, test), take=take)
+        assert found.accuracy > 0.9
+    assert f"{len(rows)} train" in found.protocol
+
+
 def test_mixed_precision_features():
     for dtype in ("mixed_bfloat16", "mixed_float16"):
         assert probe(encoder(dtype)).accuracy > 0.9

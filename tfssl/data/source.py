@@ -77,17 +77,17 @@ class Source:
         raise NotImplementedError
 
     def subset(self, indices, name=None):
-        """These images only, numbered from 0 in the given order."""
-        return _Subset(self, np.asarray(indices, np.int64), name)
+        """These images only, numbered from 0 in the given order.
+
+        A source that is read in sequence reads past the others (without decoding
+        them), and takes indices in ascending order only.
+        """
+        kind = _Subset if self.random_access else _StreamSubset
+        return kind(self, np.asarray(indices, np.int64), name)
 
 
 class _Subset(Source):
     def __init__(self, source, indices, name):
-        if not source.random_access:
-            raise ValueError(
-                f"{source.name} is read in sequence and cannot be cut into parts; use "
-                "a split of its own, or files in a folder."
-            )
         if len(indices) and not 0 <= indices.min() <= indices.max() < source.num_images:
             raise ValueError(
                 f"Indices from {indices.min()} to {indices.max()} received for "
@@ -115,6 +115,27 @@ class _Subset(Source):
     def _fingerprint(self, digest):
         digest.update(self._source.fingerprint().encode())
         digest.update(self._indices.astype("<i8").tobytes())
+
+
+class _StreamSubset(_Subset):
+    random_access = False
+
+    def __init__(self, source, indices, name):
+        if (np.diff(indices) <= 0).any():
+            raise ValueError(
+                f"{source.name} is read in sequence: a part of it takes ascending "
+                "indices, each once; sort them."
+            )
+        super().__init__(source, indices, name)
+        self.bytes_per_image = source.bytes_per_image
+
+    def stream(self):
+        """Dataset of `(index, raw image)`, in the source's own order."""
+        number = np.full(self._source.num_images, -1, np.int64)
+        number[self._indices] = np.arange(len(self._indices))
+        number = tf.constant(number)
+        renumbered = self._source.stream().map(lambda i, x: (tf.gather(number, i), x))
+        return renumbered.filter(lambda i, _: i >= 0)
 
 
 def check_labels(labels, count, name):

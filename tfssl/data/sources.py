@@ -153,7 +153,7 @@ def holdout(source, *, fraction=0.1, seed=0):
     Class-balanced where there are labels; the same cut for the same seed.
 
     Args:
-        source: with random access.
+        source: a `Source`; both parts of one that is read in sequence read all of it.
         fraction: in (0, 1), share of the validation images.
         seed: int.
 
@@ -161,7 +161,7 @@ def holdout(source, *, fraction=0.1, seed=0):
         `(train, validation)`, two sources.
 
     Raises:
-        ValueError: if one of them would be empty, or the source is sequential.
+        ValueError: if one of them would be empty.
     """
     count = round(fraction * source.num_images)
     if not 0 < fraction < 1 or not 0 < count < source.num_images:
