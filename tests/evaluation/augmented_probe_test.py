@@ -87,6 +87,9 @@ def test_the_protocol_tells_everything():
     ):
         assert text in found.protocol, text
     assert "at the end of the grid" in probe(rates=(0.001, 1.0)).protocol
+    alone = probe(rates=1.0)
+    assert "rate 1 x batch / 256 given, zeros start" in alone.protocol
+    assert alone.validation == ()
 
 
 def test_equals_a_probe_written_out():

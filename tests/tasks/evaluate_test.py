@@ -107,6 +107,25 @@ def test_the_augmented_probe_stands_beside_the_others(run, capsys):
     assert "trained on augmented images" in html and "by accuracy on 8 held-out" in html
 
 
+def test_a_run_with_a_recipe_of_its_own(run, tmp_path, caplog):
+    """Only names of recipes are stored; the others are told, not guessed."""
+    own = tmp_path / "run"
+    shutil.copytree(run, own)
+    record = files.read_json(own / "run.json")
+    record["settings"]["recipe"] = "custom"
+    files.write_json(own / "run.json", record)
+    rows = evaluated(
+        own,
+        budgets=("100%",),
+        baselines=(),
+        probe="augmented",
+        probe_rates=(1.0,),
+        probe_options={"min_steps": 4},
+    )
+    assert "crop 0.5 to 1 of the area, no flip;" in rows[-1]["protocol"]
+    assert any("is not stored with it" in message for message in caplog.messages)
+
+
 def test_an_encoder_without_a_training_step_is_refused(run, tmp_path):
     untrained = tmp_path / "run"
     shutil.copytree(run, untrained)

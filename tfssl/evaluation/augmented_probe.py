@@ -179,7 +179,7 @@ def train(
         ValueError: on missing labels, non-finite features, fewer than two classes,
             arguments out of range, or if no rate trains without overflow.
     """
-    pairs = check(
+    grid = check(
         epochs=epochs,
         min_steps=min_steps,
         batch_size=batch_size,
@@ -200,13 +200,13 @@ def train(
             f"has label {classes[0]}."
         )
     batch_size = min(batch_size, len(bank))
-    held, pairs = _plan(bank, pairs, validation_fraction, seed)
+    held, pairs = _plan(bank, grid, validation_fraction, seed)
     # With held-out images every pair trains twice: without them, and with them.
     groups = [0] * len(pairs) * bool(held.any()) + [1] * len(pairs)
-    per_head = (pairs * 2)[: len(groups)]
+    rates, decays = zip(*(pairs * 2)[: len(groups)])
     heads = linear_heads.LinearHeads(
-        [rate * batch_size / 256 for rate, _ in per_head],
-        [decay for _, decay in per_head],
+        [rate * batch_size / 256 for rate in rates],
+        decays,
         groups,
         bank.values.shape[1],
         len(classes),
@@ -219,20 +219,14 @@ def train(
     steps = max(epochs, -(-min_steps // per_epoch)) * per_epoch
     recipe = crop_and_flip(preprocessing) if recipe is None else recipe
     positions = np.searchsorted(classes, bank.labels)
-    state = _trained(
-        heads,
-        encoder,
-        _batches(source, bank.index, recipe, batch_size, seed),
-        positions,
-        held,
-        _factors(schedule, steps),
-        verbose,
-    )
+    dataset = _batches(source, bank.index, recipe, batch_size, seed)
+    factors = _factors(schedule, steps)
+    state = _trained(heads, encoder, dataset, positions, held, factors, verbose)
     best, validation = _choose(heads, state, bank.take(held), positions[held], pairs)
     known = np.isin(test.labels, classes)
     columns = np.where(known, np.searchsorted(classes, test.labels), -1)
-    top1, top5, loss = (column[len(groups) - len(pairs) + best] for column in
-                        heads.scores(state, test.values, columns))  # fmt: skip
+    scores = heads.scores(state, test.values, columns)
+    top1, top5, loss = (column[len(groups) - len(pairs) + best] for column in scores)
     if not np.isfinite(loss):
         raise ValueError(
             f"No learning rate of {', '.join(f'{r:g}' for r, _ in pairs)} trained the "
@@ -244,7 +238,7 @@ def train(
         preprocessing,
         f"{schedule} schedule, {steps:,} steps of {batch_size} "
         f"({steps // per_epoch} epochs)",
-        _choice(pairs, best, validation, int(held.sum())),
+        _choice(grid, pairs[best], validation, int(held.sum())),
         f"{len(bank)} train / {len(test)} test images",
         f"top-{min(5, len(classes))} {100 * top5:.1f}",
     )
@@ -317,22 +311,24 @@ def _choose(heads, state, held, positions, pairs):
     return int(order[0]), validation
 
 
-def _choice(pairs, best, validation, num_held):
+def _choice(grid, chosen, validation, num_held):
     """How the rate was chosen, in words."""
-    rate, decay = pairs[best]
+    rate, decay = chosen
     text = f"rate {rate:g} x batch / 256"
     if decay:
         text += f", weight decay {decay:g}"
+    if len(grid) == 1:
+        return f"{text} given"
     if not validation:
         return f"{text}, nothing held out to choose by"
-    several = len({d for _, d in pairs}) > 1
+    several = len({d for _, d in grid}) > 1
     scores = "; ".join(
         f"{r:g}{f' and decay {d:g}' if several else ''}: {100 * score:.1f}"
         for r, d, score in validation
     )
     text += f" by accuracy on {num_held} held-out images ({scores})"
-    tried = [r for r, _ in pairs]
-    if len(set(tried)) > 1 and rate in (min(tried), max(tried)):
+    tried = {r for r, _ in grid}
+    if len(tried) > 1 and rate in (min(tried), max(tried)):
         text += ", at the end of the grid: widen it"
     return text
 

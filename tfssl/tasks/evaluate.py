@@ -5,11 +5,19 @@ import re
 
 import keras
 import numpy as np
+from absl import logging
 
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.evaluation import augmented_probe, features, linear_heads, low_shot
+from tfssl.data import recipes
+from tfssl.evaluation import (
+    augmented_probe,
+    features,
+    linear_heads,
+    low_shot,
+    supervised,
+)
 from tfssl.tasks import evaluation_rows, resolve, run_report, runs
 
 PROBES = ("lbfgs", "augmented")
@@ -140,12 +148,7 @@ def evaluate(
         verbose=verbose,
     )
     trained = kinds["pre-trained"]
-    view = resolve.recipe(
-        settings["recipe"],
-        settings["method"],
-        settings["hparams"],
-        settings["image_size"],
-    )[0]
+    view = _training_view(settings, encoder.preprocessing)
     rows, selections = [], {}
     for kind, (bank, queries) in kinds.items():
         # In the order of the source, so that a selection's indices are rows.
@@ -249,6 +252,21 @@ def _features(
         if raw_pixels:
             kinds["raw pixels"] = of_both(features.raw_pixels)
     return kinds
+
+
+def _training_view(settings, preprocessing):
+    """The first view of the run's recipe; a recipe without a name is not stored."""
+    name = settings["recipe"]
+    if name is not None and name not in recipes.RECIPES:
+        logging.warning(
+            "The run's own recipe (%s) is not stored with it: the supervised baseline "
+            "and the augmented probe use random crops and flips.",
+            name,
+        )
+        return supervised.crop_and_flip(preprocessing)[0]
+    return resolve.recipe(
+        name, settings["method"], settings["hparams"], settings["image_size"]
+    )[0]
 
 
 def untrained(encoder, seed):
