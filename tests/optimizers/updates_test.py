@@ -1,7 +1,6 @@
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from tfssl.optimizers import updates
 
@@ -20,12 +19,3 @@ def test_flags_compare_the_whole_last_part():
         with keras.name_scope(scope):
             variables.append(keras.Variable(np.zeros(1), name=name))
     assert updates.flags(variables, ("bias",)) == [False, True, True]
-
-
-def test_dense_adds_repeated_rows():
-    rows = tf.IndexedSlices(
-        tf.constant([[1.0], [2.0]]), tf.constant([1, 1]), dense_shape=(3, 1)
-    )
-    np.testing.assert_array_equal(updates.dense(rows), [[0], [3], [0]])
-    tensor = tf.ones(2)
-    assert updates.dense(tensor) is tensor

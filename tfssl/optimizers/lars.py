@@ -9,7 +9,7 @@ _FORMS = ("classic", "adapted", "popular")
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class LARS(keras.optimizers.Optimizer):
+class LARS(updates.CoupledMomentum):
     """Momentum SGD with a learning rate per variable, proportional to its norm.
 
     For variable `w`, gradient `g`, momentum slot `m` and learning rate `lr`:
@@ -69,12 +69,15 @@ class LARS(keras.optimizers.Optimizer):
         name="lars",
         **kwargs,
     ):
-        # Keras's own weight_decay is decoupled: it must not act as well.
-        super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+        super().__init__(
+            learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            exclude_from_decay=exclude_from_decay,
+            name=name,
+            **kwargs,
+        )
         if not trust_coefficient > 0:
             raise ValueError(
                 f"trust_coefficient must be greater than 0, got {trust_coefficient}."
@@ -83,55 +86,32 @@ class LARS(keras.optimizers.Optimizer):
             raise ValueError(
                 f"momentum_form must be one of {_FORMS}, got {momentum_form!r}."
             )
-        self.momentum = momentum
-        self.coupled_decay = weight_decay
         self.trust_coefficient = trust_coefficient
         self.momentum_form = momentum_form
-        self.nesterov = nesterov
         self.exclude_from_adaptation = updates.names(
             "exclude_from_adaptation", exclude_from_adaptation
-        )
-        self.exclude_from_decay = updates.names(
-            "exclude_from_decay", exclude_from_decay
         )
 
     def build(self, variables):
         """Makes one momentum slot per variable and looks up its exclusions."""
-        if self.built:
-            return
         super().build(variables)
-        self.momentums = [
-            self.add_variable_from_reference(variable, name="momentum")
-            for variable in variables
-        ]
-        # Looked up here, because update_step meets TensorFlow's bare variables,
-        # which have no path.
         self._adapts = updates.flags(variables, self.exclude_from_adaptation)
-        self._decays = updates.flags(variables, self.exclude_from_decay)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
         index = self._get_variable_index(variable)
-        slot = self.momentums[index]
-        dtype = variable.dtype
-        rate = ops.cast(learning_rate, dtype)
-        gradient = ops.cast(updates.dense(gradient), dtype)
+        rate = ops.cast(learning_rate, variable.dtype)
         value = ops.convert_to_tensor(variable)
-        if self._decays[index]:
-            gradient = gradient + self.coupled_decay * value
-        previous = ops.convert_to_tensor(slot)
-        added = gradient
+        added = self.decayed(gradient, variable)
         if self.momentum_form != "popular":
-            added = self._trust(index, value, gradient) * added
+            added = self._trust(index, value, added) * added
         if self.momentum_form == "classic":
             added = rate * added
-        moving = self.momentum * previous + added
-        step = self.momentum * moving + added if self.nesterov else moving
+        step = self.move(self.momentums[index], added)
         if self.momentum_form == "popular":
             step = self._trust(index, value, step) * step
         if self.momentum_form != "classic":
             step = rate * step
-        self.assign(slot, moving)
         self.assign_sub(variable, step)
 
     def _trust(self, index, value, direction):
@@ -146,11 +126,7 @@ class LARS(keras.optimizers.Optimizer):
         """Every constructor argument."""
         return {
             **super().get_config(),
-            "momentum": self.momentum,
-            "weight_decay": self.coupled_decay,
             "trust_coefficient": self.trust_coefficient,
             "momentum_form": self.momentum_form,
-            "nesterov": self.nesterov,
             "exclude_from_adaptation": self.exclude_from_adaptation,
-            "exclude_from_decay": self.exclude_from_decay,
         }

@@ -1,13 +1,87 @@
-"""What the update steps of this folder's optimizers share."""
+"""What the optimizers of this folder share."""
 
+import keras
 import tensorflow as tf
+from keras import ops
 
 
-def dense(gradient):
-    """The gradient as a tensor: that of an embedding comes as rows with indices."""
-    if isinstance(gradient, tf.IndexedSlices):
-        return tf.convert_to_tensor(gradient)
-    return gradient
+class CoupledMomentum(keras.optimizers.Optimizer):
+    """A momentum slot per variable, and weight decay added to the gradient.
+
+    Args:
+        learning_rate: float, or a schedule of `keras.optimizers.schedules`.
+        momentum: float in [0, 1).
+        weight_decay: float >= 0, factor of the coupled decay (L2).
+        nesterov: whether to look ahead.
+        exclude_from_decay: names (last part of `variable.path`, compared exactly)
+            that get no weight decay.
+        name: name of the optimizer.
+        **kwargs: further arguments of `keras.optimizers.Optimizer`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        *,
+        momentum,
+        weight_decay,
+        nesterov,
+        exclude_from_decay,
+        name,
+        **kwargs,
+    ):
+        # Keras's own weight_decay is decoupled: it must not act as well.
+        super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
+        if not weight_decay >= 0:
+            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+        self.momentum = momentum
+        self.coupled_decay = weight_decay
+        self.nesterov = nesterov
+        self.exclude_from_decay = names("exclude_from_decay", exclude_from_decay)
+
+    def build(self, variables):
+        """Makes one momentum slot per variable and looks up its exclusions."""
+        if self.built:
+            return
+        super().build(variables)
+        self.momentums = [
+            self.add_variable_from_reference(variable, name="momentum")
+            for variable in variables
+        ]
+        # Looked up here, because update_step meets TensorFlow's bare variables,
+        # which have no path.
+        self._decays = flags(variables, self.exclude_from_decay)
+
+    def decayed(self, gradient, variable):
+        """The gradient as a tensor of the variable's dtype, with weight decay."""
+        # That of an embedding comes as rows with indices.
+        if isinstance(gradient, tf.IndexedSlices):
+            gradient = tf.convert_to_tensor(gradient)
+        gradient = ops.cast(gradient, variable.dtype)
+        if self._decays[self._get_variable_index(variable)]:
+            gradient = gradient + self.coupled_decay * ops.convert_to_tensor(variable)
+        return gradient
+
+    def move(self, slot, added):
+        """Adds to a momentum slot; returns the direction of the step."""
+        moving = self.momentum * ops.convert_to_tensor(slot) + added
+        self.assign(slot, moving)
+        return self.momentum * moving + added if self.nesterov else moving
+
+    def get_config(self):
+        """Every constructor argument."""
+        return {
+            **super().get_config(),
+            "momentum": self.momentum,
+            "weight_decay": self.coupled_decay,
+            "nesterov": self.nesterov,
+            "exclude_from_decay": self.exclude_from_decay,
+        }
 
 
 def names(argument, value):
