@@ -36,6 +36,7 @@ setup(
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
             "tfssl-export = pipelines.export:run",
+            "tfssl-make-tfrecords = pipelines.make_tfrecords:run",
             "tfssl-show-views = pipelines.show_views:run",
         ],
     },

@@ -11,6 +11,14 @@ from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, workers
 
 _USAGE_EXIT = 2
+DATA_HELP = (
+    "Images: a folder, digits, tfds:NAME, tfds-dir:PATH, manifest:PATH (CSV or JSON "
+    "lines), tfrecord:PATH (index or pattern)."
+)
+DATA_ARG_HELP = (
+    "Argument of data.open_source, name=value: follow_links=True (folders), "
+    "root=FOLDER (manifests), verify=True (records); repeatable."
+)
 
 
 def run(main):

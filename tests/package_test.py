@@ -70,6 +70,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         "pretrain",
         "evaluate",
         "export",
+        "make-tfrecords",
         "show-views",
     }
     for _, module, function in entries:

@@ -29,10 +29,10 @@ def test_skipped_elements_are_named_once_each():
     met = bad_files.BadFiles(max_fraction=0.5, log=False)
     source = source_of([png()] * 10)
     elements = failing_at([0, 4, 5, 9], 10)
-    kept = bad_files.skip(elements, 4, 0, lambda k: f"<{k % 10}>", source, met, end=10)
+    kept = bad_files.skip(elements, 4, 0, lambda k: k % 10, source, met, end=10)
     batches = [(k.numpy().tolist(), v.numpy().tolist()) for k, v in kept]
     assert batches == [([1, 2, 3, 6], [10, 20, 30, 60]), ([7, 8], [70, 80])]
-    assert met.files == ["<0>", "<4>", "<5>", "<9>"] and met.count == 4
+    assert met.files == ["mem[0]", "mem[4]", "mem[5]", "mem[9]"] and met.count == 4
     list(kept)  # Another epoch.
     assert met.count == 4
 
@@ -40,7 +40,7 @@ def test_skipped_elements_are_named_once_each():
 def test_too_many_stop_and_stay_stopped():
     met = bad_files.BadFiles(max_fraction=0.1, log=False)
     kept = bad_files.skip(
-        failing_at([2, 3], 10), 2, 0, str, source_of([png()] * 10), met, end=10
+        failing_at([2, 3], 10), 2, 0, int, source_of([png()] * 10), met, end=10
     )
     iterator = iter(kept)
     assert next(iterator)[0].numpy().tolist() == [0, 1]
@@ -54,12 +54,12 @@ def test_too_many_stop_and_stay_stopped():
 def test_an_endless_dataset_gives_whole_batches_only():
     met = bad_files.BadFiles(max_fraction=0.5, log=False)
     kept = bad_files.skip(
-        failing_at([1, 13], 14), 3, 0, str, source_of([png()] * 14), met
+        failing_at([1, 13], 14), 3, 0, int, source_of([png()] * 14), met
     )
     assert [k.numpy().tolist() for k, _ in kept] == [
         [0, 2, 3], [4, 5, 6], [7, 8, 9], [10, 11, 12]
     ]  # fmt: skip
-    assert met.files == ["1"]  # 13 has no batch after it yet.
+    assert met.files == ["mem[1]"]  # 13 has no batch after it yet.
 
 
 def test_check_finds_a_readable_image_and_runs_the_work_on_it():
@@ -88,3 +88,31 @@ def test_check_stops_when_the_limit_is_passed():
         bad_files.check(source_of([b"no"] * 100), met, lambda raw: raw)
     with pytest.raises(ValueError, match="No image of mem could be decoded"):
         bad_files.check(source_of([b"no"] * 3), met, lambda raw: raw)
+
+
+def test_reasons_are_listed(tmp_path):
+    """Too large by its header, gone, and simply not decodable."""
+    huge = png()
+    # The sides of the PNG's header, big-endian, from byte 16 on: 20,000 x 20,000.
+    huge = huge[:16] + (20_000).to_bytes(4, "big") * 2 + huge[24:]
+    contents = {"a.png": huge, "b.png": b"no image", "c.png": png(), "d.png": png()}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    source = sources.open_source(tmp_path)
+    (tmp_path / "d.png").unlink()
+    met = bad_files.BadFiles(max_fraction=0.8, log=False)
+    elements = tf.data.Dataset.range(4).map(
+        lambda k: (k, tf.shape(source.decode(source.read(k))))
+    )
+    kept = bad_files.skip(elements, 4, 0, int, source, met, end=4)
+    assert [k.numpy().tolist() for k, _ in kept] == [[2]]
+    names = [str(tmp_path / name) for name in ("a.png", "b.png", "d.png")]
+    assert met.files == names
+    assert met.listed == [
+        f"{names[0]} (too large: more than 100 megapixels)",
+        names[1],
+        f"{names[2]} (missing)",
+    ]
+    strict = bad_files.BadFiles(max_fraction=0.0, log=False)
+    with pytest.raises(ValueError, match=r"3 of 4 .*a\.png \(too large"):
+        strict.add(dict.fromkeys(met.listed, ""), source)

@@ -54,7 +54,7 @@ def test_a_worker_starts_at_its_first_row_not_before_start(start, worker, k, pos
     assert order.position(order.first) == position
 
 
-def test_elements_have_names():
-    order = make()
-    index = int(order.index(tf.constant(25, tf.int64)))
-    assert order.describe(25) == f"array[{index}]"
+def test_the_image_of_an_element():
+    order = make(start=20, shard=(1, 2))
+    # Element 22 of worker 1: row 2 of its 5 in batch 4, position 47.
+    assert order.image(22) == int(order.index(tf.constant(47, tf.int64)))

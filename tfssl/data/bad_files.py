@@ -6,6 +6,11 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl.data import image_headers
+
+# Errors of reading an image outside of a graph. The second is what Python makes of a
+# message of TensorFlow's that quotes the image's bytes.
+_ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _SPREAD = 16  # Images tried, spread over the source, before all are.
 
 
@@ -28,7 +33,7 @@ class BadFiles:
             )
         self.max_fraction = max_fraction
         self.error = None
-        self._names = {}  # A dict keeps order and finds names at once.
+        self._names = {}  # Name to reason, in the order they were met.
         self._log = log
 
     @property
@@ -37,25 +42,54 @@ class BadFiles:
         return list(self._names)
 
     @property
+    def listed(self):
+        """The names, each followed by why it was left out, where that is known."""
+        return [
+            f"{name} ({reason})" if reason else name
+            for name, reason in self._names.items()
+        ]
+
+    @property
     def count(self):
         """How many different images were unreadable."""
         return len(self._names)
 
-    def add(self, names, source):
+    def reasons(self, indices, source):
+        """Names of images that are not known yet to be unreadable, and why they are.
+
+        Args:
+            indices: of the images.
+            source: what they are images of.
+
+        Returns:
+            Dict of name to reason, `""` where it is not known.
+        """
+        named = {source.describe(i): i for i in indices}
+        return {
+            name: _reason_of(source, index)
+            for name, index in named.items()
+            if name not in self._names
+        }
+
+    def add(self, reasons, source):
         """Records unreadable images of a source.
+
+        Args:
+            reasons: dict of name to reason, `""` where it is not known.
+            source: what they are images of.
 
         Raises:
             ValueError: once they are more than `max_fraction` of it.
         """
         if self.error:  # A stopped pipeline may be asked for more; nothing is new.
             raise ValueError(self.error)
-        for name in names:
+        for name, reason in reasons.items():
             if name not in self._names:
-                self._names[name] = True
+                self._names[name] = reason
                 if self._log:
-                    logging.warning("Skipped unreadable image %s", name)
+                    logging.warning("Skipped unreadable image %s", self.listed[-1])
         if self.count > self.max_fraction * source.num_images:
-            shown = ", ".join(self.files[:5])
+            shown = ", ".join(self.listed[:5])
             self.error = (
                 f"{self.count} of {source.num_images} images of {source.name} could "
                 f"not be read, more than max_bad_fraction={self.max_fraction:g}: "
@@ -97,20 +131,20 @@ def check(source, bad_files, use):
         ValueError: if no image can be decoded, or the bad ones met while looking
             for a good one are too many.
     """
-    bad = []
+    bad = {}
     for name, raw in _raws(source):
         try:
             source.decode(raw)
-        except tf.errors.OpError:
-            bad.append(name())
+        except _ERRORS as error:
+            bad[name()] = _reason(error)
             if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
                 bad_files.add(bad, source)
             continue
         for _ in tf.data.Dataset.from_tensors(raw).map(use):
             return
     raise ValueError(
-        f"No image of {source.name} could be decoded ({bad[0]}, …); expected JPEG, "
-        "PNG, BMP or GIF files."
+        f"No image of {source.name} could be decoded ({next(iter(bad))}, …); expected "
+        "JPEG, PNG, BMP or GIF files."
     )
 
 
@@ -127,19 +161,36 @@ def _raws(source):
         name = lambda i=index: source.describe(int(i))  # noqa: E731
         try:
             raw = source.read(tf.constant(index, tf.int64))
-        except tf.errors.OpError:  # A file that has gone, or must not be read.
+        except _ERRORS:  # A file that has gone, or must not be read.
             raw = tf.constant(b"")
         yield name, raw
 
 
-def skip(elements, size, first, name_of, source, bad_files, end=None):
+def _reason(error):
+    """Why an image is left out, in a few words, by the error of reading it."""
+    if image_headers.TOO_LARGE in str(error):
+        return image_headers.TOO_LARGE
+    return "missing" if isinstance(error, tf.errors.NotFoundError) else ""
+
+
+def _reason_of(source, index):
+    if not source.random_access:
+        return ""
+    try:
+        source.decode(source.read(tf.constant(index, tf.int64)))
+    except _ERRORS as error:
+        return _reason(error)
+    return ""
+
+
+def skip(elements, size, first, index_of, source, bad_files, end=None):
     """Batches the elements that do not fail; names those that do.
 
     Args:
         elements: dataset of tuples that start with a running int64 number.
         size: elements of a batch.
         first: the number of the first element.
-        name_of: function of a number, the name of that image.
+        index_of: function of a number, the index of that image in the source.
         source: the source, for the share of bad images.
         bad_files: `BadFiles`. Python is called on a gap only.
         end: one more than the last number, for a finite dataset, whose last elements
@@ -155,7 +206,8 @@ def skip(elements, size, first, name_of, source, bad_files, end=None):
     def record(expected, numbers):
         found = set(numbers.tolist())
         lost = [k for k in range(expected, numbers[-1] + 1) if k not in found]
-        bad_files.add([name_of(k) for k in lost], source)
+        indices = [int(index_of(k)) for k in lost]
+        bad_files.add(bad_files.reasons(indices, source), source)
         return numbers[-1]
 
     def follow(expected, batch):

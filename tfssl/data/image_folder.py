@@ -40,7 +40,7 @@ class FileSource(source_lib.Source):
             labels=labels,
             class_names=class_names,
         )
-        self._files = np.asarray(files)
+        self._files = list(files)
         self._tensor = None
 
     def read(self, index):
@@ -50,17 +50,15 @@ class FileSource(source_lib.Source):
         return tf.io.read_file(tf.gather(self._tensor, index))
 
     def describe(self, index):
-        return str(self._files[index])
+        return self._files[int(index)]
 
     def _fingerprint(self, digest):
         for path in self._files:
-            size = tf.io.gfile.stat(str(path)).length
+            size = tf.io.gfile.stat(path).length
             digest.update(f"{os.path.basename(path)} {size}\n".encode())
 
 
-def folder(
-    path, *, labels="auto", channels=3, bit_depth=8, split=None, follow_links=False
-):
+def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=False):
     """Image files of a folder, flat or nested, sorted by path.
 
     Files are taken by their ending; what they hold is found out when they are
@@ -70,20 +68,14 @@ def folder(
     Args:
         path: the folder, local or any that `tf.io.gfile` lists.
         labels: `"folders"`: the first folder level is the class.
-        channels: 1, 3 or 4.
+        channels: 1, 3 or 4; None is 3.
         bit_depth: 8 or 16.
-        split: must be None.
         follow_links: take files and folders behind links that lead out of the
             folder too, for data sets that are made of links.
 
     Raises:
         ValueError: if there is no image file, or `labels="folders"` finds none.
     """
-    if split is not None:
-        raise ValueError(
-            f"split={split!r} received for the folder {path}, which has no splits; "
-            "give the sub-folder as data, or use validation_fraction."
-        )
     files, outside = _image_files(path, follow_links)
     if outside:
         logging.warning(
@@ -107,7 +99,7 @@ def folder(
         name=path,
         labels=ids,
         class_names=names,
-        channels=channels,
+        channels=channels or 3,
         bit_depth=bit_depth,
     )
 

@@ -8,11 +8,9 @@ channels)`; floating images hold values in [0, 1].
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import color
+from tfssl.data import color, image_headers
 
 _RESIZE = ("bilinear", "bicubic")
-_JPEG_MAGIC = b"\xff\xd8\xff"
-_BMP_MAGIC = b"BM"
 # Four standard deviations hold all but 6e-5 of a Gaussian.
 _SIGMAS_KEPT = 4.0
 
@@ -43,6 +41,7 @@ def _to_channels(image, channels):
 
 def _decode_any(encoded, channels, dtype):
     """PNG, GIF (first frame), BMP and JPEG; the type is read from the bytes."""
+    encoded = image_headers.limited(encoded)
 
     def bmp():
         image = tf.io.decode_bmp(encoded, channels=0)
@@ -57,13 +56,9 @@ def _decode_any(encoded, channels, dtype):
         # An 8-bit value v stands for 257 v of 65,535, as `decode_image` has it.
         return bmp() * tf.constant(257, dtype) if dtype == tf.uint16 else bmp()
 
-    image = tf.cond(tf.strings.substr(encoded, 0, 2) == _BMP_MAGIC, scaled_bmp, other)
+    image = tf.cond(image_headers.is_bmp(encoded), scaled_bmp, other)
     image.set_shape([None, None, channels])
     return image
-
-
-def _is_jpeg(encoded):
-    return tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
 
 
 def decode(encoded, channels, dtype=tf.uint8):
@@ -80,13 +75,16 @@ def decode(encoded, channels, dtype=tf.uint8):
         Tensor `(height, width, channels)` of `dtype`.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run, for bytes that are no image.
+        tf.errors.InvalidArgumentError: when run, for bytes that are no image, and for
+            images of more than `image_headers.MAX_PIXELS`, by their header.
     """
     dtype = tf.as_dtype(dtype)
     if dtype == tf.uint8 and channels in (1, 3):
         image = tf.cond(
-            _is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(encoded, channels=channels),
+            image_headers.is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(
+                image_headers.limited_jpeg(encoded), channels=channels
+            ),
             lambda: _decode_any(encoded, channels, dtype),
         )
     else:
@@ -110,6 +108,9 @@ def decode_window(encoded, channels, dtype, boxes_of):
 
     Returns:
         `(image, boxes)`.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as for `decode`.
     """
     dtype = tf.as_dtype(dtype)
 
@@ -120,16 +121,17 @@ def decode_window(encoded, channels, dtype, boxes_of):
 
     def window():
         shape = tf.image.extract_jpeg_shape(encoded)
+        limited = image_headers.refuse_large(encoded, shape[1], shape[0])
         boxes = boxes_of(shape[0], shape[1])
         low = tf.reduce_min(boxes[:, :2], 0)
         high = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0)
         image = tf.image.decode_and_crop_jpeg(
-            encoded, tf.concat([low, high - low], 0), channels=channels
+            limited, tf.concat([low, high - low], 0), channels=channels
         )
         return image, boxes - tf.concat([low, [0, 0]], 0)
 
     if dtype == tf.uint8 and channels in (1, 3):
-        image, boxes = tf.cond(_is_jpeg(encoded), window, whole)
+        image, boxes = tf.cond(image_headers.is_jpeg(encoded), window, whole)
     else:
         image, boxes = whole()
     image.set_shape([None, None, channels])

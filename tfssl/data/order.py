@@ -74,8 +74,8 @@ class Order:
             rounds=8,
         )
 
-    def describe(self, k):
-        """What to call this worker's element `k` in a message."""
+    def image(self, k):
+        """The image that stands at this worker's element `k`, as an int."""
         position = self.position(int(k))
         if self.source.random_access:
             index = self.index(tf.constant(position, tf.int64))
@@ -86,7 +86,7 @@ class Order:
             epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
             shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
             index = next(iter(shuffled.skip(place)))
-        return self.source.describe(int(index))
+        return int(index)
 
     def batches(self, draw):
         """Endless dataset of `(k, position, index, numbers)`, `rows` at a time.

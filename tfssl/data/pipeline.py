@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import batched, image_ops, recipes
+from tfssl.data import batched, recipes
 from tfssl.data import order as order_lib
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
@@ -239,11 +239,7 @@ def _decoded(source, raw, packed, recipe):
     def crops_in(height, width):
         return views_lib.boxes(packed, recipe, height, width)
 
-    if source.encoded:
-        kind = tf.as_dtype(source.dtype)
-        return image_ops.decode_window(raw, source.channels, kind, crops_in)
-    shape = tf.shape(raw)
-    return raw, crops_in(shape[0], shape[1])
+    return source.decode_window(raw, crops_in)
 
 
 def _images(order, batches, size, make, bad_files, parallel):
@@ -270,7 +266,7 @@ def _images(order, batches, size, make, bad_files, parallel):
     first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
     return bad_files_lib.skip(
-        elements, size, order.first, order.describe, source, bad_files
+        elements, size, order.first, order.image, source, bad_files
     )
 
 
@@ -328,9 +324,9 @@ def labeled(
     if source.encoded:
         bad_files = bad_files or BadFiles()
         bad_files_lib.check(source, bad_files, make)
-        name_of = lambda ordinal: source.describe(int(order[ordinal]))  # noqa: E731
+        index_of = lambda ordinal: order[ordinal]  # noqa: E731
         batches = bad_files_lib.skip(
-            elements, batch_size, 0, name_of, source, bad_files, end=len(order)
+            elements, batch_size, 0, index_of, source, bad_files, end=len(order)
         )
     else:
         batches = elements.batch(batch_size)

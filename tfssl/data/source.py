@@ -23,7 +23,8 @@ class Source:
         num_images: int.
         channels: int.
         dtype: `"uint8"`, `"uint16"` or `"float32"` of decoded pixels.
-        labels: int64 `(num_images,)`, -1 where unknown, or None.
+        labels: int64 `(num_images,)`, -1 where unknown, or None. Where finding them
+            means reading the data, that happens when they are first asked for.
         class_names: tuple of names by label, or None.
         image_size: `(height, width)` if all images share it, or None.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
@@ -38,11 +39,16 @@ class Source:
     ):
         if num_images < 1:
             raise ValueError(f"{name} holds no image; give at least one.")
+        if self.holds_files and channels not in (1, 3, 4):
+            raise ValueError(
+                f"channels={channels} received for the image files of {name}, expected "
+                "1 (grey), 3 (RGB) or 4 (RGBA)."
+            )
         self.name = name
         self.num_images = num_images
         self.channels = channels
         self.dtype = dtype
-        self.labels = None if labels is None else np.asarray(labels, np.int64)
+        self.labels = labels
         self.class_names = class_names
         self.image_size = image_size
 
@@ -50,6 +56,18 @@ class Source:
     def max_value(self):
         """The largest pixel value: 255, 65535 or 1."""
         return MAX_VALUE[self.dtype]
+
+    @property
+    def labels(self):
+        if callable(self._labels):
+            self._labels = self._labels()
+        if self._labels is not None:
+            self._labels = np.asarray(self._labels, np.int64)
+        return self._labels
+
+    @labels.setter
+    def labels(self, value):
+        self._labels = value
 
     def read(self, index):
         """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
@@ -60,6 +78,32 @@ class Source:
         if not self.encoded:
             return raw
         return image_ops.decode(raw, self.channels, tf.as_dtype(self.dtype))
+
+    def decode_window(self, raw, boxes_of):
+        """Decodes at least the rectangle that holds all crops.
+
+        Args:
+            raw: what `read` gave.
+            boxes_of: function `(height, width) -> (boxes, 4)` int32 tensor of
+                `[top, left, height, width]` inside the image.
+
+        Returns:
+            `(pixels, boxes)`, the boxes counted from the corner of the pixels.
+        """
+        if self.encoded:
+            kind = tf.as_dtype(self.dtype)
+            return image_ops.decode_window(raw, self.channels, kind, boxes_of)
+        shape = tf.shape(raw)
+        return raw, boxes_of(shape[0], shape[1])
+
+    @property
+    def holds_files(self):
+        """Whether `file_of` gives encoded image files."""
+        return self.encoded
+
+    def file_of(self, raw):
+        """What `read` gave -> the bytes of the image file, where there is one."""
+        return raw
 
     def describe(self, index):
         """What to call image `index` in a message."""
@@ -93,6 +137,9 @@ class _Subset(Source):
                 f"Indices from {indices.min()} to {indices.max()} received for "
                 f"{source.name}, which has images 0 to {source.num_images - 1}."
             )
+        self.encoded = source.encoded
+        self._source = source
+        self._indices = indices
         super().__init__(
             name or f"{len(indices)} images of {source.name}",
             len(indices),
@@ -102,12 +149,22 @@ class _Subset(Source):
             class_names=source.class_names,
             image_size=source.image_size,
         )
-        self.encoded = source.encoded
-        self._source = source
-        self._indices = indices
+
+    @property
+    def holds_files(self):
+        return self._source.holds_files
 
     def read(self, index):
         return self._source.read(tf.gather(tf.constant(self._indices), index))
+
+    def decode(self, raw):
+        return self._source.decode(raw)
+
+    def decode_window(self, raw, boxes_of):
+        return self._source.decode_window(raw, boxes_of)
+
+    def file_of(self, raw):
+        return self._source.file_of(raw)
 
     def describe(self, index):
         return self._source.describe(int(self._indices[index]))

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import digits, image_folder, tfds_source
+from tfssl.data import digits, image_folder, manifest, records, tfds_source
 from tfssl.data import labels as labels_lib
 from tfssl.data.arrays import ArraySource, BytesSource
 from tfssl.data.image_folder import FileSource
@@ -23,7 +23,14 @@ __all__ = [
     "open_source",
 ]
 
-_KINDS = ("digits", "tfds:NAME", "tfds-dir:PATH", "folder:PATH or a path")
+_KINDS = (
+    "digits",
+    "tfds:NAME",
+    "tfds-dir:PATH",
+    "manifest:PATH",
+    "tfrecord:PATH",
+    "folder:PATH or a path",
+)
 
 
 def open_source(
@@ -35,6 +42,8 @@ def open_source(
     bit_depth=8,
     data_dir=None,
     follow_links=False,
+    root=None,
+    verify=False,
 ):
     """Opens images, wherever they are.
 
@@ -43,12 +52,16 @@ def open_source(
             `"digits"`: scikit-learn's 1,797 handwritten digits, 32×32, one channel;
             `"tfds:NAME"`: a TFDS dataset, `"tfds-dir:PATH"`: a prepared one;
             `"folder:PATH"` or a path: image files, in any depth of folders;
+            `"manifest:PATH"`, or a path that ends in `.csv` or `.jsonl`: a list of
+            image files, see `manifest`;
+            `"tfrecord:PATH"`: the index (`….json`) of records that
+            `tasks.make_tfrecords` wrote, or a pattern of files, see `records`;
             an array `(n, height, width[, channels])`, or a pair with its labels;
             a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`;
             a `Source`, which is returned as it is (or, with `labels="none"`, a copy
             without labels).
-        split: part of TFDS data (default `"train"`) or of the digits (`"train"`, the
-            default, `"test"` or `"all"`).
+        split: part of TFDS data (default `"train"`), of a manifest (its `split`
+            column) or of the digits (`"train"`, the default, `"test"` or `"all"`).
         channels: 1, 3 or 4, what files are decoded to; default 3 for files, the
             data's own otherwise.
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
@@ -56,6 +69,8 @@ def open_source(
         bit_depth: 8 or 16, of files.
         data_dir: where TFDS finds prepared data.
         follow_links: of a folder, take the files behind links that lead out of it.
+        root: of a manifest, a folder besides its own that files may lie in.
+        verify: of TFRecord files, check every byte against its checksum first.
 
     Returns:
         A `Source`.
@@ -72,26 +87,31 @@ def open_source(
         raise ValueError(f"bit_depth={bit_depth!r} received, expected 8 or 16.")
     if channels is not None and channels < 1:
         raise ValueError(f"channels={channels} received, expected 1 or more.")
+    files = {"channels": channels, "bit_depth": bit_depth}
+    only = {"follow_links": follow_links, "root": root, "verify": verify}
     if isinstance(data, str | os.PathLike):
-        source = _open_path(
-            os.fspath(data), split, channels, labels, bit_depth, data_dir, follow_links
-        )
-    else:
-        source = _open_object(data, channels, bit_depth)
-        if split is not None:
-            raise ValueError(
-                f"split={split!r} received for {source.name}, which has no splits; "
-                "pass the part itself as data."
+        kind, path = _kind(os.fspath(data))
+        _check_options(kind, data, split, labels, only)
+        if kind == "digits":
+            source = digits.digits(split or "train")
+        elif kind == "folder":
+            source = image_folder.folder(
+                path, labels=labels, follow_links=follow_links, **files
             )
-    if labels == "folders" and not _is_folder(data):
-        raise ValueError(
-            f"labels='folders' received, but {source.name} is no folder of image "
-            "files; use labels='auto', which takes the labels that the data has."
-        )
+        elif kind == "manifest":
+            source = manifest.manifest(path, split=split, root=root, **files)
+        elif kind == "tfrecord":
+            source = records.open_records(path, verify=verify, **files)
+        else:
+            source = tfds_source.open_tfds(
+                kind, path, split=split or "train", data_dir=data_dir, **files
+            )
+    else:
+        source = _open_object(data, **files)
+        _check_options(None, source.name, split, labels, only)
     if labels == "none":
         source = copy.copy(source)
         source.labels = None
-        source.has_labels = False
     if channels is not None and channels != source.channels:
         raise ValueError(
             f"channels={channels} received, but {source.name} has {source.channels}; "
@@ -100,13 +120,50 @@ def open_source(
     return source
 
 
-def _is_folder(data):
-    if not isinstance(data, str | os.PathLike):
-        return False
-    return tf.io.gfile.isdir(os.fspath(data).removeprefix("folder:"))
+def _kind(data):
+    """`(kind, path or name)` of data that is given as text."""
+    if data == "digits":
+        return data, ""
+    kind, _, rest = data.partition(":")
+    if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
+        path = rest
+    elif tf.io.gfile.isdir(data):
+        kind, path = "folder", data
+    elif data.lower().endswith(manifest.ENDINGS):
+        kind, path = "manifest", data
+    else:
+        kind, path = "folder", data
+    if kind == "folder" and not tf.io.gfile.isdir(path):
+        raise ValueError(
+            f"data={data!r} is no folder and none of {', '.join(_KINDS)}; check the "
+            "path."
+        )
+    return kind, path
+
+
+def _check_options(kind, data, split, labels, only):
+    """Refuses options that this kind of data would leave without effect."""
+    if split is not None and kind not in ("digits", "manifest", "tfds", "tfds-dir"):
+        raise ValueError(
+            f"split={split!r} received for {data}, which has no splits; pass the part "
+            "itself as data, or use validation_fraction."
+        )
+    if labels == "folders" and kind != "folder":
+        raise ValueError(
+            f"labels='folders' received, but {data} is no folder of image files; use "
+            "labels='auto', which takes the labels that the data has."
+        )
+    owners = {"follow_links": "folder", "root": "manifest", "verify": "tfrecord"}
+    for option, owner in owners.items():
+        if only[option] and kind != owner:
+            raise ValueError(
+                f"{option}={only[option]!r} received for {data}, but it is for "
+                f"{owner}:PATH only; leave it out."
+            )
 
 
 def _open_object(data, channels, bit_depth):
+    """A source of what is in memory, or a source itself."""
     if isinstance(data, Source):
         return data
     if isinstance(data, tf.data.Dataset):
@@ -120,30 +177,6 @@ def _open_object(data, channels, bit_depth):
     raise ValueError(
         f"data of type {type(data).__name__} received, expected one of "
         f"{', '.join(_KINDS)}, arrays, a tf.data.Dataset or a Source."
-    )
-
-
-def _open_path(data, split, channels, labels, bit_depth, data_dir, follow_links):
-    if data == "digits":
-        return digits.digits(split or "train")
-    kind, _, rest = data.partition(":")
-    if kind in ("tfds", "tfds-dir") and rest:
-        return tfds_source.open_tfds(
-            kind, rest, split or "train", channels, bit_depth, data_dir
-        )
-    path = rest if kind == "folder" and rest else data
-    if not tf.io.gfile.isdir(path):
-        raise ValueError(
-            f"data={data!r} is no folder and none of {', '.join(_KINDS)}; check the "
-            "path."
-        )
-    return image_folder.folder(
-        path,
-        labels=labels,
-        channels=channels or 3,
-        bit_depth=bit_depth,
-        split=split,
-        follow_links=follow_links,
     )
 
 

@@ -59,13 +59,11 @@ class StreamSource(source_lib.Source):
             num_images,
             channels=channels,
             dtype=dtype,
-            labels=None,
+            labels=self._read_labels if "label" in spec else None,
             class_names=class_names,
             image_size=size,
         )
-        self.has_labels = "label" in spec
         self._dataset = dataset
-        self._labels = None
         pixels = int(
             np.prod([n or 256 for n in image.shape.as_list() or [256, 256, 3]])
         )
@@ -74,17 +72,9 @@ class StreamSource(source_lib.Source):
             100_000 if self.encoded else pixels * width
         )
 
-    @property
-    def labels(self):
-        """Labels, found by one pass over the data when first asked for."""
-        if self._labels is None and getattr(self, "has_labels", False):
-            found = self._dataset.map(lambda e: e["label"]).as_numpy_iterator()
-            self._labels = np.fromiter((int(v) for v in found), np.int64)
-        return self._labels
-
-    @labels.setter
-    def labels(self, value):
-        self._labels = value
+    def _read_labels(self):
+        found = self._dataset.map(lambda e: e["label"]).as_numpy_iterator()
+        return np.fromiter((int(v) for v in found), np.int64)
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""

@@ -8,7 +8,7 @@ from tfssl.data import arrays, streams
 _MEMORY_BYTES = 1 << 30
 
 
-def open_tfds(kind, name, split, channels, bit_depth, data_dir):
+def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
     """Opens a TFDS data set; for the arguments see `sources.open_source`.
 
     Args:

@@ -262,14 +262,14 @@ def _record(out, model, saver, bad_files):
         "steps": int(model.step.numpy()),
         "last_epoch": history[-1] if history else None,
         "best_knn": saver.best,
-        "bad_files": list(bad_files.files),
+        "bad_files": bad_files.listed,
     }
     runs.update(out, results=results)
     if bad_files.count:
         logging.warning(
             "%d unreadable image(s) were skipped: %s",
             bad_files.count,
-            ", ".join(bad_files.files[:20]),
+            ", ".join(bad_files.listed[:20]),
         )
 
 

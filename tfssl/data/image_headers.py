@@ -1,0 +1,139 @@
+"""What the headers of image files say, before anything is decoded.
+
+A file of some kilobytes can claim any size, and a decoder believes it. So images of
+more than `MAX_PIXELS` are refused by their headers. Their pixels take 300 MB in RGB,
+800 MB in RGBA of 16 bits.
+"""
+
+import tensorflow as tf
+
+MAX_PIXELS = 100_000_000
+TOO_LARGE = f"too large: more than {MAX_PIXELS // 10**6} megapixels"
+_JPEG = b"\xff\xd8\xff"
+_PNG = b"\x89PNG"
+_GIF = b"GIF8"
+_BMP = b"BM"
+
+
+def _starts_with(encoded, magic):
+    return tf.strings.substr(encoded, 0, len(magic)) == magic
+
+
+def is_jpeg(encoded):
+    """Whether the bytes (scalar string) are those of a JPEG file."""
+    return _starts_with(encoded, _JPEG)
+
+
+def is_bmp(encoded):
+    """Whether the bytes (scalar string) are those of a BMP file."""
+    return _starts_with(encoded, _BMP)
+
+
+def _pair(encoded, place, kind, little_endian=True):
+    """Two integers of a header."""
+    # What lies behind the end is an empty string here, an error below: the message of
+    # `substr` quotes the bytes, on which Python fails.
+    place = tf.minimum(place, tf.strings.length(encoded))
+    part = tf.strings.substr(encoded, place, 2 * kind.size)
+    found = tf.io.decode_raw(part, kind, little_endian=little_endian)
+    return tf.unstack(tf.ensure_shape(tf.cast(found, tf.int64), [2]))
+
+
+def refuse_large(encoded, width, height):
+    """`encoded`, unless an image of this size is too large to be decoded.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, with `TOO_LARGE` in it.
+    """
+    width, height = (tf.abs(tf.cast(side, tf.int64)) for side in (width, height))
+    fits = width * height <= MAX_PIXELS  # Sides have at most 32 bits.
+    check = tf.debugging.Assert(fits, [f"{TOO_LARGE}; width, height:", width, height])
+    with tf.control_dependencies([check]):
+        return tf.identity(encoded)
+
+
+def limited_jpeg(encoded):
+    """`limited`, for what is known to be a JPEG file."""
+    shape = tf.image.extract_jpeg_shape(encoded)
+    return refuse_large(encoded, shape[1], shape[0])
+
+
+def _png_header(encoded):
+    return encoded, *_pair(encoded, 16, tf.int32, little_endian=False)
+
+
+def _bmp_header(encoded):
+    # The oldest kind has a header of 12 bytes and sides of 16 bits.
+    old = tf.equal(_pair(encoded, 14, tf.uint16)[0], 12)
+    width, height = tf.cond(
+        old,
+        lambda: _pair(encoded, 18, tf.uint16),
+        lambda: _pair(encoded, 18, tf.int32),
+    )
+    return encoded, width, height
+
+
+def _gif_header(encoded):
+    """The first frame alone: TensorFlow would unpack all of them, then keep one."""
+    data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
+
+    def after_table(place, flags):  # A colour table of 2, 4, … 256 colours, or none.
+        size = tf.bitwise.left_shift(3, (flags & 7) + 1)
+        return place + tf.where(flags > 127, size, 0)
+
+    def after_blocks(place):  # Each block is led by its size; one of size 0 ends them.
+        (last,) = tf.while_loop(
+            lambda p: data[p] > 0, lambda p: (p + data[p] + 1,), [place]
+        )
+        return last + 1
+
+    (frame,) = tf.while_loop(
+        lambda p: tf.equal(data[p], 0x21),  # An extension.
+        lambda p: (after_blocks(p + 2),),
+        [after_table(13, data[10])],
+    )
+    end = after_blocks(after_table(frame + 10, data[frame + 9]) + 1)
+    first = tf.strings.join([tf.strings.substr(encoded, 0, end), b";"])
+    canvas = _pair(encoded, 6, tf.uint16)
+    sides = _pair(encoded, frame + 5, tf.uint16)
+    return first, *(tf.maximum(a, b) for a, b in zip(canvas, sides))
+
+
+def limited(encoded):
+    """An image file, unless its header says that it is too large to be decoded.
+
+    Args:
+        encoded: scalar string tensor: JPEG, PNG, BMP, GIF, or anything else, which
+            stays as it is.
+
+    Returns:
+        `encoded`; of a GIF the first frame alone.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run, for a larger image than
+            `MAX_PIXELS`, or a header that is cut short.
+    """
+
+    def header(kinds):
+        if not kinds:
+            return encoded, tf.constant(0, tf.int64), tf.constant(0, tf.int64)
+        (magic, read), *others = kinds
+        return tf.cond(
+            _starts_with(encoded, magic),
+            lambda: read(encoded),
+            lambda: header(others),
+        )
+
+    def jpeg_header(encoded):
+        shape = tf.cast(tf.image.extract_jpeg_shape(encoded), tf.int64)
+        return encoded, shape[1], shape[0]
+
+    found = header(
+        [
+            (_JPEG, jpeg_header),
+            (_PNG, _png_header),
+            (_BMP, _bmp_header),
+            (_GIF, _gif_header),
+        ]
+    )
+    return refuse_large(*found)

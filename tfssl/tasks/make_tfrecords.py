@@ -1,0 +1,264 @@
+"""Any source in, sharded TFRecords and their index out."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfssl import data as data_lib
+from tfssl.data import record_writer, records
+from tfssl.data.bad_files import BadFiles
+
+
+def make_tfrecords(
+    data,
+    out,
+    *,
+    name="images",
+    num_shards=16,
+    pixels=False,
+    max_side=None,
+    quality=95,
+    split=None,
+    labels="auto",
+    channels=None,
+    bit_depth=8,
+    data_dir=None,
+    data_args=None,
+    max_bad_fraction=0.01,
+    progress=True,
+):
+    """Writes images as TFRecord shards, `out/NAME-00000-of-00016.tfrecord`, ….
+
+    Every image is decoded once, so that none that training cannot read gets in. By
+    default the bytes of the image files are kept as they are; images that are no
+    files (arrays) are written as raw pixels. A run that was stopped goes on: shards
+    that are finished and have the right checksum stay.
+
+    Args:
+        data: see `data.open_source`.
+        out: folder to write to, local or any that `tf.io.gfile` writes.
+        name: of the records; the index is `out/NAME.json`.
+        num_shards: int >= 1, files.
+        pixels: write decoded pixels: larger files, no decoding in training.
+        max_side: int or None. Images with a longer side are made smaller (with an
+            antialiasing bilinear filter) and encoded anew as JPEG; all others keep
+            their bytes.
+        quality: int in [1, 100], of that JPEG.
+        split: see `data.open_source`.
+        labels: see `data.open_source`.
+        channels: see `data.open_source`.
+        bit_depth: see `data.open_source`.
+        data_dir: see `data.open_source`.
+        data_args: dict, further arguments of `data.open_source`.
+        max_bad_fraction: share of unreadable images that stops the run.
+        progress: show a progress bar.
+
+    Returns:
+        Path of the index, to be opened as `"tfrecord:PATH"`.
+
+    Raises:
+        ValueError: for options that do not fit the images, for too many unreadable
+            images, or if `out` holds records of something else.
+    """
+    source = data_lib.open_source(
+        data,
+        split=split,
+        labels=labels,
+        channels=channels,
+        bit_depth=bit_depth,
+        data_dir=data_dir,
+        **(data_args or {}),
+    )
+    pixels = pixels or not source.holds_files
+    _check(source, name, num_shards, pixels, max_side, quality)
+    origin = {
+        "fingerprint": source.fingerprint(),
+        "num_shards": num_shards,
+        "channels": source.channels,
+        "dtype": source.dtype,
+        "pixels": pixels,
+        "max_side": max_side,
+        "quality": quality if max_side else None,
+    }
+    paths = record_writer.shard_paths(out, name, num_shards)
+    index_path = os.path.join(out, f"{name}.json")
+    notes = record_writer.done(paths, index_path, origin)
+    bad_files = BadFiles(max_bad_fraction)
+    for note in notes:
+        for skipped in note["skipped"] if note else ():
+            bad_files.add({skipped: ""}, source)
+    tf.io.gfile.makedirs(out)
+    limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
+    with tqdm.tqdm(
+        total=source.num_images, unit="image", disable=not progress, desc=name
+    ) as bar:
+        images = _images(source, limits, notes, pixels, max_side, quality)
+        writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
+        writer.write(images)
+    record_writer.write_index(
+        index_path, paths, notes, source=source, pixels=pixels, origin=origin
+    )
+    return index_path
+
+
+def _check(source, name, num_shards, pixels, max_side, quality):
+    if not name or os.path.basename(name) != name:
+        raise ValueError(f"name={name!r} received, expected a file name, no path.")
+    if not 1 <= num_shards <= source.num_images:
+        raise ValueError(
+            f"num_shards={num_shards} received for {source.num_images} images, "
+            "expected 1 to as many."
+        )
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality={quality} received, expected 1 to 100.")
+    if max_side is None:
+        return
+    if max_side < 1:
+        raise ValueError(f"max_side={max_side} received, expected 1 or more.")
+    if pixels or source.dtype != "uint8" or source.channels not in (1, 3):
+        what = "raw pixels" if pixels else f"{source.channels} channels, {source.dtype}"
+        raise ValueError(
+            f"max_side={max_side} received for {what}, but it encodes JPEG, of image "
+            "files with 1 or 3 channels of 8 bits; leave it out."
+        )
+
+
+def _images(source, limits, notes, pixels, max_side, quality):
+    """`(index, image, height, width)` of the readable images of missing shards."""
+
+    def make(index, raw):
+        decoded = source.decode(raw)
+        shape = tf.shape(decoded)
+        image = decoded if pixels else source.file_of(raw)
+        if max_side:
+            image, shape = tf.cond(
+                tf.reduce_max(shape[:2]) > max_side,
+                lambda: _smaller(decoded, max_side, quality),
+                lambda: (image, shape),
+            )
+        return index, image, shape[0], shape[1]
+
+    missing = np.concatenate(
+        [
+            np.arange(low, high)
+            for low, high, note in zip(limits, limits[1:], notes)
+            if note is None
+        ]
+        or [np.zeros(0)]
+    ).astype(np.int64)
+    if source.random_access:
+        indices = tf.data.Dataset.from_tensor_slices(missing)
+        dataset = indices.map(
+            lambda i: make(i, source.read(i)), num_parallel_calls=tf.data.AUTOTUNE
+        )
+    else:
+        wanted = np.zeros(source.num_images, bool)
+        wanted[missing] = True
+        wanted = tf.constant(wanted)
+        stream = source.stream().filter(lambda i, _: tf.gather(wanted, i))
+        dataset = stream.map(make, num_parallel_calls=tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.deterministic = True
+    return dataset.ignore_errors().with_options(options).as_numpy_iterator()
+
+
+def _smaller(image, max_side, quality):
+    sides = tf.cast(tf.shape(image)[:2], tf.float32)
+    sides = tf.round(sides * (max_side / tf.reduce_max(sides)))
+    sides = tf.maximum(tf.cast(sides, tf.int32), 1)
+    small = tf.image.resize(image, sides, antialias=True)
+    small = tf.cast(tf.round(tf.clip_by_value(small, 0.0, 255.0)), tf.uint8)
+    encoded = tf.io.encode_jpeg(small, quality=quality)
+    return encoded, tf.shape(small)
+
+
+class _Shards:
+    """Cuts a sequence of images into the shards that are missing."""
+
+    def __init__(self, source, paths, limits, notes, origin, bad_files, bar):
+        self._source = source
+        self._paths = paths
+        self._limits = limits
+        self._notes = notes
+        self._origin = origin
+        self._bad_files = bad_files
+        self._bar = bar
+
+    def write(self, images):
+        """Writes the shards, and puts their notes into the list."""
+        image = next(images, None)
+        for number, path in enumerate(self._paths):
+            low, high = self._limits[number], self._limits[number + 1]
+            if self._notes[number] is None:
+                writer = record_writer.ShardWriter(path)
+                try:
+                    image = self._write_shard(writer, image, images, number, low, high)
+                except BaseException:
+                    writer.abandon()
+                    raise
+            self._bar.update(int(high) - self._bar.n)
+
+    def _write_shard(self, writer, image, images, number, low, high):
+        expected, skipped = low, []
+        while image is not None and image[0] < high:
+            index = int(image[0])
+            skipped += self._skip(range(expected, index))
+            writer.write(*self._record(*image))
+            self._bar.update(index + 1 - self._bar.n)
+            expected = index + 1
+            image = next(images, None)
+        skipped += self._skip(range(expected, high))
+        self._notes[number] = writer.finish(
+            labelled=self._source.labels is not None,
+            skipped=skipped,
+            origin=self._origin,
+        )
+        return image
+
+    def _skip(self, indices):
+        reasons = self._bad_files.reasons(map(int, indices), self._source)
+        self._bad_files.add(reasons, self._source)
+        return self._bad_files.listed[-len(reasons) :] if reasons else []
+
+    def _record(self, index, image, height, width):
+        source = self._source
+        name, label = _short_name(source, int(index)), None
+        if source.labels is not None and source.labels[index] >= 0:
+            label = int(source.labels[index])
+        names = source.class_names
+        record = record_writer.example(
+            image,
+            height=height,
+            width=width,
+            name=name,
+            label=label,
+            class_name=names[label] if names and label is not None else None,
+        )
+        return record, name, label
+
+
+def _short_name(source, index):
+    """What an image is called, without the folder that all of them lie in."""
+    name = source.describe(index)
+    if isinstance(source, data_lib.sources.FileSource):
+        for folder in (source.name, os.path.dirname(source.name)):
+            if folder and name.startswith(f"{folder}{os.sep}"):
+                return name[len(folder) + 1 :]
+    return name
+
+
+def verify(index):
+    """Checks every shard of an index against its checksum.
+
+    Args:
+        index: path of the index, or a pattern of record files.
+
+    Returns:
+        The source.
+
+    Raises:
+        ValueError: naming the first file that is missing, cut short or changed.
+    """
+    return records.open_records(index, verify=True)
