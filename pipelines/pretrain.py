@@ -20,9 +20,9 @@ from tfssl.training import strategy
 _DATA = flags.DEFINE_string(
     "data",
     "digits",
-    "Images: a folder, digits, tfds:NAME, tfds-dir:PATH.",
+    command.DATA_HELP,
 )
-_SPLIT = flags.DEFINE_string("split", None, "Part of --data (TFDS, digits).")
+_SPLIT = flags.DEFINE_string("split", None, "Part of --data (TFDS, manifests, digits).")
 _LABELS = flags.DEFINE_enum(
     "labels",
     "auto",
@@ -32,6 +32,7 @@ _LABELS = flags.DEFINE_enum(
 _CHANNELS = flags.DEFINE_integer("channels", None, "Channels; default the data's own.")
 _BIT_DEPTH = flags.DEFINE_enum("bit_depth", "8", ["8", "16"], "Of image files.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data.")
+_DATA_ARG = flags.DEFINE_multi_string("data_arg", None, command.DATA_ARG_HELP)
 _VALIDATION_DATA = flags.DEFINE_string(
     "validation_data", None, "Labelled images for the kNN monitor."
 )
@@ -163,6 +164,7 @@ def main():
         channels=_CHANNELS.value,
         bit_depth=int(_BIT_DEPTH.value),
         data_dir=_DATA_DIR.value,
+        data_args=command.pairs(_DATA_ARG.value, "data_arg"),
         validation_data=_VALIDATION_DATA.value or None,
         validation_split=_VALIDATION_SPLIT.value or None,
         validation_fraction=_VALIDATION_FRACTION.value,

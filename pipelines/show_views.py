@@ -10,9 +10,7 @@ from pipelines import command
 from tfssl.data import recipes
 from tfssl.tasks import show_views
 
-_DATA = flags.DEFINE_string(
-    "data", "digits", "Folder of images, 'digits', 'tfds:NAME' or 'tfds-dir:PATH'."
-)
+_DATA = flags.DEFINE_string("data", "digits", command.DATA_HELP)
 _SPLIT = flags.DEFINE_string("split", None, "Part of the data, where it has parts.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data.")
 _CHANNELS = flags.DEFINE_integer(

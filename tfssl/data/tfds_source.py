@@ -30,8 +30,11 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         else:
             builder = tfds.builder_from_directory(name)
     except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(f"TFDS cannot open {name!r}: {first}") from error
+        first = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise ValueError(
+            f"TFDS cannot open {name!r} ({first}); check the name, or prepare "
+            "the data with TFDS."
+        ) from error
     try:
         info = builder.info.splits[split]
     except (KeyError, ValueError) as error:

@@ -70,7 +70,8 @@ def load(path):
         written by `save`.
 
     Raises:
-        ValueError: if there is no such file, or it is not a `.keras` file.
+        ValueError: if there is no such file, it is not a `.keras` file, it holds code,
+            or classes that are not registered.
     """
     path = os.fspath(path)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
@@ -85,8 +86,23 @@ def load(path):
                 f"{path!r} is not a .keras file (or is cut short); give a file "
                 "written by export.keras_file.save."
             )
-        encoder = keras.saving.load_model(local, compile=False, safe_mode=True)
-        return encoder, _read_preprocessing(local)
+        return _load_model(local, path), _read_preprocessing(local)
+
+
+def _load_model(local, path):
+    try:
+        return keras.saving.load_model(local, compile=False, safe_mode=True)
+    except (KeyError, OSError, TypeError, ValueError) as error:
+        if "safe_mode" in str(error) or "ambda" in str(error):
+            raise ValueError(
+                f"{path!r} holds Python code (a Lambda layer), which loading it would "
+                "run; rebuild the model with layers of registered classes."
+            ) from error
+        first = str(error).strip().splitlines()[0][:200]
+        raise ValueError(
+            f"{path!r} cannot be loaded ({first.rstrip('.')}); register its classes "
+            "with keras.saving.register_keras_serializable, or save it again."
+        ) from error
 
 
 def _read_preprocessing(path):

@@ -180,9 +180,11 @@ def _check_encoder(encoder, preprocessing):
     try:
         output = encoder(image, training=False)
     except (ValueError, tf.errors.InvalidArgumentError) as error:
+        first = str(error).strip().splitlines()[0][:200].rstrip(".")
         raise ValueError(
             f"The encoder does not take images of ({size}, {size}, {channels}), which "
-            f"is what its preprocessing makes: {error}"
+            f"is what its preprocessing makes ({first}); pass the preprocessing that "
+            "it was trained with."
         ) from error
     if not tf.is_tensor(output) or output.shape.rank != 2:
         shape = getattr(output, "shape", type(output).__name__)

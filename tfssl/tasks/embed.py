@@ -19,6 +19,7 @@ def embed(
     channels=None,
     bit_depth=8,
     data_dir=None,
+    data_args=None,
     preprocessing=None,
     batch_size=256,
     progress=True,
@@ -36,6 +37,7 @@ def embed(
         channels: int or None for what the encoder takes.
         bit_depth: 8 or 16, of image files.
         data_dir: folder of prepared TFDS data.
+        data_args: dict, further arguments of `data.open_source`.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
         batch_size: int, images per forward pass.
         progress: show a progress bar.
@@ -61,6 +63,7 @@ def embed(
         channels=channels or preprocessing.channels,
         bit_depth=bit_depth,
         data_dir=data_dir,
+        **(data_args or {}),
     )
     # Unreadable files are logged and left out: `names` says what is there.
     dataset = data_lib.labeled(

@@ -100,6 +100,7 @@ def _png_images(record, preprocessing, count):
             key: settings[key]
             for key in ("split", "channels", "labels", "bit_depth", "data_dir")
         },
+        **(settings.get("data_args") or {}),
     )
     dataset = data_lib.labeled(
         source,

@@ -7,8 +7,8 @@ import tensorflow as tf
 import tqdm
 
 from tfssl import data as data_lib
+from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
-from tfssl.data.bad_files import BadFiles
 
 
 def make_tfrecords(
@@ -85,10 +85,12 @@ def make_tfrecords(
     paths = record_writer.shard_paths(out, name, num_shards)
     index_path = os.path.join(out, f"{name}.json")
     notes = record_writer.done(paths, index_path, origin)
-    bad_files = BadFiles(max_bad_fraction)
+    bad_files = bad_files_lib.BadFiles(max_bad_fraction)
     for note in notes:
         for skipped in note["skipped"] if note else ():
             bad_files.add({skipped: ""}, source)
+    if source.encoded:
+        bad_files_lib.check(source, bad_files, source.decode)
     tf.io.gfile.makedirs(out)
     limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
     with tqdm.tqdm(

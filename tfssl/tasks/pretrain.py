@@ -29,6 +29,7 @@ def pretrain(
     channels=None,
     bit_depth=8,
     data_dir=None,
+    data_args=None,
     validation_data=None,
     validation_split=None,
     validation_fraction=0.0,
@@ -84,6 +85,7 @@ def pretrain(
         channels: int or None for the data's own.
         bit_depth: 8 or 16, of image files.
         data_dir: folder of prepared TFDS data.
+        data_args: dict, further arguments of `data.open_source` (`{"root": …}`).
         validation_data: labelled images for the kNN monitor, given like `data`.
         validation_split: their part; alone, it is a part of `data`.
         validation_fraction: part of `data` (class-balanced) to hold out of
@@ -153,8 +155,6 @@ def pretrain(
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
     workers = workers_lib.Workers(devices)
-    if workers.is_chief:
-        runs.prepare_folder(out)
     train, validation = resolve.sources(**arguments)
     steps_per_epoch = _steps(train, batch_size, steps_per_execution)
     recipe = resolve.recipe(recipe, method, hparams, image_size)
@@ -185,6 +185,8 @@ def pretrain(
                 steps_per_execution=steps_per_execution,
             )
             model.build_optimizer()
+            if workers.is_chief:
+                runs.prepare_folder(out)
             resumed = start.start(model, folder, resume, init_from, workers)
             if workers.is_chief:
                 runs.update(out, settings=settings, versions=runs.versions())

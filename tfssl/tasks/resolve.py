@@ -25,6 +25,7 @@ def sources(
     channels=None,
     bit_depth=8,
     data_dir=None,
+    data_args=None,
     validation_data=None,
     validation_split=None,
     validation_fraction=0.0,
@@ -33,7 +34,11 @@ def sources(
 ):
     """The training source and the validation source (or None) of these settings."""
     options = dict(
-        channels=channels, labels=labels, bit_depth=bit_depth, data_dir=data_dir
+        channels=channels,
+        labels=labels,
+        bit_depth=bit_depth,
+        data_dir=data_dir,
+        **(data_args or {}),
     )
     train = data_lib.open_source(data, split=split, **options)
     if validation_data is None and validation_split is not None:
