@@ -45,6 +45,7 @@ def labelled(train, validation, settings):
             labels=settings["labels"],
             bit_depth=settings["bit_depth"],
             data_dir=settings["data_dir"],
+            **(settings["data_args"] or {}),
         )
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:

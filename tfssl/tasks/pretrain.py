@@ -85,7 +85,8 @@ def pretrain(
         channels: int or None for the data's own.
         bit_depth: 8 or 16, of image files.
         data_dir: folder of prepared TFDS data.
-        data_args: dict, further arguments of `data.open_source` (`{"root": …}`).
+        data_args: dict, further arguments of `data.open_source` (`{"root": …}`), for
+            `data` and `validation_data`.
         validation_data: labelled images for the kNN monitor, given like `data`.
         validation_split: their part; alone, it is a part of `data`.
         validation_fraction: part of `data` (class-balanced) to hold out of
