@@ -32,6 +32,9 @@ _KINDS = (
     "folder:PATH or a path",
 )
 
+# Options of one kind of data only.
+OPTIONS = {"follow_links": "folder", "root": "manifest", "verify": "tfrecord"}
+
 
 def open_source(
     data,
@@ -120,6 +123,15 @@ def open_source(
     return source
 
 
+def kind_of(data):
+    """`"folder"`, `"manifest"`, … of data that is given as text, else None.
+
+    Raises:
+        ValueError: if it is a path that is not there, or no kind at all.
+    """
+    return _kind(os.fspath(data))[0] if isinstance(data, str | os.PathLike) else None
+
+
 def _kind(data):
     """`(kind, path or name)` of data that is given as text."""
     if data == "digits":
@@ -153,8 +165,7 @@ def _check_options(kind, data, split, labels, only):
             f"labels='folders' received, but {data} is no folder of image files; use "
             "labels='auto', which takes the labels that the data has."
         )
-    owners = {"follow_links": "folder", "root": "manifest", "verify": "tfrecord"}
-    for option, owner in owners.items():
+    for option, owner in OPTIONS.items():
         if only[option] and kind != owner:
             raise ValueError(
                 f"{option}={only[option]!r} received for {data}, but it is for "

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl.evaluation import features
-from tfssl.tasks import runs
+from tfssl.tasks import resolve, runs
 
 
 def embed(
@@ -63,7 +63,7 @@ def embed(
         channels=channels or preprocessing.channels,
         bit_depth=bit_depth,
         data_dir=data_dir,
-        **(data_args or {}),
+        **resolve.data_arguments(data_args),
     )
     # Unreadable files are logged and left out: `names` says what is there.
     dataset = data_lib.labeled(

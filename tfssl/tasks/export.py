@@ -8,7 +8,7 @@ import tensorflow as tf
 from tfssl import data as data_lib
 from tfssl import export as export_lib
 from tfssl import files
-from tfssl.tasks import runs
+from tfssl.tasks import resolve, runs
 
 _TOLERANCE = 1e-5
 
@@ -100,7 +100,7 @@ def _png_images(record, preprocessing, count):
             key: settings[key]
             for key in ("split", "channels", "labels", "bit_depth", "data_dir")
         },
-        **(settings.get("data_args") or {}),
+        **resolve.data_arguments(settings.get("data_args")),
     )
     dataset = data_lib.labeled(
         source,

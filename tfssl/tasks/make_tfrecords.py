@@ -9,6 +9,7 @@ import tqdm
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
+from tfssl.tasks import resolve
 
 
 def make_tfrecords(
@@ -69,7 +70,7 @@ def make_tfrecords(
         channels=channels,
         bit_depth=bit_depth,
         data_dir=data_dir,
-        **(data_args or {}),
+        **resolve.data_arguments(data_args),
     )
     pixels = pixels or not source.holds_files
     _check(source, name, num_shards, pixels, max_side, quality)

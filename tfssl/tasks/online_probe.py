@@ -6,6 +6,7 @@ from tfssl import data as data_lib
 from tfssl.data import pipeline
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
+from tfssl.tasks import resolve
 from tfssl.training import online_probe
 
 _RATE = 0.1  # Times batch / 256.
@@ -38,14 +39,15 @@ def labelled(train, validation, settings):
         return None
     source = train
     if data is not None or split is not None:
+        data = settings["data"] if data is None else data
         source = data_lib.open_source(
-            settings["data"] if data is None else data,
+            data,
             split=split,
             channels=train.channels,
             labels=settings["labels"],
             bit_depth=settings["bit_depth"],
             data_dir=settings["data_dir"],
-            **(settings["data_args"] or {}),
+            **resolve.data_arguments(settings["data_args"], data),
         )
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:

@@ -86,7 +86,7 @@ def pretrain(
         bit_depth: 8 or 16, of image files.
         data_dir: folder of prepared TFDS data.
         data_args: dict, further arguments of `data.open_source` (`{"root": …}`), for
-            `data` and `validation_data`.
+            `data`, and for other data of the same kind.
         validation_data: labelled images for the kNN monitor, given like `data`.
         validation_split: their part; alone, it is a part of `data`.
         validation_fraction: part of `data` (class-balanced) to hold out of

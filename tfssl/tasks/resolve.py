@@ -38,18 +38,39 @@ def sources(
         labels=labels,
         bit_depth=bit_depth,
         data_dir=data_dir,
-        **(data_args or {}),
     )
-    train = data_lib.open_source(data, split=split, **options)
+    args = data_arguments(data_args)
+    train = data_lib.open_source(data, split=split, **options, **args)
     if validation_data is None and validation_split is not None:
         validation_data = data
     if validation_data is not None:
+        args = data_arguments(data_args, validation_data)
         return train, data_lib.open_source(
-            validation_data, split=validation_split, **options
+            validation_data, split=validation_split, **options, **args
         )
     if validation_fraction:
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
     return train, None
+
+
+def data_arguments(given, data=None):
+    """Further arguments of `data.open_source`, checked.
+
+    Args:
+        given: dict or None.
+        data: None for all of them, else only those that this kind of data takes: of
+            validation images beside those that the arguments were meant for.
+    """
+    given, known = given or {}, data_lib.sources.OPTIONS
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValueError(
+            f"data_arg {unknown[0]!r} received, expected some of {', '.join(known)}."
+        )
+    if data is None:
+        return given
+    kind = data_lib.sources.kind_of(data)
+    return {name: value for name, value in given.items() if known[name] == kind}
 
 
 def recipe(given, method_name, hparams=None, image_size=None):
