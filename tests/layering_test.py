@@ -64,7 +64,14 @@ _OPTIONAL = {"keras_hub", "official", "tensorflow_datasets", "tensorflow_serving
 
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
 _TESTED_ELSEWHERE = {"methods/base.py": "methods/contract_test.py"}
-_NOT_TESTS = {"__init__.py", "cases.py", "conftest.py", "processes.py", "run_pytest.py"}
+_NOT_TESTS = {
+    "__init__.py",
+    "cases.py",
+    "conftest.py",
+    "plain_views.py",
+    "processes.py",
+    "run_pytest.py",
+}
 
 _STANDARD = set(sys.stdlib_module_names)
 

@@ -31,6 +31,7 @@ def both_forms(recipe, channels=3, dtype=np.uint8, shape=(20, 26), batch=6):
         ("simclr_cifar10", 3, {"antialias": True}),
         ("simclr_digits", 1, {"shear": 0.2, "translation": 0.1, "flip": 0.5}),
         ("moco_v2", 3, {}),
+        ("moco_v1", 3, {"gray": 0.5}),
         ("byol", 1, {"solarize": 0.5}),
     ],
 )

@@ -6,6 +6,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
 
+from tests.data import plain_views
 from tfssl.data import image_ops
 
 
@@ -79,31 +80,6 @@ def test_decode_window_gives_the_same_crops_as_a_whole_decode(kind):
 # Crops --------------------------------------------------------------------------
 
 
-def slow_box(areas, aspects, place, height, width, fallback):
-    """RandomResizedCrop as a loop over tries, in float32 like the graph."""
-    f = np.float32
-    for area, aspect in zip(areas, aspects):
-        pixels = f(area) * f(height * width)
-        w = max(1, int(np.round(np.sqrt(pixels * f(aspect)))))
-        h = max(1, int(np.round(np.sqrt(pixels / f(aspect)))))
-        if w <= width and h <= height:
-            return [
-                int(place[0] * (height - h + 1)),
-                int(place[1] * (width - w + 1)),
-                h,
-                w,
-            ]
-    if fallback == "whole":
-        return [0, 0, height, width]
-    if fallback == "clamp":
-        w, h = min(w, width), min(h, height)
-        return [int(place[0] * (height - h + 1)), int(place[1] * (width - w + 1)), h, w]
-    ratio = np.clip(width / height, min(aspects), max(aspects))
-    w = min(width, max(1, round(height * ratio)))
-    h = min(height, max(1, round(width / ratio)))
-    return [(height - h + 1) // 2, (width - w + 1) // 2, h, w]
-
-
 @pytest.mark.parametrize("fallback", ["center", "whole", "clamp"])
 @pytest.mark.parametrize("height, width", [(50, 60), (1, 90), (40, 1), (300, 100)])
 def test_crop_boxes_take_the_first_try_that_fits(fallback, height, width):
@@ -113,7 +89,7 @@ def test_crop_boxes_take_the_first_try_that_fits(fallback, height, width):
     place = rng.uniform(size=(50, 2)).astype(np.float32)
     found = image_ops.crop_boxes(areas, aspects, place, height, width, fallback)
     expected = [
-        slow_box(a, r, p, height, width, fallback)
+        plain_views.box(a, r, p, height, width, fallback)
         for a, r, p in zip(areas, aspects, place)
     ]
     np.testing.assert_array_equal(found, expected)
@@ -126,35 +102,6 @@ def test_crop_boxes_take_the_first_try_that_fits(fallback, height, width):
 # Resize -------------------------------------------------------------------------
 
 
-def keys(x):
-    x = np.abs(x)
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0))
-
-
-def triangle(x):
-    return np.maximum(1 - np.abs(x), 0)
-
-
-def resize_matrix(size, length, method, antialias):
-    """Weights in float64, from the definition of the filter."""
-    centre = (np.arange(size)[:, None] + 0.5) * length / size - 0.5
-    stretch = max(length / size, 1.0) if antialias else 1.0
-    kernel = keys if method == "bicubic" else triangle
-    weights = kernel((np.arange(length) - centre) / stretch)
-    if method == "bilinear" and not antialias:
-        centre = np.clip(centre, 0, length - 1)  # Beyond the edge: the edge.
-        weights = triangle(np.arange(length) - centre)
-    return weights / weights.sum(1, keepdims=True)
-
-
-def slow_resize(image, size, method="bilinear", antialias=False):
-    down = resize_matrix(size, image.shape[0], method, antialias)
-    across = resize_matrix(size, image.shape[1], method, antialias)
-    return np.einsum("ij,jkc,lk->ilc", down, image.astype(np.float64), across)
-
-
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("height, width", [(50, 37), (9, 11), (1, 1), (200, 3)])
@@ -163,7 +110,7 @@ def test_resize_follows_the_filter(method, antialias, height, width):
         np.random.default_rng(1).integers(0, 256, (height, width, 3)).astype(np.uint8)
     )
     found = image_ops.resize(tf.constant(image), 16, method, antialias).numpy()
-    expected = slow_resize(image, 16, method, antialias)
+    expected = plain_views.resize(image, 16, method, antialias)
     # TensorFlow's bicubic kernel rounds offsets to 1/1024: 0.25 of 255 at most.
     tolerance = 0.5 if method == "bicubic" and not antialias else 2e-3
     np.testing.assert_allclose(found, expected, atol=tolerance)
@@ -232,18 +179,6 @@ def test_affine_reads_where_the_docstring_says(rotation, shear):
 
 # Blur ---------------------------------------------------------------------------
 
-_MODES = {"zero": "constant", "edge": "nearest", "reflect": "mirror"}
-
-
-def slow_blur(image, sigma, radius, border):
-    offsets = np.arange(-radius, radius + 1)
-    taps = np.exp(-0.5 * (offsets / sigma) ** 2)
-    taps /= taps.sum()
-    out = image.astype(np.float64)
-    for axis in (0, 1):
-        out = ndimage.correlate1d(out, taps, axis=axis, mode=_MODES[border])
-    return out
-
 
 @pytest.mark.parametrize("border", ["zero", "edge", "reflect"])
 @pytest.mark.parametrize("size", [7, 32, 45, 96])
@@ -252,7 +187,7 @@ def test_blur_is_a_gaussian_filter(border, size, sigma):
     image = np.random.default_rng(size).random((size, size, 3)).astype(np.float32)
     radius = image_ops.blur_radius(2.0, size)
     taps = image_ops.gaussian_taps(tf.constant(sigma), radius)
-    expected = slow_blur(image, sigma, radius, border)
+    expected = plain_views.blur(image, sigma, border, radius)
     found = image_ops.blur(tf.constant(image), taps, border)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     batch = image_ops.blur_batch(tf.constant(image)[None], taps[None], border)

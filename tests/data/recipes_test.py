@@ -23,11 +23,26 @@ _PAPERS = {
         resize="bicubic", std=(0.229, 0.224, 0.225),
     ),
     "moco_v1": dict(
-        area=(0.2, 1.0), jitter=1.0, brightness=0.4, hue=0.4, gray=0.2, blur=0.0,
-        antialias=True, contrast_mean="gray",
+        area=(0.2, 1.0), aspect_scale="log", crop_tries=10, flip=0.5, jitter=1.0,
+        brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, gray=0.2,
+        gray_first=True, blur=0.0, antialias=True, contrast_mean="gray",
     ),
-    "moco_v2": dict(area=(0.2, 1.0), jitter=0.8, hue=0.1, blur=0.5, gray=0.2),
-    "swav": dict(area=(0.14, 1.0), brightness=0.8, hue=0.2, std=(0.228, 0.224, 0.225)),
+    "byol_cifar10": dict(size=32, brightness=0.4, saturation=0.2, blur=0.0, gray=0.2),
+    "moco_cifar10": dict(
+        size=32, area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
+    ),
+    "moco_v2": dict(
+        area=(0.2, 1.0), jitter=0.8, hue=0.1, blur=0.5, gray=0.2, gray_first=False,
+    ),
+    "moco_v3": dict(
+        area=(0.2, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
+        hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
+    ),
+    "swav": dict(
+        area=(0.14, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
+        hue=0.2, gray=0.2, blur=0.5, flip=0.5, std=(0.228, 0.224, 0.225),
+    ),
 }  # fmt: skip
 
 
@@ -41,12 +56,15 @@ def test_values_of_the_papers(name):
 
 
 def test_second_views_of_the_asymmetric_recipes():
-    assert (recipes.BYOL[1].blur, recipes.BYOL[1].solarize) == (0.1, 0.2)
+    for recipe in (recipes.BYOL, recipes.MOCO_V3):
+        assert recipe[1] == recipe[0].scaled(blur=0.1, solarize=0.2)
     assert (recipes.SWAV[2].size, recipes.SWAV[2].area) == (96, (0.05, 0.14))
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="Unknown recipe 'mocov2'; .*moco_v2, simclr"):
+    with pytest.raises(
+        ValueError, match="Unknown recipe 'mocov2'; .*moco_v2, .*simclr"
+    ):
         recipes.get("mocov2")
 
 

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from scipy import ndimage, stats
 
+from tests.data import plain_views
 from tfssl.data import recipes, views
 
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -41,26 +42,6 @@ def applied(image, view, **fixed):
     return out.numpy().astype(np.float64)
 
 
-def slow_bilinear(image, size):
-    """Reads each output pixel by hand, at half-pixel centres, clamped to the edge."""
-    height, width, channels = image.shape
-    out = np.zeros((size, size, channels))
-    for i in range(size):
-        for j in range(size):
-            y = (i + 0.5) * height / size - 0.5
-            x = (j + 0.5) * width / size - 0.5
-            y0, x0 = int(np.floor(y)), int(np.floor(x))
-            for a, b, weight in (
-                (y0, x0, (1 - y + y0) * (1 - x + x0)),
-                (y0, x0 + 1, (1 - y + y0) * (x - x0)),
-                (y0 + 1, x0, (y - y0) * (1 - x + x0)),
-                (y0 + 1, x0 + 1, (y - y0) * (x - x0)),
-            ):
-                a, b = min(max(a, 0), height - 1), min(max(b, 0), width - 1)
-                out[i, j] += weight * image[a, b]
-    return out
-
-
 # Apply, step by step --------------------------------------------------------------
 
 
@@ -71,7 +52,7 @@ def test_crop_and_resize():
     found = applied(
         image, plain_view(), areas=0.3, aspects=0.9, place=np.array([0.5, 0.25])
     )
-    expected = slow_bilinear(image[10:30, 3:21] / 255.0, 16)
+    expected = plain_views.resize(image[10:30, 3:21] / 255.0, 16)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -82,7 +63,7 @@ def test_flip():
 
 
 def colours(image):
-    return slow_bilinear(image / 255.0, 16)
+    return plain_views.resize(image / 255.0, 16)
 
 
 _STRENGTHS = dict(jitter=1.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
@@ -232,7 +213,7 @@ def test_recipes_without_views_are_refused():
         views.sample([3], batch=1, channels=3, seed=0, step=0)
 
 
-# Sample, against its distribution ---------------------------------------------------
+# Sample; `papers_test.py` has every recipe's distributions ----------------------
 
 _MANY = 4000
 
@@ -247,44 +228,6 @@ def is_uniform(values, low, high):
     return stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-3
 
 
-def test_distributions_of_simclr():
-    n = drawn(recipes.SIMCLR)
-    for view in (0, 1):
-        for attempt in (0, 9):
-            assert is_uniform(n["areas"][:, view, attempt], 0.08, 1.0)
-            assert is_uniform(n["aspects"][:, view, attempt], 3 / 4, 4 / 3)
-        for axis in (0, 1):
-            assert is_uniform(n["place"][:, view, axis], 0.0, 1.0)
-        for name in ("brightness", "contrast", "saturation"):
-            assert is_uniform(n[name][:, view], 0.2, 1.8), name
-        assert is_uniform(n["hue"][:, view], -0.2, 0.2)
-        sigma = n["sigma"][:, view]
-        assert is_uniform(sigma[sigma > 0], 0.1, 2.0)
-        # Coins: 5 standard errors of 4,000 throws are at most 0.04.
-        for coin, expected in (("flip", 0.5), ("jitter", 0.8), ("gray", 0.2)):
-            assert set(n[coin][:, view]) == {0.0, 1.0}
-            assert abs(n[coin][:, view].mean() - expected) < 0.04, coin
-        assert abs((sigma > 0).mean() - 0.5) < 0.04
-        assert not n["solarize"][:, view].any()
-        orders = np.argsort(n["order"][:, view], -1)
-        counts = np.unique(orders, axis=0, return_counts=True)[1]
-        assert len(counts) == 24 and stats.chisquare(counts).pvalue > 1e-3
-
-
-def test_distributions_of_byol():
-    n = drawn(recipes.BYOL)
-    assert n["areas"].shape == (_MANY, 2, 1)  # One try.
-    assert is_uniform(np.log(n["aspects"][:, 0, 0]), np.log(3 / 4), np.log(4 / 3))
-    assert is_uniform(n["brightness"][:, 0], -0.4, 0.4)  # Added.
-    assert is_uniform(n["contrast"][:, 1], 0.6, 1.4)
-    assert is_uniform(n["saturation"][:, 1], 0.8, 1.2)
-    assert is_uniform(n["hue"][:, 0], -0.1, 0.1)
-    assert (n["sigma"][:, 0] > 0).all()
-    assert abs((n["sigma"][:, 1] > 0).mean() - 0.1) < 0.03
-    assert not n["solarize"][:, 0].any()
-    assert abs(n["solarize"][:, 1].mean() - 0.2) < 0.04
-
-
 def test_distributions_of_geometry():
     view = views.View(rotation=0.3, shear=0.1, translation=0.2, random_order=False)
     n = drawn([view])
@@ -292,15 +235,6 @@ def test_distributions_of_geometry():
     assert is_uniform(n["shear"][:, 0], -0.1, 0.1)
     assert is_uniform(n["translation"][:, 0, 1], -0.2, 0.2)
     assert (np.argsort(n["order"][:, 0], -1) == np.arange(4)).all()
-
-
-def test_fields_are_independent():
-    n = drawn(recipes.SIMCLR)
-    columns = [n[name] for name in ("flip", "brightness", "contrast", "hue", "sigma")]
-    columns += [n["areas"][..., 0], n["areas"][..., 1], n["place"][..., 0]]
-    table = np.concatenate(columns, 1)  # Both views.
-    correlation = np.corrcoef(table.T) - np.eye(table.shape[1])
-    assert np.abs(correlation).max() < 0.08  # 5 standard errors.
 
 
 def test_draws_depend_on_seed_and_step_only():

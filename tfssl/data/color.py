@@ -22,6 +22,7 @@ import tensorflow as tf
 # ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _GRAY = np.tile(LUMA, (3, 1))  # Column form: every channel becomes luma.
+_EYE = np.eye(3, dtype=np.float32)
 _RGB_TO_YIQ = np.array(
     [[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]]
 )
@@ -147,14 +148,17 @@ def groups(numbers, views, channels, white):
 
     Returns:
         float32 `(batch, num_views, width)`: how many groups to run, then the groups
-        (each clipped), then the last map, which has no clip and holds grey and, if
-        `folds_normalization`, mean and deviation. `run` and `run_batch` read it.
+        (each clipped), then the last map, which has no clip and holds grey (unless it
+        came first) and, if `folds_normalization`, mean and deviation. `run` and
+        `run_batch` read it.
     """
     dim = 3 if channels == 3 else 1
     limit = count(views, channels)
     shape = numbers["hue"].shape[:2]
     eye = tf.constant(np.eye(dim), tf.float32)
-    matrix = tf.broadcast_to(eye / white, [*shape, dim, dim])
+    first = [view.gray_first for view in views]
+    matrix = _grayed(tf.broadcast_to(eye, [*shape, dim, dim]), numbers, views, first)
+    matrix = matrix / white
     offset = tf.zeros([*shape, dim])
     share = tf.zeros([*shape, dim, dim])
     unused = tf.concat([tf.reshape(eye, [-1]), tf.zeros([dim + dim * dim + 1])], 0)
@@ -203,13 +207,21 @@ def _ordered_steps(numbers, views, channels, limit):
     return found
 
 
+def _grayed(matrix, numbers, views, here):
+    """Grey after `matrix`, where its coin says so, in the views `here` (bools)."""
+    takes = [bool(at and view.gray) for at, view in zip(here, views)]
+    if matrix.shape[-2] != 3 or not any(takes):
+        return matrix
+    coin = (numbers["gray"] > 0.5) & takes
+    gray = tf.where(coin[..., tf.newaxis, tf.newaxis], _GRAY, _EYE)
+    return _mixed(gray, matrix)
+
+
 def _last(matrix, offset, share, numbers, views, channels):
     dim = matrix.shape[-1]
-    if channels == 3 and any(view.gray for view in views):
-        coin = numbers["gray"][..., tf.newaxis, tf.newaxis] > 0.5
-        gray = tf.where(coin, _GRAY, np.eye(3, dtype=np.float32))
-        matrix, share = _mixed(gray, matrix), _mixed(gray, share)
-        offset = _moved(gray, offset)
+    last = [not view.gray_first for view in views]
+    matrix, share = (_grayed(x, numbers, views, last) for x in (matrix, share))
+    offset = _grayed(offset[..., tf.newaxis], numbers, views, last)[..., 0]
     if dim == 3 or channels == 1:
         folds = [folds_normalization(view, channels) for view in views]
         mean = np.float32([v.mean if f else [0.0] * dim for v, f in zip(views, folds)])

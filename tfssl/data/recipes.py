@@ -89,8 +89,8 @@ BYOL = Recipe([_BYOL_VIEW, _BYOL_VIEW.scaled(blur=0.1, solarize=0.2)], "byol")
 BYOL_CIFAR10 = Recipe(BYOL.scaled(32, blur=0.0), "byol_cifar10")
 
 # He et al., 2020, https://arxiv.org/abs/1911.05722, facebookresearch/moco: PIL's
-# antialiased bilinear resize, grey before an always applied jitter there; here the
-# grey comes after it. Contrast is about the grey mean, as in PIL.
+# antialiased bilinear resize, grey before an always applied jitter. Contrast is about
+# the grey mean, as in PIL. The flip comes last there; it commutes with all else.
 _MOCO_VIEW = View(
     size=224,
     area=(0.2, 1.0),
@@ -105,10 +105,10 @@ _MOCO_VIEW = View(
     mean=_IMAGENET_MEAN,
     std=_IMAGENET_STD,
 )
-MOCO_V1 = Recipe([_MOCO_VIEW] * 2, "moco_v1")
+MOCO_V1 = Recipe([_MOCO_VIEW.scaled(gray_first=True)] * 2, "moco_v1")
 
 # Chen et al., 2020, https://arxiv.org/abs/2003.04297: weaker hue, jitter at 0.8,
-# blur at 0.5. The flip comes last there; it commutes with all else.
+# blur at 0.5, and the grey after the jitter.
 MOCO_V2 = Recipe(
     [_MOCO_VIEW.scaled(jitter=0.8, hue=0.1, blur=0.5, blur_border="edge")] * 2,
     "moco_v2",

@@ -40,6 +40,8 @@ class View:
             brightness, contrast, saturation, hue. Values are clipped to [0, 1]
             after every step.
         gray: probability of losing all colour (RGB only).
+        gray_first: the grey conversion comes before the colour jitter instead of
+            after it. Saturation and hue then change nothing in a grey view.
         blur: probability of a Gaussian blur.
         blur_sigma: smallest and largest standard deviation in pixels.
         blur_border: what lies beyond the image: `"zero"`, `"edge"`, `"reflect"`.
@@ -71,6 +73,7 @@ class View:
     contrast_mean: str = "channel"
     random_order: bool = True
     gray: float = 0.0
+    gray_first: bool = False
     blur: float = 0.0
     blur_sigma: tuple = (0.1, 2.0)
     blur_border: str = "zero"

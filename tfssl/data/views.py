@@ -7,7 +7,8 @@ tests against NumPy and in the contact sheet of `show_views`.
 
 Images enter as uint8, uint16 or float32 and views leave as float32 in [0, 1] (or
 normalised, where the recipe says so). The order of work is: crop, flip, resize,
-rotate/shear/move, colour jitter, grey, blur, solarise, normalise.
+rotate/shear/move, colour jitter, grey (before the jitter with `gray_first`), blur,
+solarise, normalise.
 """
 
 import numpy as np
