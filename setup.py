@@ -37,6 +37,7 @@ setup(
             "tfssl-evaluate = pipelines.evaluate:run",
             "tfssl-export = pipelines.export:run",
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",
+            "tfssl-data-service = pipelines.data_service:run",
             "tfssl-show-views = pipelines.show_views:run",
         ],
     },

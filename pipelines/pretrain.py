@@ -98,6 +98,11 @@ _NUM_REPLICAS = flags.DEFINE_integer(
     "num_replicas", None, "Devices for mirrored; default all.", lower_bound=1
 )
 _TPU = flags.DEFINE_string("tpu", None, "Name or address of the TPU.")
+_DATA_SERVICE = flags.DEFINE_string(
+    "data_service",
+    None,
+    "Hosts that make the views: grpc://host:port, several with commas between.",
+)
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", pretrain.PRECISIONS, "Arithmetic of the step."
 )
@@ -186,6 +191,7 @@ def main():
         strategy=_STRATEGY.value,
         num_replicas=_NUM_REPLICAS.value,
         tpu=_TPU.value,
+        data_service=_DATA_SERVICE.value or None,
         precision=_PRECISION.value,
         jit_compile=_JIT.value,
         steps_per_execution=_STEPS_PER_EXECUTION.value,

@@ -199,9 +199,23 @@ def skip(elements, size, first, index_of, source, bad_files, end=None):
     Returns:
         Dataset of batches. Elements after a failed one move up.
     """
+    batches = readable(elements, size, end)
+    return record_gaps(batches, first, index_of, source, bad_files, end)
+
+
+def readable(elements, size, end=None):
+    """Batches the elements that do not fail; the first half of `skip`, without Python.
+
+    It may run in another process; the gaps in the numbers are still to be recorded.
+    """
     batches = elements.ignore_errors().batch(size, drop_remainder=end is None)
     if end is not None:
         batches = batches.concatenate(_marker(batches.element_spec, end))
+    return batches
+
+
+def record_gaps(batches, first, index_of, source, bad_files, end=None):
+    """Names the elements that are missing; the second half of `skip`."""
 
     def record(expected, numbers):
         found = set(numbers.tolist())

@@ -38,9 +38,12 @@ class Order:
         seed: of the order.
         start: stream position of the first image wanted.
         shard: `(worker, workers)`.
+        hand: `(number, count)`: only every `count`-th batch of this worker, from
+            batch `number` on, see `service.deal`. Elements are then counted without
+            the batches of the other hands.
     """
 
-    def __init__(self, source, batch_size, seed, start, shard):
+    def __init__(self, source, batch_size, seed, start, shard, hand=(0, 1)):
         worker, workers = shard
         self.source = source
         self.batch_size = batch_size
@@ -53,11 +56,19 @@ class Order:
         batch, row = divmod(start, batch_size)
         row = int(np.clip(row - self.first_row, 0, self.rows))
         self.first = batch * self.rows + row  # The `k` of the first element.
+        self.hand = hand
 
     def position(self, k):
         """Stream position of this worker's element `k`; ints or int64 tensors."""
+        k = self._among_all(k)
         batch, row = k // self.rows, k % self.rows
         return batch * self.batch_size + self.first_row + row
+
+    def _among_all(self, k):
+        """Element `k` of this hand -> its number among those of all hands."""
+        number, count = self.hand
+        batch, row = (k - self.first) // self.rows, (k - self.first) % self.rows
+        return self.first + (batch * count + number) * self.rows + row
 
     def index(self, positions):
         """Images at int64 positions (scalar or vector); random access only."""
@@ -102,9 +113,10 @@ class Order:
         def of_batch(number):
             k = self.first + number * self.rows + tf.range(self.rows, dtype=tf.int64)
             inside = self.first % self.rows
-            numbers = self._mine(draw(k[0] // self.rows))
+            batch = self._among_all(k[0]) // self.rows
+            numbers = self._mine(draw(batch))
             if inside:  # A start in mid-batch takes the rest from the next one.
-                following = self._mine(draw(k[0] // self.rows + 1))
+                following = self._mine(draw(batch + 1))
                 numbers = tf.concat([numbers[inside:], following[:inside]], 0)
             position = self.position(k)
             known = self.source.random_access
@@ -131,6 +143,9 @@ class Order:
             return shuffled.take(self.epoch_size).skip(skipped)
 
         stream = tf.data.Dataset.range(first_epoch, _FOREVER).flat_map(of_epoch)
+        return self._of_hand(self._of_worker(stream))
+
+    def _of_worker(self, stream):
         if self.workers == 1:
             return stream
         low, high = self.first_row, self.first_row + self.rows
@@ -142,6 +157,13 @@ class Order:
         places = tf.data.Dataset.range(self.start, _FOREVER)
         placed = tf.data.Dataset.zip(places, stream)
         return placed.filter(is_mine).map(lambda _, element: element)
+
+    def _of_hand(self, stream):
+        number, count = self.hand
+        if count == 1:
+            return stream
+        mine = stream.enumerate().filter(lambda n, _: n // self.rows % count == number)
+        return mine.map(lambda _, element: element)
 
     def _shuffled(self, dataset, epoch):
         """A dataset of the source's images in the order of an epoch."""

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import batched, recipes
+from tfssl.data import batched, recipes, service
 from tfssl.data import order as order_lib
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
@@ -56,6 +56,7 @@ def multiview(
     shard=(0, 1),
     bad_files=None,
     with_labels=False,
+    data_service=None,
     num_parallel_calls=_AUTOTUNE,
 ):
     """The training dataset of a source: endless batches of views.
@@ -74,6 +75,11 @@ def multiview(
         bad_files: `BadFiles` that collects unreadable images; None makes one with
             the default limit.
         with_labels: add `"label"`, int64, for supervised training.
+        data_service: None, or the addresses of tf.data services that make the views,
+            see `service`. They must find the images under the same paths (arrays
+            travel with the pipeline, up to 2 GB). The batches are the same and in the
+            same order, except that with several addresses the rows that move up for
+            an unreadable image come from the next batch of the same address.
         num_parallel_calls: parallel maps. The result does not depend on it.
 
     Returns:
@@ -97,14 +103,22 @@ def multiview(
     views_lib.check(recipe)
     recipe = recipes.for_channels(recipe, source.channels)
     _log_skipped(recipe, source)
-    order = order_lib.Order(source, batch_size, seed, start, shard)
-    options = (order, recipe, bad_files or BadFiles(), num_parallel_calls)
-    if not augment:
-        dataset = _plain(*options)
-    elif max(view.size for view in recipe) <= _SMALL:
-        dataset = _small(*options)
-    else:
-        dataset = _large(*options)
+    bad_files = bad_files or BadFiles()
+
+    addresses = service.addresses(data_service) if data_service else [None]
+    hands = []
+    for number, address in enumerate(addresses):
+        hand = (number, len(addresses))
+        order = order_lib.Order(source, batch_size, seed, start, shard, hand)
+        made = _batches(order, recipe, augment, bad_files, num_parallel_calls)
+        if address:
+            made = service.made_at(address, made.with_options(_options()))
+        if source.encoded:
+            made = bad_files_lib.record_gaps(
+                made, order.first, order.image, source, bad_files
+            )
+        hands.append(made)
+    dataset = service.in_turn(hands)
 
     def as_dict(_, position, index, views):
         batch = {
@@ -118,6 +132,17 @@ def multiview(
 
     dataset = dataset.map(as_dict).prefetch(_AUTOTUNE)
     return dataset.with_options(_options())
+
+
+def _batches(order, recipe, augment, bad_files, parallel):
+    """Batches of `(k, position, index, views)` of readable images, without Python."""
+    if not augment:
+        make = _plain
+    elif max(view.size for view in recipe) <= _SMALL:
+        make = _small
+    else:
+        make = _large
+    return make(order, recipe, bad_files, parallel)
 
 
 def _log_skipped(recipe, source):
@@ -265,9 +290,7 @@ def _images(order, batches, size, make, bad_files, parallel):
         return elements.batch(size, drop_remainder=True)
     first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
-    return bad_files_lib.skip(
-        elements, size, order.first, order.image, source, bad_files
-    )
+    return bad_files_lib.readable(elements, size)
 
 
 def labeled(

@@ -9,7 +9,7 @@ from absl import logging
 from tfssl import data as data_lib
 from tfssl import methods
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import pipeline, recipes
+from tfssl.data import pipeline, recipes, service
 from tfssl.export import keras_file
 from tfssl.tasks import monitoring, online_probe, resolve, runs, show_views, start
 from tfssl.training import monitors, saving
@@ -51,6 +51,7 @@ def pretrain(
     strategy="default",
     num_replicas=None,
     tpu=None,
+    data_service=None,
     precision="float32",
     jit_compile=False,
     steps_per_execution=1,
@@ -115,6 +116,8 @@ def pretrain(
             docs/distributed.md) or `"tpu"`.
         num_replicas: int or None for all devices; `mirrored` only.
         tpu: name or address of the TPU.
+        data_service: None, or `"grpc://host:port"` (several with commas between) of
+            hosts that make the views, see docs/distributed.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         jit_compile: compile the step with XLA (one device).
         steps_per_execution: int, steps per call into TensorFlow; must divide the
@@ -172,6 +175,7 @@ def pretrain(
     with (
         workers.losses_explained(),
         bad_files_lib.explained(bad_files, bad_queries, bad_labelled),
+        service.errors_explained(),
     ):
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
@@ -235,6 +239,7 @@ def pretrain(
                         augment=augment,
                         shard=shard,
                         bad_files=bad_files,
+                        data_service=data_service,
                     ),
                     batch_size,
                 )

@@ -1,0 +1,121 @@
+"""tf.data services made of real servers, in this process and on free ports."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import data
+from tfssl.data import pipeline, recipes, service
+from tfssl.tasks import data_service
+
+RECIPE = recipes.SIMCLR.scaled(8)
+BATCH = 6
+
+
+@pytest.fixture(scope="module")
+def servers():
+    """Two services of one worker each; kept, for they end with their objects."""
+    return [data_service.start("localhost", port=0) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def addresses(servers):
+    return [server.address for server in servers]
+
+
+def pixels(n=20):
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 255, (n, 10, 10, 3)).astype(np.uint8)
+
+
+def batches(source, count, **options):
+    dataset = data.multiview(source, RECIPE, batch_size=BATCH, seed=3, **options)
+    return [
+        tf.nest.map_structure(lambda x: x.numpy(), batch)
+        for batch in dataset.take(count)
+    ]
+
+
+def assert_same(a, b):
+    for expected, found in zip(a, b, strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, expected, found)
+
+
+@pytest.mark.parametrize(
+    "count, start, shard", [(1, 15, (0, 1)), (2, 15, (0, 1)), (2, 12, (1, 2))]
+)
+def test_batches_are_those_of_a_local_pipeline(addresses, count, start, shard):
+    """Also from the middle of a batch, and the rows of one worker of two."""
+    source = data.open_source(pixels())
+    options = dict(start=start, shard=shard)
+    expected = batches(source, 7, **options)  # Three batches are an epoch.
+    chosen = ",".join(addresses[:count])
+    assert_same(expected, batches(source, 7, data_service=chosen, **options))
+
+
+def test_sequential_sources_keep_their_order(addresses):
+    source = data.open_source(tf.data.Dataset.from_tensor_slices(pixels()))
+    expected = batches(source, 7, start=6)
+    chosen = ",".join(addresses)
+    assert_same(expected, batches(source, 7, start=6, data_service=chosen))
+
+
+def test_unreadable_files_are_named_on_this_side(addresses, tmp_path):
+    for i, image in enumerate(pixels()):
+        (tmp_path / f"{i:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    bad = tmp_path / "07.png"
+    bad.write_bytes(bad.read_bytes()[:40])
+    source = data.open_source(str(tmp_path))
+
+    def met(**options):
+        bad_files = pipeline.BadFiles(max_fraction=0.1)
+        return batches(source, 6, bad_files=bad_files, **options), bad_files.files
+
+    expected, files = met()
+    found, found_files = met(data_service=addresses[0])
+    assert_same(expected, found)
+    assert files == found_files == [str(bad)]
+    # Dealt to two, other rows may move up, but no image comes twice in an epoch.
+    found, found_files = met(data_service=",".join(addresses))
+    assert found_files == [str(bad)]
+    first = np.concatenate([batch["position"] for batch in found[:3]])
+    assert len(set(first)) == len(first) == 18
+
+
+def test_python_does_not_leave_the_process(addresses):
+    def python(image):
+        image = tf.numpy_function(lambda x: x, [image], tf.uint8)
+        return tf.ensure_shape(image, (10, 10, 3))
+
+    dataset = tf.data.Dataset.from_tensor_slices(pixels()).map(python)
+    source = data.open_source(dataset)
+    with pytest.raises(ValueError, match="calls Python functions"):
+        batches(source, 1, data_service=addresses[0])
+
+
+def test_a_second_worker_of_a_dispatcher_is_noticed():
+    server = data_service.start("localhost", port=0)
+    config = tf.data.experimental.service.WorkerConfig(
+        dispatcher_address=server.address.removeprefix("grpc://")
+    )
+    second = tf.data.experimental.service.WorkerServer(config)
+    source = data.open_source(pixels())
+    with pytest.raises(ValueError, match="dispatcher with exactly one worker"):
+        with service.errors_explained():
+            batches(source, 50, data_service=server.address)
+    del second
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("localhost:5050", "expected grpc://host:port"),
+        ("grpc://localhost", "expected grpc://host:port"),
+        ("grpc://a:1,", "expected grpc://host:port"),
+        ("grpc://a:1,grpc://a:1", "names an address twice"),
+        ("grpc://localhost:1", "No data service answers at grpc://localhost:1"),
+    ],
+)
+def test_bad_addresses(text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        batches(data.open_source(pixels()), 1, data_service=text)

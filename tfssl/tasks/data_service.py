@@ -1,0 +1,62 @@
+"""A tf.data service of one host: makes the views of a training that runs elsewhere."""
+
+import dataclasses
+import socket
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass
+class Service:
+    """A running service; it ends with this object.
+
+    Attributes:
+        address: what `pretrain(data_service=…)` takes.
+        dispatcher: `tf.data.experimental.service.DispatchServer`.
+        worker: its one `tf.data.experimental.service.WorkerServer`. One, since only
+            then the order is that of a local pipeline, see `tfssl.data.service`.
+    """
+
+    address: str
+    dispatcher: object
+    worker: object
+
+    def join(self):
+        """Serves until the process ends."""
+        self.dispatcher.join()
+
+
+def start(host=None, *, port=5050, worker_port=0):
+    """Starts a dispatcher and its worker in this process.
+
+    Args:
+        host: name or IP under which the training hosts reach this one; None takes
+            the name that this host gives itself.
+        port: int, of the dispatcher; 0 takes a free one.
+        worker_port: int, of the worker, which the training hosts connect to as well;
+            0 takes a free one.
+
+    Returns:
+        A `Service`.
+
+    Raises:
+        ValueError: if a port cannot be used.
+    """
+    host = host or socket.gethostname()
+    service = tf.data.experimental.service
+    try:
+        dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
+        bound = dispatcher.target.rpartition(":")[2]
+        worker = service.WorkerServer(
+            service.WorkerConfig(
+                dispatcher_address=f"localhost:{bound}",
+                worker_address=f"{host}:%port%",
+                port=worker_port,
+            )
+        )
+    except (tf.errors.OpError, RuntimeError) as error:
+        raise ValueError(
+            f"port={port}, worker_port={worker_port} cannot be used ({error}); choose "
+            "others."
+        ) from error
+    return Service(f"grpc://{host}:{bound}", dispatcher, worker)
