@@ -62,38 +62,57 @@ def weights(out):
     return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
 
 
-def test_lost_and_stopped_workers_resume_to_the_same_weights(command, tmp_path):
-    whole, parts = str(tmp_path / "whole"), str(tmp_path / "parts")
-    ends = processes.run(2, command(whole))
+@pytest.fixture(scope="module")
+def whole(command, tmp_path_factory):
+    """A run that nothing happened to."""
+    out = str(tmp_path_factory.mktemp("whole"))
+    ends = processes.run(2, command(out))
     assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert "126 negatives per anchor" in ends[0].stdout  # 2 * 64 - 2, over both.
     assert ends[1].stdout == ""
+    return out
+
+
+def test_the_chief_alone_writes(whole):
     expected = {"checkpoints", "encoder.keras", "metrics.jsonl", "run.flags"}
     assert expected | {"run.json", "tensorboard", "views.png"} == set(os.listdir(whole))
     assert len(os.listdir(os.path.join(whole, "tensorboard"))) == 1
     assert len(open(os.path.join(whole, "metrics.jsonl")).readlines()) == 3
 
-    # SIGTERM reaches one worker; both stop after the same step, which is saved.
-    ends = interrupted(command, parts, 1, signal.SIGTERM)
-    assert [end.code for end in ends] == [75, 75], ends[0].stderr + ends[1].stderr
-    told = f"SIGTERM: saved step {last_step(parts)}; start again to continue."
-    assert told in ends[0].stderr and told in ends[1].stderr
 
-    # kill -9: the other one ends with a sentence, and does not wait for ever.
-    for victim in (1, 0):
-        ends = interrupted(command, parts, victim, signal.SIGKILL)
-        assert ends[victim].code == -signal.SIGKILL
-        assert ends[1 - victim].code == 75, ends[1 - victim].stderr
-        assert "error: A worker was lost" in ends[1 - victim].stderr
-        assert "Traceback" not in ends[1 - victim].stderr
-        assert last_step(parts) < STEPS
-
-    ends = processes.run(2, command(parts))
+@pytest.mark.parametrize(
+    "worker, kind",
+    [
+        (1, signal.SIGTERM),
+        (1, signal.SIGKILL),
+        # Each start of two workers costs seconds; the other two ways are:
+        pytest.param(0, signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(0, signal.SIGKILL, marks=pytest.mark.slow),
+    ],
+)
+def test_all_stop_and_resume_to_the_same_weights(
+    command, whole, tmp_path, worker, kind
+):
+    out = str(tmp_path)
+    ends = interrupted(command, out, worker, kind)
+    told = [end.stderr for end in ends]
+    assert 0 < last_step(out) < STEPS
+    if kind == signal.SIGTERM:
+        # It reaches one worker; both stop after the same step, which is saved.
+        assert [end.code for end in ends] == [75, 75], told
+        saved = f"SIGTERM: saved step {last_step(out)}; start again to continue."
+        assert saved in told[0] and saved in told[1]
+    else:
+        # The other one ends with a sentence, and does not wait for ever.
+        other = 1 - worker
+        assert ends[worker].code == -signal.SIGKILL
+        assert ends[other].code == 75, told[other]
+        assert "error: A worker was lost" in told[other]
+        assert "Traceback" not in told[other]
+    ends = processes.run(2, command(out))
     assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert "Resuming at step" in ends[0].stdout
-    expected, found = weights(whole), weights(parts)
+    expected, found = weights(whole), weights(out)
     assert set(expected) == set(found)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
-    different = [n for n in expected if not np.array_equal(expected[n], found[n])]
-    print("not bit-equal:", different)

@@ -1,5 +1,8 @@
 import json
 import os
+import pathlib
+import shutil
+import subprocess
 
 import keras
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import methods
-from tfssl.training import checkpoint
+from tfssl.training import checkpoint, saving
 
 
 def method_of(width=8, projection_dim=4, optimizer=None, seed=0, kind=methods.SimCLR):
@@ -190,3 +193,138 @@ def test_state_moves_between_replica_counts(tmp_path, mirrored, replicas):
         other = method_of(seed=2)
         checkpoint.restore(path, other)
     assert_same(values(wide), values(other))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small file system needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_the_last_good_one(small_disk, caplog):
+    method = method_of()
+    saver = saving.Saver(str(small_disk))
+    saver.set_model(method)
+    saver.save()
+    good, before = checkpoint.latest(str(small_disk)), values(method)
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
+    method.step.assign(1)
+    saver.save()  # A warning: training goes on.
+    (message,) = [m for m in caplog.messages if "could not be written" in m]
+    assert "checkpoint of step 1" in message and "0 MiB are free" in message
+    assert f"last good checkpoint is {good}" in message
+    with pytest.raises(checkpoint.SaveError, match="step 1 could not be written"):
+        saver.save(required=True)
+    assert sorted(os.listdir(small_disk)) == ["checkpoint-0", "filler"]
+    fresh = method_of(seed=5)
+    assert checkpoint.restore_latest(str(small_disk), fresh) == good
+    assert_same(before, values(fresh))
+    filler.unlink()
+    saver.save(required=True)
+    assert checkpoint.latest(str(small_disk)).endswith("checkpoint-1")
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    "name, damage",
+    [
+        ("variables.data-00000-of-00001", cut),
+        ("variables.data-00000-of-00001", flip),
+        ("variables.data-00000-of-00001", os.remove),
+        ("variables.index", cut),
+        ("variables.index", flip),
+        ("variables.index", os.remove),
+        ("state.json", cut),
+        ("state.json", os.remove),
+    ],
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path, caplog, name, damage
+):
+    folder = str(tmp_path)
+    method = method_of()
+    good = checkpoint.save(folder, method)
+    before = values(method)
+    method.step.assign(7)
+    method.encoder.trainable_variables[0].assign_add(
+        tf.ones_like(method.encoder.trainable_variables[0])
+    )
+    damage(pathlib.Path(checkpoint.save(folder, method)) / name)
+    fresh = method_of(seed=5)
+    untouched = values(fresh)
+    with pytest.raises(checkpoint.DamagedCheckpoint, match=r"checkpoint-7.* is damag"):
+        checkpoint.restore(os.path.join(folder, "checkpoint-7"), fresh)
+    assert_same(untouched, values(fresh))
+    assert checkpoint.restore_latest(folder, fresh) == good
+    assert "The one before it is used." in caplog.text
+    assert_same(before, values(fresh))
+    # It is out of the way of `keep`, and of the next save of its step.
+    assert sorted(os.listdir(folder)) == ["checkpoint-0", "damaged-7"]
+    checkpoint.save(folder, method, keep=1)
+    assert sorted(os.listdir(folder)) == ["checkpoint-7", "damaged-7"]
+
+
+def test_only_damaged_checkpoints_are_no_reason_to_start_anew(tmp_path):
+    method = method_of()
+    cut(pathlib.Path(checkpoint.save(str(tmp_path), method)) / "variables.index")
+    with pytest.raises(checkpoint.CheckpointError, match="All 1 checkpoints .* damag"):
+        checkpoint.restore_latest(str(tmp_path), method)
+    with pytest.raises(checkpoint.CheckpointError, match="All 1 checkpoints .* damag"):
+        checkpoint.restore_latest(str(tmp_path), method)  # Nor at the second start.
+    assert checkpoint.restore_latest(str(tmp_path / "empty"), method) is None
+
+
+def test_a_kill_at_any_rename_leaves_a_checkpoint(tmp_path, monkeypatch):
+    """Saving a step again, killed before or after each rename and removal."""
+
+    class Killed(BaseException):
+        pass
+
+    method = method_of()
+    before = values(method)
+    for kill_at in range(20):
+        folder = str(tmp_path / str(kill_at))
+        checkpoint.save(folder, method)
+        calls = []
+
+        def counted(real, kill_at=kill_at, calls=calls):
+            def call(*args, **kwargs):
+                if len(calls) == kill_at:
+                    raise Killed
+                calls.append(real)
+                return real(*args, **kwargs)
+
+            return call
+
+        monkeypatch.setattr(tf.io.gfile, "rename", counted(tf.io.gfile.rename))
+        monkeypatch.setattr(tf.io.gfile, "rmtree", counted(tf.io.gfile.rmtree))
+        try:
+            checkpoint.save(folder, method, keep=1)
+            killed = False
+        except Killed:
+            killed = True
+        monkeypatch.undo()
+        fresh = method_of(seed=5)
+        assert checkpoint.restore_latest(folder, fresh)
+        assert_same(before, values(fresh))
+        checkpoint.save(folder, method, keep=1)
+        assert os.listdir(folder) == ["checkpoint-0"]
+        if not killed:
+            break
+    assert kill_at == 4  # Rename of state.json, two of folders, one removal.

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -44,3 +46,40 @@ def test_replicas_get_the_rows_of_the_global_batch_in_order(mirrored, count):
         assert len(parts) == count
         np.testing.assert_array_equal(np.concatenate(parts), np.arange(8) + 8 * step)
     assert shards == [(0, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "{",
+        "[]",
+        '{"cluster": {"worker": ["a:1", "b:1"]}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, '
+        '"task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_wrong_tf_config_is_shown_beside_a_right_one(monkeypatch, text):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    for use in (strategies.make, strategies.is_chief):
+        with pytest.raises(ValueError, match=r"TF_CONFIG=.*expected something like {"):
+            use("multi_worker")
+
+
+def test_the_chief_is_known_before_the_strategy(monkeypatch):
+    def chief(cluster, job, index):
+        task = {"type": job, "index": index}
+        monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": task}))
+        return strategies.is_chief("multi_worker")
+
+    alike = {"worker": ["a:1", "b:1"]}
+    assert chief(alike, "worker", 0) and not chief(alike, "worker", 1)
+    named = {"chief": ["c:1"], "worker": ["a:1"]}
+    assert chief(named, "chief", 0) and not chief(named, "worker", 0)
+    assert strategies.is_chief("mirrored")

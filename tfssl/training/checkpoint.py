@@ -239,23 +239,31 @@ def restore_latest(folder, method, *, workers=_ALONE):
         CheckpointError: if it is of another model, or all of them are damaged.
     """
     paths = all_checkpoints(folder)
+    damaged = []
     for path in reversed(paths):
         try:
             restore(path, method)
-            return path
         except DamagedCheckpoint as error:
             logging.warning("%s The one before it is used.", error)
-            if workers.is_chief:
-                step = _FOLDER.search(path).group(2)
-                aside = os.path.join(folder, f"damaged-{step}")
-                _remove(aside)
-                tf.io.gfile.rename(path, aside)
+            damaged.append(path)
+            continue
+        if workers.is_chief:
+            for other in damaged:
+                _set_aside(other)
+        return path
     if paths:
         raise CheckpointError(
             f"All {len(paths)} checkpoints of {folder} are damaged; choose another "
             "--out to start anew."
         )
     return None
+
+
+def _set_aside(path):
+    folder, name = os.path.split(path)
+    aside = os.path.join(folder, f"damaged-{_FOLDER.match(name).group(2)}")
+    _remove(aside)
+    tf.io.gfile.rename(path, aside)
 
 
 def read_state(path):
@@ -266,6 +274,8 @@ def read_state(path):
     except ValueError as error:
         raise DamagedCheckpoint(f"{name} is damaged ({error}).") from error
     if state is None:
+        if _FOLDER.match(os.path.basename(os.path.normpath(path))):
+            raise DamagedCheckpoint(f"{path} is damaged (no state.json).")
         raise CheckpointError(
             f"{path} is not a tfssl checkpoint (no state.json); pass a folder "
             "named checkpoint-<step>, or a run's folder."

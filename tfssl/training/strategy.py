@@ -6,6 +6,8 @@ import os
 
 import tensorflow as tf
 
+from tfssl.training import workers
+
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 
 
@@ -46,9 +48,19 @@ def make(name="default", *, num_replicas=None, tpu=None):
 
 
 def _multi_worker_strategy():
-    _task_of_environment()
+    cluster, job, index = _task_of_environment()
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
+    except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"strategy='multi_worker' received, but {cluster[job][index]}, the address "
+            f"of this worker in TF_CONFIG, cannot be used ({error}); take a free port."
+        ) from error
+    except tf.errors.OpError as error:
+        raise workers.WorkerLost(
+            f"The workers did not come together ({error}); start all of them again "
+            "with the same command."
+        ) from error
     except RuntimeError as error:
         raise ValueError(
             "strategy='multi_worker' must be made before TensorFlow runs its first "
