@@ -68,6 +68,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
     entries = re.findall(r"tfssl-([\w-]+) = (pipelines\.\w+):(\w+)", text)
     assert {name for name, _, _ in entries} == {
         "pretrain",
+        "data-service",
         "evaluate",
         "export",
         "make-tfrecords",
