@@ -1,5 +1,7 @@
 """tf.data services made of real servers, in this process and on free ports."""
 
+import time
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -99,10 +101,12 @@ def test_a_second_worker_of_a_dispatcher_is_noticed():
         dispatcher_address=server.address.removeprefix("grpc://")
     )
     second = tf.data.experimental.service.WorkerServer(config)
+    while server.dispatcher._num_workers() < 2:
+        time.sleep(0.02)
     source = data.open_source(pixels())
     with pytest.raises(ValueError, match="dispatcher with exactly one worker"):
         with service.errors_explained():
-            batches(source, 50, data_service=server.address)
+            batches(source, 2000, data_service=server.address)
     del second
 
 
