@@ -1,10 +1,12 @@
 """Features of any images, with a trained encoder."""
 
+import io
 import os
 
 import numpy as np
 
 from tfssl import data as data_lib
+from tfssl import files
 from tfssl.evaluation import features
 from tfssl.tasks import resolve, runs
 
@@ -56,14 +58,14 @@ def embed(
             "This encoder carries no preprocessing; load it with tfssl.load, or "
             "pass preprocessing=tfssl.data.Preprocessing(...)."
         )
-    source = data_lib.open_source(
+    source = resolve.source(
         data,
+        data_args=data_args,
         split=split,
         labels=labels,
         channels=channels or preprocessing.channels,
         bit_depth=bit_depth,
         data_dir=data_dir,
-        **resolve.data_arguments(data_args),
     )
     # Unreadable files are logged and left out: `names` says what is there.
     dataset = data_lib.labeled(
@@ -75,8 +77,7 @@ def embed(
     found = features.extract(encoder, dataset, progress=progress)
     if out is not None:
         names = np.array([source.describe(int(i)) for i in found.index])
-        part = f"{out}.part.npz"  # NumPy appends .npz to any other ending.
-        os.makedirs(os.path.dirname(os.path.abspath(out)), exist_ok=True)
-        np.savez(part, features=found.values, names=names, labels=found.labels)
-        os.replace(part, out)
+        content = io.BytesIO()
+        np.savez(content, features=found.values, names=names, labels=found.labels)
+        files.write_bytes(out, content.getvalue())
     return found

@@ -94,13 +94,13 @@ def _png_images(record, preprocessing, count):
             "the run's folder instead of a .keras file."
         )
     settings = record["settings"]
-    source = data_lib.open_source(
+    source = resolve.source(
         settings["data"],
+        data_args=settings.get("data_args"),
         **{
             key: settings[key]
             for key in ("split", "channels", "labels", "bit_depth", "data_dir")
         },
-        **resolve.data_arguments(settings.get("data_args")),
     )
     dataset = data_lib.labeled(
         source,

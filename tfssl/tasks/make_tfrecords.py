@@ -63,14 +63,14 @@ def make_tfrecords(
         ValueError: for options that do not fit the images, for too many unreadable
             images, or if `out` holds records of something else.
     """
-    source = data_lib.open_source(
+    source = resolve.source(
         data,
+        data_args=data_args,
         split=split,
         labels=labels,
         channels=channels,
         bit_depth=bit_depth,
         data_dir=data_dir,
-        **resolve.data_arguments(data_args),
     )
     pixels = pixels or not source.holds_files
     _check(source, name, num_shards, pixels, max_side, quality)

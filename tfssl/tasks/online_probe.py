@@ -40,14 +40,15 @@ def labelled(train, validation, settings):
     source = train
     if data is not None or split is not None:
         data = settings["data"] if data is None else data
-        source = data_lib.open_source(
+        source = resolve.source(
             data,
+            data_args=settings["data_args"],
+            beside=True,
             split=split,
             channels=train.channels,
             labels=settings["labels"],
             bit_depth=settings["bit_depth"],
             data_dir=settings["data_dir"],
-            **resolve.data_arguments(settings["data_args"], data),
         )
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:

@@ -39,38 +39,42 @@ def sources(
         bit_depth=bit_depth,
         data_dir=data_dir,
     )
-    args = data_arguments(data_args)
-    train = data_lib.open_source(data, split=split, **options, **args)
+    train = source(data, data_args=data_args, split=split, **options)
     if validation_data is None and validation_split is not None:
         validation_data = data
     if validation_data is not None:
-        args = data_arguments(data_args, validation_data)
-        return train, data_lib.open_source(
-            validation_data, split=validation_split, **options, **args
+        return train, source(
+            validation_data,
+            data_args=data_args,
+            beside=True,
+            split=validation_split,
+            **options,
         )
     if validation_fraction:
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
     return train, None
 
 
-def data_arguments(given, data=None):
-    """Further arguments of `data.open_source`, checked.
+def source(data, *, data_args=None, beside=False, **options):
+    """`data.open_source` with its further arguments, checked.
 
     Args:
-        given: dict or None.
-        data: None for all of them, else only those that this kind of data takes: of
-            validation images beside those that the arguments were meant for.
+        data: see `data.open_source`.
+        data_args: dict of further arguments, or None.
+        beside: whether these are other images than those that `data_args` were meant
+            for (validation images); they take only what their kind of data has.
+        **options: of `data.open_source`.
     """
-    given, known = given or {}, data_lib.sources.OPTIONS
+    given, known = data_args or {}, data_lib.sources.OPTIONS
     unknown = [name for name in given if name not in known]
     if unknown:
         raise ValueError(
             f"data_arg {unknown[0]!r} received, expected some of {', '.join(known)}."
         )
-    if data is None:
-        return given
-    kind = data_lib.sources.kind_of(data)
-    return {name: value for name, value in given.items() if known[name] == kind}
+    if beside:
+        kind = data_lib.sources.kind_of(data)
+        given = {name: value for name, value in given.items() if known[name] == kind}
+    return data_lib.open_source(data, **options, **given)
 
 
 def recipe(given, method_name, hparams=None, image_size=None):
