@@ -125,6 +125,19 @@ def test_a_network_without_a_config_is_refused():
         ema.TargetNetwork(network)
 
 
+@pytest.mark.parametrize(
+    "momentum, total_steps, sentence",
+    [
+        (1.01, None, "momentum=1.01 received, expected a number from 0 to 1"),
+        (-0.1, 5, "momentum=-0.1 received"),
+        (0.5, 0, "total_steps=0 received, expected 1 or more, or None"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(momentum, total_steps, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        ema.check_momentum(momentum, total_steps)
+
+
 def test_momentum_schedule_has_byols_golden_values():
     # 1 - (1 - 0.99) * (cos(pi k / K) + 1) / 2 at k = 0, K/2, K, and beyond.
     for step, expected in ((0, 0.99), (50, 0.995), (100, 1.0), (130, 1.0)):

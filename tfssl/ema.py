@@ -106,3 +106,17 @@ def momentum_at(step, base, total_steps=None):
     if total_steps is None:
         return tf.constant(base, tf.float32)
     return schedules.cosine(step, base, 1.0, total_steps)
+
+
+def check_momentum(momentum, total_steps):
+    """Refuses what cannot be a target network's schedule."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(
+            f"momentum={momentum} received, expected a number from 0 to 1 (0.99 to "
+            "0.999 in the papers)."
+        )
+    if total_steps is not None and total_steps < 1:
+        raise ValueError(
+            f"total_steps={total_steps} received, expected 1 or more, or None for a "
+            "constant momentum."
+        )

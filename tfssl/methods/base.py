@@ -332,17 +332,3 @@ def _check_encoder(encoder):
             f"The encoder's output shape is {shape}, expected (batch, dim): end it "
             "with global pooling (keras.applications: pooling='avg')."
         )
-
-
-def check_momentum(momentum, total_steps):
-    """Refuses what cannot be a target network's schedule."""
-    if not 0 <= momentum <= 1:
-        raise ValueError(
-            f"momentum={momentum} received, expected a number from 0 to 1 (0.99 to "
-            "0.999 in the papers)."
-        )
-    if total_steps is not None and total_steps < 1:
-        raise ValueError(
-            f"total_steps={total_steps} received, expected 1 or more, or None for a "
-            "constant momentum."
-        )

@@ -57,7 +57,7 @@ class BYOL(base.Method):
         name=None,
     ):
         super().__init__(encoder, name=name)
-        base.check_momentum(momentum, total_steps)
+        ema.check_momentum(momentum, total_steps)
         self.momentum = momentum
         self.total_steps = total_steps
         self.projection_hidden = projection_hidden

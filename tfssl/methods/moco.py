@@ -137,7 +137,7 @@ class MoCo(base.Method):
             shuffle=shuffle,
         )
         self.settings = _resolved(version, given)
-        base.check_momentum(self.settings["momentum"], total_steps)
+        ema.check_momentum(self.settings["momentum"], total_steps)
         self.version = version
         self.total_steps = total_steps
         for key, value in self.settings.items():
