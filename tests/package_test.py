@@ -82,6 +82,14 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         assert f'"{module.rpartition(".")[2]}"' in build
 
 
+def test_every_room_has_a_build_target():
+    build = (ROOT / "BUILD").read_text()
+    for path in (ROOT / "tfssl").glob("[!_]*"):
+        # The tasks belong to the target of the package itself.
+        found = f'["tfssl/{path.name}' in build
+        assert found, f"tfssl/{path.name} is in no target of BUILD."
+
+
 def test_the_readme_speaks_of_what_is_there():
     for path in re.findall(r"`((?:pipelines|docs|tfssl)/[\w/.]+)`", README):
         assert (ROOT / path).exists(), path
