@@ -127,6 +127,13 @@ def test_hue_turns_the_way_of_hsv():
         assert abs(moved - delta) < 0.08
 
 
+def changes(image, matrix, hsv):
+    """Mean absolute changes: by the matrix, by the HSV form, and between the two."""
+    mine = np.clip(image @ np.transpose(matrix), 0, 1)
+    pairs = ((mine, image), (hsv, image), (mine, hsv))
+    return [np.abs(a - b).mean() for a, b in pairs]
+
+
 # Mean absolute changes of values in [0, 1]: ours, that of `tf.image` in HSV, and the
 # difference between them, on colours of moderate saturation.
 @pytest.mark.parametrize(
@@ -139,12 +146,8 @@ def test_hue_turns_the_way_of_hsv():
 )
 def test_difference_of_hue_to_hsv_is_as_stated(delta, ours, theirs, apart):
     image = np.float32(0.25 + 0.5 * picture(size=64))
-    matrix = color.hue_matrix(tf.constant(delta))
-    mine = np.clip(image @ np.transpose(matrix), 0, 1)
     hsv = tf.image.adjust_hue(image, delta).numpy()
-    found = [
-        np.abs(a - b).mean() for a, b in ((mine, image), (hsv, image), (mine, hsv))
-    ]
+    found = changes(image, color.hue_matrix(tf.constant(delta)), hsv)
     np.testing.assert_allclose(found, [ours, theirs, apart], atol=1e-3)
 
 
@@ -159,10 +162,6 @@ def test_difference_of_hue_to_hsv_is_as_stated(delta, ours, theirs, apart):
 def test_difference_of_saturation_to_hsv_is_as_stated(factor, ours, theirs, apart):
     """`tf.image` keeps the largest channel, the blend with grey keeps luma."""
     image = np.float32(0.25 + 0.5 * picture(size=64))
-    matrix = color.saturation_matrix(tf.constant(factor))
-    mine = np.clip(image @ np.transpose(matrix), 0, 1)
     hsv = tf.image.adjust_saturation(image, factor).numpy()
-    found = [
-        np.abs(a - b).mean() for a, b in ((mine, image), (hsv, image), (mine, hsv))
-    ]
+    found = changes(image, color.saturation_matrix(tf.constant(factor)), hsv)
     np.testing.assert_allclose(found, [ours, theirs, apart], atol=1e-3)

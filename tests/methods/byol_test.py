@@ -4,29 +4,16 @@ import keras
 import numpy as np
 import pytest
 
+from tests.methods.cases import one_convolution as encoder
+from tests.methods.cases import two_views as views
+from tests.methods.cases import unit
 from tfssl import methods, models
-
-
-def encoder(dim=6):
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(dim, 3)(inputs)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-
-
-def views(batch=5, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.uniform(size=(batch, 8, 8, 3)).astype("float32") for _ in range(2)]
 
 
 def make(**arguments):
     keras.utils.set_random_seed(0)
     small = dict(projection_hidden=8, projection_dim=4)
     return methods.BYOL(encoder(), **small | arguments)
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def test_loss_is_the_papers_with_the_views_exchanged():

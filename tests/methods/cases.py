@@ -135,3 +135,24 @@ def assert_close(a, b, tolerance=1e-5):
         scale = max(np.abs(x).max(), 1.0) if x.size else 1.0
         worst = np.abs(x.astype(np.float64) - y.astype(np.float64)).max() / scale
         assert worst <= tolerance, f"{name}: {worst:.2e}"
+
+
+def one_convolution(dim=6, norm=None):
+    """An encoder of 8x8 images without chance: one convolution, `norm`, mean."""
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(dim, 3)(inputs)
+    if norm is not None:
+        x = norm(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def two_views(batch=5, seed=0):
+    """Two views of 8x8 pixels, random."""
+    rng = np.random.default_rng(seed)
+    return [rng.uniform(size=(batch, 8, 8, 3)).astype("float32") for _ in range(2)]
+
+
+def unit(rows):
+    """float64 rows of length 1."""
+    rows = np.asarray(rows, np.float64)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

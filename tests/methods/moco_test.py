@@ -7,22 +7,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods import cases
+from tests.methods.cases import unit
 from tfssl import methods, models
 from tfssl.data import recipes
 from tfssl.models import norms
 
 
-def encoder(dim=6, statistics=None):
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(dim, 3)(inputs)
-    if statistics:
-        x = norms.BatchNorm(statistics=statistics, group_size=2)(x)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+def encoder(statistics=None):
+    norm = norms.BatchNorm(statistics=statistics, group_size=2) if statistics else None
+    return cases.one_convolution(norm=norm)
 
 
 def views(batch=4, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.uniform(size=(batch, 8, 8, 3)).astype("float32") for _ in range(2)]
+    return cases.two_views(batch, seed)
 
 
 def make(version=2, **arguments):
@@ -33,11 +31,6 @@ def make(version=2, **arguments):
     else:
         small["projection_hidden"] = 8
     return methods.MoCo(encoder(), version=version, **small | arguments)
-
-
-def unit(rows):
-    rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def cross_entropy(logits, label):

@@ -7,18 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.cases import one_convolution as encoder
+from tests.methods.cases import two_views as views
 from tfssl import methods, models
-
-
-def encoder(dim=6):
-    inputs = keras.Input((8, 8, 3))
-    x = keras.layers.Conv2D(dim, 3)(inputs)
-    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
-
-
-def views(batch=5, seed=0):
-    rng = np.random.default_rng(seed)
-    return [rng.uniform(size=(batch, 8, 8, 3)).astype("float32") for _ in range(2)]
 
 
 def paper_loss(z_a, z_b, temperature):
