@@ -195,7 +195,6 @@ def test_plain_hsv_is_that_of_tensorflow(photographs):
 
 # Mean absolute change of values in [0, 1] by the jitter and grey of one view: ours,
 # that of the papers' colour spaces, and the difference between the two.
-# `docs/views.md` states them.
 @pytest.mark.parametrize(
     "name, saturation, stated",
     [
