@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from tests.methods.cases import batch_of, unit
 from tests.methods.cases import one_convolution as encoder
 from tests.methods.cases import two_views as views
-from tests.methods.cases import unit
 from tfssl import methods, models
 
 
@@ -22,7 +22,7 @@ def test_loss_is_the_papers_with_the_views_exchanged():
     for variable in method.target.trainable_variables:
         variable.assign(variable * 1.3 + 0.1)
     view_a, view_b = views()
-    losses = method.image_losses([view_a, view_b], training=True)["loss"]
+    losses = method.image_losses(batch_of(view_a, view_b), training=True)["loss"]
     q_a, q_b = (unit(method.predict_target(v, training=True)) for v in (view_a, view_b))
     t_a, t_b = (unit(method.target(v, training=True)) for v in (view_a, view_b))
     expected = [
@@ -30,7 +30,7 @@ def test_loss_is_the_papers_with_the_views_exchanged():
         for i in range(5)
     ]
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
-    swapped = method.image_losses([view_b, view_a], training=True)["loss"]
+    swapped = method.image_losses(batch_of(view_b, view_a), training=True)["loss"]
     np.testing.assert_allclose(losses, swapped, rtol=1e-6)
 
 
@@ -40,9 +40,8 @@ def test_the_target_follows_the_updated_network_with_a_rising_momentum():
     target = np.array(method.target.trainable_variables[0], np.float64)
     for step in range(4):
         view_a, view_b = views(seed=step)
-        batch = {"views": {"view_0": view_a, "view_1": view_b}}
         method.build_optimizer()
-        method.train_step(batch)
+        method.train_step(batch_of(view_a, view_b))
         momentum = 1 - 0.5 * (np.cos(np.pi * step / 4) + 1) / 2
         online = np.array(method.encoder.trainable_variables[0])
         target = momentum * target + (1 - momentum) * online  # After the update.
@@ -71,14 +70,14 @@ def test_a_collapsed_network_has_loss_zero_and_an_opposite_one_eight():
     images = views()[0]
     target = unit(method.target(images, training=False))
     same = unit(method.predict_target(images))
-    loss = method.image_losses([images, images], training=False)["loss"]
+    loss = method.image_losses(batch_of(images, images), training=False)["loss"]
     np.testing.assert_allclose(
         loss, 2 * np.sum((same - target) ** 2, axis=1), rtol=1e-4
     )
     for head in (method.predictor, *method.target.networks[1:]):
         for variable in head.trainable_variables:
             variable.assign(np.zeros(variable.shape))
-    loss = method.image_losses([images, images], training=True)["loss"]
+    loss = method.image_losses(batch_of(images, images), training=True)["loss"]
     # Zero vectors have no direction: cosine 0, 2 for each of the two terms.
     np.testing.assert_allclose(loss, 4.0)
 

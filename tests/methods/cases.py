@@ -46,6 +46,10 @@ NORMS = {
 }
 
 
+# Sizes of the views, where they are not two of SIZE.
+VIEWS = {}
+
+
 def tiny_encoder(statistics="global", group_size=None):
     """Two convolutions with batch norm: shallow, so that rounding stays small."""
     inputs = keras.Input((SIZE, SIZE, 3))
@@ -74,21 +78,20 @@ def make(name, *, optimizer=None, **compile_args):
     return method
 
 
-def batches(steps=STEPS, *, constant=None):
-    """`steps` global batches of random views, as a dataset."""
+def batches(name, steps=STEPS, *, constant=None):
+    """`steps` global batches of random views for a case, as a dataset."""
     rng = np.random.default_rng(7)
-    shape = (steps * BATCH, SIZE, SIZE, 3)
+    rows = np.arange(steps * BATCH)
     # Blocks of colour: images that differ after pooling. Pure noise would not,
     # and batch norm would blow up the rounding of what little differs.
-    coarse = rng.uniform(size=(shape[0], 2, 2, 3))
-    base_images = coarse.repeat(SIZE // 2, axis=1).repeat(SIZE // 2, axis=2)
-    views = [
-        (0.8 * base_images + 0.2 * rng.uniform(size=shape)).astype("float32")
-        for _ in range(2)
-    ]
-    if constant is not None:
-        views = [np.full(shape, constant, "float32") for _ in views]
-    rows = np.arange(steps * BATCH)
+    coarse = rng.uniform(size=(len(rows), 2, 2, 3))
+    views = []
+    for size in VIEWS.get(name, (SIZE, SIZE)):
+        view = coarse.repeat(size // 2, axis=1).repeat(size // 2, axis=2)
+        view = 0.8 * view + 0.2 * rng.uniform(size=view.shape)
+        if constant is not None:
+            view = np.full_like(view, constant)
+        views.append(view.astype("float32"))
     return tf.data.Dataset.from_tensor_slices(
         {
             "views": {f"view_{i}": v for i, v in enumerate(views)},
@@ -144,6 +147,13 @@ def one_convolution(dim=6, norm=None):
     if norm is not None:
         x = norm(x)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+def batch_of(*views, index=None):
+    """A batch of these views; without `index` that of images 0, 1, …"""
+    index = np.arange(len(views[0])) if index is None else np.asarray(index)
+    views = {f"view_{i}": tf.constant(view) for i, view in enumerate(views)}
+    return {"views": views, "index": tf.constant(index, tf.int64)}
 
 
 def two_views(batch=5, seed=0):

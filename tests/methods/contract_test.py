@@ -30,9 +30,9 @@ def test_every_method_has_a_case():
 @every_method
 def test_every_learned_variable_gets_a_gradient_and_no_other_moves(name):
     method = make(name, optimizer=keras.optimizers.SGD(0.0))
-    views = method.views(next(iter(batches(1).batch(BATCH))))
+    batch = next(iter(batches(name, 1).batch(BATCH)))
     with tf.GradientTape(persistent=True) as tape:
-        losses = method.image_losses(views, training=True)["loss"]
+        losses = method.image_losses(batch, training=True)["loss"]
     learned = method.learned_variables
     for variable in learned:
         gradient = tape.gradient(losses, variable.value)
@@ -49,11 +49,11 @@ def test_every_learned_variable_gets_a_gradient_and_no_other_moves(name):
 def test_loss_falls_on_a_repeated_batch(name):
     method = make(name, optimizer=keras.optimizers.Adam(0.0))
     # Without learning first: a queue that fills with real keys raises the loss.
-    first = train(method, batches(1), steps=6)["loss"]
-    first = train(method, batches(1), steps=1)["loss"]
+    first = train(method, batches(name, 1), steps=6)["loss"]
+    first = train(method, batches(name, 1), steps=1)["loss"]
     method.optimizer.learning_rate = 5e-3
-    train(method, batches(1), steps=40)
-    last = train(method, batches(1), steps=1)["loss"]
+    train(method, batches(name, 1), steps=40)
+    last = train(method, batches(name, 1), steps=1)["loss"]
     assert last < 0.8 * first, (first, last)
 
 
@@ -61,11 +61,11 @@ def test_loss_falls_on_a_repeated_batch(name):
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_replicas_equal_one_device(name, replicas, mirrored):
     alone = make(name)
-    expected = train(alone, batches())
+    expected = train(alone, batches(name))
     strategy = mirrored(replicas)
     with strategy.scope():
         method = make(name)
-    logs = train(method, batches(), strategy=strategy)
+    logs = train(method, batches(name), strategy=strategy)
     for key, value in expected.items():
         assert logs[key] == pytest.approx(value, rel=1e-5, abs=1e-6), key
     assert_close(state(alone), state(method))
@@ -80,23 +80,23 @@ def test_replicas_equal_one_device(name, replicas, mirrored):
 @every_method
 def test_steps_per_execution_does_not_change_the_weights(name, mirrored):
     one = make(name)
-    train(one, batches(8), steps=8)
+    train(one, batches(name, 8), steps=8)
     eight = make(name, steps_per_execution=8)
-    train(eight, batches(8), steps=8)
+    train(eight, batches(name, 8), steps=8)
     assert_close(state(one), state(eight), tolerance=0)
     strategy = mirrored(2)
     with strategy.scope():
         both = make(name, steps_per_execution=4)
-    train(both, batches(8), steps=8, strategy=strategy)
+    train(both, batches(name, 8), steps=8, strategy=strategy)
     assert_close(state(one), state(both))
 
 
 @every_method
 def test_xla_compiles_the_step_and_agrees(name):
     plain = make(name)
-    train(plain, batches())
+    train(plain, batches(name))
     compiled = make(name, jit_compile=True)
-    train(compiled, batches())
+    train(compiled, batches(name))
     assert_close(state(plain), state(compiled), tolerance=1e-4)
 
 
@@ -104,15 +104,15 @@ def test_xla_compiles_the_step_and_agrees(name):
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_finite_and_learns(name, policy):
     reference = make(name)
-    expected = train(reference, batches())
+    expected = train(reference, batches(name))
     keras.config.set_dtype_policy(policy)
     try:
         method = make(name)
         before = state(method)
-        logs = train(method, batches())
+        logs = train(method, batches(name))
         after = state(method)
         flat = make(name)
-        flat_logs = train(flat, batches(constant=0.0))
+        flat_logs = train(flat, batches(name, constant=0.0))
     finally:
         keras.config.set_dtype_policy("float32")
     assert logs["loss"] == pytest.approx(expected["loss"], rel=0.05)
@@ -135,7 +135,7 @@ def test_mixed_precision_is_finite_and_learns(name, policy):
 @every_method
 def test_config_round_trip(name, tmp_path):
     method = make(name)
-    train(method, batches(1), steps=1)
+    train(method, batches(name, 1), steps=1)
     path = str(tmp_path / "method.keras")
     method.save(path)
     loaded = keras.saving.load_model(path)
@@ -153,23 +153,23 @@ def test_step_is_traced_once(name):
     traces = []
     original = method.image_losses
 
-    def counted(views, training):
+    def counted(batch, training):
         traces.append(training)
-        return original(views, training)
+        return original(batch, training)
 
     method.image_losses = counted
     method.make_train_function(force=True)
-    train(method, batches(3), steps=3)
-    train(method, batches(3), steps=3)
+    train(method, batches(name, 3), steps=3)
+    train(method, batches(name, 3), steps=3)
     assert len(traces) == 1
 
 
 @every_method
 def test_evaluate_reports_the_loss_and_changes_nothing(name):
     method = make(name)
-    train(method, batches(1), steps=1)
+    train(method, batches(name, 1), steps=1)
     before = state(method)
-    data = batches(2).batch(BATCH)
+    data = batches(name, 2).batch(BATCH)
     first = method.evaluate(data, verbose=0, return_dict=True)
     second = method.evaluate(data, verbose=0, return_dict=True)
     assert first == second
@@ -194,7 +194,7 @@ def test_penalties_of_the_encoder_count_once(mirrored):
             method = methods.SimCLR(build(strength), projection_dim=4)
             method.compile(keras.optimizers.SGD(0.1))
             start = np.array(method.encoder.trainable_variables[0])
-        train(method, batches(1), steps=1, strategy=strategy)
+        train(method, batches("simclr", 1), steps=1, strategy=strategy)
         kernels[strength, replicas] = np.array(method.encoder.trainable_variables[0])
     # SGD: the penalty 0.1 * |w|^2 moves w by -0.1 * 0.2 * w.
     difference = kernels[0.1, 1] - kernels[0.0, 1]

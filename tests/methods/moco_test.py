@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.methods import cases
-from tests.methods.cases import unit
+from tests.methods.cases import batch_of, unit
 from tfssl import methods, models
 from tfssl.data import recipes
 from tfssl.models import norms
@@ -51,7 +51,7 @@ def test_loss_is_infonce_against_the_queue(version, symmetric):
     queue = np.array(method.queue.rows, np.float64)
     directions = [(0, 1), (1, 0)][: 1 + symmetric]
     images = views()
-    values = method.image_losses(images, training=True)
+    values = method.image_losses(batch_of(*images), training=True)
     expected, hits = np.zeros(4), np.zeros(4)
     for of_query, of_key in directions:
         q = unit(method.query(images[of_query], training=True))
@@ -68,7 +68,7 @@ def test_loss_of_v3_is_both_directions_among_the_batch():
     method = make(3, temperature=0.5)
     estrange(method)
     images = views()
-    losses = method.image_losses(images, training=True)["loss"]
+    losses = method.image_losses(batch_of(*images), training=True)["loss"]
     expected = np.zeros(4)
     for of_query, of_key in ((0, 1), (1, 0)):
         q = unit(method.query(images[of_query], training=True))
@@ -173,7 +173,7 @@ def test_all_similarities_equal_give_the_chance_loss():
         method = make(version)
         for variable in method.projector.trainable_variables:
             variable.assign(tf.zeros_like(variable))
-        losses = method.image_losses(views(), training=True)["loss"]
+        losses = method.image_losses(batch_of(*views()), training=True)["loss"]
         np.testing.assert_allclose(losses, math.log(11), rtol=1e-5)
         assert method.chance_loss(4) == pytest.approx(math.log(11))
         assert method.num_negatives(4) == 10
@@ -208,5 +208,5 @@ def test_a_batch_larger_than_the_queue_is_refused():
 
 def test_a_recipe_with_other_views_is_refused():
     method = make(2)
-    with pytest.raises(ValueError, match=r"A batch of 1 view\(s\) .* MoCo takes 2"):
+    with pytest.raises(ValueError, match=r"1 view\(s\) received, but MoCo takes 2"):
         method.train_step({"views": {"view_0": views()[0]}})

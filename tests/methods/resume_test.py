@@ -26,24 +26,24 @@ for name in cases.CASES:
     folder = pathlib.Path(sys.argv[1]) / name
     method = cases.make(name)
     checkpoint.restore(checkpoint.latest(str(folder)), method)
-    resume_test.save_state(folder / "after.npz", method, {_BEFORE}, {_AFTER})
+    resume_test.save_state(folder / "after.npz", name, method, {_BEFORE}, {_AFTER})
     method = keras.saving.load_model(folder / "method.keras")
     encoder = keras.saving.load_model(folder / "encoder.keras")
-    resume_test.save_outputs(folder / "loaded.npz", method, encoder)
+    resume_test.save_outputs(folder / "loaded.npz", name, method, encoder)
 """
 
 
-def save_state(path, method, start, steps):
+def save_state(path, name, method, start, steps):
     """Trains on from step `start`; writes variables and metrics."""
-    data = cases.batches(start + steps).skip(start * cases.BATCH)
+    data = cases.batches(name, start + steps).skip(start * cases.BATCH)
     logs = cases.train(method, data, steps=steps)
     variables = checkpoint.named_variables(method)
     np.savez(path, **{k: v.numpy() for k, v in variables.items()}, **logs)
 
 
-def save_outputs(path, method, encoder):
+def save_outputs(path, name, method, encoder):
     """What a method and its encoder make of some images."""
-    images = next(iter(cases.batches(1).batch(cases.BATCH)))["views"]["view_0"]
+    images = next(iter(cases.batches(name, 1).batch(cases.BATCH)))["views"]["view_0"]
     np.savez(
         path,
         features=encoder(images),
@@ -58,12 +58,12 @@ def resumed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("resume")
     for name in cases.CASES:
         method = cases.make(name)
-        cases.train(method, cases.batches(_BEFORE), steps=_BEFORE)
+        cases.train(method, cases.batches(name, _BEFORE), steps=_BEFORE)
         checkpoint.save(str(folder / name), method)
         method.save(folder / name / "method.keras")
         method.encoder.save(folder / name / "encoder.keras")
-        save_outputs(folder / name / "saved.npz", method, method.encoder)
-        save_state(folder / name / "straight.npz", method, _BEFORE, _AFTER)
+        save_outputs(folder / name / "saved.npz", name, method, method.encoder)
+        save_state(folder / name / "straight.npz", name, method, _BEFORE, _AFTER)
     subprocess.run(
         [sys.executable, "-c", _NEW_PROCESS, str(folder)],
         cwd=_ROOT,

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.cases import batch_of
 from tests.methods.cases import one_convolution as encoder
 from tests.methods.cases import two_views as views
 from tfssl import methods, models
@@ -31,7 +32,7 @@ def test_loss_is_the_papers_on_the_projected_views():
     keras.utils.set_random_seed(0)
     method = methods.SimCLR(encoder(), temperature=0.3, projection_dim=4)
     view_a, view_b = views()
-    values = method.image_losses([view_a, view_b], training=True)
+    values = method.image_losses(batch_of(view_a, view_b), training=True)
     # One batch of both views goes through encoder and head.
     z = method.project(np.concatenate([view_a, view_b]), training=True)
     z_a, z_b = z[:5].numpy(), z[5:].numpy()
@@ -45,7 +46,7 @@ def test_collapsed_embeddings_give_the_chance_loss():
     method = methods.SimCLR(encoder(), projection_dim=4)
     for variable in method.projector.trainable_variables:
         variable.assign(tf.zeros_like(variable))
-    losses = method.image_losses(views(batch=7), training=True)["loss"]
+    losses = method.image_losses(batch_of(*views(batch=7)), training=True)["loss"]
     np.testing.assert_allclose(losses, math.log(2 * 7 - 1), rtol=1e-6)
     assert method.chance_loss(7) == pytest.approx(math.log(13))
     assert method.num_negatives(7) == 12
@@ -56,7 +57,9 @@ def test_blockwise_loss_and_gradient_equal_the_plain_ones():
         keras.utils.set_random_seed(0)
         method = methods.SimCLR(encoder(), projection_dim=4, block_size=block_size)
         with tf.GradientTape() as tape:
-            losses = method.image_losses(views(batch=6), training=True)["loss"]
+            losses = method.image_losses(batch_of(*views(batch=6)), training=True)[
+                "loss"
+            ]
         return losses, tape.gradient(
             losses, [v.value for v in method.learned_variables]
         )

@@ -21,11 +21,11 @@ def train_all(folder):
     for name in cases.CASES:
         with strategy.scope():
             method = cases.make(name)
-        logs = cases.train(method, cases.batches(), strategy=strategy)
+        logs = cases.train(method, cases.batches(name), strategy=strategy)
         values = {f"log {key}": value for key, value in logs.items()}
         state = cases.state(method)
         values |= {f"{i:04d} {path}": v for i, (path, v) in enumerate(state.items())}
-        held_out = cases.evaluate(method, cases.batches(), strategy=strategy)
+        held_out = cases.evaluate(method, cases.batches(name), strategy=strategy)
         values |= {f"test {key}": value for key, value in held_out.items()}
         np.savez(os.path.join(folder, f"{name}-{worker}.npz"), **values)
 
@@ -42,9 +42,9 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("name", cases.CASES)
 def test_two_workers_equal_one(name, folder):
     method = cases.make(name)
-    logs = cases.train(method, cases.batches())
+    logs = cases.train(method, cases.batches(name))
     state = cases.state(method)
-    held_out = cases.evaluate(method, cases.batches())
+    held_out = cases.evaluate(method, cases.batches(name))
     found = []
     for worker in range(2):
         with np.load(os.path.join(folder, f"{name}-{worker}.npz")) as file:

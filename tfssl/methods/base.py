@@ -29,13 +29,13 @@ class Method(keras.Model):
     `position` (optional) its place in the training stream, from which an
     interrupted run resumes.
 
-    A subclass sets `logged`, `num_views` and `default_recipe`, and writes two
-    functions:
+    A subclass sets `logged`, `num_views`, `more_views` and `default_recipe`, and
+    writes two functions:
 
-    * `image_losses(views, training)`: list of views `(batch, h, w, c)` -> a dict
-      of float32 tensors `(batch,)` with the keys of `logged`; training minimizes
-      the mean of `"loss"`, the others are reported. Further entries are the
-      method's own (the keys that MoCo stores after the update);
+    * `image_losses(batch, training)`: a batch -> a dict of float32 tensors
+      `(batch,)` with the keys of `logged`; training minimizes the mean of `"loss"`,
+      the others are reported. Further entries are the method's own (the keys that
+      MoCo stores after the update);
     * `train_step(batch)`: the paper's algorithm box, usually `image_losses` under
       `recording()`, then `minimize`, then what the paper does after the update.
 
@@ -61,6 +61,7 @@ class Method(keras.Model):
 
     logged = ("loss",)
     num_views = 2
+    more_views = False  # Whether a recipe may have further ones (multi-crop).
 
     def __init__(self, encoder, *, name=None):
         super().__init__(name=name)
@@ -103,6 +104,16 @@ class Method(keras.Model):
         """The views of the paper for these arguments of the method."""
         return cls.default_recipe
 
+    @classmethod
+    def check_views(cls, count):
+        """Raises `ValueError` unless the method can take this many views."""
+        if count == cls.num_views or (cls.more_views and count > cls.num_views):
+            return
+        raise ValueError(
+            f"{count} view(s) received, but {cls.__name__} takes {cls.num_views}"
+            f"{' or more' if cls.more_views else ''}; choose a recipe with as many."
+        )
+
     @property
     def target_networks(self):
         """The moving averages of networks that this method holds, a list."""
@@ -120,12 +131,7 @@ class Method(keras.Model):
     def views(self, batch):
         """The views of a batch as a list, in the recipe's order."""
         views = batch["views"]
-        if len(views) != self.num_views:
-            raise ValueError(
-                f"A batch of {len(views)} view(s) received, but "
-                f"{type(self).__name__} takes {self.num_views}; choose a recipe "
-                "with as many views."
-            )
+        self.check_views(len(views))
         return [views[f"view_{i}"] for i in range(len(views))]
 
     @contextlib.contextmanager
@@ -184,7 +190,7 @@ class Method(keras.Model):
 
     def test_step(self, batch):
         """The loss of held-out images, with the encoder in inference mode."""
-        self._report(self.image_losses(self.views(batch), training=False))
+        self._report(self.image_losses(batch, training=False))
 
     @property
     def metrics(self):

@@ -78,12 +78,12 @@ class BYOL(base.Method):
     def train_step(self, batch):
         momentum = ema.momentum_at(self.step, self.momentum, self.total_steps)
         with self.recording() as tape:
-            values = self.image_losses(self.views(batch), training=True)
+            values = self.image_losses(batch, training=True)
         self.minimize(tape, values, batch)
         self.target.update(momentum)
 
-    def image_losses(self, views, training):
-        view_a, view_b = views
+    def image_losses(self, batch, training):
+        view_a, view_b = self.views(batch)
         # Each view passes by itself: batch norm sees one view at a time.
         predicted_a = self.predict_target(view_a, training)
         predicted_b = self.predict_target(view_b, training)

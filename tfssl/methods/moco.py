@@ -171,7 +171,7 @@ class MoCo(base.Method):
     def train_step(self, batch):
         self.target.update(self._momentum())
         with self.recording() as tape:
-            values = self.image_losses(self.views(batch), training=True)
+            values = self.image_losses(batch, training=True)
         self.minimize(tape, values, batch)
         if self.queue is not None:
             self._enqueue(values["keys"])
@@ -185,8 +185,8 @@ class MoCo(base.Method):
         for rows in keys:
             self.queue.enqueue(replicas.gather_rows(rows)[0])
 
-    def image_losses(self, views, training):
-        view_a, view_b = views
+    def image_losses(self, batch, training):
+        view_a, view_b = self.views(batch)
         directions = [(view_a, view_b)]
         if self.symmetric:
             directions.append((view_b, view_a))

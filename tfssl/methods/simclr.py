@@ -94,14 +94,13 @@ class SimCLR(base.Method):
         )
 
     def train_step(self, batch):
-        view_a, view_b = self.views(batch)
         with self.recording() as tape:
-            values = self.image_losses([view_a, view_b], training=True)
+            values = self.image_losses(batch, training=True)
         self.minimize(tape, values, batch)
 
-    def image_losses(self, views, training):
+    def image_losses(self, batch, training):
         # One forward pass of both views: batch norm sees them together.
-        z = self.project(tf.concat(views, axis=0), training=training)
+        z = self.project(tf.concat(self.views(batch), axis=0), training=training)
         z_a, z_b = tf.split(z, 2)  # Each (batch, projection_dim).
         both, offset = replicas.gather_rows(tf.concat([z_a, z_b], axis=1))
         global_a, global_b = tf.split(both, 2, axis=1)

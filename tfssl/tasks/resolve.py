@@ -84,12 +84,11 @@ def recipe(given, method_name, hparams=None, image_size=None):
         given = method_class.recipe_for(**(hparams or {}))
     if isinstance(given, str):
         given = recipes.get(given)
-    if len(given) != method_class.num_views:
-        raise ValueError(
-            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} "
-            f"view(s), but {method_name} takes {method_class.num_views}; choose "
-            "another recipe."
-        )
+    try:
+        method_class.check_views(len(given))
+    except ValueError as error:
+        name = getattr(given, "name", "custom")
+        raise ValueError(f"The recipe {name!r} does not fit: {error}") from error
     return given.scaled(image_size) if image_size else given
 
 
