@@ -1,0 +1,521 @@
+"""K-means and PCA-whitening of features, for methods that learn from clusters.
+
+Distances are blocks of matrix products on whatever device TensorFlow has; sums are
+added on the host, in the order of the rows, so that the same rows and the same seed
+give the same bits.
+
+References:
+    Lloyd, 1982; Arthur and Vassilvitskii, 2007 (k-means++); Sculley, 2010
+    (mini-batches). Empty clusters and the whitening follow faiss
+    (`Clustering.cpp`, `PCAMatrix`), which DeepCluster (Caron et al., 2018,
+    https://arxiv.org/abs/1807.05520) uses; spherical k-means follows
+    DeepCluster-v2 (Caron et al., 2020, https://arxiv.org/abs/2006.09882).
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+_INITS = ("random", "k-means++")
+_EMPTY = ("split", "keep")
+_SPLIT = 1 / 1024  # faiss: how far the halves of a split cluster move apart.
+_FLOOR = 1e-10  # Of the largest eigenvalue; float32 has no digits below.
+_SUM_ROWS = 65536  # Rows that are summed in float32 before float64 takes over.
+
+
+@dataclasses.dataclass(frozen=True)
+class Clustering:
+    """Rows put into clusters.
+
+    Attributes:
+        centroids: float32 `(k, dim)`.
+        assignments: int32 `(n,)`, the nearest centroid of every row.
+        sizes: int64 `(k,)`, rows per cluster; may hold zeros.
+        objective: sum over rows of the squared distance to the nearest centroid.
+        objectives: float64 `(iterations + 1,)`, the objective before each update
+            and after the last one.
+    """
+
+    centroids: np.ndarray
+    assignments: np.ndarray
+    sizes: np.ndarray
+    objective: float
+    objectives: np.ndarray
+
+
+def fit(
+    x,
+    *,
+    num_clusters,
+    iterations=20,
+    init="random",
+    spherical=False,
+    empty="split",
+    batch_size=None,
+    seed=0,
+    block_size=1024,
+):
+    """Finds clusters by Lloyd's iteration, or by Sculley's mini-batches.
+
+    An iteration costs `n * dim * k` multiply-adds. The rows are held once more, in
+    float32. On a GPU that rounds products to TF32, a row nearly as far from one
+    centroid as from another may go to either.
+
+    Args:
+        x: float `(n, dim)`, array or tensor, without NaN and infinity.
+        num_clusters: k, from 1 to n.
+        iterations: updates of the centroids, >= 0; a last assignment follows. With
+            mini-batches: passes over all rows, each in a random order of its own.
+        init: `"random"`, k different rows; `"k-means++"`, see `plus_plus`; or the
+            centroids, `(k, dim)`.
+        spherical: whether rows are first divided by their L2 norm, and centroids
+            after each update: the cosine decides, and squared distances are
+            `2 - 2 * cosine`. A row of zeros stays one, at distance 1 of everything.
+        empty: what becomes of a cluster that got no row before an update, or in a
+            pass of mini-batches. `"split"`: half of another one, see `split_empty`;
+            `"keep"`: its centroid stays, as in DeepCluster-v2. Clusters may still
+            be empty after the last assignment.
+        batch_size: rows per update, or None for all. A mini-batch moves a centroid
+            to the mean of its new rows and of itself, weighted by their number and
+            by the rows it got so far in this pass and in the one before.
+        seed: int >= 0, for everything drawn here.
+        block_size: rows per matrix product; memory is a few times
+            `4 * block_size * k` bytes.
+
+    Returns:
+        A `Clustering`. With mini-batches the `objectives` but the last add up what
+        each batch found before its update.
+
+    Raises:
+        ValueError: naming the argument, what was received and what is valid.
+    """
+    rows = _checked_rows(x, "x")
+    _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size)
+    generator = np.random.default_rng(seed)
+    if spherical:
+        rows = tf.convert_to_tensor(_unit_norm(rows.numpy()))
+    centroids = _start(rows, num_clusters, init, generator)
+    if spherical:
+        centroids = _unit_norm(centroids)
+    sizes = np.zeros(num_clusters)
+    objectives = []
+    for _ in range(iterations):
+        batches = _batches(rows, batch_size, generator)
+        # All rows at once leave nothing of the centroids before.
+        weights = np.zeros(num_clusters) if batch_size is None else sizes
+        centroids, sizes, objective = _update(
+            batches, centroids, weights, spherical, block_size
+        )
+        objectives.append(objective)
+        if empty == "split":
+            centroids, sizes = split_empty(centroids, sizes, generator)
+            centroids = _unit_norm(centroids) if spherical else centroids
+    assignments, distances = _nearest(rows, centroids, block_size)
+    objectives.append(float(np.sum(distances, dtype=np.float64)))
+    return Clustering(
+        centroids=centroids,
+        assignments=assignments,
+        sizes=np.bincount(assignments, minlength=num_clusters).astype(np.int64),
+        objective=objectives[-1],
+        objectives=np.array(objectives),
+    )
+
+
+def assign(x, centroids, *, block_size=1024):
+    """The nearest centroid of every row.
+
+    Args:
+        x: float `(n, dim)`, array or tensor, without NaN and infinity.
+        centroids: float `(k, dim)`, the same.
+        block_size: see `fit`; no matrix `(n, k)` is made.
+
+    Returns:
+        `(assignments, squared_distances)`: int32 and float32 `(n,)`; of equally
+        near centroids the one with the smaller number.
+
+    Raises:
+        ValueError: on wrong shapes, NaN or infinity.
+    """
+    rows, centroids = _checked_rows(x, "x"), _checked_rows(centroids, "centroids")
+    if rows.shape[1] != centroids.shape[1]:
+        raise ValueError(
+            f"x has {rows.shape[1]} numbers per row and the centroids "
+            f"{centroids.shape[1]}; both must come from one space."
+        )
+    if block_size < 1:
+        raise ValueError(f"block_size must be 1 or more, got {block_size!r}.")
+    return _nearest(rows, centroids, block_size)
+
+
+def plus_plus(x, k, generator):
+    """Chooses k rows, each far from those before it: k-means++ (its greedy form).
+
+    The first row is any; each next one is the best of `2 + log(k)` tries, drawn with
+    probability proportional to the squared distance to the nearest row chosen so
+    far. Costs as many multiply-adds as `2 + log(k)` iterations of `fit`, in thin
+    products that take longer (20 s for 1,000 of 100,000 rows of 256 on two cores,
+    where an iteration takes 0.3 s), and one more copy of x.
+
+    Args:
+        x: float32 `(n, dim)`, finite.
+        k: int from 1 to n.
+        generator: NumPy random generator.
+
+    Returns:
+        int64 `(k,)`, numbers of different rows. Where fewer than k rows differ in
+        their values, the rest are any rows.
+    """
+    x = np.asarray(x, np.float32)
+    x = x - x.mean(axis=0)  # Squares of differences lose fewer digits.
+    squares = np.einsum("nd,nd->n", x, x)
+    chosen = np.empty(k, np.int64)
+    chosen[0] = generator.integers(len(x))
+    free = np.ones(len(x), bool)
+    free[chosen[0]] = False
+    nearest = np.full(len(x), np.inf, np.float32)
+    candidates = chosen[:1]
+    for i in range(1, k + 1):
+        found = (-2 * x[candidates]) @ x.T  # (tries, n)
+        found += squares
+        found += squares[candidates, np.newaxis]
+        np.minimum(found, nearest, out=found)
+        best = np.argmin(found.sum(axis=1, dtype=np.float64))
+        nearest = np.maximum(found[best], 0)
+        chosen[i - 1] = candidates[best]
+        free[candidates[best]] = False
+        if i == k:
+            break
+        weights = np.cumsum(nearest * free, dtype=np.float64)
+        if weights[-1] > 0:
+            draws = generator.random(2 + int(np.log(k))) * weights[-1]
+            draws = np.minimum(draws, np.nextafter(weights[-1], 0))
+            # To the right: a row of weight 0 is never met.
+            candidates = np.searchsorted(weights, draws, side="right")
+        else:
+            candidates = generator.choice(np.flatnonzero(free), 1)
+    return chosen
+
+
+def split_empty(centroids, sizes, generator):
+    """Gives each empty cluster half of another one, as faiss does.
+
+    For each empty cluster in turn, the others are walked through from the first on,
+    again and again, and cluster j is taken with probability `(n_j - 1) / (n - k)`.
+    Both then have its centroid, times `1 + 1/1024` in even and `1 - 1/1024` in odd
+    dimensions for the empty one, and the other way round for the donor, and count
+    as `n_j / 2` rows.
+
+    Args:
+        centroids: float32 `(k, dim)`.
+        sizes: `(k,)`, rows per cluster, n >= k altogether.
+        generator: NumPy random generator; faiss draws with one fixed seed.
+
+    Returns:
+        New `(centroids, sizes)`, sizes in float64.
+    """
+    centroids, sizes = centroids.copy(), np.array(sizes, np.float64)
+    spare = sizes.sum() - len(sizes)
+    up = np.where(np.arange(centroids.shape[1]) % 2, 1 - _SPLIT, 1 + _SPLIT)
+    for empty in np.flatnonzero(sizes == 0):
+        taken = np.zeros(0, np.int64)
+        while not len(taken):
+            # One walk through all clusters. As n >= k, some cluster counts more
+            # than 1, and a walk ends without a donor in 4 of 10 cases at most.
+            draws = generator.random(len(sizes))
+            taken = np.flatnonzero(draws * spare < sizes - 1)
+        donor = taken[0]
+        centroids[empty] = centroids[donor] * up
+        centroids[donor] *= 2 - up
+        sizes[empty] = sizes[donor] / 2
+        sizes[donor] -= sizes[empty]
+    return centroids, sizes
+
+
+class Moments:
+    """Sums from which means and covariances follow, gathered block by block.
+
+    All in float64. Moments of parts of the data, as of several workers, add up: add
+    their three attributes.
+
+    Args:
+        dim: int >= 1, numbers per row.
+
+    Attributes:
+        count: number of rows so far.
+        total: float64 `(dim,)`, the sum of the rows.
+        products: float64 `(dim, dim)`, the sum of their outer products.
+    """
+
+    def __init__(self, dim):
+        if dim < 1:
+            raise ValueError(f"dim must be 1 or more, got {dim!r}.")
+        self.count = 0
+        self.total = np.zeros(dim)
+        self.products = np.zeros((dim, dim))
+
+    def update(self, rows, *, block_size=4096):
+        """Adds rows.
+
+        Args:
+            rows: float `(n, dim)`, array or tensor.
+            block_size: rows that are held in float64 at a time.
+
+        Raises:
+            ValueError: on a wrong shape, NaN or infinity; nothing was added then.
+        """
+        rows = _checked_rows(rows, "rows").numpy()
+        if rows.shape[1] != len(self.total):
+            raise ValueError(
+                f"Rows of {rows.shape[1]} numbers were given to Moments of "
+                f"{len(self.total)}; give rows of {len(self.total)}."
+            )
+        for start in range(0, len(rows), block_size):
+            block = rows[start : start + block_size].astype(np.float64)
+            self.count += len(block)
+            self.total += block.sum(axis=0)
+            self.products += block.T @ block
+
+
+@dataclasses.dataclass(frozen=True)
+class PCA:
+    """A projection on principal components.
+
+    Attributes:
+        mean: float32 `(dim,)`, taken off first.
+        projection: float32 `(dim, components)`, whitening included.
+        eigenvalues: float64 `(components,)`, variances (divisor `count - 1`) along
+            the components, largest first, before any floor.
+    """
+
+    mean: np.ndarray
+    projection: np.ndarray
+    eigenvalues: np.ndarray
+
+    def transform(self, rows, *, block_size=4096):
+        """Projects rows.
+
+        Args:
+            rows: float `(n, dim)`, array or tensor.
+            block_size: rows that are projected at a time.
+
+        Returns:
+            float32 `(n, components)`.
+
+        Raises:
+            ValueError: on a wrong shape, NaN or infinity.
+        """
+        rows = _checked_rows(rows, "rows").numpy()
+        if rows.shape[1] != len(self.mean):
+            raise ValueError(
+                f"Rows of {rows.shape[1]} numbers were given to a PCA of "
+                f"{len(self.mean)}; give rows of {len(self.mean)}."
+            )
+        projected = np.empty((len(rows), self.projection.shape[1]), np.float32)
+        for start in range(0, len(rows), block_size):
+            block = rows[start : start + block_size] - self.mean
+            projected[start : start + block_size] = block @ self.projection
+        return projected
+
+
+def pca(moments, *, components=256, whiten=True):
+    """Principal components of the rows that `moments` has seen.
+
+    Args:
+        moments: `Moments`, or anything with its three attributes.
+        components: int >= 1, at most the number of rows and their width.
+        whiten: whether each component is divided by the root of its eigenvalue, so
+            that all have variance 1. Eigenvalues are first raised to 1e-10 of the
+            largest: what is below is rounding, which must not be blown up.
+
+    Returns:
+        A `PCA`. Of each component and its opposite, the one whose largest entry is
+        positive.
+
+    Raises:
+        ValueError: on too few rows or dimensions, or if all rows are equal.
+    """
+    dim = len(moments.total)
+    if not 1 <= components <= min(dim, moments.count):
+        raise ValueError(
+            f"components={components} were asked of {moments.count} rows of {dim} "
+            f"numbers; give components from 1 to {min(dim, moments.count)}, or more "
+            "rows."
+        )
+    mean = moments.total / moments.count
+    scatter = moments.products - moments.count * np.outer(mean, mean)
+    values, vectors = np.linalg.eigh(scatter / max(moments.count - 1, 1))
+    values = np.maximum(values[::-1][:components], 0)
+    vectors = vectors[:, ::-1][:, :components]
+    largest = np.take_along_axis(vectors, np.argmax(abs(vectors), axis=0)[None], axis=0)
+    vectors = vectors * np.sign(largest)
+    if whiten:
+        # Of float64 sums: what is left of a constant is rounding of its square.
+        if values[0] <= 1e-14 * max(np.square(mean).sum(), 1e-300):
+            raise ValueError(
+                f"All {moments.count} rows are equal, so there is nothing to whiten; "
+                "look at the features, which have collapsed."
+            )
+        vectors = vectors / np.sqrt(np.maximum(values, _FLOOR * values[0]))
+    return PCA(
+        mean=mean.astype(np.float32),
+        projection=vectors.astype(np.float32),
+        eigenvalues=values,
+    )
+
+
+def _start(rows, k, init, generator):
+    if isinstance(init, str):
+        if init not in _INITS:
+            raise ValueError(
+                f"init must be one of {_INITS} or the centroids, got {init!r}."
+            )
+        if init == "k-means++":
+            chosen = plus_plus(rows.numpy(), k, generator)
+        else:
+            chosen = generator.choice(len(rows), k, replace=False)
+        return rows.numpy()[chosen]
+    centroids = _checked_rows(init, "init").numpy()
+    if centroids.shape != (k, rows.shape[1]):
+        raise ValueError(
+            f"init has shape {centroids.shape}, expected (num_clusters, dim) = "
+            f"{(k, rows.shape[1])}."
+        )
+    return centroids
+
+
+def _batches(rows, batch_size, generator):
+    if batch_size is None:
+        return [rows]
+    order = generator.permutation(len(rows))
+    parts = np.split(order, range(batch_size, len(rows), batch_size))
+    return (tf.gather(rows, part) for part in parts)
+
+
+def _update(batches, centroids, weights, spherical, block_size):
+    """Moves the centroids once per batch.
+
+    Returns the centroids, how many rows each got, and the sum of the squared
+    distances as they were before the rows' own update.
+    """
+    sizes, objective = np.zeros(len(centroids)), 0.0
+    for batch in batches:
+        assignments, distances = _nearest(batch, centroids, block_size)
+        objective += float(np.sum(distances, dtype=np.float64))
+        sums, counts = _sums(batch, assignments, len(centroids))
+        now = (weights + sizes)[:, np.newaxis]
+        sizes += counts
+        means = (now * centroids + sums) / np.maximum(now + counts[:, np.newaxis], 1)
+        moved = counts > 0
+        if spherical:
+            # Opposite rows may cancel; the direction then stays as it was.
+            moved &= np.linalg.norm(means, axis=1) > 0
+            means = _unit_norm(means)
+        centroids = np.where(moved[:, np.newaxis], means, centroids).astype(np.float32)
+    return centroids, sizes, objective
+
+
+def _sums(rows, assignments, k):
+    """Float64 sum of the rows of each cluster, and their number.
+
+    On the CPU, whose sums always have one order; a GPU adds as threads arrive.
+    """
+    sums = np.zeros((k, rows.shape[1]))
+    with tf.device("CPU"):
+        rows = tf.identity(rows)
+        for start in range(0, len(rows), _SUM_ROWS):
+            part = slice(start, start + _SUM_ROWS)
+            sums += tf.math.unsorted_segment_sum(
+                rows[part], assignments[part], k
+            ).numpy()
+    return sums, np.bincount(assignments, minlength=k)
+
+
+def _nearest(rows, centroids, block_size):
+    assignments, distances = _nearest_in_blocks(
+        rows, tf.convert_to_tensor(centroids), tf.constant(block_size)
+    )
+    return assignments.numpy(), distances.numpy()
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec((None, None), tf.float32),
+        tf.TensorSpec((None, None), tf.float32),
+        tf.TensorSpec((), tf.int32),
+    ]
+)
+def _nearest_in_blocks(rows, centroids, block_size):
+    """Nearest centroids and squared distances, a block of rows at a time.
+
+    `|c|^2 / 2 - x c` decides, with the centroids' mean as origin: far from the
+    origin the terms would be large, their difference small and its digits lost. The
+    distance itself is then summed from differences, which loses none.
+    """
+    origin = tf.reduce_mean(centroids, axis=0)
+    centroids -= origin
+    weights = -tf.transpose(centroids)
+    half_squares = tf.reduce_sum(tf.square(centroids), axis=1) / 2
+    total = tf.shape(rows)[0]
+    block_size = tf.minimum(block_size, total)
+    last = (total - 1) // block_size * block_size  # Where the last block starts …
+    starts = tf.minimum(tf.range(0, total, block_size), total - block_size)
+    skipped = last - (total - block_size)  # … if it need not be a whole one.
+
+    def of_block(start):
+        block = rows[start : start + block_size] - origin
+        scores = tf.nn.bias_add(tf.matmul(block, weights), half_squares)
+        found = tf.argmin(scores, axis=1, output_type=tf.int32)
+        differences = block - tf.gather(centroids, found)
+        return found, tf.reduce_sum(tf.square(differences), axis=1)
+
+    # Parallel: the minimum of one block, on one core, beside the products of others.
+    found = tf.map_fn(
+        of_block,
+        starts,
+        fn_output_signature=(tf.int32, tf.float32),
+        parallel_iterations=4,
+    )
+    found = [tf.reshape(values, [-1]) for values in found]
+    return [tf.concat([v[:last], v[last + skipped :]], axis=0) for v in found]
+
+
+def _unit_norm(rows):
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
+
+
+def _checked_rows(x, name):
+    """`x` as float32 tensor `(n, dim)`, or a ValueError."""
+    x = x if tf.is_tensor(x) else np.asarray(x)
+    if not tf.as_dtype(x.dtype).is_floating or len(x.shape) != 2 or 0 in x.shape:
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)} and dtype {tf.as_dtype(x.dtype).name}, "
+            "expected floats of shape (rows, dim), both 1 or more."
+        )
+    rows = tf.cast(x, tf.float32)
+    wrong = np.flatnonzero(~np.isfinite(rows.numpy()).all(axis=1))
+    if len(wrong):
+        raise ValueError(
+            f"{name} has NaN or infinity in {len(wrong)} of {len(rows)} rows, first in "
+            f"{wrong[:5].tolist()}; look for a diverged model or a bad image, or leave "
+            "these rows out."
+        )
+    return rows
+
+
+def _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size):
+    if not 1 <= num_clusters <= len(rows):
+        raise ValueError(
+            f"num_clusters={num_clusters} clusters were asked of {len(rows)} rows; "
+            f"give num_clusters from 1 to {len(rows)}, or more rows."
+        )
+    if empty not in _EMPTY:
+        raise ValueError(f"empty must be one of {_EMPTY}, got {empty!r}.")
+    for name, value, least in (
+        ("iterations", iterations, 0),
+        ("batch_size", batch_size, 1),
+        ("block_size", block_size, 1),
+    ):
+        if value is not None and value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value!r}.")
