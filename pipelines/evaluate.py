@@ -60,6 +60,12 @@ _PROBE_OPTION = flags.DEFINE_multi_string(
     None,
     "Further argument of augmented_probe.train, name=value; repeatable.",
 )
+_CLUSTERS = flags.DEFINE_integer(
+    "clusters",
+    0,
+    "k-means clusters of the validation images, for purity and NMI; 0 for none.",
+    lower_bound=0,
+)
 _BASELINES = flags.DEFINE_list(
     "baselines", list(evaluate.BASELINES), "What to compare with; empty for nothing."
 )
@@ -92,6 +98,7 @@ def main():
         probe_optimizer=_PROBE_OPTIMIZER.value,
         probe_batch_size=_PROBE_BATCH_SIZE.value,
         probe_options=command.pairs(_PROBE_OPTION.value, "probe_option"),
+        clusters=_CLUSTERS.value,
         baselines=tuple(_BASELINES.value),
         supervised_epochs=_SUPERVISED_EPOCHS.value,
         batch_size=_BATCH_SIZE.value,

@@ -31,7 +31,7 @@ _ROOMS = {
         "optimizers",
         "replicas",
     },
-    "evaluation": {"data", "files", "models", "replicas"},
+    "evaluation": {"data", "files", "kmeans", "models", "replicas"},
     "export": {"data", "files", "models", "replicas"},
     "training": {
         "data",

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from tfssl.evaluation import clusters
+from tfssl.evaluation import clusters, features
 
 
 def slow_nmi(a, b):
@@ -64,6 +64,42 @@ def test_ends_of_the_range():
     assert clusters.purity([0, 1, 2], [4, 4, 4]) == 1.0
 
 
+def rays(per_class, classes=4, dim=8):
+    """Rows along one direction per class: their lengths say nothing."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(classes) * 7, per_class)
+    directions = rng.normal(size=(classes, dim))
+    noise = 0.05 * rng.normal(size=(len(labels), dim))
+    lengths = rng.uniform(0.01, 100, (len(labels), 1))
+    values = (directions[labels // 7] + noise) * lengths
+    return features.Features(values.astype(np.float32), labels, np.arange(len(labels)))
+
+
+def test_clusters_of_features_find_the_directions():
+    found = clusters.evaluate(rays(30), 4)
+    assert (found.purity, found.nmi) == (1.0, 1.0)
+    assert found.protocol == (
+        "k-means of unit-norm features (8), 4 clusters, k-means++ start, 50 updates, "
+        "120 validation images of 4 classes"
+    )
+    # Two clusters for four classes of equal size: two whole classes are right.
+    assert clusters.evaluate(rays(30), 2).purity == pytest.approx(0.5, abs=0.01)
+    # An image each: pure, and I = H(class) = log 4, H(cluster) = log 120.
+    found = clusters.evaluate(rays(30), 120)
+    assert found.purity == 1.0
+    expected = 2 * math.log(4) / (math.log(4) + math.log(120))
+    assert found.nmi == pytest.approx(expected)
+    assert clusters.evaluate(rays(30), 9) == clusters.evaluate(rays(30), 9)
+
+
+def test_collapsed_features_leave_clusters_empty():
+    bank = rays(3)
+    same = features.Features(np.ones_like(bank.values), bank.labels, bank.index)
+    found = clusters.evaluate(same, 4)
+    assert (found.purity, found.nmi) == (0.25, 0.0)
+    assert "4 clusters (3 empty)" in found.protocol
+
+
 @pytest.mark.parametrize(
     "call, sentence",
     [
@@ -72,6 +108,7 @@ def test_ends_of_the_range():
         (lambda: clusters.nmi([[0]], [0]), r"a has shape \(1, 1\)"),
         (lambda: clusters.nmi([0], [0.5]), "b is float64, expected integers"),
         (lambda: clusters.purity([0, 1], [-1, 1]), "1 of 2 images have none"),
+        (lambda: clusters.evaluate(rays(1), 5), "5 clusters were asked of 4 rows"),
     ],
 )
 def test_bad_input(call, sentence):

@@ -107,6 +107,24 @@ def test_the_augmented_probe_stands_beside_the_others(run, capsys):
     assert "trained on augmented images" in html and "by accuracy on 8 held-out" in html
 
 
+def test_clusters_are_compared_with_the_classes(run, capsys):
+    rows = evaluated(
+        run, clusters=2, budgets=("100%",), baselines=("raw_pixels",), verbose=1
+    )
+    unlabeled = {(r["features"], r["probe"]): r for r in rows if r["labels"] == "none"}
+    kinds = ("pre-trained", "raw pixels")
+    assert set(unlabeled) == {(k, p) for k in kinds for p in ("purity", "NMI")}
+    # The bright half tells the two classes apart, in raw pixels all the more.
+    assert unlabeled["raw pixels", "purity"]["accuracy"] == 1.0
+    assert unlabeled["raw pixels", "NMI"]["accuracy"] == 1.0
+    protocol = unlabeled["pre-trained", "NMI"]["protocol"]
+    assert protocol.startswith("NMI of k-means of unit-norm features (8), 2 clusters")
+    printed = capsys.readouterr().out
+    assert re.search(r"none +raw pixels +- +- +100\.0 +100\.0", printed)
+    html = (run / "report.html").read_text()
+    assert "Purity of k-means clusters" in html and "NMI of k-means" in html
+
+
 def test_a_run_with_a_recipe_of_its_own(run, tmp_path, caplog):
     """Only names of recipes are stored; the others are told, not guessed."""
     own = tmp_path / "run"
@@ -157,6 +175,8 @@ def test_evaluation_changes_no_weight(run):
         ),
         ({"probe": "mlp"}, "probe 'mlp' received, expected some of lbfgs, augmented"),
         ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
+        ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
+        ({"clusters": -1}, "clusters=-1 received"),
         ({"probe_epochs": 0}, "epochs must be at least 1"),
         ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),

@@ -135,7 +135,8 @@ def write(
             "similarity": number}`; only `image` is needed.
         embedding: `Embedding`, or a pair of points `(n, 2)` and labels `(n,)`.
         table: list of row dicts with `features`, `labels`, `protocol`, `accuracy`
-            (in [0, 1]), and optionally `probe`, `std` and `draws`.
+            (in [0, 1]), and optionally `probe`, `std` and `draws`. Where `probe` is
+            "purity" or "NMI", `accuracy` is that number.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
         step_name: what the curves' horizontal axis counts.
@@ -184,7 +185,7 @@ def _protocols(rows):
     )
     return body and (
         '<div class="wide"><table class="protocols"><thead><tr><th>features<th>labels'
-        '<th class="number">accuracy, %<th>protocol</tr></thead>'
+        '<th class="number">%<th>protocol</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -192,14 +193,16 @@ def _protocols(rows):
 def _overview(rows):
     """A small table per kind of probe: features down, label budgets across."""
     titles = {
-        "linear": "Linear probe (supervised: trained end to end)",
-        "augmented": "Linear probe trained on augmented images",
-        "knn": "Weighted kNN",
+        "linear": "Linear probe (supervised: trained end to end), top-1 accuracy",
+        "augmented": "Linear probe trained on augmented images, top-1 accuracy",
+        "knn": "Weighted kNN, top-1 accuracy",
+        "purity": "Purity of k-means clusters",
+        "nmi": "NMI of k-means clusters and classes",
     }
     kinds = {}
     for row in rows or ():
         told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
-        kind = next((k for k in ("knn", "augmented") if k in told), "linear")
+        kind = next((k for k in titles if k != "linear" and k in told), "linear")
         kinds.setdefault(kind, []).append(row)
     return "".join(_comparison(title, kinds.get(k)) for k, title in titles.items())
 
@@ -232,7 +235,7 @@ def _comparison(title, rows):
             )
         body += "</tr>"
     return (
-        f'<h3>{title}, top-1 accuracy in %</h3><div class="wide"><table class='
+        f'<h3>{title} in %</h3><div class="wide"><table class='
         f'"overview"><thead><tr><th>features \\ labels{head}</tr></thead><tbody>{body}'
         "</tbody></table></div>"
     )

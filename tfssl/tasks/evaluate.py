@@ -46,6 +46,7 @@ def evaluate(
     probe_batch_size=256,
     probe_options=None,
     probe_draws=1,
+    clusters=0,
     baselines=BASELINES,
     supervised_epochs=30,
     supervised_min_steps=300,
@@ -57,7 +58,8 @@ def evaluate(
     """Evaluates a run's encoder against baselines and writes its report.
 
     Every number is accuracy on the validation images, which no choice has seen:
-    the linear probe picks its penalty on held-out training images.
+    the linear probe picks its penalty on held-out training images. Purity and NMI of
+    clusters are of the validation images too.
 
     Args:
         run: folder of a finished pre-training run.
@@ -83,6 +85,8 @@ def evaluate(
         probe_batch_size: int, images per step.
         probe_options: dict, further arguments of `augmented_probe.train`.
         probe_draws: int, draws of the labelled images below 100 % that it trains on.
+        clusters: int, k of k-means on the validation images' features, whose purity
+            and NMI with the classes are reported; 0 for none.
         baselines: of `BASELINES`: the pixels themselves, the same encoder
             untrained, and the same encoder trained on the labels from scratch.
         supervised_epochs: int, passes of that training, see
@@ -96,7 +100,8 @@ def evaluate(
 
     Returns:
         List of dicts, one per number: `features`, `labels`, `probe`, `accuracy`,
-        `std`, `draws`, `protocol`; the augmented probe's also `top5`, `rate`,
+        `std`, `draws`, `protocol` (of `probe` "purity" and "NMI", `accuracy` is that
+        number); the augmented probe's also `top5`, `rate`,
         `weight_decay` and `validation`. Also in `evaluation.json` and `report.html`.
 
     Raises:
@@ -132,6 +137,11 @@ def evaluate(
                 "--labels=folders where folders are classes."
             )
     budgets = _budgets(budgets)
+    if not 0 <= clusters <= test.num_images:
+        raise ValueError(
+            f"clusters={clusters} received, expected 0 (none) to {test.num_images}, "
+            "the number of validation images."
+        )
 
     limit = settings["max_bad_fraction"]
     networks = {"pre-trained": encoder}
@@ -182,6 +192,8 @@ def evaluate(
                         options=options,
                     )
                 )
+        if clusters:
+            rows += evaluation_rows.clusters_of(kind, queries, clusters, seed=seed)
     if "supervised" in baselines:
         readable = np.sort(trained[0].index)  # Without the unreadable images.
         for budget, choices in selections.items():
@@ -200,7 +212,8 @@ def evaluate(
                     verbose=verbose,
                 )
             )
-    rows.sort(key=lambda row: list(selections).index(row["labels"]))
+    order = [*selections, evaluation_rows.UNLABELED]
+    rows.sort(key=lambda row: order.index(row["labels"]))
     files.write_json(
         os.path.join(run, "evaluation.json"),
         {

@@ -2,7 +2,10 @@
 
 import numpy as np
 
-from tfssl.evaluation import augmented_probe, knn, supervised
+from tfssl.evaluation import augmented_probe, clusters, knn, supervised
+
+# The label budget of what uses labels for the score only.
+UNLABELED = "none"
 
 # What a caller may choose of the augmented probe.
 PROBE_OPTIONS = (
@@ -56,6 +59,18 @@ def knn_of(kind, bank, queries, linear, *, k, temperature):
         )
     protocol = f"weighted kNN, k {neighbors}, temperature {temperature:g}, cosine"
     return row(kind, linear.labels, "kNN", accuracies, protocol)
+
+
+def clusters_of(kind, queries, num_clusters, *, seed):
+    """Purity and NMI of k-means clusters of the test images, a row each.
+
+    The entry `accuracy` of these rows is the purity or the NMI.
+    """
+    found = clusters.evaluate(queries, num_clusters, seed=seed)
+    return [
+        row(kind, UNLABELED, name, [value], f"{name} of {found.protocol}")
+        for name, value in (("purity", found.purity), ("NMI", found.nmi))
+    ]
 
 
 def augmented(
