@@ -35,6 +35,7 @@ setup(
         "console_scripts": [
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
+            "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",
             "tfssl-data-service = pipelines.data_service:run",

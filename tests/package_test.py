@@ -72,6 +72,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         "evaluate",
         "export",
         "make-tfrecords",
+        "retrieve",
         "show-views",
     }
     for _, module, function in entries:

@@ -150,6 +150,7 @@ def test_images_to_served_features(tmp_path):
         ("pretrain", ["--data=empty"], "no image"),
         ("pretrain", ["--data=broken"], "decode"),
         ("evaluate", ["--run=/no/where"], "/no/where"),
+        ("retrieve", ["--run=/no/where", "--data=empty", "--ground_truth=empty"], "No"),
         ("export", ["--run=/no/where"], "/no/where"),
         ("export", [], "run"),
     ],

@@ -1,0 +1,211 @@
+"""Instance retrieval with a run's encoder: R-MAC vectors and their mean AP."""
+
+import os
+
+import numpy as np
+import tensorflow as tf
+import tqdm
+
+from tfssl import files
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.evaluation import retrieval, rmac, stages
+from tfssl.tasks import resolve, runs
+
+_SHOWN = 5
+
+
+def retrieve(
+    encoder,
+    data,
+    ground_truth,
+    *,
+    whiten_data=None,
+    stage=None,
+    longer_side=rmac.LONGER_SIDE,
+    levels=rmac.LEVELS,
+    components=None,
+    max_bad_fraction=0.01,
+    out=None,
+    verbose=1,
+):
+    """Ranks the images of a folder for every query, by the cosine of R-MAC vectors.
+
+    Queries are cut to their box after resizing, as in DeepCluster. Images that cannot
+    be read are left out and listed; where one was to be found, it counts as not found.
+
+    Args:
+        encoder: path of a run or of a `.keras` file, or an encoder with
+            `.preprocessing` and `.stage_outputs`.
+        data: folder of the images, nested or flat.
+        ground_truth: folder of the queries' files, see
+            `retrieval.read_ground_truth`.
+        whiten_data: folder of OTHER images, from which the PCA-whitening is learned
+            (Paris6k for Oxford5k, and the other way round); None for no whitening.
+        stage: name of the feature map; None takes the last.
+        longer_side: pixels that the longer side of each image gets.
+        levels: int, scales of regions.
+        components: int, of the whitening; None is the number of channels.
+        max_bad_fraction: share of unreadable images, of either folder, that stops it.
+        out: where the result is written as JSON; None is `retrieval.json` in the run.
+        verbose: 0 silent, 1 progress and result.
+
+    Returns:
+        Dict: `mean_average_precision`, `average_precision` (of each query), in
+        [0, 1], `protocol`, `bad_files`, `missing` (names that should be found and are
+        not there, or not readable), `versions`.
+
+    Raises:
+        ValueError: on anything that is missing or does not fit together.
+    """
+    if out is None:
+        out = _default_out(encoder)
+    if isinstance(encoder, str | os.PathLike):
+        encoder = runs.load(encoder)
+    if getattr(encoder, "preprocessing", None) is None:
+        raise ValueError(
+            "This encoder carries no preprocessing; load it with tfssl.load, or set "
+            "encoder.preprocessing to a tfssl.data.Preprocessing."
+        )
+    stage = stage or stages.names(encoder)[-1]
+    if components is not None and whiten_data is None:
+        raise ValueError(
+            f"components={components} received without whiten_data, expected both: "
+            "they are components of the whitening."
+        )
+    reader = rmac.MapReader(
+        stages.any_size(encoder, stage), encoder.preprocessing, longer_side=longer_side
+    )
+    queries = retrieval.read_ground_truth(ground_truth)
+    source = _source(data, encoder)
+    names = _names(source)
+    _check_queries(queries, names, data)
+
+    bad, bad_others = (bad_files_lib.BadFiles(max_bad_fraction) for _ in range(2))
+    whitening, learned = None, "no whitening"
+    if whiten_data is not None:
+        others = _source(whiten_data, encoder)
+        maps = (m for _, m in _shown(reader, others, bad_others, "whitening", verbose))
+        whitening = rmac.learn_whitening(maps, levels=levels, components=components)
+        learned = (
+            f"PCA-whitening to {whitening.projection.shape[1]} learned on "
+            f"{others.num_images - bad_others.count} images of {whiten_data}"
+        )
+    kept, vectors = [], []
+    for index, feature_map in _shown(reader, source, bad, "images", verbose):
+        kept.append(names[index])
+        vectors.append(rmac.describe(feature_map, levels, whitening))
+    wanted = np.stack(
+        [
+            rmac.describe(_map_of(query, names, source, reader), levels, whitening)
+            for query in queries
+        ]
+    )
+    precisions = retrieval.score(queries, kept, wanted @ np.stack(vectors).T)
+    result = {
+        "mean_average_precision": float(np.mean(list(precisions.values()))),
+        "average_precision": precisions,
+        "protocol": (
+            f"R-MAC of {stage}, L={levels}, longer side {longer_side}, {learned}; "
+            f"{len(queries)} queries cut to their boxes, {len(kept)} images of {data}"
+        ),
+        "bad_files": bad.listed + bad_others.listed,
+        "missing": sorted(
+            frozenset().union(*(q.positives for q in queries)) - set(kept)
+        ),
+        "versions": runs.versions(),
+    }
+    files.write_json(out, result)
+    if verbose:
+        _print(result)
+    return result
+
+
+def _default_out(encoder):
+    if isinstance(encoder, str | os.PathLike) and tf.io.gfile.isdir(encoder):
+        return os.path.join(encoder, "retrieval.json")
+    raise ValueError(
+        "No place for the result: the encoder is not the folder of a run; give out, "
+        "the path of a JSON file."
+    )
+
+
+def _source(folder, encoder):
+    """The images of a folder, decoded to what the encoder takes."""
+    if not tf.io.gfile.isdir(folder):
+        raise ValueError(
+            f"{folder!r} is not there or is no folder; retrieval needs a folder of "
+            "image files."
+        )
+    return resolve.source(
+        folder, labels="none", channels=encoder.preprocessing.channels
+    )
+
+
+def _names(source):
+    """The files' names without folder and ending, by which ground truth knows them."""
+    names = [
+        os.path.splitext(os.path.basename(source.describe(i)))[0]
+        for i in range(source.num_images)
+    ]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"{source.name} holds two images of the name {twice!r}; rename one, since "
+            "ground truth knows images by their names only."
+        )
+    return names
+
+
+def _check_queries(queries, names, data):
+    """Every query needs its own image, and one of those that it should find."""
+    there = set(names)
+    for query in queries:
+        if query.image not in there:
+            raise ValueError(
+                f"The image {query.image!r} of the query {query.name} is not in "
+                f"{data}; give the images that this ground truth was made for."
+            )
+        if not query.positives & there:
+            raise ValueError(
+                f"None of the {len(query.positives)} images that the query "
+                f"{query.name} should find is in {data}; give the images that this "
+                "ground truth was made for."
+            )
+
+
+def _shown(reader, source, bad_files, what, verbose):
+    return tqdm.tqdm(
+        reader.maps(source, bad_files),
+        total=source.num_images,
+        desc=what,
+        disable=not verbose,
+        leave=False,
+    )
+
+
+def _map_of(query, names, source, reader):
+    encoded = source.read(tf.constant(names.index(query.image), tf.int64))
+    try:
+        return reader.map_of(encoded, query.box)
+    except (ValueError, tf.errors.OpError) as error:
+        reason = error if isinstance(error, ValueError) else "it cannot be decoded"
+        raise ValueError(
+            f"The image {query.image!r} of the query {query.name} gives no features: "
+            f"{reason}"
+        ) from error
+
+
+def _print(result):
+    for name, value in result["average_precision"].items():
+        print(f"{name:<30}{100 * value:6.2f}")
+    print(
+        f"{'mean average precision':<30}{100 * result['mean_average_precision']:6.2f}"
+    )
+    print(result["protocol"])
+    for what, listed in (
+        ("images could not be read", result["bad_files"]),
+        ("images to find are missing", result["missing"]),
+    ):
+        if listed:
+            more = ", …" if len(listed) > _SHOWN else ""
+            print(f"{len(listed)} {what}: {', '.join(listed[:_SHOWN])}{more}")
