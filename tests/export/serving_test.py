@@ -12,7 +12,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfssl import models
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import serving
+from tfssl.export import keras_file, serving
 
 _SIZE = 16
 
@@ -366,3 +366,22 @@ def test_encoder_and_preprocessing_must_fit(tmp_path, encoder):
     with pytest.raises(ValueError, match='pooling="avg"'):
         serving.saved_model(maps, tmp_path, preprocessing=_TINY)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_alexnet_with_sobel_and_dropout(tmp_path, preprocessing, files, dtype):
+    encoder = models.alexnet(
+        width=1 / 32, stem="cifar", input_shape=(_SIZE, _SIZE, 3), sobel=True,
+        dtype=dtype,
+    )  # fmt: skip
+    for variable in encoder.trainable_variables:  # Or all features are near zero.
+        if variable.path.startswith("fc") and variable.path.endswith("kernel"):
+            variable.assign(10 * variable)
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    expected = in_python(encoder, preprocessing, files)
+    assert np.ptp(expected, axis=0).max() > 0.1
+    encoded = tf.stack([tf.io.read_file(path) for path in files])
+    served = tf.saved_model.load(path).signatures["serving_default"](encoded)
+    np.testing.assert_allclose(served["features"], expected, atol=1e-5)
+    again, same = keras_file.load(os.path.join(path, "assets.extra", "encoder.keras"))
+    np.testing.assert_allclose(in_python(again, same, files), expected, atol=1e-5)

@@ -168,6 +168,7 @@ def test_kernels_start_with_variance_one_over_fan_in():
     [
         {"dtype": "mixed_bfloat16", "padding": "same", "norm": "batch_global"},
         {"stem": "cifar", "projection_in_first_block": False, "name": "small"},
+        {"stem": "cifar", "sobel": True},
     ],
 )
 def test_keras_file_round_trip(tmp_path, kwargs):
@@ -215,6 +216,30 @@ def test_pyramid_shapes(stem, depth, sizes, channels):
         for n, size, count in zip(range(2, 6), sizes, channels)
     }
     assert model.output_shape == (None, channels[-1])
+
+
+@pytest.mark.parametrize("stem, first", [("imagenet", 32), ("cifar", 64)])
+def test_stages_are_the_stem_and_the_pyramid(stem, first):
+    model = models.resnet(18, width=1 / 16, stem=stem, input_shape=(64, 64, 3))
+    assert list(model.stage_outputs) == ["conv1", "res2", "res3", "res4", "res5"]
+    assert model.stage_outputs["conv1"].shape == (None, first, first, 4)
+    for number in range(2, 6):
+        stage = model.stage_outputs[f"res{number}"]
+        assert stage is model.pyramid_outputs[f"P{number}"]
+    maps = keras.Model(model.inputs, list(model.stage_outputs.values()))
+    for x in maps([_images((2, 64, 64, 3))]):
+        assert float(tf.reduce_min(x)) == 0 < float(tf.reduce_max(x))  # ReLU.
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sobel_comes_first(channels):
+    """A ResNet of edges is a ResNet whose images are edges."""
+    model = _tiny(sobel=True, input_shape=(None, None, channels))
+    plain = _tiny(input_shape=(None, None, 2))
+    plain.set_weights(model.get_weights())
+    x = _images((2, 33, 32, channels))
+    np.testing.assert_array_equal(model(x), plain(models.sobel.Sobel()(x)))
+    assert model.get_config()["sobel"] and not plain.get_config()["sobel"]
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 13])

@@ -1,11 +1,26 @@
 """Encoders, heads and normalization layers.
 
-`models.resnet` is the builder function; the module it lives in is reached as
-`tfssl.models.resnet` only by import machinery, never by house code.
+`models.resnet`, `models.alexnet` and `models.vgg` are the builder functions; the
+modules they live in are reached as `tfssl.models.resnet` only by import machinery,
+never by house code.
 """
 
-from tfssl.models import heads, norms
+from tfssl.models import heads, norms, sobel
+from tfssl.models.alexnet import AlexNet, alexnet
 from tfssl.models.encoders import ENCODERS, encoder
 from tfssl.models.resnet import ResNet, resnet
+from tfssl.models.vgg import VGG, vgg
 
-__all__ = ["ENCODERS", "ResNet", "encoder", "heads", "norms", "resnet"]
+__all__ = [
+    "ENCODERS",
+    "VGG",
+    "AlexNet",
+    "ResNet",
+    "alexnet",
+    "encoder",
+    "heads",
+    "norms",
+    "resnet",
+    "sobel",
+    "vgg",
+]

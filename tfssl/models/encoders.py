@@ -2,7 +2,9 @@
 
 import functools
 
+from tfssl.models.alexnet import alexnet
 from tfssl.models.resnet import resnet
+from tfssl.models.vgg import vgg
 
 ENCODERS = {
     "resnet18": functools.partial(resnet, 18),
@@ -11,6 +13,8 @@ ENCODERS = {
     "resnet101": functools.partial(resnet, 101),
     "resnet152": functools.partial(resnet, 152),
     "resnet200": functools.partial(resnet, 200),
+    "alexnet": alexnet,
+    "vgg16": functools.partial(vgg, 16),
 }
 
 
@@ -19,11 +23,13 @@ def encoder(name, *, input_shape, **kwargs):
 
     Args:
         name: a key of `ENCODERS`, as `"resnet50"`.
-        input_shape: `(height, width, channels)`; height and width may be `None`.
+        input_shape: `(height, width, channels)`; height and width may be `None` for
+            a ResNet.
         **kwargs: further arguments of the builder, as `width=0.25`.
 
     Returns:
-        A Keras model: images to pooled features `(batch, dim)`.
+        A Keras model: images to features `(batch, dim)`, with a dict `stage_outputs`
+        of feature maps.
 
     Raises:
         ValueError: if the name is unknown, or the builder refuses an argument.

@@ -13,6 +13,8 @@ from keras import ops
 from tfssl import replicas
 
 _STATISTICS = ("local", "global", "split", "shuffle")
+# What encoders call it -> `statistics` of `BatchNorm`.
+STATISTICS = {"batch": "local", "batch_global": "global", "batch_split": "split"}
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
 
 

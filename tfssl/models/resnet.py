@@ -9,6 +9,7 @@ import keras
 from keras import layers
 
 from tfssl.models import norms
+from tfssl.models import sobel as sobel_lib
 
 _BLOCKS = {
     18: (2, 2, 2, 2),
@@ -20,7 +21,6 @@ _BLOCKS = {
 }
 _BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
 _STEMS = ("imagenet", "cifar")
-_NORM_STATISTICS = {"batch": "local", "batch_global": "global", "batch_split": "split"}
 _PADDINGS = ("fixed", "same")
 
 
@@ -36,7 +36,7 @@ def _check_arguments(depth, width, stem, input_shape, norm, padding):
         )
     for name, value, valid in (
         ("stem", stem, _STEMS),
-        ("norm", norm, tuple(_NORM_STATISTICS)),
+        ("norm", norm, tuple(norms.STATISTICS)),
         ("padding", padding, _PADDINGS),
     ):
         if value not in valid:
@@ -47,7 +47,7 @@ class _Parts:
     """Convolution, norm and ReLU with this network's padding, norm and dtype."""
 
     def __init__(self, norm, norm_group_size, padding, policy):
-        self.statistics = _NORM_STATISTICS[norm]
+        self.statistics = norms.STATISTICS[norm]
         self.group_size = norm_group_size if self.statistics == "split" else None
         self.padding = padding
         self.policy = policy
@@ -88,14 +88,16 @@ class _Parts:
 
 
 def _stem(parts, x, filters, stem):
+    """The first convolution's feature map, and what the first stage gets."""
     if stem == "cifar":
-        return parts.relu(parts.conv_norm(x, filters, 3, 1, "conv1"), "conv1_relu")
-    x = parts.relu(parts.conv_norm(x, filters, 7, 2, "conv1"), "conv1_relu")
-    padding = "same"
+        x = parts.relu(parts.conv_norm(x, filters, 3, 1, "conv1"), "conv1_relu")
+        return x, x
+    first = parts.relu(parts.conv_norm(x, filters, 7, 2, "conv1"), "conv1_relu")
+    x, padding = first, "same"
     if parts.padding == "fixed":
         x = parts.pad(x, 3, "pool1_pad")  # As good as -inf: x is not negative.
         padding = "valid"
-    return layers.MaxPooling2D(
+    return first, layers.MaxPooling2D(
         3, strides=2, padding=padding, dtype=parts.policy, name="pool1_pool"
     )(x)
 
@@ -132,6 +134,9 @@ class ResNet(keras.Model):
         pyramid_outputs: dict of Keras tensors `"P2"` … `"P5"`, the feature maps
             behind the four stages. With the ImageNet stem `"Pn"` is `2**n` times
             smaller than the image, with the CIFAR stem `2**(n - 2)` times.
+        stage_outputs: dict of Keras tensors in order, `"conv1"`, the first
+            convolution behind its ReLU and before any pool, and `"res2"` … `"res5"`,
+            which are `"P2"` … `"P5"`.
     """
 
     def __init__(
@@ -145,6 +150,7 @@ class ResNet(keras.Model):
         norm_group_size=32,
         padding="fixed",
         projection_in_first_block=True,
+        sobel=False,
         dtype=None,
         name=None,
         trainable=True,
@@ -154,7 +160,11 @@ class ResNet(keras.Model):
         parts = _Parts(norm, norm_group_size, padding, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
         inputs = keras.Input(tuple(input_shape), name="images")
-        x = _stem(parts, inputs, int(64 * width), stem)
+        # float32 where rounding matters: differences of pixels, and from the mean
+        # over the last feature map on.
+        wide = "float64" if policy.compute_dtype == "float64" else "float32"
+        x = sobel_lib.Sobel(dtype=wide, name="sobel")(inputs) if sobel else inputs
+        first, x = _stem(parts, x, int(64 * width), stem)
         pyramid = {}
         for stage, count in enumerate(_BLOCKS[depth]):
             filters = int(64 * width) * 2**stage
@@ -167,8 +177,6 @@ class ResNet(keras.Model):
                 block = f"stack{stage}_block{i}"
                 x = _block(parts, x, filters, strides, bottleneck, projection, block)
             pyramid[f"P{stage + 2}"] = x
-        # float32 from here on: the mean and all that reads the features.
-        wide = "float64" if policy.compute_dtype == "float64" else "float32"
         features = layers.GlobalAveragePooling2D(dtype=wide, name="features")(x)
         super().__init__(
             inputs=inputs,
@@ -177,6 +185,10 @@ class ResNet(keras.Model):
             trainable=trainable,
         )
         self.pyramid_outputs = pyramid
+        self.stage_outputs = {
+            "conv1": first,
+            **{f"res{level[1]}": x for level, x in pyramid.items()},
+        }
         self.dtype_policy = policy
         self.depth = depth
         self.width = width
@@ -185,6 +197,7 @@ class ResNet(keras.Model):
         self.norm_group_size = norm_group_size
         self.padding = padding
         self.projection_in_first_block = projection_in_first_block
+        self.sobel = sobel
 
     def get_config(self):
         """Every constructor argument."""
@@ -197,6 +210,7 @@ class ResNet(keras.Model):
             "norm_group_size": self.norm_group_size,
             "padding": self.padding,
             "projection_in_first_block": self.projection_in_first_block,
+            "sobel": self.sobel,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
@@ -218,6 +232,7 @@ def resnet(
     norm_group_size=32,
     padding="fixed",
     projection_in_first_block=True,
+    sobel=False,
     dtype=None,
     name=None,
 ):
@@ -247,6 +262,8 @@ def resnet(
             34 has a convolution on its shortcut, as in SimCLR's code and Model
             Garden, or an identity, as in torchvision and keras-hub. Deeper
             networks always have one there.
+        sobel: whether a fixed `Sobel` filter comes first and the stem gets its two
+            channels, as in ResNets trained with DeepCluster.
         dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
             the global policy.
         name: name of the model. `None`: `"resnet<depth>"`.
@@ -273,6 +290,7 @@ def resnet(
         norm_group_size=norm_group_size,
         padding=padding,
         projection_in_first_block=projection_in_first_block,
+        sobel=sobel,
         dtype=dtype,
         name=name,
     )

@@ -1,0 +1,44 @@
+"""Dropout whose replicas differ."""
+
+import keras
+import tensorflow as tf
+
+from tfssl import replicas
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` with masks of its own on every replica.
+
+    Keras draws from a seed and a counter that are the same on all replicas: rows at
+    the same place of their replica's batch would lose the same units. Here the
+    replica's number is folded into the seed. Seed and counter are one variable,
+    among the model's `variables` and so in every checkpoint; a run that is resumed
+    draws what it would have drawn. Without `seed`, it comes from Python's `random`,
+    which `keras.utils.set_random_seed` seeds.
+
+    On the JAX and PyTorch backends it is Keras's layer.
+
+    Args:
+        rate: float in [0, 1), the probability of a unit to become 0. The others are
+            divided by `1 - rate`.
+        seed: int, or None.
+        **kwargs: further arguments of `keras.layers.Dropout`, but `noise_shape`.
+
+    Raises:
+        ValueError: if `rate` is out of range.
+    """
+
+    def __init__(self, rate, seed=None, **kwargs):
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {rate!r}.")
+        super().__init__(rate, seed=seed, **kwargs)
+
+    def call(self, inputs, training=False):
+        """Drops units of `inputs` if `training`; the same shape and dtype."""
+        if not training or not self.rate or keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training)
+        seed = replicas.replica_seed(tf.cast(self.seed_generator.next(), tf.int32))
+        # Drawn in float32: bfloat16 has too few values between 0 and 1.
+        kept = tf.random.stateless_uniform(tf.shape(inputs), seed) >= self.rate
+        return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
