@@ -86,7 +86,7 @@ def test_takes_a_schedule(name):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="'adam'; valid names are lars, sgd, "):
+    with pytest.raises(ValueError, match="'adam'; valid names are lars, larc, sgd, "):
         optimizers.build("adam", learning_rate=0.1)
     with pytest.raises(ValueError, match="weight_decay .* got -1"):
         optimizers.build("sgd", learning_rate=0.1, weight_decay=-1)

@@ -52,11 +52,45 @@ def test_steps_out_of_order(warmup, total):
         schedules.WarmupCosine(1.0, warmup, total)
 
 
-def test_round_trip():
-    schedule = schedules.WarmupCosine(4.8, 10, 110, final=0.1)
+def test_a_warmup_may_start_above_zero():
+    # SwAV at batch 4096: from 0.3 to 4.8 in 10 epochs, then to 0.0048.
+    schedule = schedules.WarmupCosine(4.8, 10, 110, final=0.0048, start=0.3)
+    expected = {0: 0.3, 5: 2.55, 10: 4.8, 60: 2.4024, 110: 0.0048}
+    for step, rate in expected.items():
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "step, expected", [(0, 0.01), (1, 0.02), (2, 0.03), (11, 0.03), (12, 0.003),
+                       (15, 0.003), (16, 0.0003), (100, 0.0003)],
+)  # fmt: skip
+def test_steps_drop_at_their_boundaries(step, expected):
+    # MoCo v1 with 10 epochs for a step: 0.03, a tenth from 120, again from 160.
+    schedule = schedules.WarmupSteps(0.03, (12, 16), warmup_steps=2, start=0.01)
+    assert float(schedule(step)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_boundaries_are_a_constant_rate():
+    schedule = schedules.WarmupSteps(0.05)
+    assert {float(schedule(step)) for step in (0, 1, 10**6)} == {np.float32(0.05)}
+
+
+def test_a_drop_inside_the_warmup_is_refused():
+    with pytest.raises(ValueError, match=r"boundaries=\(3,\) .* warmup_steps=5"):
+        schedules.WarmupSteps(0.1, (3,), warmup_steps=5)
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        schedules.WarmupCosine(4.8, 10, 110, final=0.1, start=0.2),
+        schedules.WarmupSteps(0.1, (30, 40), 0.2, 3, 0.01),
+    ],
+)
+def test_round_trip(schedule):
     config = keras.saving.serialize_keras_object(schedule)
     again = keras.saving.deserialize_keras_object(config)
-    assert isinstance(again, schedules.WarmupCosine)
+    assert type(again) is type(schedule)
     assert again.get_config() == schedule.get_config()
 
 

@@ -45,6 +45,17 @@ def test_rate_is_outside_the_slot():
     np.testing.assert_allclose(variable, [-1.09], rtol=1e-6)
 
 
+def test_some_variables_have_no_momentum():
+    # Two gradients of 1 at rate 1: 1 + 1.9 with momentum 0.9, 1 + 1 without.
+    moving = keras.Variable(np.zeros(1, np.float32), name="kernel")
+    still = keras.Variable(np.zeros(1, np.float32), name="classifier_kernel")
+    optimizer = optimizers.SGD(1.0, exclude_from_momentum=("classifier_kernel",))
+    optimizer.build([moving, still])
+    for _ in range(2):
+        optimizer.apply([tf.ones([1])] * 2)
+    np.testing.assert_allclose([moving.numpy()[0], still.numpy()[0]], [-2.9, -2.0])
+
+
 def test_config_round_trip():
     optimizer = optimizers.SGD(
         0.1, 0.8, 1e-4, nesterov=True, exclude_from_decay=("bias",), clipnorm=1.0

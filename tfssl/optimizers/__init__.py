@@ -1,8 +1,9 @@
 """Optimizers and schedules."""
 
-from tfssl.optimizers import schedules
+from tfssl.optimizers import schedules, slots
 from tfssl.optimizers.by_name import OPTIMIZERS, build
+from tfssl.optimizers.larc import LARC
 from tfssl.optimizers.lars import LARS
 from tfssl.optimizers.sgd import SGD
 
-__all__ = ["LARS", "OPTIMIZERS", "SGD", "build", "schedules"]
+__all__ = ["LARC", "LARS", "OPTIMIZERS", "SGD", "build", "schedules", "slots"]

@@ -6,11 +6,13 @@ import re
 import keras
 
 from tfssl.optimizers import updates
+from tfssl.optimizers.larc import LARC
 from tfssl.optimizers.lars import LARS
 from tfssl.optimizers.sgd import SGD
 
 OPTIMIZERS = {
     "lars": LARS,
+    "larc": LARC,
     "sgd": SGD,
     "keras_sgd": keras.optimizers.SGD,
     "adamw": keras.optimizers.AdamW,
@@ -44,6 +46,7 @@ def build(
     | name | class | weight decay |
     |---|---|---|
     | `"lars"` | `LARS` | coupled, inside the trust ratio |
+    | `"larc"` | `LARC` | coupled, inside the trust ratio |
     | `"sgd"` | `SGD`, as PyTorch's and the papers' | coupled (L2) |
     | `"keras_sgd"` | `keras.optimizers.SGD` | decoupled |
     | `"adamw"` | `keras.optimizers.AdamW` | decoupled, times the rate |

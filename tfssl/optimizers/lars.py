@@ -43,6 +43,7 @@ class LARS(updates.CoupledMomentum):
         nesterov: whether to look ahead.
         exclude_from_adaptation: names whose trust is 1.
         exclude_from_decay: names that get no weight decay.
+        exclude_from_momentum: names whose momentum is 0.
         name: name of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Optimizer`, as
             `global_clipnorm`.
@@ -66,6 +67,7 @@ class LARS(updates.CoupledMomentum):
         nesterov=False,
         exclude_from_adaptation=("bias", "gamma", "beta"),
         exclude_from_decay=("bias", "gamma", "beta"),
+        exclude_from_momentum=(),
         name="lars",
         **kwargs,
     ):
@@ -75,6 +77,7 @@ class LARS(updates.CoupledMomentum):
             weight_decay=weight_decay,
             nesterov=nesterov,
             exclude_from_decay=exclude_from_decay,
+            exclude_from_momentum=exclude_from_momentum,
             name=name,
             **kwargs,
         )
@@ -107,7 +110,7 @@ class LARS(updates.CoupledMomentum):
             added = self._trust(index, value, added) * added
         if self.momentum_form == "classic":
             added = rate * added
-        step = self.move(self.momentums[index], added)
+        step = self.move(index, added)
         if self.momentum_form == "popular":
             step = self._trust(index, value, step) * step
         if self.momentum_form != "classic":

@@ -60,16 +60,17 @@ def cosine(step, start, end, total):
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up from 0, then half a cosine.
+    """Linear warm-up, then half a cosine.
 
-    Step 0 has rate 0, step `warmup_steps` has `peak`, step `total_steps` and all
-    later ones have `final`.
+    Step 0 has rate `start`, step `warmup_steps` has `peak`, step `total_steps` and
+    all later ones have `final`.
 
     Args:
         peak: float > 0, the highest rate.
         warmup_steps: int >= 0.
         total_steps: int > `warmup_steps`, warm-up included.
         final: float >= 0, the rate at the end.
+        start: float >= 0, the rate at the beginning of a warm-up.
 
     Raises:
         ValueError: if the steps are out of order.
@@ -78,7 +79,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         google-research/simclr, tf2/model.py (`WarmUpAndCosineDecay`).
     """
 
-    def __init__(self, peak, warmup_steps, total_steps, final=0.0):
+    def __init__(self, peak, warmup_steps, total_steps, final=0.0, start=0.0):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 "warmup_steps must be in [0, total_steps), got "
@@ -89,6 +90,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
         self.final = final
+        self.start = start
 
     def __call__(self, step):
         """The rate of `step`, a float32 scalar."""
@@ -96,10 +98,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         decay_steps = self.total_steps - self.warmup_steps
         after = ops.maximum(step - self.warmup_steps, 0.0)
         decayed = cosine(after, self.peak, self.final, decay_steps)
-        if self.warmup_steps == 0:
-            return decayed
-        rising = self.peak * step / self.warmup_steps
-        return ops.where(step < self.warmup_steps, rising, decayed)
+        return _warming_up(step, self.start, self.peak, self.warmup_steps, decayed)
 
     def get_config(self):
         """Every constructor argument."""
@@ -108,4 +107,60 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "warmup_steps": self.warmup_steps,
             "total_steps": self.total_steps,
             "final": self.final,
+            "start": self.start,
         }
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class WarmupSteps(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warm-up, then a rate that drops at some steps, or never.
+
+    Args:
+        peak: float > 0, the rate after the warm-up.
+        boundaries: ints, steps from which on the rate is multiplied by `factor` once
+            more; empty for a constant rate (DeepCluster). MoCo v1: epochs 120 and 160.
+        factor: float > 0.
+        warmup_steps: int >= 0.
+        start: float >= 0, the rate at the beginning of a warm-up.
+
+    Raises:
+        ValueError: if a boundary lies in the warm-up.
+    """
+
+    def __init__(self, peak, boundaries=(), factor=0.1, warmup_steps=0, start=0.0):
+        if any(boundary < warmup_steps for boundary in boundaries):
+            raise ValueError(
+                f"boundaries={tuple(boundaries)} received with "
+                f"warmup_steps={warmup_steps}, expected drops after the warm-up."
+            )
+        self.peak = peak
+        self.boundaries = tuple(boundaries)
+        self.factor = factor
+        self.warmup_steps = warmup_steps
+        self.start = start
+
+    def __call__(self, step):
+        """The rate of `step`, a float32 scalar."""
+        step = ops.cast(step, "float32")
+        rate = ops.cast(self.peak, "float32")
+        for boundary in self.boundaries:
+            rate = ops.where(step >= boundary, rate * self.factor, rate)
+        return _warming_up(step, self.start, self.peak, self.warmup_steps, rate)
+
+    def get_config(self):
+        """Every constructor argument."""
+        return {
+            "peak": self.peak,
+            "boundaries": self.boundaries,
+            "factor": self.factor,
+            "warmup_steps": self.warmup_steps,
+            "start": self.start,
+        }
+
+
+def _warming_up(step, start, peak, warmup_steps, after):
+    """The rate of a linear warm-up, or the one `after` it."""
+    if warmup_steps == 0:
+        return after
+    rising = start + (peak - start) * step / warmup_steps
+    return ops.where(step < warmup_steps, rising, after)

@@ -25,6 +25,8 @@ class SGD(updates.CoupledMomentum):
         nesterov: whether to look ahead.
         exclude_from_decay: names (last part of `variable.path`, compared
             exactly) that get no weight decay. None by default, as in PyTorch.
+        exclude_from_momentum: names whose momentum is 0, as that of DeepCluster's
+            classifier.
         name: name of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Optimizer`.
 
@@ -43,6 +45,7 @@ class SGD(updates.CoupledMomentum):
         weight_decay=0.0,
         nesterov=False,
         exclude_from_decay=(),
+        exclude_from_momentum=(),
         name="sgd",
         **kwargs,
     ):
@@ -52,12 +55,13 @@ class SGD(updates.CoupledMomentum):
             weight_decay=weight_decay,
             nesterov=nesterov,
             exclude_from_decay=exclude_from_decay,
+            exclude_from_momentum=exclude_from_momentum,
             name=name,
             **kwargs,
         )
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        slot = self.momentums[self._get_variable_index(variable)]
-        step = self.move(slot, self.decayed(gradient, variable))
+        index = self._get_variable_index(variable)
+        step = self.move(index, self.decayed(gradient, variable))
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)

@@ -15,6 +15,7 @@ class CoupledMomentum(keras.optimizers.Optimizer):
         nesterov: whether to look ahead.
         exclude_from_decay: names (last part of `variable.path`, compared exactly)
             that get no weight decay.
+        exclude_from_momentum: names whose momentum is 0.
         name: name of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Optimizer`.
 
@@ -30,6 +31,7 @@ class CoupledMomentum(keras.optimizers.Optimizer):
         weight_decay,
         nesterov,
         exclude_from_decay,
+        exclude_from_momentum,
         name,
         **kwargs,
     ):
@@ -43,6 +45,9 @@ class CoupledMomentum(keras.optimizers.Optimizer):
         self.coupled_decay = weight_decay
         self.nesterov = nesterov
         self.exclude_from_decay = names("exclude_from_decay", exclude_from_decay)
+        self.exclude_from_momentum = names(
+            "exclude_from_momentum", exclude_from_momentum
+        )
 
     def build(self, variables):
         """Makes one momentum slot per variable and looks up its exclusions."""
@@ -56,22 +61,29 @@ class CoupledMomentum(keras.optimizers.Optimizer):
         # Looked up here, because update_step meets TensorFlow's bare variables,
         # which have no path.
         self._decays = flags(variables, self.exclude_from_decay)
+        self._moves = flags(variables, self.exclude_from_momentum)
 
-    def decayed(self, gradient, variable):
-        """The gradient as a tensor of the variable's dtype, with weight decay."""
+    def dense(self, gradient, variable):
+        """The gradient as a tensor of the variable's dtype."""
         # That of an embedding comes as rows with indices.
         if isinstance(gradient, tf.IndexedSlices):
             gradient = tf.convert_to_tensor(gradient)
-        gradient = ops.cast(gradient, variable.dtype)
+        return ops.cast(gradient, variable.dtype)
+
+    def decayed(self, gradient, variable):
+        """As `dense`, with weight decay."""
+        gradient = self.dense(gradient, variable)
         if self._decays[self._get_variable_index(variable)]:
             gradient = gradient + self.coupled_decay * ops.convert_to_tensor(variable)
         return gradient
 
-    def move(self, slot, added):
-        """Adds to a momentum slot; returns the direction of the step."""
-        moving = self.momentum * ops.convert_to_tensor(slot) + added
+    def move(self, index, added):
+        """Adds to momentum slot `index`; returns the direction of the step."""
+        momentum = self.momentum if self._moves[index] else 0.0
+        slot = self.momentums[index]
+        moving = momentum * ops.convert_to_tensor(slot) + added
         self.assign(slot, moving)
-        return self.momentum * moving + added if self.nesterov else moving
+        return momentum * moving + added if self.nesterov else moving
 
     def get_config(self):
         """Every constructor argument."""
@@ -81,6 +93,7 @@ class CoupledMomentum(keras.optimizers.Optimizer):
             "weight_decay": self.coupled_decay,
             "nesterov": self.nesterov,
             "exclude_from_decay": self.exclude_from_decay,
+            "exclude_from_momentum": self.exclude_from_momentum,
         }
 
 

@@ -23,6 +23,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import files
+from tfssl.optimizers import slots
 from tfssl.training import workers as workers_lib
 
 _FOLDER = re.compile(r"(checkpoint|replaced)-(\d+)$")
@@ -82,12 +83,8 @@ def _stable(path):
 
 def _slot_name(path, names):
     """`adam_2/conv2d_7_kernel_momentum` -> `momentum of method/conv2d/kernel`."""
-    slot = path.rpartition("/")[2]
-    owners = [p for p in names if slot.startswith(p.replace("/", "_") + "_")]
-    if not owners:
-        return _stable(slot)
-    owner = max(owners, key=len)
-    return f"{slot[len(owner) + 1 :]} of {names[owner]}"
+    owner, slot = slots.owner(path, names)
+    return _stable(slot) if owner is None else f"{slot} of {names[owner]}"
 
 
 def save(folder, method, *, keep=3, protect=(), extra=None, also=None, workers=_ALONE):
