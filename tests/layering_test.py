@@ -14,7 +14,7 @@ _ROOMS = {
     "version": set(),
     "files": set(),
     "replicas": set(),
-    "losses": set(),
+    "losses": {"replicas"},
     "data": {"files"},
     "kmeans": set(),
     "models": {"replicas"},

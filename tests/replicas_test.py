@@ -79,16 +79,11 @@ def test_sums_means_and_maxima(mirrored, count):
         np.testing.assert_allclose(largest, [3, 0])
 
 
-def test_replica_seeds_differ_and_repeat(mirrored):
-    rows = np.zeros((4, 1), "float32")
-
-    def function(_):
-        seed = replicas.replica_seed(tf.constant([1, 2]))
-        return tf.random.stateless_uniform([3], seed)
-
-    draws = run(mirrored(4), function, rows)
-    assert len({tuple(d) for d in draws}) == 4
-    np.testing.assert_array_equal(draws, run(mirrored(4), function, rows))
+@pytest.mark.parametrize("count", [1, 4])
+def test_replicas_are_numbered(mirrored, count):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    found = run(strategy, lambda _: replicas.replica_index(), np.zeros((4, 1)))
+    assert [int(number) for number in found] == list(range(count))
 
 
 def test_cross_replica_use_is_refused(mirrored):

@@ -24,6 +24,13 @@ def num_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
+def replica_index():
+    """Number of this replica among all, an int32 scalar tensor."""
+    if num_replicas() == 1:
+        return tf.constant(0, tf.int32)
+    return tf.cast(_replica_context().replica_id_in_sync_group, tf.int32)
+
+
 def gather_rows(rows):
     """Stacks the rows of all replicas, in replica order.
 
@@ -41,8 +48,7 @@ def gather_rows(rows):
     rows = tf.identity(rows)  # A raw input of a worker has no device yet.
     if count == 1:
         return rows, tf.constant(0, tf.int32)
-    context = _replica_context()
-    position = tf.cast(context.replica_id_in_sync_group, tf.int32)
+    context, position = _replica_context(), replica_index()
     kind = rows.dtype
     narrow = kind in (tf.bool, tf.uint8, tf.int8, tf.int16, tf.uint16)
     values = tf.cast(rows, tf.int32) if narrow else rows
@@ -79,15 +85,3 @@ def max_over_replicas(tensor):
     """Elementwise maximum over all replicas. No gradient is defined."""
     gathered, _ = gather_rows(tf.stop_gradient(tensor)[tf.newaxis])
     return tf.reduce_max(gathered, axis=0)
-
-
-def replica_seed(seed):
-    """A stateless seed of this replica: int32 `(2,)`, folded with its id.
-
-    `keras.random` draws the same numbers on every replica and `tf.random.uniform`
-    the same on every worker; this differs everywhere and is repeatable.
-    """
-    if num_replicas() == 1:
-        return tf.random.experimental.stateless_fold_in(seed, 0)
-    position = _replica_context().replica_id_in_sync_group
-    return tf.random.experimental.stateless_fold_in(seed, position)

@@ -1,6 +1,11 @@
 """Losses: pure functions of tensors, by family."""
 
-from tfssl.losses import contrastive, regression, unit_norm
+from tfssl.losses import clustering, contrastive, regression, unit_norm
+from tfssl.losses.clustering import (
+    cluster_cross_entropy,
+    sinkhorn,
+    swapped_prediction,
+)
 from tfssl.losses.contrastive import (
     in_batch_info_nce,
     info_nce,
@@ -10,6 +15,8 @@ from tfssl.losses.contrastive import (
 from tfssl.losses.regression import normalized_regression
 
 __all__ = [
+    "cluster_cross_entropy",
+    "clustering",
     "contrastive",
     "in_batch_info_nce",
     "info_nce",
@@ -17,5 +24,7 @@ __all__ = [
     "nt_xent",
     "nt_xent_blockwise",
     "regression",
+    "sinkhorn",
+    "swapped_prediction",
     "unit_norm",
 ]
