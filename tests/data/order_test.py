@@ -58,3 +58,28 @@ def test_the_image_of_an_element():
     order = make(start=20, shard=(1, 2))
     # Element 22 of worker 1: row 2 of its 5 in batch 4, position 47.
     assert order.image(22) == int(order.index(tf.constant(47, tf.int64)))
+
+
+def test_a_list_of_images_takes_the_place_of_the_shuffle():
+    drawn = np.random.default_rng(0).integers(1000, size=1000)
+    source = sources.open_source(np.zeros((1000, 1, 1, 1), np.uint8))
+    order = order_lib.Order(source, 10, 0, 995, (1, 2), sampling=drawn)
+    np.testing.assert_array_equal(epochs(order, 2), [drawn, drawn])
+    _, position, index, _ = next(iter(order.batches(lambda _: tf.zeros([10, 1]))))
+    # Worker 1's rows of batch 99: the last five places of the epoch.
+    np.testing.assert_array_equal(position, np.arange(995, 1000))
+    np.testing.assert_array_equal(index, drawn[995:])
+
+
+@pytest.mark.parametrize(
+    "sampling, sentence",
+    [
+        (np.zeros(999), r"sampling of shape \(999,\) received, .* \(1000,\)"),
+        (np.full(1000, 1000), "sampling holds images 1000 to 1000, but .* 0 to 999"),
+        (np.full(1000, -1), "sampling holds images -1 to -1"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_refused(sampling, sentence):
+    source = sources.open_source(np.zeros((1000, 1, 1, 1), np.uint8))
+    with pytest.raises(ValueError, match=sentence):
+        order_lib.Order(source, 10, 0, 0, (0, 1), sampling=sampling)

@@ -38,12 +38,16 @@ class Order:
         seed: of the order.
         start: stream position of the first image wanted.
         shard: `(worker, workers)`.
+        sampling: int64 `(epoch_size,)`, the images of an epoch in order, or None for
+            a shuffle of all; every epoch then takes this list. Random access only.
         hand: `(number, count)`: only every `count`-th batch of this worker, from
             batch `number` on, see `service.deal`. Elements are then counted without
             the batches of the other hands.
     """
 
-    def __init__(self, source, batch_size, seed, start, shard, hand=(0, 1)):
+    def __init__(
+        self, source, batch_size, seed, start, shard, *, sampling=None, hand=(0, 1)
+    ):
         worker, workers = shard
         self.source = source
         self.batch_size = batch_size
@@ -57,6 +61,26 @@ class Order:
         row = int(np.clip(row - self.first_row, 0, self.rows))
         self.first = batch * self.rows + row  # The `k` of the first element.
         self.hand = hand
+        self.sampling = None if sampling is None else self._checked(sampling)
+
+    def _checked(self, sampling):
+        sampling = np.asarray(sampling, np.int64)
+        if not self.source.random_access:
+            raise ValueError(
+                f"{self.source.name} is read in sequence, so its images cannot be "
+                "drawn by a list; use a folder, arrays or TFRecord files with an index."
+            )
+        if sampling.shape != (self.epoch_size,):
+            raise ValueError(
+                f"sampling of shape {sampling.shape} received, expected one image for "
+                f"each place of an epoch, ({self.epoch_size},)."
+            )
+        if not 0 <= sampling.min() <= sampling.max() < self.source.num_images:
+            raise ValueError(
+                f"sampling holds images {sampling.min()} to {sampling.max()}, but "
+                f"{self.source.name} has 0 to {self.source.num_images - 1}."
+            )
+        return sampling
 
     def position(self, k):
         """Stream position of this worker's element `k`; ints or int64 tensors."""
@@ -73,6 +97,8 @@ class Order:
     def index(self, positions):
         """Images at int64 positions (scalar or vector); random access only."""
         epoch, place = positions // self.epoch_size, positions % self.epoch_size
+        if self.sampling is not None:
+            return tf.gather(tf.constant(self.sampling), place)
         # The raw operation: its public form refuses a seed per position. Keys must
         # be well mixed, and 8 rounds: with small keys and 4 rounds many images stay
         # near their place (chi-square of places 9 times that of a fair shuffle).

@@ -52,6 +52,7 @@ def multiview(
     batch_size,
     seed=0,
     start=0,
+    sampling=None,
     augment=True,
     shard=(0, 1),
     bad_files=None,
@@ -69,6 +70,9 @@ def multiview(
         seed: int, of order and views.
         start: int, stream position of the first image; a resumed run passes the
             `position` it has reached.
+        sampling: int64 `(steps_per_epoch * batch_size,)`, the images of every epoch in
+            order (DeepCluster draws them cluster by cluster); None shuffles all images
+            anew in every epoch. Needs random access.
         augment: False gives the evaluation preprocessing at each view's size: all
             views of an image (of one size) are alike.
         shard: `(worker, workers)`; this worker's rows of every global batch.
@@ -109,7 +113,9 @@ def multiview(
     hands = []
     for number, address in enumerate(addresses):
         hand = (number, len(addresses))
-        order = order_lib.Order(source, batch_size, seed, start, shard, hand)
+        order = order_lib.Order(
+            source, batch_size, seed, start, shard, sampling=sampling, hand=hand
+        )
         made = _batches(order, recipe, augment, bad_files, num_parallel_calls)
         if address:
             made = service.made_at(address, made.with_options(_options()))

@@ -148,17 +148,58 @@ _SWAV_VIEW = View(
 )
 SWAV = Recipe([_SWAV_VIEW] * 2 + [_SWAV_VIEW.scaled(96, area=(0.05, 0.14))] * 6, "swav")
 
+# The CIFAR-10 setting of lightly: two 32-pixel crops, half the colour, no blur.
+SWAV_CIFAR10 = Recipe(
+    SWAV.scaled(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0)[:2],
+    "swav_cifar10",
+).scaled(32)
+
+# Caron et al., 2018, https://arxiv.org/abs/1807.05520, facebookresearch/deepcluster
+# (main.py): crop and flip only; colour goes in the Sobel filters of the encoder.
+DEEPCLUSTER = Recipe(
+    [
+        View(
+            size=224, jitter=0.0, antialias=True, mean=_IMAGENET_MEAN, std=_IMAGENET_STD
+        )
+    ],
+    "deepcluster",
+)
+
+# Not from a paper, which has no images of 32 pixels: without Sobel filters colour
+# must be taken from the views, and crops are larger.
+DEEPCLUSTER_CIFAR10 = Recipe(
+    DEEPCLUSTER.scaled(
+        32,
+        area=(0.2, 1.0),
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        contrast_mean="gray",
+        gray=0.2,
+    ),
+    "deepcluster_cifar10",
+)
+
+# SIMCLR_DIGITS for methods of one view.
+DEEPCLUSTER_DIGITS = Recipe(SIMCLR_DIGITS[:1], "deepcluster_digits")
+
 RECIPES = {
     "simclr": SIMCLR,
     "simclr_cifar10": SIMCLR_CIFAR10,
     "simclr_digits": SIMCLR_DIGITS,
     "byol": BYOL,
     "byol_cifar10": BYOL_CIFAR10,
+    "deepcluster": DEEPCLUSTER,
+    "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
+    "deepcluster_digits": DEEPCLUSTER_DIGITS,
     "moco_cifar10": MOCO_CIFAR10,
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
     "moco_v3": MOCO_V3,
     "swav": SWAV,
+    "swav_cifar10": SWAV_CIFAR10,
 }
 
 
