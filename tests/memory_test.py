@@ -86,3 +86,45 @@ def test_copies_on_replicas_stay_equal(mirrored, replicas):
     step(parts)
     for copy in strategy.experimental_local_results(queue.rows.value):
         np.testing.assert_array_equal(copy[:8], rows)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bank_holds_the_last_row_of_every_image(mirrored, count):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    with strategy.scope():
+        bank = memory.MemoryBank(9, 3)
+    slow = np.zeros((9, 3), np.float32)
+
+    @tf.function
+    def write(index, rows):
+        strategy.run(bank.write, (index, rows))
+
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        index, rows = rng.permutation(9)[:4], rng.normal(size=(4, 3))
+        write(tf.constant(index, tf.int64), tf.constant(rows, tf.float16))
+        slow[index] = rows.astype("float16")
+        for copy in strategy.experimental_local_results(bank.rows.value):
+            np.testing.assert_array_equal(copy, slow)
+
+
+def test_assignments_start_unknown_and_are_looked_up_by_image():
+    table = memory.Assignments(5, 2)
+    np.testing.assert_array_equal(table.of(tf.constant([0, 4], tf.int64)), -1)
+    assert not np.array(table.numbers).any()
+    table.clusters.assign([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    found = table.of(tf.constant([4, 0, 4], tf.int64))
+    np.testing.assert_array_equal(found, [[5, 3, 5], [3, 9, 3]])
+    assert not table.trainable_variables
+
+
+@pytest.mark.parametrize(
+    "make, sentence",
+    [
+        (lambda: memory.MemoryBank(0, 3), "num_images=0, dim=3 was asked for"),
+        (lambda: memory.Assignments(3, 0), r"0 clustering\(s\) of 3 images"),
+    ],
+)
+def test_empty_memories_are_refused(make, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        make()

@@ -93,6 +93,122 @@ class FeatureQueue(keras.layers.Layer):
         return {"size": self.size, "dim": self.dim, "name": self.name}
 
 
+@keras.saving.register_keras_serializable(package="tfssl")
+class MemoryBank(keras.layers.Layer):
+    """One embedding per image of the data, written as the images come by.
+
+    Args:
+        num_images: int >= 1.
+        dim: int >= 1, width of an embedding.
+        name: optional name.
+
+    Attributes:
+        rows: float32 variable `(num_images, dim)`; all-zero for an image that was not
+            written yet. 656 MB for ImageNet at 128 numbers, on every device.
+
+    Raises:
+        ValueError: if `num_images` or `dim` is below 1.
+    """
+
+    def __init__(self, num_images, dim, *, name="bank"):
+        super().__init__(name=name)
+        if num_images < 1 or dim < 1:
+            raise ValueError(
+                f"A bank of num_images={num_images}, dim={dim} was asked for, expected "
+                "both to be 1 or more."
+            )
+        self.num_images = num_images
+        self.dim = dim
+        self.rows = self.add_weight(
+            name="rows",
+            shape=(num_images, dim),
+            initializer="zeros",
+            trainable=False,
+            autocast=False,
+            dtype="float32",
+            aggregation="none",
+        )
+        self.built = True
+
+    def write(self, index, rows):
+        """Replaces the embeddings of some images.
+
+        Args:
+            index: int64 `(n,)`, each image once; equal on all replicas.
+            rows: float `(n, dim)`, equal on all replicas.
+        """
+        rows = tf.stop_gradient(tf.cast(rows, tf.float32))
+        # In place: a bank is too large to be copied in every step.
+        self.rows.value.scatter_update(tf.IndexedSlices(rows, index))
+
+    def get_config(self):
+        return {"num_images": self.num_images, "dim": self.dim, "name": self.name}
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class Assignments(keras.layers.Layer):
+    """The cluster of every image, from one clustering or several.
+
+    Args:
+        num_images: int >= 1.
+        count: int >= 1, number of clusterings.
+        name: optional name.
+
+    Attributes:
+        clusters: int64 variable `(count, num_images)`, -1 for an image that was in no
+            clustering yet.
+        numbers: float32 variable `(len(NUMBERS),)`, what is known of the last
+            clustering, zeros before the first. In the checkpoint, so that an epoch
+            that is resumed in its middle still logs them.
+    """
+
+    NUMBERS = (
+        "kmeans_objective",
+        "cluster_nmi",
+        "largest_cluster",
+        "smallest_cluster",
+        "empty_clusters",
+    )
+
+    def __init__(self, num_images, count=1, *, name="assignments"):
+        super().__init__(name=name)
+        if num_images < 1 or count < 1:
+            raise ValueError(
+                f"{count} clustering(s) of {num_images} images asked for, expected 1 "
+                "or more of both."
+            )
+        self.num_images = num_images
+        self.count = count
+
+        def variable(name, shape, dtype, value):
+            return self.add_weight(
+                name=name,
+                shape=shape,
+                dtype=dtype,
+                initializer=value,
+                trainable=False,
+                autocast=False,
+                aggregation="none",
+            )
+
+        self.clusters = variable(
+            "clusters", (count, num_images), "int64", keras.initializers.Constant(-1)
+        )
+        self.numbers = variable("numbers", (len(self.NUMBERS),), "float32", "zeros")
+        self.built = True
+
+    def of(self, index):
+        """int64 `(count, n)`: the clusters of images `index`, int64 `(n,)`."""
+        return tf.gather(self.clusters.value, index, axis=1)
+
+    def get_config(self):
+        return {
+            "num_images": self.num_images,
+            "count": self.count,
+            "name": self.name,
+        }
+
+
 def _random_directions(shape, dtype=None):
     rows = keras.random.normal(shape, dtype=dtype)
     return rows / keras.ops.norm(rows, axis=-1, keepdims=True)
