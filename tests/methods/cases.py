@@ -16,6 +16,9 @@ BATCH = 16
 SIZE = 16
 STEPS = 3
 
+# Images of the data that the clustering methods know of.
+_IMAGES = 8 * BATCH
+
 # Name of the case -> (key of METHODS, arguments of the method).
 CASES = {
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
@@ -38,6 +41,30 @@ CASES = {
             total_steps=50,
         ),
     ),
+    "swav": (
+        "swav",
+        dict(
+            num_prototypes=12,
+            projection_hidden=32,
+            projection_dim=16,
+            queue_size=24,
+            queue_epoch=0,
+            freeze_epochs=0,
+        ),
+    ),
+    "deepcluster": (
+        "deepcluster",
+        dict(num_images=_IMAGES, num_clusters=6, pca_components=8),
+    ),
+    "deepcluster_v2": (
+        "deepcluster_v2",
+        dict(
+            num_images=_IMAGES,
+            num_clusters=(6, 5, 4),
+            projection_hidden=32,
+            projection_dim=16,
+        ),
+    ),
 }
 # What a method asks of the encoder's batch norm; the others get "global".
 NORMS = {
@@ -47,12 +74,16 @@ NORMS = {
 
 
 # Sizes of the views, where they are not two of SIZE.
-VIEWS = {}
+VIEWS = {
+    "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
+    "deepcluster": (SIZE,),
+    "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
+}
 
 
 def tiny_encoder(statistics="global", group_size=None):
     """Two convolutions with batch norm: shallow, so that rounding stays small."""
-    inputs = keras.Input((SIZE, SIZE, 3))
+    inputs = keras.Input((None, None, 3))
     x = inputs
     for width in (8, 16):
         x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
@@ -75,7 +106,18 @@ def make(name, *, optimizer=None, **compile_args):
     )
     method.compile(optimizer, **compile_args)
     method.build_optimizer()
+    if method.clusters:
+        _assign_at_random(method)
     return method
+
+
+def _assign_at_random(method):
+    """Clusters as no k-means would find them: training only needs some."""
+    rng = np.random.default_rng(3)
+    counts = np.atleast_1d(method.num_clusters)
+    method.assignments.clusters.assign([rng.integers(c, size=_IMAGES) for c in counts])
+    for prototypes in getattr(method, "prototypes", ()):
+        prototypes.assign(unit(rng.normal(size=prototypes.shape)).astype("float32"))
 
 
 def batches(name, steps=STEPS, *, constant=None):

@@ -2,13 +2,28 @@
 
 from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
+from tfssl.methods.deepcluster import DeepCluster
+from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.moco import MoCo
 from tfssl.methods.simclr import SimCLR
+from tfssl.methods.swav import SwAV
 
 METHODS = {
     "byol": BYOL,
+    "deepcluster": DeepCluster,
+    "deepcluster_v2": DeepClusterV2,
     "moco": MoCo,
     "simclr": SimCLR,
+    "swav": SwAV,
 }
 
-__all__ = ["BYOL", "METHODS", "Method", "MoCo", "SimCLR"]
+__all__ = [
+    "BYOL",
+    "DeepCluster",
+    "DeepClusterV2",
+    "METHODS",
+    "Method",
+    "MoCo",
+    "SimCLR",
+    "SwAV",
+]

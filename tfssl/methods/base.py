@@ -62,6 +62,9 @@ class Method(keras.Model):
     logged = ("loss",)
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
+    # What is clustered between epochs: None, "features" (of clean images) or "bank"
+    # (embeddings that the method keeps), see `tasks.clustering`.
+    clusters = None
 
     def __init__(self, encoder, *, name=None):
         super().__init__(name=name)
@@ -98,6 +101,14 @@ class Method(keras.Model):
     def num_negatives(self, global_batch):
         """How many negatives each anchor sees, or None if the method has none."""
         return None
+
+    def notes(self, global_batch, num_images):
+        """Lines about these settings for the start of a run.
+
+        Raises:
+            ValueError: for data that the method cannot learn from.
+        """
+        return []
 
     @classmethod
     def recipe_for(cls, **hparams):
@@ -250,6 +261,17 @@ class Method(keras.Model):
         if self.train_function is None or force:
             self.build_optimizer()
             self.train_function = self._loop_over(self.train_step)
+
+    def fill(self, iterator, steps):
+        """Runs `fill_step` on `steps` batches: what a method stores without learning.
+
+        Args:
+            iterator: iterator of (distributed) batches.
+            steps: int, a multiple of `steps_per_execution`.
+        """
+        function = self._loop_over(self.fill_step)
+        for _ in range(steps // self.steps_per_execution):
+            function(iterator)
 
     def make_test_function(self, force=False):
         if self.test_function is None or force:

@@ -63,11 +63,6 @@ _DEFAULTS = {
     ),
 }
 _RECIPES = {1: recipes.MOCO_V1, 2: recipes.MOCO_V2, 3: recipes.MOCO_V3}
-# The default of PyTorch's linear layers: uniform up to 1 / sqrt(fan_in).
-_KERNELS = {
-    "class_name": "VarianceScaling",
-    "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
-}
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -163,7 +158,7 @@ class MoCo(base.Method):
             hidden_norm=v3,
             last_norm="batch_no_affine" if v3 and projector else "none",
             last_bias=not v3,
-            kernel_initializer=_KERNELS,
+            kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics="global",
             name=part,
         )

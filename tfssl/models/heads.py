@@ -8,6 +8,11 @@ import keras
 
 from tfssl.models import norms
 
+# The default of PyTorch's linear layers: uniform up to 1 / sqrt(fan_in).
+UNIFORM_FAN_IN = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"},
+}
 _LAST_NORMS = {
     "none": None,
     "batch": {"center": True, "scale": True},
