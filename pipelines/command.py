@@ -75,6 +75,19 @@ def pairs(items, flag):
     return found
 
 
+def numbers(texts, flag):
+    """`["0.1", "10"]` -> `(0.1, 10.0)`; None stays None."""
+    if texts is None:
+        return None
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise ValueError(
+            f"--{flag}={','.join(texts)} received, expected numbers with commas "
+            "between them, such as 0.1,1,10."
+        ) from error
+
+
 def write_flags(folder, module):
     """Writes the flags that a binary defines as `folder/run.flags`, rerunnable."""
     lines = [

@@ -14,7 +14,7 @@ from absl import flags
 from pipelines import command
 from tfssl import methods, models, optimizers
 from tfssl.data import recipes
-from tfssl.tasks import pretrain
+from tfssl.tasks import pretrain, resolve
 from tfssl.training import strategy
 
 _DATA = flags.DEFINE_string(
@@ -84,6 +84,22 @@ _LR_SCALING = flags.DEFINE_enum(
     "linear",
     ["linear", "sqrt", "none"],
     "Times batch/256, times sqrt(batch), or as it is.",
+)
+_LR_SCHEDULE = flags.DEFINE_enum(
+    "lr_schedule",
+    "cosine",
+    resolve.LR_SCHEDULES,
+    "After the warm-up: half a cosine, or drops at --lr_drops (none: constant).",
+)
+_LR_START = flags.DEFINE_float(
+    "lr_start", 0.0, "First rate of the warm-up, share of the peak.", lower_bound=0.0
+)
+_LR_FINAL = flags.DEFINE_float(
+    "lr_final", 0.0, "Last rate of the cosine, share of the peak.", lower_bound=0.0
+)
+_LR_DROPS = flags.DEFINE_list("lr_drops", [], "Epochs of --lr_schedule=steps.")
+_LR_DROP_FACTOR = flags.DEFINE_float(
+    "lr_drop_factor", 0.1, "The rate's factor at each of them.", lower_bound=0.0
 )
 _WEIGHT_DECAY = flags.DEFINE_float(
     "weight_decay", 1e-6, "Weight decay.", lower_bound=0.0
@@ -186,6 +202,11 @@ def main():
         optimizer_args=command.pairs(_OPTIMIZER_ARG.value, "optimizer_arg"),
         learning_rate=_LEARNING_RATE.value,
         lr_scaling=_LR_SCALING.value,
+        lr_schedule=_LR_SCHEDULE.value,
+        lr_start=_LR_START.value,
+        lr_final=_LR_FINAL.value,
+        lr_drops=command.numbers(_LR_DROPS.value, "lr_drops"),
+        lr_drop_factor=_LR_DROP_FACTOR.value,
         weight_decay=_WEIGHT_DECAY.value,
         warmup_epochs=_WARMUP_EPOCHS.value,
         strategy=_STRATEGY.value,

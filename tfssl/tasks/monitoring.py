@@ -6,12 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
+from tfssl.tasks import clustering
 from tfssl.training import checkpoint, monitors
 
 _MONITORED_IMAGES = 256
 
 
-def callbacks(images, sets, probes, steps_per_epoch, workers, settings):
+def callbacks(images, sets, probes, steps_per_epoch, workers, settings, *, clusters):
     """The callbacks of a run, in the order in which they must be called.
 
     Args:
@@ -22,6 +23,7 @@ def callbacks(images, sets, probes, steps_per_epoch, workers, settings):
         workers: `workers.Workers`; the same callbacks run on all of them, but for
             those that only write.
         settings: dict, the arguments of `pretrain`.
+        clusters: bool, whether the method clusters its images.
 
     Returns:
         List of Keras callbacks.
@@ -45,6 +47,8 @@ def callbacks(images, sets, probes, steps_per_epoch, workers, settings):
         ),
         *probes,
     ]
+    if clusters:
+        found.append(clustering.ClusterNumbers())
     if workers.is_chief:
         found.append(monitors.History(out, steps_per_epoch))
     return found

@@ -11,7 +11,15 @@ from tfssl import methods
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes, service
 from tfssl.export import keras_file
-from tfssl.tasks import monitoring, online_probe, resolve, runs, show_views, start
+from tfssl.tasks import (
+    clustering,
+    monitoring,
+    online_probe,
+    resolve,
+    runs,
+    show_views,
+    start,
+)
 from tfssl.training import monitors, saving
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
@@ -46,6 +54,11 @@ def pretrain(
     optimizer_args=None,
     learning_rate=0.3,
     lr_scaling="linear",
+    lr_schedule="cosine",
+    lr_start=0.0,
+    lr_final=0.0,
+    lr_drops=None,
+    lr_drop_factor=0.1,
     weight_decay=1e-6,
     warmup_epochs=10.0,
     strategy="default",
@@ -110,8 +123,16 @@ def pretrain(
         learning_rate: float, base rate, scaled by `lr_scaling`.
         lr_scaling: `"linear"` (times batch/256), `"sqrt"` (times sqrt(batch)) or
             `"none"`.
+        lr_schedule: `"cosine"`, half a cosine after the warm-up, or `"steps"`, drops at
+            `lr_drops`, or a constant rate without them.
+        lr_start: float, the rate at the beginning of the warm-up, as a share of the
+            peak (SwAV at batch 4096: 0.0625).
+        lr_final: float, that at the end of the cosine (SwAV: 0.001).
+        lr_drops: epochs from which on the rate is multiplied once more by
+            `lr_drop_factor` (MoCo v1: 120 and 160).
+        lr_drop_factor: float > 0.
         weight_decay: float >= 0.
-        warmup_epochs: float, linear warm-up; a half-cosine to 0 follows.
+        warmup_epochs: float, linear warm-up.
         strategy: `"default"`, `"mirrored"`, `"multi_worker"` (see
             docs/distributed.md) or `"tpu"`.
         num_replicas: int or None for all devices; `mirrored` only.
@@ -179,10 +200,17 @@ def pretrain(
     ):
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
-            input_shape = (recipe[0].size, recipe[0].size, train.channels)
-            network = resolve.encoder(encoder, input_shape, encoder_args)
+            network = resolve.encoder(
+                encoder, resolve.input_shape(recipe, train), encoder_args
+            )
             model = resolve.method(
-                method, network, hparams, total_steps=epochs * steps_per_epoch
+                method,
+                network,
+                hparams,
+                total_steps=epochs * steps_per_epoch,
+                steps_per_epoch=steps_per_epoch,
+                num_images=train.num_images,
+                seed=seed,
             )
             model.compile(
                 resolve.optimizer(optimizer, steps_per_epoch, arguments),
@@ -190,13 +218,14 @@ def pretrain(
                 steps_per_execution=steps_per_execution,
             )
             model.build_optimizer()
+            told = start.summary(model, train, recipe, settings, devices)
             if workers.is_chief:
                 runs.prepare_folder(out)
             resumed = start.start(model, folder, resume, init_from, workers)
             if workers.is_chief:
                 runs.update(out, settings=settings, versions=runs.versions())
                 if verbose:
-                    print(start.summary(model, train, recipe, settings, devices))
+                    print(told)
                 path = os.path.join(out, "views.png")
                 show_views.sheet(train, recipe, path, seed=seed, augment=augment)
             probes = online_probe.callbacks(
@@ -218,6 +247,16 @@ def pretrain(
                 also=lambda: {k: v for p in probes for k, v in p.variables().items()},
                 workers=workers,
             )
+            between = None
+            if model.clusters:
+                between = clustering.Clustering(
+                    model,
+                    train,
+                    preprocessing,
+                    batch_size=batch_size,
+                    bad_files=bad_files,
+                    workers=workers,
+                )
             watchers = monitoring.callbacks(
                 monitoring.fixed_images(train, preprocessing, bad_files),
                 knn_sets,
@@ -225,9 +264,10 @@ def pretrain(
                 steps_per_epoch,
                 workers,
                 arguments,
+                clusters=between is not None,
             )
 
-            def dataset():
+            def dataset(sampling=None):
                 return strategies.distribute(
                     devices,
                     lambda shard: data_lib.multiview(
@@ -236,6 +276,7 @@ def pretrain(
                         batch_size=batch_size,
                         seed=seed,
                         start=int(model.position.numpy()),
+                        sampling=sampling,
                         augment=augment,
                         shard=shard,
                         bad_files=bad_files,
@@ -252,7 +293,9 @@ def pretrain(
                     steps_per_epoch,
                     [*watchers, saver],
                     verbose if workers.is_chief else 0,
+                    between,
                 )
+                saver.save(required=True)
         network.preprocessing = preprocessing
         if workers.is_chief:
             _record(out, model, saver, bad_files)
@@ -289,6 +332,8 @@ def _described(value):
         return os.fspath(value)
     if isinstance(value, dict):
         return {str(k): _described(v) for k, v in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "name"):
+        return [_described(v) for v in value]
     named = getattr(value, "name", None) or getattr(value, "__name__", None)
     return named if isinstance(named, str) else type(value).__name__
 
@@ -332,27 +377,27 @@ def _precision(policy):
         keras.config.set_dtype_policy(before)
 
 
-def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose):
-    """`fit`, continuing an interrupted epoch with just its remaining steps."""
+def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose, between):
+    """`fit`, continuing an interrupted epoch with just its remaining steps.
+
+    A method that clusters its images trains epoch by epoch, each on images of its own.
+    """
     epoch, inside = divmod(int(model.step.numpy()), steps_per_epoch)
-    if inside and epoch < epochs:
+    while epoch < epochs:
+        until, sampling = epochs, None
+        if inside or between:
+            until = epoch + 1
+        if between:
+            if not inside:
+                between.before_epoch(epoch, dataset)
+            sampling = between.sampling(epoch)
         model.fit(
-            dataset(),
+            dataset(sampling),
             initial_epoch=epoch,
-            epochs=epoch + 1,
+            epochs=until,
             steps_per_epoch=steps_per_epoch - inside,
-            callbacks=[*callbacks, saving.ContinueEpoch()],
+            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
             verbose=verbose,
             shuffle=False,
         )
-        epoch += 1
-    if epoch < epochs:
-        model.fit(
-            dataset(),
-            initial_epoch=epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            callbacks=callbacks,
-            verbose=verbose,
-            shuffle=False,
-        )
+        epoch, inside = until, 0

@@ -16,6 +16,8 @@ from tfssl.export import keras_file
 from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
+LR_SCHEDULES = ("cosine", "steps")
+
 
 def sources(
     *,
@@ -92,6 +94,16 @@ def recipe(given, method_name, hparams=None, image_size=None):
     return given.scaled(image_size) if image_size else given
 
 
+def input_shape(recipe, source):
+    """The shape of the images that the encoder is to take.
+
+    Height and width are None for views of several sizes.
+    """
+    sizes = {view.size for view in recipe}
+    side = sizes.pop() if len(sizes) == 1 else None
+    return (side, side, source.channels)
+
+
 def encoder(given, input_shape, encoder_args=None):
     """An encoder from its name, a `.keras` file, or as given."""
     if isinstance(given, keras.Model):
@@ -118,11 +130,16 @@ def encoder(given, input_shape, encoder_args=None):
     return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
 
 
-def method(name, encoder, hparams=None, *, total_steps=None):
+def method(name, encoder, hparams=None, **known_here):
     """Builds a method, refusing arguments that it does not have.
 
-    `total_steps` is handed on where the method has a schedule over the training
-    and `hparams` do not set its length.
+    Args:
+        name: key of `METHODS`.
+        encoder: a built Keras model.
+        hparams: dict, arguments of the method.
+        **known_here: what the run knows (`total_steps`, `steps_per_epoch`,
+            `num_images`, `seed`): handed on to methods that ask for it, unless
+            `hparams` say otherwise.
     """
     method_class = methods.METHODS[name]
     known = [
@@ -137,25 +154,45 @@ def method(name, encoder, hparams=None, *, total_steps=None):
             f"{', '.join(known)}."
         )
     hparams = dict(hparams or {})
-    if "total_steps" in known:
-        hparams.setdefault("total_steps", total_steps)
-    return method_class(encoder, **hparams)
+    fitting = {key: value for key, value in known_here.items() if key in known}
+    return method_class(encoder, **fitting | hparams)
 
 
 def optimizer(given, steps_per_epoch, settings):
     """An optimizer from its name and the settings' schedule, or as given."""
     if not isinstance(given, str):
         return given
-    schedule = schedules.WarmupCosine(
-        scaled_rate(settings),
-        warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
-        total_steps=settings["epochs"] * steps_per_epoch,
-    )
     return optimizers.build(
         given,
-        learning_rate=schedule,
+        learning_rate=schedule(steps_per_epoch, settings),
         weight_decay=settings["weight_decay"],
         **(settings["optimizer_args"] or {}),
+    )
+
+
+def schedule(steps_per_epoch, settings):
+    """The learning rate over the training that these settings describe."""
+    peak, kind = scaled_rate(settings), settings["lr_schedule"]
+    if kind not in LR_SCHEDULES:
+        raise ValueError(
+            f"lr_schedule={kind!r} received, expected one of {', '.join(LR_SCHEDULES)}."
+        )
+    warmup = dict(
+        warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
+        start=peak * settings["lr_start"],
+    )
+    if kind == "cosine":
+        return schedules.WarmupCosine(
+            peak,
+            total_steps=settings["epochs"] * steps_per_epoch,
+            final=peak * settings["lr_final"],
+            **warmup,
+        )
+    return schedules.WarmupSteps(
+        peak,
+        boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
+        factor=settings["lr_drop_factor"],
+        **warmup,
     )
 
 

@@ -68,8 +68,21 @@ def _check_agreement(model, workers):
         )
 
 
+def _after_warmup(settings, rate):
+    if settings["lr_schedule"] == "cosine":
+        return f"cosine to {rate * settings['lr_final']:g}"
+    if not settings["lr_drops"]:
+        return "constant"
+    drops = ", ".join(f"{epoch:g}" for epoch in settings["lr_drops"])
+    return f"times {settings['lr_drop_factor']:g} at epoch {drops}"
+
+
 def summary(model, source, recipe, settings, devices):
-    """What is about to run, with the numbers that users get wrong most."""
+    """What is about to run, with the numbers that users get wrong most.
+
+    Raises:
+        ValueError: for data that the method cannot learn from.
+    """
     batch_size = settings["batch_size"]
     steps_per_epoch = pipeline.steps_per_epoch(source, batch_size)
     rate = resolve.scaled_rate(settings)
@@ -83,7 +96,7 @@ def summary(model, source, recipe, settings, devices):
         f"{steps_per_epoch} steps per epoch, {settings['epochs']} epochs",
         f"{settings['optimizer']}: base rate {settings['learning_rate']:g}, "
         f"{settings['lr_scaling']} scaling -> {rate:g}; warm-up "
-        f"{settings['warmup_epochs']:g} epochs, then cosine to 0",
+        f"{settings['warmup_epochs']:g} epochs, then {_after_warmup(settings, rate)}",
     ]
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
@@ -93,6 +106,7 @@ def summary(model, source, recipe, settings, devices):
                 f"more negatives than the {source.num_images:,} images: each image "
                 "meets itself among them; lower queue_size"
             )
+    lines += model.notes(batch_size, source.num_images)
     chance = model.chance_loss(batch_size)
     if chance is not None:
         lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")

@@ -82,7 +82,8 @@ class Collapse(keras.callbacks.Callback):
         self._embed = None
 
     def on_train_begin(self, logs=None):
-        self._embed = tf.function(self.model.embed, autograph=False)
+        if self._embed is None:  # Kept: a new one would be traced again.
+            self._embed = tf.function(self.model.embed, autograph=False)
 
     def on_epoch_end(self, epoch, logs=None):
         std, rank = self.workers.from_chief(
@@ -171,8 +172,8 @@ class OnlineKNN(keras.callbacks.Callback):
         self._extract = None
 
     def on_train_begin(self, logs=None):
-        # Kept: a new one would be traced again at every evaluation.
-        self._extract = features_lib.Extractor(self.model.encoder)
+        if self._extract is None:  # Kept: a new one would be traced again.
+            self._extract = features_lib.Extractor(self.model.encoder)
 
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:

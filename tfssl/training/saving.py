@@ -26,9 +26,12 @@ class Preempted(SystemExit):
 class Saver(keras.callbacks.Callback):
     """Saves checkpoints at the end of epochs, every so many steps or minutes.
 
+    The end of training is the caller's to save, `save(required=True)`: `fit` may be
+    called once per epoch.
+
     Args:
         folder: the run's checkpoint folder.
-        every_epochs: int >= 1; the end of training always saves.
+        every_epochs: int >= 1.
         every_steps: int or None, at multiples of it.
         every_minutes: float or None.
         keep: int >= 1, newest checkpoints that stay; the best by kNN stays too.
@@ -37,8 +40,8 @@ class Saver(keras.callbacks.Callback):
         workers: `workers.Workers`; the chief writes, and all stop at one step.
 
     A checkpoint that cannot be written (a full disk) is a warning, and training
-    goes on to the next; the one at the end of training, or after SIGTERM, must be
-    written: else `checkpoint.SaveError`.
+    goes on to the next; one that is required, as after SIGTERM, must be written:
+    else `checkpoint.SaveError`.
     """
 
     def __init__(
@@ -121,9 +124,6 @@ class Saver(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._last_step = int(self.model.step.numpy())
-
-    def on_train_end(self, logs=None):
-        self.save(required=True)
 
     def _on_sigterm(self, signum, frame):
         self._terminated = True

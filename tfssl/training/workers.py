@@ -9,8 +9,11 @@ worker leaves the loop and the rest wait for it in a collective operation.
 import contextlib
 import re
 
+import numpy as np
 import tensorflow as tf
 
+# Numbers that travel at once.
+_BLOCK = 1 << 22
 # Under several workers, an error of one of these kinds that names a collective or
 # another task comes from the loss of a worker: a crash, a network, a reboot.
 _LOST = (
@@ -39,14 +42,16 @@ class Workers:
 
     Attributes:
         count: int, number of processes.
+        index: int, number of this process; the chief's is 0.
         is_chief: whether this process writes the files.
     """
 
     def __init__(self, strategy=None):
-        self.count, self.is_chief = 1, True
+        self.count, self.index, self.is_chief = 1, 0, True
         if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
             cluster = strategy.cluster_resolver.cluster_spec().as_dict()
             self.count = max(1, sum(map(len, cluster.values())))
+            self.index = _number(strategy.cluster_resolver, cluster)
             self.is_chief = strategy.extended.should_checkpoint
         self._sum = _sum_of(strategy) if self.count > 1 else None
 
@@ -64,13 +69,35 @@ class Workers:
         """
         if self.count == 1:
             return tuple(compute())
-        return self._sum(compute() if self.is_chief else [0.0] * size)
+        mine = compute() if self.is_chief else [0.0] * size
+        return tuple(self._sum(mine).tolist())
 
     def any(self, *flags):
         """For each flag, whether it is true on any worker: a tuple of bools."""
         if self.count == 1:
             return tuple(bool(flag) for flag in flags)
-        return tuple(total > 0 for total in self._sum([float(bool(f)) for f in flags]))
+        totals = self._sum([float(bool(flag)) for flag in flags])
+        return tuple(bool(total > 0) for total in totals)
+
+    def sum(self, array):
+        """Elementwise sum of a numpy array over the processes, in float64.
+
+        Sums of integers up to `2**53`, and of numbers that all processes but one hold
+        as zeros, are exact.
+        """
+        if self.count == 1:
+            return np.asarray(array)
+        rows = np.asarray(array, np.float64)
+        flat, total = rows.reshape(-1), []
+        for first in range(0, max(1, len(flat)), _BLOCK):
+            total.append(self._sum(flat[first : first + _BLOCK]))
+        return np.concatenate(total).reshape(rows.shape)
+
+    def chiefs(self, array):
+        """The chief's values of a numpy array, on all workers, in the same dtype."""
+        array = np.asarray(array)
+        mine = array if self.is_chief else np.zeros_like(array)
+        return self.sum(mine).astype(array.dtype)
 
     def wait(self):
         """Returns when all workers are here."""
@@ -91,7 +118,7 @@ class Workers:
 
 
 def _sum_of(strategy):
-    """Function that adds a list of floats over the processes, exactly."""
+    """Function that adds a vector of floats over the processes, exactly."""
     local = len(strategy.extended.worker_devices)
 
     @tf.function(autograph=False, reduce_retracing=True)
@@ -106,9 +133,15 @@ def _sum_of(strategy):
 
     def call(values):
         result = total(tf.constant(values, tf.float64))
-        return tuple(strategy.experimental_local_results(result)[0].numpy().tolist())
+        return strategy.experimental_local_results(result)[0].numpy()
 
     return call
+
+
+def _number(resolver, cluster):
+    """Place of this process among all, the chief first."""
+    before = 0 if resolver.task_type == "chief" else len(cluster.get("chief", ()))
+    return before + int(resolver.task_id)
 
 
 def _reason(error):
