@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format bench-input bench-step bench-probe clean
+.PHONY: run test test-slow lint format bench-input bench-step bench-probe bench-kmeans clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,10 @@ bench-step: $(VENV)/.installed
 
 bench-probe: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.linear_probe $(ARGS)
+
+bench-kmeans: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m benchmarks.kmeans $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -29,6 +29,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "bench": ["faiss-cpu>=1.9"],  # Only for benchmarks/kmeans.py.
         "test": ["pillow>=10", "pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
     },
     entry_points={
