@@ -9,6 +9,7 @@ import sklearn.decomposition
 import tensorflow as tf
 
 from tfssl import kmeans
+from tfssl.kmeans import lloyd
 
 
 def _blobs(clusters, per_cluster, dim, *, spread=0.05, seed=0):
@@ -244,7 +245,7 @@ def test_blocks_change_nothing(block_size):
 def test_sums_of_many_rows(monkeypatch):
     x = _rows((1000, 4))
     whole = kmeans.fit(x, num_clusters=3)
-    monkeypatch.setattr(kmeans, "_SUM_ROWS", 64)
+    monkeypatch.setattr(lloyd, "_SUM_ROWS", 64)
     parts = kmeans.fit(x, num_clusters=3)
     np.testing.assert_allclose(parts.centroids, whole.centroids, atol=1e-6)
 

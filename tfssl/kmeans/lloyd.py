@@ -1,4 +1,4 @@
-"""K-means and PCA-whitening of features, for methods that learn from clusters.
+"""K-means: Lloyd's iteration and Sculley's mini-batches.
 
 Distances are blocks of matrix products on whatever device TensorFlow has; sums are
 added on the host, in the order of the rows, so that the same rows and the same seed
@@ -6,10 +6,9 @@ give the same bits.
 
 References:
     Lloyd, 1982; Arthur and Vassilvitskii, 2007 (k-means++); Sculley, 2010
-    (mini-batches). Empty clusters and the whitening follow faiss
-    (`Clustering.cpp`, `PCAMatrix`), which DeepCluster (Caron et al., 2018,
-    https://arxiv.org/abs/1807.05520) uses; spherical k-means follows
-    DeepCluster-v2 (Caron et al., 2020, https://arxiv.org/abs/2006.09882).
+    (mini-batches). Empty clusters follow faiss (`Clustering.cpp`), which DeepCluster
+    (Caron et al., 2018, https://arxiv.org/abs/1807.05520) uses; spherical k-means
+    follows DeepCluster-v2 (Caron et al., 2020, https://arxiv.org/abs/2006.09882).
 """
 
 import dataclasses
@@ -17,10 +16,11 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tfssl.kmeans import rows as rows_lib
+
 _INITS = ("random", "k-means++")
 _EMPTY = ("split", "keep")
 _SPLIT = 1 / 1024  # faiss: how far the halves of a split cluster move apart.
-_FLOOR = 1e-10  # Of the largest eigenvalue; float32 has no digits below.
 _SUM_ROWS = 65536  # Rows that are summed in float32 before float64 takes over.
 
 
@@ -90,14 +90,14 @@ def fit(
     Raises:
         ValueError: naming the argument, what was received and what is valid.
     """
-    rows = _checked_rows(x, "x")
+    rows = rows_lib.checked_rows(x, "x")
     _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size)
     generator = np.random.default_rng(seed)
     if spherical:
-        rows = tf.convert_to_tensor(_unit_norm(rows.numpy()))
+        rows = tf.convert_to_tensor(rows_lib.unit_norm(rows.numpy()))
     centroids = _start(rows, num_clusters, init, generator)
     if spherical:
-        centroids = _unit_norm(centroids)
+        centroids = rows_lib.unit_norm(centroids)
     sizes = np.zeros(num_clusters)
     objectives = []
     for _ in range(iterations):
@@ -110,7 +110,7 @@ def fit(
         objectives.append(objective)
         if empty == "split":
             centroids, sizes = split_empty(centroids, sizes, generator)
-            centroids = _unit_norm(centroids) if spherical else centroids
+            centroids = rows_lib.unit_norm(centroids) if spherical else centroids
     assignments, distances = _nearest(rows, centroids, block_size)
     objectives.append(float(np.sum(distances, dtype=np.float64)))
     return Clustering(
@@ -137,7 +137,10 @@ def assign(x, centroids, *, block_size=1024):
     Raises:
         ValueError: on wrong shapes, NaN or infinity.
     """
-    rows, centroids = _checked_rows(x, "x"), _checked_rows(centroids, "centroids")
+    rows, centroids = (
+        rows_lib.checked_rows(x, "x"),
+        rows_lib.checked_rows(centroids, "centroids"),
+    )
     if rows.shape[1] != centroids.shape[1]:
         raise ValueError(
             f"x has {rows.shape[1]} numbers per row and the centroids "
@@ -154,8 +157,8 @@ def plus_plus(x, k, generator):
     The first row is any; each next one is the best of `2 + log(k)` tries, drawn with
     probability proportional to the squared distance to the nearest row chosen so
     far. Costs as many multiply-adds as `2 + log(k)` iterations of `fit`, in thin
-    products that take longer (20 s for 1,000 of 100,000 rows of 256 on two cores,
-    where an iteration takes 0.3 s), and one more copy of x.
+    products that take several times as long (`benchmarks/kmeans.py --plus_plus`), and
+    one more copy of x.
 
     Args:
         x: float32 `(n, dim)`, finite.
@@ -232,138 +235,6 @@ def split_empty(centroids, sizes, generator):
     return centroids, sizes
 
 
-class Moments:
-    """Sums from which means and covariances follow, gathered block by block.
-
-    All in float64. Moments of parts of the data, as of several workers, add up: add
-    their three attributes.
-
-    Args:
-        dim: int >= 1, numbers per row.
-
-    Attributes:
-        count: number of rows so far.
-        total: float64 `(dim,)`, the sum of the rows.
-        products: float64 `(dim, dim)`, the sum of their outer products.
-    """
-
-    def __init__(self, dim):
-        if dim < 1:
-            raise ValueError(f"dim must be 1 or more, got {dim!r}.")
-        self.count = 0
-        self.total = np.zeros(dim)
-        self.products = np.zeros((dim, dim))
-
-    def update(self, rows, *, block_size=4096):
-        """Adds rows.
-
-        Args:
-            rows: float `(n, dim)`, array or tensor.
-            block_size: rows that are held in float64 at a time.
-
-        Raises:
-            ValueError: on a wrong shape, NaN or infinity; nothing was added then.
-        """
-        rows = _checked_rows(rows, "rows").numpy()
-        if rows.shape[1] != len(self.total):
-            raise ValueError(
-                f"Rows of {rows.shape[1]} numbers were given to Moments of "
-                f"{len(self.total)}; give rows of {len(self.total)}."
-            )
-        for start in range(0, len(rows), block_size):
-            block = rows[start : start + block_size].astype(np.float64)
-            self.count += len(block)
-            self.total += block.sum(axis=0)
-            self.products += block.T @ block
-
-
-@dataclasses.dataclass(frozen=True)
-class PCA:
-    """A projection on principal components.
-
-    Attributes:
-        mean: float32 `(dim,)`, taken off first.
-        projection: float32 `(dim, components)`, whitening included.
-        eigenvalues: float64 `(components,)`, variances (divisor `count - 1`) along
-            the components, largest first, before any floor.
-    """
-
-    mean: np.ndarray
-    projection: np.ndarray
-    eigenvalues: np.ndarray
-
-    def transform(self, rows, *, block_size=4096):
-        """Projects rows.
-
-        Args:
-            rows: float `(n, dim)`, array or tensor.
-            block_size: rows that are projected at a time.
-
-        Returns:
-            float32 `(n, components)`.
-
-        Raises:
-            ValueError: on a wrong shape, NaN or infinity.
-        """
-        rows = _checked_rows(rows, "rows").numpy()
-        if rows.shape[1] != len(self.mean):
-            raise ValueError(
-                f"Rows of {rows.shape[1]} numbers were given to a PCA of "
-                f"{len(self.mean)}; give rows of {len(self.mean)}."
-            )
-        projected = np.empty((len(rows), self.projection.shape[1]), np.float32)
-        for start in range(0, len(rows), block_size):
-            block = rows[start : start + block_size] - self.mean
-            projected[start : start + block_size] = block @ self.projection
-        return projected
-
-
-def pca(moments, *, components=256, whiten=True):
-    """Principal components of the rows that `moments` has seen.
-
-    Args:
-        moments: `Moments`, or anything with its three attributes.
-        components: int >= 1, at most the number of rows and their width.
-        whiten: whether each component is divided by the root of its eigenvalue, so
-            that all have variance 1. Eigenvalues are first raised to 1e-10 of the
-            largest: what is below is rounding, which must not be blown up.
-
-    Returns:
-        A `PCA`. Of each component and its opposite, the one whose largest entry is
-        positive.
-
-    Raises:
-        ValueError: on too few rows or dimensions, or if all rows are equal.
-    """
-    dim = len(moments.total)
-    if not 1 <= components <= min(dim, moments.count):
-        raise ValueError(
-            f"components={components} were asked of {moments.count} rows of {dim} "
-            f"numbers; give components from 1 to {min(dim, moments.count)}, or more "
-            "rows."
-        )
-    mean = moments.total / moments.count
-    scatter = moments.products - moments.count * np.outer(mean, mean)
-    values, vectors = np.linalg.eigh(scatter / max(moments.count - 1, 1))
-    values = np.maximum(values[::-1][:components], 0)
-    vectors = vectors[:, ::-1][:, :components]
-    largest = np.take_along_axis(vectors, np.argmax(abs(vectors), axis=0)[None], axis=0)
-    vectors = vectors * np.sign(largest)
-    if whiten:
-        # Of float64 sums: what is left of a constant is rounding of its square.
-        if values[0] <= 1e-14 * max(np.square(mean).sum(), 1e-300):
-            raise ValueError(
-                f"All {moments.count} rows are equal, so there is nothing to whiten; "
-                "look at the features, which have collapsed."
-            )
-        vectors = vectors / np.sqrt(np.maximum(values, _FLOOR * values[0]))
-    return PCA(
-        mean=mean.astype(np.float32),
-        projection=vectors.astype(np.float32),
-        eigenvalues=values,
-    )
-
-
 def _start(rows, k, init, generator):
     if isinstance(init, str):
         if init not in _INITS:
@@ -375,7 +246,7 @@ def _start(rows, k, init, generator):
         else:
             chosen = generator.choice(len(rows), k, replace=False)
         return rows.numpy()[chosen]
-    centroids = _checked_rows(init, "init").numpy()
+    centroids = rows_lib.checked_rows(init, "init").numpy()
     if centroids.shape != (k, rows.shape[1]):
         raise ValueError(
             f"init has shape {centroids.shape}, expected (num_clusters, dim) = "
@@ -410,7 +281,7 @@ def _update(batches, centroids, weights, spherical, block_size):
         if spherical:
             # Opposite rows may cancel; the direction then stays as it was.
             moved &= np.linalg.norm(means, axis=1) > 0
-            means = _unit_norm(means)
+            means = rows_lib.unit_norm(means)
         centroids = np.where(moved[:, np.newaxis], means, centroids).astype(np.float32)
     return centroids, sizes, objective
 
@@ -478,30 +349,6 @@ def _nearest_in_blocks(rows, centroids, block_size):
     )
     found = [tf.reshape(values, [-1]) for values in found]
     return [tf.concat([v[:last], v[last + skipped :]], axis=0) for v in found]
-
-
-def _unit_norm(rows):
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.where(norms > 0, norms, 1)
-
-
-def _checked_rows(x, name):
-    """`x` as float32 tensor `(n, dim)`, or a ValueError."""
-    x = x if tf.is_tensor(x) else np.asarray(x)
-    if not tf.as_dtype(x.dtype).is_floating or len(x.shape) != 2 or 0 in x.shape:
-        raise ValueError(
-            f"{name} has shape {tuple(x.shape)} and dtype {tf.as_dtype(x.dtype).name}, "
-            "expected floats of shape (rows, dim), both 1 or more."
-        )
-    rows = tf.cast(x, tf.float32)
-    wrong = np.flatnonzero(~np.isfinite(rows.numpy()).all(axis=1))
-    if len(wrong):
-        raise ValueError(
-            f"{name} has NaN or infinity in {len(wrong)} of {len(rows)} rows, first in "
-            f"{wrong[:5].tolist()}; look for a diverged model or a bad image, or leave "
-            "these rows out."
-        )
-    return rows
 
 
 def _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size):

@@ -1,0 +1,15 @@
+"""K-means and PCA-whitening of features, for methods that learn from clusters."""
+
+from tfssl.kmeans.lloyd import Clustering, assign, fit, plus_plus, split_empty
+from tfssl.kmeans.whitening import PCA, Moments, pca
+
+__all__ = [
+    "PCA",
+    "Clustering",
+    "Moments",
+    "assign",
+    "fit",
+    "pca",
+    "plus_plus",
+    "split_empty",
+]
