@@ -144,7 +144,7 @@ def check(source, bad_files, use):
             return
     raise ValueError(
         f"No image of {source.name} could be decoded ({next(iter(bad))}, …); expected "
-        "JPEG, PNG, BMP or GIF files."
+        "JPEG, PNG, BMP, GIF or WebP files."
     )
 
 
@@ -168,8 +168,9 @@ def _raws(source):
 
 def _reason(error):
     """Why an image is left out, in a few words, by the error of reading it."""
-    if image_headers.TOO_LARGE in str(error):
-        return image_headers.TOO_LARGE
+    for reason in (image_headers.TOO_LARGE, image_headers.MOVES):
+        if reason in str(error):
+            return reason
     return "missing" if isinstance(error, tf.errors.NotFoundError) else ""
 
 

@@ -8,7 +8,7 @@ from absl import logging
 
 from tfssl.data import source as source_lib
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 
 
 class FileSource(source_lib.Source):

@@ -8,6 +8,7 @@ more than `MAX_PIXELS` are refused by their headers. Their pixels take 300 MB in
 import tensorflow as tf
 
 MAX_PIXELS = 100_000_000
+MOVES = "an animated WebP file, which TensorFlow does not read safely"
 TOO_LARGE = f"too large: more than {MAX_PIXELS // 10**6} megapixels"
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
@@ -27,6 +28,30 @@ def is_jpeg(encoded):
 def is_bmp(encoded):
     """Whether the bytes (scalar string) are those of a BMP file."""
     return _starts_with(encoded, _BMP)
+
+
+def is_png(encoded):
+    """Whether the bytes (scalar string) are those of a PNG file."""
+    return _starts_with(encoded, _PNG)
+
+
+def png_has_alpha(encoded):
+    """Whether a PNG file (scalar string) has an alpha channel, by its colour type.
+
+    Palettes and single colours that are transparent do not count.
+    """
+    color_type = _pair(encoded, 24, tf.uint8)[1]
+    return tf.equal(color_type, 4) | tf.equal(color_type, 6)
+
+
+def is_webp(encoded):
+    """Whether the bytes (scalar string) are those of a WebP file."""
+    return _starts_with(encoded, b"RIFF") & tf.equal(_four(encoded, 8), b"WEBP")
+
+
+def _four(encoded, place):
+    """Four bytes, fewer where the file ends before."""
+    return tf.strings.substr(encoded, tf.minimum(place, tf.strings.length(encoded)), 4)
 
 
 def _pair(encoded, place, kind, little_endian=True):
@@ -73,6 +98,39 @@ def _bmp_header(encoded):
     return encoded, width, height
 
 
+def _webp_header(encoded):
+    """Sides of a still image, of the three kinds; an animation is refused.
+
+    TensorFlow 2.20 unpacks frames without alpha into three channels of memory as
+    four: it writes beyond the end.
+    """
+
+    def lossy():  # 14 bits each; the others are scaling hints.
+        return [side % 2**14 for side in _pair(encoded, 26, tf.uint16)]
+
+    def lossless():  # A byte, then 14 bits each, packed, counted from 0.
+        low, high = _pair(encoded, 21, tf.uint16)
+        bits = low + high * 2**16
+        return [bits % 2**14 + 1, bits // 2**14 % 2**14 + 1]
+
+    def extended():  # 24 bits each, counted from 0, after flags and three bytes.
+        flags = _pair(encoded, 20, tf.uint8)[0]
+        still = tf.debugging.Assert(flags // 2 % 2 < 1, [MOVES])
+        low, middle = _pair(encoded, 24, tf.uint16)
+        high = _pair(encoded, 26, tf.uint16)[1]
+        with tf.control_dependencies([still]):
+            width = low + middle % 2**8 * 2**16
+            return [width + 1, middle // 2**8 + high * 2**8 + 1]
+
+    kind = _four(encoded, 12)
+    width, height = tf.cond(
+        tf.equal(kind, b"VP8X"),
+        extended,
+        lambda: tf.cond(tf.equal(kind, b"VP8L"), lossless, lossy),
+    )
+    return encoded, width, height
+
+
 def _gif_header(encoded):
     """The first frame alone: TensorFlow would unpack all of them, then keep one."""
     data = tf.cast(tf.io.decode_raw(encoded, tf.uint8), tf.int32)
@@ -103,23 +161,23 @@ def limited(encoded):
     """An image file, unless its header says that it is too large to be decoded.
 
     Args:
-        encoded: scalar string tensor: JPEG, PNG, BMP, GIF, or anything else, which
-            stays as it is.
+        encoded: scalar string tensor: JPEG, PNG, BMP, GIF, WebP, or anything else,
+            which stays as it is.
 
     Returns:
         `encoded`; of a GIF the first frame alone.
 
     Raises:
         tf.errors.InvalidArgumentError: when run, for a larger image than
-            `MAX_PIXELS`, or a header that is cut short.
+            `MAX_PIXELS`, a header that is cut short, or an animated WebP file.
     """
 
     def header(kinds):
         if not kinds:
             return encoded, tf.constant(0, tf.int64), tf.constant(0, tf.int64)
-        (magic, read), *others = kinds
+        (matches, read), *others = kinds
         return tf.cond(
-            _starts_with(encoded, magic),
+            matches(encoded),
             lambda: read(encoded),
             lambda: header(others),
         )
@@ -130,10 +188,11 @@ def limited(encoded):
 
     found = header(
         [
-            (_JPEG, jpeg_header),
-            (_PNG, _png_header),
-            (_BMP, _bmp_header),
-            (_GIF, _gif_header),
+            (is_jpeg, jpeg_header),
+            (is_png, _png_header),
+            (is_bmp, _bmp_header),
+            (lambda file: _starts_with(file, _GIF), _gif_header),
+            (is_webp, _webp_header),
         ]
     )
     return refuse_large(*found)

@@ -5,6 +5,8 @@ returns the same result for the same arguments. Images are `(height, width,
 channels)`; floating images hold values in [0, 1].
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -27,7 +29,10 @@ def check_resize(method, owner):
 
 
 def _to_channels(image, channels):
-    """Brings a decoded image to `channels` by repeating or averaging (luma)."""
+    """Brings a decoded image to `channels` by repeating or averaging (luma).
+
+    Alpha is left out, and where four channels are wanted, opaque if there is none.
+    """
     have = tf.shape(image)[2]
     if channels == 1:
         luma = tf.constant(color.LUMA[:, np.newaxis])
@@ -35,41 +40,83 @@ def _to_channels(image, channels):
         gray = lambda: tf.tensordot(rgb, luma, [[2], [0]])  # noqa: E731
         value = tf.cond(have >= 3, gray, lambda: rgb[..., :1])
         return tf.cast(tf.round(value), image.dtype)
-    grown = tf.cond(have == 1, lambda: tf.repeat(image, channels, 2), lambda: image)
+    grown = tf.cond(have == 1, lambda: tf.repeat(image, 3, 2), lambda: image)
+    if channels == 4:
+        opaque = tf.fill(
+            tf.shape(image[..., :1]), tf.constant(image.dtype.max, image.dtype)
+        )
+        grown = tf.concat([grown, opaque], 2)
     return grown[..., :channels]
 
 
-def _decode_any(encoded, channels, dtype):
-    """PNG, GIF (first frame), BMP and JPEG; the type is read from the bytes."""
+def _decode_jpeg(encoded, channels, decode_to):
+    """`decode_to(channels)`; inks (CMYK) go to grey by way of RGB."""
+    if channels == 3:
+        return decode_to(3)
+    return tf.cond(
+        tf.equal(tf.image.extract_jpeg_shape(encoded)[2], 4),
+        lambda: _to_channels(decode_to(3), channels),
+        lambda: decode_to(channels),
+    )
+
+
+def _decode_any(encoded, channels, dtype, webp):
+    """PNG, GIF (first frame), BMP, JPEG, WebP; the type is read from the bytes."""
     encoded = image_headers.limited(encoded)
 
-    def bmp():
-        image = tf.io.decode_bmp(encoded, channels=0)
-        return tf.cast(_to_channels(image, channels), dtype)
+    def fitted(image):
+        """An 8-bit value v stands for 257 v of 65,535, as `decode_image` has it."""
+        image = tf.cast(_to_channels(image, channels), dtype)
+        return image * tf.constant(257, dtype) if dtype == tf.uint16 else image
 
     def other():
-        return tf.io.decode_image(
-            encoded, channels=channels, dtype=dtype, expand_animations=False
+        read = lambda wanted: tf.io.decode_image(  # noqa: E731
+            encoded, channels=wanted, dtype=dtype, expand_animations=False
+        )
+        if channels == 3:
+            return read(3)
+
+        def png():
+            if channels == 1:
+                return read(1)
+            # TensorFlow gives palettes of 16 colours an alpha of 15, not of 255.
+            return tf.cond(
+                image_headers.png_has_alpha(encoded),
+                lambda: read(4),
+                lambda: _to_channels(read(3), 4),
+            )
+
+        # Other kinds are not always decoded to grey, and never to four channels.
+        return tf.cond(
+            image_headers.is_png(encoded), png, lambda: _to_channels(read(3), channels)
         )
 
-    def scaled_bmp():
-        # An 8-bit value v stands for 257 v of 65,535, as `decode_image` has it.
-        return bmp() * tf.constant(257, dtype) if dtype == tf.uint16 else bmp()
-
-    image = tf.cond(image_headers.is_bmp(encoded), scaled_bmp, other)
+    kinds = [(image_headers.is_bmp, lambda: fitted(tf.io.decode_bmp(encoded)))]
+    if webp:
+        kinds.append(
+            (image_headers.is_webp, lambda: fitted(tf.io.decode_webp(encoded)[0]))
+        )
+    read = other
+    for matches, decode_kind in kinds:
+        read = functools.partial(tf.cond, matches(encoded), decode_kind, read)
+    image = read()
     image.set_shape([None, None, channels])
     return image
 
 
-def decode(encoded, channels, dtype=tf.uint8):
+def decode(encoded, channels, dtype=tf.uint8, webp=True):
     """Decodes one image file held in a string.
 
     Args:
-        encoded: scalar string tensor: JPEG, PNG, GIF (its first frame) or BMP,
-            told apart by its first bytes, never by a file name.
-        channels: 1 (grey), 3 (RGB) or 4 (RGBA; PNG only).
+        encoded: scalar string tensor: JPEG, PNG, GIF (its first frame), BMP or WebP
+            (no animation), told apart by its first bytes, never by a file name. The
+            pixels are taken as they are stored: an EXIF orientation is ignored, as
+            by TensorFlow, PIL and torchvision.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where a file has no alpha).
         dtype: `tf.uint8`, or `tf.uint16` to keep the depth of 16-bit PNG. 8-bit
             files are then stretched to the 16-bit range.
+        webp: False leaves WebP out, whose operation is new in TensorFlow 2.20: a
+            server of an older version loads no graph that holds it.
 
     Returns:
         Tensor `(height, width, channels)` of `dtype`.
@@ -79,16 +126,21 @@ def decode(encoded, channels, dtype=tf.uint8):
             images of more than `image_headers.MAX_PIXELS`, by their header.
     """
     dtype = tf.as_dtype(dtype)
+
+    def jpeg():
+        limited = image_headers.limited_jpeg(encoded)
+        return _decode_jpeg(
+            limited, channels, lambda wanted: tf.io.decode_jpeg(limited, wanted)
+        )
+
     if dtype == tf.uint8 and channels in (1, 3):
         image = tf.cond(
             image_headers.is_jpeg(encoded),
-            lambda: tf.io.decode_jpeg(
-                image_headers.limited_jpeg(encoded), channels=channels
-            ),
-            lambda: _decode_any(encoded, channels, dtype),
+            jpeg,
+            lambda: _decode_any(encoded, channels, dtype, webp),
         )
     else:
-        image = _decode_any(encoded, channels, dtype)
+        image = _decode_any(encoded, channels, dtype, webp)
     image.set_shape([None, None, channels])
     return image
 
@@ -115,7 +167,7 @@ def decode_window(encoded, channels, dtype, boxes_of):
     dtype = tf.as_dtype(dtype)
 
     def whole():
-        image = _decode_any(encoded, channels, dtype)
+        image = _decode_any(encoded, channels, dtype, webp=True)
         shape = tf.shape(image)
         return image, boxes_of(shape[0], shape[1])
 
@@ -125,8 +177,11 @@ def decode_window(encoded, channels, dtype, boxes_of):
         boxes = boxes_of(shape[0], shape[1])
         low = tf.reduce_min(boxes[:, :2], 0)
         high = tf.reduce_max(boxes[:, :2] + boxes[:, 2:], 0)
-        image = tf.image.decode_and_crop_jpeg(
-            limited, tf.concat([low, high - low], 0), channels=channels
+        around = tf.concat([low, high - low], 0)
+        image = _decode_jpeg(
+            limited,
+            channels,
+            lambda wanted: tf.image.decode_and_crop_jpeg(limited, around, wanted),
         )
         return image, boxes - tf.concat([low, [0, 0]], 0)
 

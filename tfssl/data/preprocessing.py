@@ -83,13 +83,13 @@ class Preprocessing:
         """Dtype of a decoded file: uint16 for 16-bit data, else uint8."""
         return tf.uint16 if self.max_value > 255 else tf.uint8
 
-    def decode(self, encoded):
-        """Decodes a scalar string (JPEG, PNG, GIF, BMP) to `(h, w, channels)`.
+    def decode(self, encoded, webp=True):
+        """Decodes a scalar string to `(h, w, channels)`, see `image_ops.decode`.
 
         The values are in [0, `max_value`]: uint8, uint16 (files of 8 bits are
         stretched), or float32 where the encoder was made for images in [0, 1].
         """
-        image = image_ops.decode(encoded, self.channels, self.image_dtype)
+        image = image_ops.decode(encoded, self.channels, self.image_dtype, webp)
         if self.max_value in (255, 65535):
             return image
         return tf.cast(image, tf.float32) * (self.max_value / self.image_dtype.max)
@@ -126,9 +126,9 @@ class Preprocessing:
         # Bicubic filters overshoot; no image lies outside its range.
         return self.normalize(tf.clip_by_value(out / self.max_value, 0.0, 1.0))
 
-    def apply_encoded(self, encoded):
+    def apply_encoded(self, encoded, webp=True):
         """`decode`, then `apply`."""
-        return self.apply(self.decode(encoded))
+        return self.apply(self.decode(encoded, webp))
 
     def normalize(self, images):
         """`(images - mean) / std` for float images in [0, 1], any rank."""

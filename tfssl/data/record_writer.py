@@ -13,7 +13,13 @@ import tensorflow as tf
 from tfssl import files
 from tfssl.data import records
 
-_MAGIC = {b"\xff\xd8\xff": b"jpeg", b"\x89PN": b"png", b"GIF": b"gif", b"BM": b"bmp"}
+_MAGIC = {
+    b"\xff\xd8\xff": b"jpeg",
+    b"\x89PN": b"png",
+    b"GIF": b"gif",
+    b"BM": b"bmp",
+    b"RIFF": b"webp",
+}
 
 
 def example(image, *, height, width, name, label=None, class_name=None):

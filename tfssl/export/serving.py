@@ -14,6 +14,7 @@ dimension of any size and one named output, `features` float32 `(batch, dim)`:
   it is the only one that does not take an empty batch.
 """
 
+import functools
 import os
 
 import tensorflow as tf
@@ -129,7 +130,9 @@ def signatures(encoder, preprocessing):
         return {"features": features_of(images)["features"][:count]}
 
     def serving_default(encoded_images):
-        return mapped(preprocessing.apply_encoded, encoded_images)
+        # Servers older than TensorFlow 2.20 would refuse the whole graph for WebP.
+        prepare = functools.partial(preprocessing.apply_encoded, webp=False)
+        return mapped(prepare, encoded_images)
 
     def uint8_images(images):
         return mapped(preprocessing.apply, images)
