@@ -38,7 +38,9 @@ class Dropout(keras.layers.Dropout):
         """Drops units of `inputs` if `training`; the same shape and dtype."""
         if not training or not self.rate or keras.backend.backend() != "tensorflow":
             return super().call(inputs, training=training)
-        seed = replicas.replica_seed(tf.cast(self.seed_generator.next(), tf.int32))
+        seed = tf.random.experimental.stateless_fold_in(
+            tf.cast(self.seed_generator.next(), tf.int32), replicas.replica_index()
+        )
         # Drawn in float32: bfloat16 has too few values between 0 and 1.
         kept = tf.random.stateless_uniform(tf.shape(inputs), seed) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
