@@ -146,8 +146,31 @@ _MOCO = ["--method=moco", "--encoder_arg=norm='batch_split'"]
             marks=pytest.mark.slow,
         ),
         pytest.param(["--method=moco", "--hparam=version=3"], marks=pytest.mark.slow),
+        pytest.param(
+            [
+                "--method=swav",
+                "--hparam=num_prototypes=50",
+                "--hparam=queue_size=64",
+                "--hparam=queue_epoch=0.5",
+                "--hparam=freeze_epochs=0.5",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [
+                "--method=deepcluster",
+                "--recipe=deepcluster_digits",
+                "--hparam=num_clusters=20",
+                "--hparam=pca_components=4",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--method=deepcluster_v2", "--hparam=num_clusters=(20,30)"],
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["simclr", "byol", "moco_v1", "moco_v2", "moco_v3"],
+    ids="simclr byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2".split(),
 )
 def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     """kill -9 and SIGTERM at some step of a real process, then start again."""
@@ -294,14 +317,6 @@ def test_encoders_from_keras_applications_and_files(tmp_path):
         ({"out": "/proc/nothing/here"}, "cannot be written"),
         ({"data": "/no/such/folder"}, "/no/such/folder"),
         ({"data": 7}, "int"),
-        (
-            {
-                "encoder": tiny_encoder((8, 8, 1)),
-                "strategy": "mirrored",
-                "num_replicas": 2,
-            },
-            "built outside of the strategy; pass a function",
-        ),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(tmp_path, changes, sentence):
@@ -309,6 +324,19 @@ def test_bad_input_gets_one_clear_sentence(tmp_path, changes, sentence):
     with pytest.raises(ValueError, match=sentence) as caught:
         pretrain.pretrain(**arguments | changes)
     assert len(str(caught.value)) < 500
+
+
+def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path):
+    mine = TINY | {"encoder": tiny_encoder((8, 8, 1))}
+    with pytest.raises(ValueError, match="outside of the strategy; pass a function"):
+        pretrain.pretrain(
+            images(),
+            str(tmp_path),
+            epochs=1,
+            strategy="mirrored",
+            num_replicas=2,
+            **mine,
+        )
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):

@@ -295,7 +295,8 @@ def pretrain(
                     verbose if workers.is_chief else 0,
                     between,
                 )
-                saver.save(required=True)
+                if saver.model is not None:  # It is, if the run was complete before.
+                    saver.save(required=True)
         network.preprocessing = preprocessing
         if workers.is_chief:
             _record(out, model, saver, bad_files)
