@@ -84,6 +84,9 @@ def test_features_are_whitened_for_k_means():
     np.testing.assert_allclose(np.cov(rows.T, bias=True), np.eye(3), atol=1e-2)
     # Never more components than features.
     assert make(pca_components=256).pca(moments).transform(features).shape == (200, 6)
+    few = kmeans.Moments(6)
+    few.update(features[:4].astype("float32"))
+    assert make(pca_components=256).pca(few).transform(features).shape == (200, 4)
 
 
 def test_the_classifier_and_its_slots_start_anew():

@@ -1,6 +1,7 @@
 """K-means and PCA-whitening of features, for methods that learn from clusters."""
 
 from tfssl.kmeans.lloyd import Clustering, assign, fit, plus_plus, split_empty
+from tfssl.kmeans.rows import unit_norm
 from tfssl.kmeans.whitening import PCA, Moments, pca
 
 __all__ = [
@@ -12,4 +13,5 @@ __all__ = [
     "pca",
     "plus_plus",
     "split_empty",
+    "unit_norm",
 ]

@@ -39,7 +39,8 @@ class DeepCluster(base.Method):
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
         num_clusters: int from 1 to `num_images`: 10,000 on ImageNet. Many more than
             classes; with few clusters it fails (100 or more on CIFAR-10).
-        pca_components: int >= 1, of the whitened features; at most their width.
+        pca_components: int >= 1, of the whitened features; fewer where features
+            are narrower or images fewer.
         kmeans_iterations: int >= 1.
         kmeans_init: `"random"` (random images) or `"k-means++"`.
         reassign_epochs: int >= 1, epochs between two clusterings.
@@ -128,7 +129,7 @@ class DeepCluster(base.Method):
 
     def pca(self, moments):
         """The reduction that k-means sees, of the features' `kmeans.Moments`."""
-        components = min(self.pca_components, self.feature_dim)
+        components = min(self.pca_components, self.feature_dim, moments.count)
         return kmeans.pca(moments, components=components, whiten=True)
 
     def reassign(self, rows, index=None):
@@ -147,7 +148,7 @@ class DeepCluster(base.Method):
             ValueError: for features with NaN, or fewer images than clusters.
         """
         found = kmeans.fit(
-            _unit_norm(rows),
+            kmeans.unit_norm(rows),
             num_clusters=self.num_clusters,
             iterations=self.kmeans_iterations,
             init=self.kmeans_init,
@@ -215,12 +216,6 @@ class DeepCluster(base.Method):
 
     def get_config(self):
         return super().get_config() | self.settings
-
-
-def _unit_norm(rows):
-    rows = np.asarray(rows, np.float32)
-    length = np.linalg.norm(rows, axis=1, keepdims=True)
-    return rows / np.maximum(length, 1e-12)
 
 
 def _check(given):
