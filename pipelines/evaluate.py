@@ -3,6 +3,7 @@
     python -m pipelines.evaluate --run=runs/digits
     tfssl-evaluate --run=runs/photos --data=labelled/ --labels=folders
     tfssl-evaluate --run=runs/photos --probe=augmented --budgets=100%
+    tfssl-evaluate --run=runs/photos --stages=all --probe=mlp --budgets=100%
 
 Writes evaluation.json and report.html into the run's folder.
 """
@@ -39,7 +40,8 @@ _PROBE = flags.DEFINE_enum(
     "probe",
     "lbfgs",
     evaluate.PROBES,
-    "Linear probe: on features computed once, or also the papers' on augmented images.",
+    "Linear probe on features computed once; or also the papers' on augmented images, "
+    "or an MLP.",
 )
 _PROBE_EPOCHS = flags.DEFINE_integer(
     "probe_epochs", 90, "Passes of the augmented probe.", lower_bound=1
@@ -53,12 +55,25 @@ _PROBE_OPTIMIZER = flags.DEFINE_enum(
     "probe_optimizer", "sgd", evaluate.PROBE_OPTIMIZERS, "Its optimizer."
 )
 _PROBE_BATCH_SIZE = flags.DEFINE_integer(
-    "probe_batch_size", 256, "Its images per step.", lower_bound=1
+    "probe_batch_size",
+    256,
+    "Images per step of the probes trained by steps.",
+    lower_bound=1,
 )
 _PROBE_OPTION = flags.DEFINE_multi_string(
     "probe_option",
     None,
-    "Further argument of augmented_probe.train, name=value; repeatable.",
+    "Further argument of augmented_probe.train or else of dense_probe.fit, name=value; "
+    "repeatable.",
+)
+_STAGES = flags.DEFINE_list(
+    "stages", [], "Feature maps of the encoder to probe as well: names, or all."
+)
+_STAGE_FEATURES = flags.DEFINE_integer(
+    "stage_features",
+    10_000,
+    "Numbers that a stage's map is averaged to at most.",
+    lower_bound=1,
 )
 _CLUSTERS = flags.DEFINE_integer(
     "clusters",
@@ -94,10 +109,12 @@ def main():
         scaling=_SCALING.value,
         probe=_PROBE.value,
         probe_epochs=_PROBE_EPOCHS.value,
-        probe_rates=_rates(_PROBE_RATES.value),
+        probe_rates=command.numbers(_PROBE_RATES.value, "probe_rates"),
         probe_optimizer=_PROBE_OPTIMIZER.value,
         probe_batch_size=_PROBE_BATCH_SIZE.value,
         probe_options=command.pairs(_PROBE_OPTION.value, "probe_option"),
+        stages=tuple(_STAGES.value),
+        stage_features=_STAGE_FEATURES.value,
         clusters=_CLUSTERS.value,
         baselines=tuple(_BASELINES.value),
         supervised_epochs=_SUPERVISED_EPOCHS.value,
@@ -105,19 +122,6 @@ def main():
         seed=_SEED.value,
     )
     print(f"Report: {_RUN.value}/report.html")
-
-
-def _rates(texts):
-    """The learning rates of `--probe_rates`, or None without it."""
-    if texts is None:
-        return None
-    try:
-        return tuple(float(text) for text in texts)
-    except ValueError as error:
-        raise ValueError(
-            f"--probe_rates={','.join(texts)} received, expected numbers with commas "
-            "between them, such as 0.1,1,10."
-        ) from error
 
 
 def run():

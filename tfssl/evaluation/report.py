@@ -14,7 +14,7 @@ import threadpoolctl
 from sklearn import decomposition, manifold
 
 from tfssl import files
-from tfssl.evaluation import charts, knn, report_style
+from tfssl.evaluation import charts, knn, report_stages, report_style
 from tfssl.evaluation import features as features_lib
 
 
@@ -136,7 +136,8 @@ def write(
         embedding: `Embedding`, or a pair of points `(n, 2)` and labels `(n,)`.
         table: list of row dicts with `features`, `labels`, `protocol`, `accuracy`
             (in [0, 1]), and optionally `probe`, `std` and `draws`. Where `probe` is
-            "purity" or "NMI", `accuracy` is that number.
+            "purity" or "NMI", `accuracy` is that number. Rows with `stage` and
+            `network` get tables and curves of their own.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
         step_name: what the curves' horizontal axis counts.
@@ -146,6 +147,7 @@ def write(
     """
     sections = [
         ("Accuracy", _overview(table)),
+        ("Stages of the encoder", report_stages.section(table)),
         ("Training curves", _curves(curves, step_name)),
         ("Nearest neighbours", _neighbors(neighbors)),
         ("The features in the plane", _embedding(embedding, class_names)),
@@ -195,12 +197,15 @@ def _overview(rows):
     titles = {
         "linear": "Linear probe (supervised: trained end to end), top-1 accuracy",
         "augmented": "Linear probe trained on augmented images, top-1 accuracy",
+        "mlp": "MLP probe, top-1 accuracy",
         "knn": "Weighted kNN, top-1 accuracy",
         "purity": "Purity of k-means clusters",
         "nmi": "NMI of k-means clusters and classes",
     }
     kinds = {}
     for row in rows or ():
+        if row.get("stage"):
+            continue
         told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
         kind = next((k for k in titles if k != "linear" and k in told), "linear")
         kinds.setdefault(kind, []).append(row)

@@ -1,5 +1,6 @@
 """How good an encoder is: kNN, linear probes and baselines, from one call."""
 
+import functools
 import os
 import re
 
@@ -7,20 +8,25 @@ import keras
 import numpy as np
 from absl import logging
 
-from tfssl import data as data_lib
 from tfssl import files
-from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import recipes
 from tfssl.evaluation import (
     augmented_probe,
-    features,
+    dense_probe,
     linear_heads,
     low_shot,
     supervised,
 )
-from tfssl.tasks import evaluation_rows, resolve, run_report, runs
+from tfssl.evaluation import stages as stages_lib
+from tfssl.tasks import (
+    evaluation_features,
+    evaluation_rows,
+    resolve,
+    run_report,
+    runs,
+)
 
-PROBES = ("lbfgs", "augmented")
+PROBES = ("lbfgs", "augmented", "mlp")
 PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
 _BUDGETS = ("1", "5", "10%", "100%")
@@ -46,6 +52,8 @@ def evaluate(
     probe_batch_size=256,
     probe_options=None,
     probe_draws=1,
+    stages=(),
+    stage_features=stages_lib.LIMIT,
     clusters=0,
     baselines=BASELINES,
     supervised_epochs=30,
@@ -77,14 +85,23 @@ def evaluate(
             papers' probe, trained on augmented images, which takes an encoder pass
             per epoch (`evaluation.augmented_probe`). Its views are an area of 8 to
             100 % and flips, or, for a run whose own views have no flips, their
-            geometry (digits).
+            geometry (digits). Or `"mlp"`: also a classifier with hidden layers
+            (`evaluation.dense_probe`, one layer of 512 units unless `probe_options`
+            says other `units`), of the stages if there are any, else of the output.
         probe_epochs: int, passes of the augmented probe.
         probe_rates: base learning rates of its grid; None takes
             `augmented_probe.RATES`.
         probe_optimizer: `"sgd"` or `"lars"`.
         probe_batch_size: int, images per step.
-        probe_options: dict, further arguments of `augmented_probe.train`.
-        probe_draws: int, draws of the labelled images below 100 % that it trains on.
+        probe_options: dict, further arguments of `augmented_probe.train`, or, with
+            another `probe`, of `dense_probe.fit`.
+        probe_draws: int, draws of the labelled images below 100 % that the augmented
+            probe, the MLP and the probes of stages train on.
+        stages: names of the encoder's feature maps, or `("all",)`: a linear probe on
+            each (`evaluation.dense_probe`), and the augmented one or an MLP if
+            `probe` says so, of the trained and the random encoder.
+        stage_features: int, numbers that a stage's map is averaged to at most, see
+            `evaluation.stages.pooled`.
         clusters: int, k of k-means on the validation images' features, whose purity
             and NMI with the classes are reported; 0 for none.
         baselines: of `BASELINES`: the pixels themselves, the same encoder
@@ -102,7 +119,9 @@ def evaluate(
         List of dicts, one per number: `features`, `labels`, `probe`, `accuracy`,
         `std`, `draws`, `protocol` (of `probe` "purity" and "NMI", `accuracy` is that
         number); the augmented probe's also `top5`, `rate`,
-        `weight_decay` and `validation`. Also in `evaluation.json` and `report.html`.
+        `weight_decay` and `validation`, those of a stage also `network` and `stage`,
+        and of the MLP and stages `l2` and `validation`. Also in `evaluation.json` and
+        `report.html`.
 
     Raises:
         ValueError: if the run has no encoder or has not trained a step, or labels are
@@ -125,8 +144,12 @@ def evaluate(
         "rates": probe_rates,
         "optimizer": probe_optimizer,
         "batch_size": probe_batch_size,
-    } | (probe_options or {})
-    _check_choices(baselines, probe, options)
+    }
+    dense = {"batch_size": probe_batch_size}
+    chosen = options if probe == "augmented" else dense
+    chosen |= probe_options or {}
+    _check_choices(baselines, probe, options, dense)
+    stages = evaluation_features.chosen_stages(encoder, stages, stage_features)
     train, test = resolve.sources(**settings)
     for name, source in (("training", train), ("validation", test)):
         if source is None or source.labels is None:
@@ -147,22 +170,35 @@ def evaluate(
     networks = {"pre-trained": encoder}
     if "random_encoder" in baselines:
         networks["random encoder"] = untrained(encoder, seed)
-    kinds = _features(
-        networks,
-        train,
-        test,
-        encoder.preprocessing,
-        raw_pixels="raw_pixels" in baselines,
+    extract = functools.partial(
+        evaluation_features.of_networks,
+        train=train,
+        test=test,
+        preprocessing=encoder.preprocessing,
         batch_size=batch_size,
         max_bad_fraction=limit,
         verbose=verbose,
     )
+    kinds = extract(networks, raw_pixels="raw_pixels" in baselines)
     trained = kinds["pre-trained"]
     view = _training_view(settings, encoder.preprocessing)
+    augmented = functools.partial(
+        evaluation_rows.augmented,
+        train=train,
+        preprocessing=encoder.preprocessing,
+        view=view,
+        seed=seed,
+        verbose=verbose,
+        options=options,
+    )
+    linear_of, mlp_of = (
+        functools.partial(
+            evaluation_rows.dense, seed=seed, verbose=verbose, options=some
+        )
+        for some in (dense | {"units": ()}, {"units": (512,)} | dense)
+    )
     rows, selections = [], {}
     for kind, (bank, queries) in kinds.items():
-        # In the order of the source, so that a selection's indices are rows.
-        bank = bank.take(np.argsort(bank.index, kind="stable"))
         linear = low_shot.evaluate(
             bank, queries, **budgets, draws=draws, seed=seed, scaling=scaling
         )
@@ -176,24 +212,30 @@ def evaluate(
                     kind, row.labels, "linear", row.accuracies, row.protocol
                 ),
             ]
+            banks = [bank.take(s.indices) for s in row.selections[:probe_draws]]
             if probe == "augmented" and kind in networks:
                 rows.append(
-                    evaluation_rows.augmented(
-                        kind,
-                        row.labels,
-                        networks[kind],
-                        train,
-                        [bank.take(s.indices) for s in row.selections[:probe_draws]],
-                        queries,
-                        preprocessing=encoder.preprocessing,
-                        view=view,
-                        seed=seed,
-                        verbose=verbose,
-                        options=options,
+                    augmented(
+                        kind, row.labels, networks[kind], banks=banks, queries=queries
                     )
                 )
+            if probe == "mlp" and not stages:
+                rows.append(mlp_of(kind, row.labels, banks, queries))
         if clusters:
             rows += evaluation_rows.clusters_of(kind, queries, clusters, seed=seed)
+    for stage in stages:
+        rows += evaluation_features.stage_rows(
+            stage,
+            {
+                kind: stages_lib.pooled(network, stage, stage_features)
+                for kind, network in networks.items()
+            },
+            extract,
+            {name: some[:probe_draws] for name, some in selections.items()},
+            linear_of=linear_of,
+            mlp_of=mlp_of if probe == "mlp" else None,
+            augmented=augmented if probe == "augmented" else None,
+        )
     if "supervised" in baselines:
         readable = np.sort(trained[0].index)  # Without the unreadable images.
         for budget, choices in selections.items():
@@ -232,41 +274,6 @@ def evaluate(
     return rows
 
 
-def _features(
-    networks,
-    train,
-    test,
-    preprocessing,
-    *,
-    raw_pixels,
-    batch_size,
-    max_bad_fraction,
-    verbose,
-):
-    """`{kind: (features of the training images, of the test images)}`."""
-    # One each: a few bad training images may be many of a small test set.
-    bad, bad_tests = (data_lib.pipeline.BadFiles(max_bad_fraction) for _ in range(2))
-
-    def of_both(extract):
-        return tuple(
-            extract(
-                data_lib.labeled(
-                    source, preprocessing, batch_size=batch_size, bad_files=bad_files
-                )
-            )
-            for source, bad_files in ((train, bad), (test, bad_tests))
-        )
-
-    with bad_files_lib.explained(bad, bad_tests):
-        kinds = {
-            kind: of_both(features.Extractor(network, progress=bool(verbose)))
-            for kind, network in networks.items()
-        }
-        if raw_pixels:
-            kinds["raw pixels"] = of_both(features.raw_pixels)
-    return kinds
-
-
 def _training_view(settings, preprocessing):
     """The first view of the run's recipe; a recipe without a name is not stored."""
     name = settings["recipe"]
@@ -291,7 +298,9 @@ def untrained(encoder, seed):
 def table(rows):
     """The evaluation as text: a line per budget and kind, a column per probe."""
     probes = list(dict.fromkeys(row["probe"] for row in rows))
-    lines = [f"{'labels':<14}{'features':<18}" + "".join(f"{p:>16}" for p in probes)]
+    wide = max(18, *(len(row["features"]) + 2 for row in rows))
+    lines = [f"{'labels':<14}{'features':<{wide}}"]
+    lines[0] += "".join(f"{p:>16}" for p in probes)
     for budget in dict.fromkeys(row["labels"] for row in rows):
         some = [row for row in rows if row["labels"] == budget]
         for kind in dict.fromkeys(row["features"] for row in some):
@@ -301,7 +310,7 @@ def table(rows):
                     r for r in some if (r["features"], r["probe"]) == (kind, probe)
                 ]
                 cells += f"{_cell(found[0]) if found else '-':>16}"
-            lines.append(f"{budget:<14}{kind:<18}{cells}")
+            lines.append(f"{budget:<14}{kind:<{wide}}{cells}")
     return "\n".join(lines)
 
 
@@ -321,11 +330,12 @@ def _check_trained(run):
         )
 
 
-def _check_choices(baselines, probe, options):
+def _check_choices(baselines, probe, options, dense):
     for name, values, allowed in (
         ("baseline", baselines, BASELINES),
         ("probe", [probe], PROBES),
         ("probe_option", options, evaluation_rows.PROBE_OPTIONS),
+        ("probe_option", dense, evaluation_rows.DENSE_OPTIONS),
     ):
         unknown = [value for value in values if value not in allowed]
         if unknown:
@@ -334,6 +344,7 @@ def _check_choices(baselines, probe, options):
                 f"{', '.join(allowed)}."
             )
     augmented_probe.check(**options)
+    dense_probe.check(**dense)
 
 
 def _store_lists(run, selections):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tfssl.evaluation import augmented_probe, clusters, knn, supervised
+from tfssl.evaluation import augmented_probe, clusters, dense_probe, knn, supervised
 
 # The label budget of what uses labels for the score only.
 UNLABELED = "none"
@@ -20,6 +20,16 @@ PROBE_OPTIONS = (
     "initial",
     "standardize",
     "validation_fraction",
+)
+# What a caller may choose of the probe of many features; the last for the MLP only.
+DENSE_OPTIONS = (
+    "l2s",
+    "epochs",
+    "min_steps",
+    "batch_size",
+    "rate",
+    "validation_fraction",
+    "units",
 )
 
 
@@ -86,6 +96,7 @@ def augmented(
     seed,
     verbose,
     options,
+    **details,
 ):
     """The probe trained on augmented images, of one label budget.
 
@@ -101,6 +112,7 @@ def augmented(
         seed: int.
         verbose: 0 or 1.
         options: dict, further arguments of `augmented_probe.train`.
+        **details: see `row`.
     """
     options = {"recipe": (_probe_view(view, preprocessing),)} | options
     results = [
@@ -130,6 +142,41 @@ def augmented(
         rate=first.rate,
         weight_decay=first.weight_decay,
         validation=[list(pair) for pair in first.validation],
+        **details,
+    )
+
+
+def dense(kind, labels, banks, queries, *, seed, verbose, options, **details):
+    """The linear or MLP probe of many features, of one label budget.
+
+    Args:
+        kind: see `row`.
+        labels: see `row`.
+        banks: labelled `Features` of the training images, of each draw.
+        queries: `Features` of the test images.
+        seed: int.
+        verbose: 0 or 1.
+        options: dict, further arguments of `dense_probe.fit`; with `units` it is
+            an MLP.
+        **details: see `row`.
+    """
+    results = [
+        dense_probe.fit(bank, queries, seed=seed + draw, verbose=verbose, **options)
+        for draw, bank in enumerate(banks)
+    ]
+    first = results[0]
+    protocol = first.protocol
+    if len(results) > 1:
+        protocol += f"; first of {len(results)} draws"
+    return row(
+        kind,
+        labels,
+        "mlp" if options.get("units") else "linear",
+        [result.accuracy for result in results],
+        protocol,
+        l2=first.l2,
+        validation=[list(entry) for entry in first.validation],
+        **details,
     )
 
 
