@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format bench-input bench-step bench-probe bench-kmeans clean
+.PHONY: run test test-slow lint format bench-input bench-step bench-probe bench-kmeans bench-random clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -50,6 +50,9 @@ bench-probe: $(VENV)/.installed
 bench-kmeans: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m benchmarks.kmeans $(ARGS)
+
+bench-random: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.random_encoder $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -237,3 +237,35 @@ def test_embed_refuses():
         report.embed_2d(made(np.eye(5)), method="umap")
     with pytest.raises(ValueError, match="3 features or more, got 2"):
         report.embed_2d(made(np.eye(2)))
+
+
+def test_stages_get_a_table_and_a_chart_per_probe_and_budget(tmp_path):
+    rows = [
+        {"features": f"{encoder} {stage}", "encoder": encoder, "stage": stage,
+         "labels": "100 %", "probe": probe, "accuracy": accuracy, "draws": 1,
+         "protocol": f"{probe} probe"}
+        for probe in ("linear", "mlp")
+        for encoder, accuracies in (("trained", (0.25, 0.5)), ("<random>", (0.3, 0.1)))
+        for stage, accuracy in zip(("conv1", "conv2"), accuracies)
+    ]  # fmt: skip
+    path = report.write(tmp_path / "report.html", title="Stages", table=rows)
+    text, checker = checked(path)
+    section = re.search(r"<h2>Stages of the encoder</h2>(.*?)</section>", text).group(1)
+    tables = re.findall(r"<h3>([^<]*)</h3><div.*?<tbody>(.*?)</tbody>", section)
+    assert [title for title, _ in tables] == [
+        "Linear probe, labels: 100 %, top-1 accuracy in %",
+        "MLP probe, labels: 100 %, top-1 accuracy in %",
+    ]
+    for _, body in tables:
+        cells = re.findall(r'<td class="number( best)?">([^<]*)', body)
+        assert cells == [
+            ("", "25.0"),
+            (" best", "50.0"),
+            (" best", "30.0"),
+            ("", "10.0"),
+        ]
+        assert "&lt;random&gt;" in body
+    assert section.count("<svg") == 2
+    # They are in no other table but that of the protocols.
+    assert "<h2>Accuracy</h2>" not in text
+    assert text.count("mlp probe") == 4

@@ -128,16 +128,36 @@ def test_images_to_served_features(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     done = binary(
         "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
-        "--supervised_epochs=1",
+        "--supervised_epochs=1", "--stages=conv1,res5", "--stage_features=64",
+        "--probe=mlp", "--probe_option=units=8", "--probe_option=min_steps=20",
+        "--probe_option=epochs=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
+    staged = [row for row in rows if "stage" in row]
+    assert {(row["encoder"], row["stage"], row["probe"]) for row in staged} == {
+        (encoder, stage, probe)
+        for encoder in ("pre-trained", "random encoder")
+        for stage in ("conv1", "res5")
+        for probe in ("linear", "mlp")
+    }
+    assert "→ 8 → 2, ReLU" in staged[-1]["protocol"]
+    assert "random encoder res5" in done.stdout
+    rows = [row for row in rows if "stage" not in row]
     kinds = {row["features"] for row in rows}
     assert kinds == {"pre-trained", "raw pixels", "random encoder", "supervised"}
     assert {row["labels"] for row in rows} == {"1 per class", "100 %"}
     assert "raw pixels" in done.stdout
     html = (out / "report.html").read_text()
     assert "supervised" in html and "<svg" in html
+    for flag, sentence in (
+        ("--stages=conv9", "error: stage 'conv9' received, but the stages of the"),
+        ("--stage_features=0", "flag --stage_features=0"),
+        ("--probe_rates=0.1,fast", "error: --probe_rates=0.1,fast received, expected"),
+    ):
+        done = binary("evaluate", f"--run={out}", flag)
+        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert sentence in done.stderr + done.stdout
 
     base = tmp_path / "models"
     done = binary("export", f"--run={out}", f"--base_dir={base}", "--name=m", "--check")

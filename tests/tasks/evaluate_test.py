@@ -173,7 +173,7 @@ def test_evaluation_changes_no_weight(run):
             {"baselines": ("imagenet",)},
             "baseline 'imagenet' received, expected some of",
         ),
-        ({"probe": "mlp"}, "probe 'mlp' received, expected some of lbfgs, augmented"),
+        ({"probe": "svm"}, "probe 'svm' received, .* of lbfgs, augmented, mlp"),
         ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),
@@ -235,3 +235,142 @@ def test_export_of_a_run_checks_itself(tmp_path, capsys):
         export.export(str(out), str(tmp_path / "models"), version=1)
     with pytest.raises(ValueError, match="pass the run's folder"):
         export.export(str(out / "encoder.keras"), str(tmp_path / "m"), check=True)
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory):
+    """A finished run of an encoder that names its stages."""
+    out = tmp_path_factory.mktemp("staged")
+    settings = small.TINY | {
+        "encoder": "alexnet",
+        "encoder_args": {"stem": "cifar", "width": 1 / 32},
+        "image_size": 16,
+        "epochs": 1,
+    }
+    pretrain.pretrain(small.images(size=16), str(out), **settings)
+    return out
+
+
+STAGES = ("conv1", "conv2", "conv3", "conv4", "conv5")
+
+
+def evaluated_stages(run, **arguments):
+    arguments = {
+        "data": small.images(size=16),
+        "validation_data": small.images(size=16, seed=1),
+        "budgets": ("100%",),
+        "baselines": ("random_encoder",),
+        "probe_options": {"min_steps": 60, "epochs": 1},
+    } | arguments
+    return evaluated(run, **arguments)
+
+
+def test_every_stage_has_its_probes(staged, capsys):
+    rows = evaluated_stages(
+        staged,
+        probe="mlp",
+        probe_options={"min_steps": 60, "epochs": 1, "units": 16},
+        stages=("all",),
+        stage_features=100,
+        budgets=("5", "100%"),
+        probe_draws=2,
+        verbose=1,
+    )
+    found = [row for row in rows if "stage" in row]
+    kinds = ("pre-trained", "random encoder")
+    keys = [(r["encoder"], r["stage"], r["labels"], r["probe"]) for r in found]
+    assert sorted(keys) == sorted(
+        (kind, stage, labels, probe)
+        for kind in kinds
+        for stage in STAGES
+        for labels in ("5 per class", "100 %")
+        for probe in ("linear", "mlp")
+    )
+    # The encoder's output keeps its own rows; the MLP is on the stages only.
+    others = [row for row in rows if "stage" not in row]
+    assert {row["probe"] for row in others} == {"kNN", "linear"}
+    assert {row["features"] for row in others} == set(kinds)
+    # Maps of 16, 7, 3, 3 and 3 pixels a side; 3, 8, 12, 12 and 8 filters.
+    sizes = {"conv1": 75, "conv2": 72, "conv3": 48, "conv4": 48, "conv5": 72}
+    for row in found:
+        assert row["features"] == f"{row['encoder']} {row['stage']}"
+        assert f"features ({sizes[row['stage']]})" in row["protocol"]
+        assert row["draws"] == (2 if row["labels"] == "5 per class" else 1)
+    # The bright half tells the classes apart, in a map but not in its mean.
+    every = {key: r["accuracy"] for key, r in zip(keys, found)}
+    assert every["pre-trained", "conv1", "100 %", "linear"] > 0.9
+    assert every["random encoder", "conv1", "100 %", "mlp"] > 0.9
+    printed = capsys.readouterr().out
+    assert re.search(r"labels +features +kNN +linear +mlp\n", printed)
+    assert re.search(r"100 % +random encoder conv5 +- +\d+\.\d +\d+\.\d\n", printed)
+    stored = json.loads((staged / "evaluation.json").read_text())
+    assert stored["rows"] == rows
+    html = (staged / "report.html").read_text()
+    assert "Stages of the encoder" in html
+    assert "MLP probe, labels: 100 %, top-1 accuracy in %" in html
+
+
+def test_stages_come_in_the_order_of_the_encoder_and_repeat(staged):
+    options = {"stages": ("conv5", "conv2"), "baselines": ()}
+    rows = evaluated_stages(staged, **options)
+    assert [r["stage"] for r in rows if "stage" in r] == ["conv2", "conv5"]
+    assert evaluated_stages(staged, **options) == rows
+
+
+def test_the_augmented_probe_of_a_stage(staged):
+    rows = evaluated_stages(
+        staged,
+        probe="augmented",
+        probe_rates=(1.0,),
+        probe_epochs=1,
+        probe_options={"min_steps": 4},
+        stages=("conv4",),
+        stage_features=48,
+        baselines=(),
+    )
+    found = {row["probe"]: row for row in rows if row.get("stage") == "conv4"}
+    assert set(found) == {"linear", "augmented"}
+    assert "raw features (48)" in found["augmented"]["protocol"]
+
+
+def test_an_mlp_on_the_output_and_on_pixels(run):
+    rows = evaluated(
+        run,
+        probe="mlp",
+        probe_options={"min_steps": 60, "epochs": 1, "units": (16, 8)},
+        budgets=("100%",),
+        baselines=("raw_pixels",),
+    )
+    found = {row["features"]: row for row in rows if row["probe"] == "mlp"}
+    assert set(found) == {"pre-trained", "raw pixels"}
+    assert found["raw pixels"]["accuracy"] == 1.0
+    protocol = found["raw pixels"]["protocol"]
+    assert protocol.startswith("MLP probe (64 → 16 → 8 → 2, ReLU)")
+    assert "on 8 held-out images" in protocol
+    html = (run / "report.html").read_text()
+    assert "MLP probe, top-1 accuracy in %" in html
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        (
+            {"stages": ("conv9",)},
+            "stage 'conv9' received, .* are conv1, conv2, conv3, conv4, conv5",
+        ),
+        ({"stages": ("all", "conv1")}, "stages=all,conv1 received, expected either"),
+        ({"stage_features": 0}, "stage_features=0 received, expected 1 or more"),
+        ({"probe_options": {"rates": 1}}, "probe_option 'rates' received"),
+        ({"probe_options": {"l2s": -1.0}}, r"l2s=\[-1.0\] received for the probe"),
+        ({"probe": "mlp", "probe_options": {"units": ()}}, "MLP needs hidden units"),
+        ({"probe": "mlp", "probe_options": {"units": 0}}, "units=0 received"),
+    ],
+)
+def test_bad_stages(staged, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        evaluated_stages(staged, **changes)
+
+
+def test_an_encoder_without_stages(run):
+    with pytest.raises(ValueError, match="names no stages .* such as resnet50"):
+        evaluated(run, stages=("all",))

@@ -23,7 +23,7 @@ from tfssl.evaluation import dense_networks, linear_probe
 from tfssl.evaluation import features as features_lib
 
 # Penalties of the grid.
-L2S = (0.1, 0.01, 0.001, 0.0001)
+L2S = (1.0, 0.1, 0.01, 0.001)
 # Where nothing can be held out.
 FIXED_L2 = 0.01
 # Times of the schedule at which held-out images are scored.
@@ -59,9 +59,9 @@ def fit(
     units=(),
     l2s=L2S,
     epochs=30,
-    min_steps=300,
+    min_steps=500,
     batch_size=256,
-    rate=0.01,
+    rate=0.02,
     validation_fraction=0.2,
     seed=0,
     verbose=0,
@@ -163,9 +163,9 @@ def check(
     units=(),
     l2s=L2S,
     epochs=30,
-    min_steps=300,
+    min_steps=500,
     batch_size=256,
-    rate=0.01,
+    rate=0.02,
     validation_fraction=0.2,
 ):
     """Raises `ValueError` for arguments that `fit` cannot work with, naming one."""

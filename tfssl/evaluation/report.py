@@ -137,7 +137,7 @@ def write(
         table: list of row dicts with `features`, `labels`, `protocol`, `accuracy`
             (in [0, 1]), and optionally `probe`, `std` and `draws`. Where `probe` is
             "purity" or "NMI", `accuracy` is that number. Rows with `stage` and
-            `network` get tables and curves of their own.
+            `encoder` get tables and curves of their own.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
         step_name: what the curves' horizontal axis counts.

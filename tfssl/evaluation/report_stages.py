@@ -29,8 +29,8 @@ def section(rows):
 def _panel(probe, labels, rows):
     title = f"{_TITLES.get(probe, probe)}, labels: {labels}, top-1 accuracy in %"
     stages = list(dict.fromkeys(row["stage"] for row in rows))
-    networks = list(dict.fromkeys(row["network"] for row in rows))
-    found = {(row["network"], row["stage"]): row["accuracy"] for row in rows}
+    networks = list(dict.fromkeys(row["encoder"] for row in rows))
+    found = {(row["encoder"], row["stage"]): row["accuracy"] for row in rows}
     best = {network: _best(found, network, stages) for network in networks}
     head = "".join(f'<th class="number">{charts.escape(stage)}' for stage in stages)
     body = ""
@@ -53,7 +53,7 @@ def _panel(probe, labels, rows):
     chart = charts.line_chart(title, lines, step_name="stage")
     return (
         f'<h3>{charts.escape(title)}</h3><div class="wide"><table class="overview">'
-        f"<thead><tr><th>network \\ stage{head}</tr></thead><tbody>{body}</tbody>"
+        f"<thead><tr><th>encoder \\ stage{head}</tr></thead><tbody>{body}</tbody>"
         f'</table></div><div class="panels">{chart}</div>'
     )
 

@@ -119,7 +119,7 @@ def evaluate(
         List of dicts, one per number: `features`, `labels`, `probe`, `accuracy`,
         `std`, `draws`, `protocol` (of `probe` "purity" and "NMI", `accuracy` is that
         number); the augmented probe's also `top5`, `rate`,
-        `weight_decay` and `validation`, those of a stage also `network` and `stage`,
+        `weight_decay` and `validation`, those of a stage also `encoder` and `stage`,
         and of the MLP and stages `l2` and `validation`. Also in `evaluation.json` and
         `report.html`.
 
@@ -345,6 +345,11 @@ def _check_choices(baselines, probe, options, dense):
             )
     augmented_probe.check(**options)
     dense_probe.check(**dense)
+    if probe == "mlp" and not np.size(dense.get("units", 512)):
+        raise ValueError(
+            f"units={dense['units']!r} received, but the MLP needs hidden units; give "
+            "one or more sizes, such as units=512 or units=(512,256)."
+        )
 
 
 def _store_lists(run, selections):

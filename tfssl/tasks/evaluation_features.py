@@ -104,7 +104,7 @@ def stage_rows(stage, networks, extract, selections, *, linear_of, mlp_of, augme
     rows = []
     for kind, network in networks.items():
         bank, queries = extract({kind: network}, raw_pixels=False, log=False)[kind]
-        name, details = f"{kind} {stage}", {"network": kind, "stage": stage}
+        name, details = f"{kind} {stage}", {"encoder": kind, "stage": stage}
         for labels, choices in selections.items():
             banks = [bank.take(selection.indices) for selection in choices]
             rows.append(linear_of(name, labels, banks, queries, **details))
@@ -120,4 +120,11 @@ def stage_rows(stage, networks, extract, selections, *, linear_of, mlp_of, augme
 
 
 def _sorted(bank):
-    return bank.take(np.argsort(bank.index, kind="stable"))
+    """In the order of the source; they mostly are, and a copy would be large."""
+    order = np.argsort(bank.index, kind="stable")
+    return bank if (np.diff(order) > 0).all() else bank.take(order)
+
+
+def _taken(bank, rows):
+    """Some rows; all of them without a copy (a selection's indices ascend)."""
+    return bank if len(rows) == len(bank) else bank.take(rows)
