@@ -152,7 +152,6 @@ def test_images_to_served_features(tmp_path):
     assert "supervised" in html and "<svg" in html
     for flag, sentence in (
         ("--stages=conv9", "error: stage 'conv9' received, but the stages of the"),
-        ("--stage_features=0", "flag --stage_features=0"),
         ("--probe_rates=0.1,fast", "error: --probe_rates=0.1,fast received, expected"),
     ):
         done = binary("evaluate", f"--run={out}", flag)
