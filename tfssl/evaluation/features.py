@@ -208,12 +208,5 @@ def _collect(dataset, rows_of, progress):
         seen += count
     if not parts:
         raise ValueError("Features need at least one batch; this dataset is empty.")
-    labels, index = (np.concatenate([part[i] for part in parts]) for i in (1, 2))
-    values = np.empty((len(labels), *parts[0][0].shape[1:]), parts[0][0].dtype)
-    # Parts are let go as they are copied, the last first.
-    end = len(values)
-    while parts:
-        part = parts.pop()[0]
-        values[end - len(part) : end] = part
-        end -= len(part)
+    values, labels, index = (np.concatenate(column) for column in zip(*parts))
     return Features(values, labels, index)
