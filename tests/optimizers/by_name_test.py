@@ -9,7 +9,7 @@ _CLASSES = {
     "lars": optimizers.LARS,
     "sgd": optimizers.SGD,
     "keras_sgd": keras.optimizers.SGD,
-    "adamw": keras.optimizers.AdamW,
+    "adamw": optimizers.AdamW,
     "lamb": keras.optimizers.Lamb,
 }
 

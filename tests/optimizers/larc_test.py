@@ -6,33 +6,40 @@ import tensorflow as tf
 from tfssl import optimizers
 
 
-def _reference(w, grads, rate, decay, trust=1e-3, momentum=0.9):
-    """apex's LARC without clipping around torch's SGD, in float64."""
+def _reference(w, grads, rate, decay, trust=1e-3, momentum=0.9, clip=False):
+    """apex's LARC around torch's SGD, in float64."""
     w, buffer = w.astype(np.float64), 0.0
     for g in grads:
         size, length = np.linalg.norm(w), np.linalg.norm(g)
         if size != 0 and length != 0:
             local = trust * size / (length + decay * size + 1e-8)
+            local = min(local / rate, 1) if clip else local
             g = (g + decay * w) * local
         buffer = momentum * buffer + g
         w = w - rate * buffer
     return w
 
 
+# At a rate of 0.02 the bound of the clipped form acts in some steps, not in all.
+@pytest.mark.parametrize("rate, clip", [(4.8, False), (0.02, True), (4.8, True)])
 @pytest.mark.parametrize("name, decay", [("kernel", 0.5), ("spared", 0.0)])
-def test_ten_steps_match_numpy(name, decay):
+def test_ten_steps_match_numpy(name, decay, rate, clip):
     random = np.random.default_rng(0)
     start = random.normal(size=(3, 2)).astype(np.float32)
     grads = random.normal(size=(10, 3, 2)).astype(np.float32)
     grads[4] = 0  # Neither adapted nor decayed.
     variable = keras.Variable(start, name=name)
     optimizer = optimizers.LARC(
-        4.8, weight_decay=0.5, exclude_from_decay=("spared",), trust_coefficient=0.02
+        rate,
+        weight_decay=0.5,
+        exclude_from_decay=("spared",),
+        trust_coefficient=0.02,
+        clip=clip,
     )
     optimizer.build([variable])
     for g in grads:
         optimizer.apply([tf.constant(g)])
-    expected = _reference(start, grads, 4.8, decay, trust=0.02)
+    expected = _reference(start, grads, rate, decay, trust=0.02, clip=clip)
     np.testing.assert_allclose(variable, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -58,7 +65,7 @@ def test_a_gradient_that_is_switched_off_leaves_variable_and_slot():
 
 
 def test_config_round_trip():
-    optimizer = optimizers.LARC(0.6, trust_coefficient=0.02, epsilon=1e-6)
+    optimizer = optimizers.LARC(0.6, trust_coefficient=0.02, clip=True, epsilon=1e-6)
     config = keras.saving.serialize_keras_object(optimizer)
     again = keras.saving.deserialize_keras_object(config)
     assert isinstance(again, optimizers.LARC)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import types
 
 import keras
 import numpy as np
@@ -14,12 +15,13 @@ from tests.tasks.pretrain_test import (
     assert_same_runs,
     images,
     straight_and_interrupted,
+    tiny_encoder,
 )
 from tfssl import data, kmeans
 from tfssl.evaluation import clusters as clusters_lib
 from tfssl.memory import Assignments
 from tfssl.methods import DeepCluster
-from tfssl.tasks import pretrain
+from tfssl.tasks import clustering, pretrain
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
@@ -186,11 +188,47 @@ def test_clear_errors(tmp_path):
         run(tmp_path / "a", "deepcluster", dataset)
     with pytest.raises(ValueError, match="num_clusters=50 received for 40 images"):
         run(tmp_path / "b", "deepcluster", hparams={"num_clusters": 50})
+    for size, sentence in (
+        (4, "queue_size=4 received for batches of 8 images, expected 0 or at least 8"),
+        (6.5, "queue_size=6.5 received, expected a whole number, 0 or more"),
+    ):
+        hparams = CASES["swav"]["hparams"] | {"queue_size": size}
+        with pytest.raises(ValueError, match=sentence):
+            run(tmp_path / "e", "swav", hparams=hparams)
+    assert not (tmp_path / "e").exists()
     hparams = CASES["swav"]["hparams"] | {"num_prototypes": 50}
     with pytest.raises(ValueError, match="num_prototypes=50 received for 40 images"):
         run(tmp_path / "c", "swav", hparams=hparams)
     with pytest.raises(ValueError, match=r"2 view\(s\) .* DeepCluster takes 1"):
         run(tmp_path / "d", "deepcluster", recipe="simclr_digits")
+
+
+def test_an_error_on_another_worker_is_raised_here_too():
+    workers = types.SimpleNamespace(count=1, index=0, any=lambda *flags: (True,))
+    source = data.open_source(images())
+    between = clustering.Clustering(
+        DeepCluster(TINY["encoder"]((8, 8, 1)), num_images=40, num_clusters=6),
+        source,
+        data.recipes.preprocessing_for(data.recipes.SIMCLR_DIGITS.scaled(8), source),
+        first_views=None,
+        batch_size=8,
+        bad_files=data.pipeline.BadFiles(),
+        workers=workers,
+    )
+    with pytest.raises(ValueError, match="Another worker could not make the features"):
+        between.before_epoch(0)
+
+
+def test_the_first_embeddings_are_of_views_of_their_own(tmp_path, monkeypatch):
+    seeds, real = [], data.multiview
+
+    def spied(source, recipe, *, seed, **kwargs):
+        seeds.append(seed)
+        return real(source, recipe, seed=seed, **kwargs)
+
+    monkeypatch.setattr(data, "multiview", spied)
+    run(tmp_path, "deepcluster_v2", epochs=2, seed=7)
+    assert seeds == [8, 7, 7]
 
 
 def train_as_worker(folder):
@@ -208,6 +246,13 @@ def train_as_worker(folder):
         )  # fmt: skip
         found[name] = trained.method.assignments.clusters.numpy()
         found[f"{name} loss"] = trained.history[-1]["loss"]
+    # More features than images: the number of images bounds the components.
+    wide = run(
+        os.path.join(folder, "wide"), "deepcluster", epochs=1, strategy="multi_worker",
+        encoder=lambda shape: tiny_encoder(shape, width=48),
+        hparams=dict(num_clusters=6, pca_components=256),
+    )  # fmt: skip
+    found["wide loss"] = wide.history[-1]["loss"]
     np.savez(os.path.join(folder, f"{workers.index}.npz"), **found)
 
 
@@ -221,6 +266,7 @@ def test_two_workers_cluster_like_one(tmp_path):
         np.testing.assert_array_equal(one["sum"], [[10, 12, 14], [16, 18, 20]])
         np.testing.assert_array_equal(one["chiefs"], [[0, 1, 2], [3, 4, 5]])
         assert one["chiefs"].dtype == np.int64
+        assert np.isfinite(one["wide loss"])
     for name in CLUSTERING:
         alone = run(tmp_path / "alone" / name, name, epochs=2, learning_rate=1e-5)
         for one in found:

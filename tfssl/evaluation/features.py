@@ -190,7 +190,7 @@ def _collect(dataset, rows_of, progress):
             "data.labeled, or dataset.take(n)."
         )
     total = int(dataset.cardinality())
-    parts, seen = [], 0
+    rows, labels, index, seen = _Stack(), [], [], 0
     for batch in tqdm.tqdm(
         dataset,
         total=total if total >= 0 else None,
@@ -201,12 +201,36 @@ def _collect(dataset, rows_of, progress):
     ):
         values = rows_of(batch)
         count = len(values)
-        labels = np.asarray(batch.get("label", np.full(count, -1)), np.int64)
-        index = np.asarray(batch.get("index", seen + np.arange(count)), np.int64)
         mask = np.asarray(batch.get("mask", np.ones(count)), bool)
-        parts.append((values[mask], labels[mask], index[mask]))
+        for column, found, dtype in (
+            (rows, values, np.float32),
+            (labels, batch.get("label", np.full(count, -1)), np.int64),
+            (index, batch.get("index", seen + np.arange(count)), np.int64),
+        ):
+            column.append(np.asarray(found, dtype)[mask])
         seen += count
-    if not parts:
+    if not index:
         raise ValueError("Features need at least one batch; this dataset is empty.")
-    values, labels, index = (np.concatenate(column) for column in zip(*parts))
-    return Features(values, labels, index)
+    return Features(rows.finished(), np.concatenate(labels), np.concatenate(index))
+
+
+class _Stack:
+    """Rows in one array that grows in place: the whole is never there twice."""
+
+    def __init__(self):
+        self._rows = np.empty((0, 0), np.float32)
+        self._count = 0
+
+    def append(self, rows):
+        end = self._count + len(rows)
+        if end > len(self._rows):
+            self._resize(max(end, len(self._rows) * 9 // 8), rows.shape[1])
+        self._rows[self._count : end] = rows
+        self._count = end
+
+    def finished(self):
+        self._resize(self._count, self._rows.shape[1])
+        return self._rows
+
+    def _resize(self, count, dim):
+        self._rows.resize((count, dim), refcheck=False)

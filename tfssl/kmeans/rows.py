@@ -10,20 +10,46 @@ def unit_norm(rows):
     return rows / np.where(norms > 0, norms, 1)
 
 
-def checked_rows(x, name):
-    """`x` as float32 tensor `(n, dim)`, or a ValueError."""
+def blocks(x, name, block_size=4096):
+    """Checks `x` and cuts it into blocks, without a copy of the whole.
+
+    Args:
+        x: float array or tensor `(n, dim)`.
+        name: what the errors call it.
+        block_size: rows per block.
+
+    Returns:
+        Iterator of `(start, float32 array (at most block_size, dim))`.
+
+    Raises:
+        ValueError: on a wrong shape or dtype, NaN or infinity, before the first block.
+    """
     x = x if tf.is_tensor(x) else np.asarray(x)
     if not tf.as_dtype(x.dtype).is_floating or len(x.shape) != 2 or 0 in x.shape:
         raise ValueError(
             f"{name} has shape {tuple(x.shape)} and dtype {tf.as_dtype(x.dtype).name}, "
             "expected floats of shape (rows, dim), both 1 or more."
         )
-    rows = tf.cast(x, tf.float32)
-    wrong = np.flatnonzero(~np.isfinite(rows.numpy()).all(axis=1))
-    if len(wrong):
+
+    def cut():
+        for start in range(0, len(x), block_size):
+            yield start, np.asarray(x[start : start + block_size], np.float32)
+
+    wrong = [
+        start + row
+        for start, block in cut()
+        for row in np.flatnonzero(~np.isfinite(block).all(axis=1))
+    ]
+    if wrong:
         raise ValueError(
-            f"{name} has NaN or infinity in {len(wrong)} of {len(rows)} rows, first in "
-            f"{wrong[:5].tolist()}; look for a diverged model or a bad image, or leave "
-            "these rows out."
+            f"{name} has NaN or infinity in {len(wrong)} of {len(x)} rows, first in "
+            f"{[int(row) for row in wrong[:5]]}; look for a diverged model or a bad "
+            "image, or leave these rows out."
         )
-    return rows
+    return cut()
+
+
+def checked_rows(x, name):
+    """`x` as float32 tensor `(n, dim)`, or the errors of `blocks`."""
+    blocks(x, name)
+    return tf.cast(x, tf.float32)

@@ -47,14 +47,14 @@ class Moments:
         Raises:
             ValueError: on a wrong shape, NaN or infinity; nothing was added then.
         """
-        rows = rows_lib.checked_rows(rows, "rows").numpy()
+        blocks = rows_lib.blocks(rows, "rows", block_size)
         if rows.shape[1] != len(self.total):
             raise ValueError(
                 f"Rows of {rows.shape[1]} numbers were given to Moments of "
                 f"{len(self.total)}; give rows of {len(self.total)}."
             )
-        for start in range(0, len(rows), block_size):
-            block = rows[start : start + block_size].astype(np.float64)
+        for _, block in blocks:
+            block = block.astype(np.float64)
             self.count += len(block)
             self.total += block.sum(axis=0)
             self.products += block.T @ block
@@ -88,16 +88,17 @@ class PCA:
         Raises:
             ValueError: on a wrong shape, NaN or infinity.
         """
-        rows = rows_lib.checked_rows(rows, "rows").numpy()
+        blocks = rows_lib.blocks(rows, "rows", block_size)
         if rows.shape[1] != len(self.mean):
             raise ValueError(
                 f"Rows of {rows.shape[1]} numbers were given to a PCA of "
                 f"{len(self.mean)}; give rows of {len(self.mean)}."
             )
         projected = np.empty((len(rows), self.projection.shape[1]), np.float32)
-        for start in range(0, len(rows), block_size):
-            block = rows[start : start + block_size] - self.mean
-            projected[start : start + block_size] = block @ self.projection
+        for start, block in blocks:
+            projected[start : start + len(block)] = (
+                block - self.mean
+            ) @ self.projection
         return projected
 
 

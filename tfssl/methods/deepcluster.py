@@ -15,7 +15,7 @@ from tfssl import kmeans, memory
 from tfssl import optimizers as optimizers_lib
 from tfssl.data import recipes
 from tfssl.losses import clustering
-from tfssl.methods import base
+from tfssl.methods import arguments, base
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -219,15 +219,8 @@ class DeepCluster(base.Method):
 
 
 def _check(given):
-    for key in (
-        "num_images",
-        "num_clusters",
-        "pca_components",
-        "kmeans_iterations",
-        "reassign_epochs",
-    ):
-        if not given[key] >= 1:
-            raise ValueError(f"{key}={given[key]} received, expected 1 or more.")
+    arguments.whole(given, "num_images", "num_clusters", "pca_components")
+    arguments.whole(given, "kmeans_iterations", "reassign_epochs")
     if given["num_clusters"] > given["num_images"]:
         raise ValueError(
             f"num_clusters={given['num_clusters']} received for {given['num_images']} "

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import kmeans, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import base, multicrop
+from tfssl.methods import arguments, base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
@@ -228,13 +228,9 @@ def _mean_of_views(values, count):
 
 
 def _check(given):
-    for key in ("num_images", "kmeans_iterations", "reassign_epochs"):
-        if not given[key] >= 1:
-            raise ValueError(f"{key}={given[key]} received, expected 1 or more.")
-    if not given["temperature"] > 0:
-        raise ValueError(
-            f"temperature={given['temperature']} received, expected a number above 0."
-        )
+    arguments.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
+    arguments.whole(given, "projection_hidden", "projection_dim")
+    arguments.positive(given, "temperature")
     counts = given["num_clusters"]
     if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
         raise ValueError(

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfssl import memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import base, multicrop
+from tfssl.methods import arguments, base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose assignments are predicted.
@@ -187,16 +187,20 @@ class SwAV(base.Method):
 
     def _my_part(self, queue):
         """This replica's share of a queue, which counts once over all replicas."""
-        rows, count = queue.contents(), replicas.num_replicas()
-        if count == 1:
+        rows, share = queue.contents(), self._share()
+        if share == self.queue_size:
             return rows
+        return tf.slice(rows, [replicas.replica_index() * share, 0], [share, -1])
+
+    def _share(self):
+        """Embeddings of the queue per replica."""
+        count = replicas.num_replicas()
         if self.queue_size % count:
             raise ValueError(
                 f"queue_size={self.queue_size} does not divide over {count} replicas; "
                 f"use {self.queue_size // count * count or count}."
             )
-        share = self.queue_size // count
-        return tf.slice(rows, [replicas.replica_index() * share, 0], [share, -1])
+        return self.queue_size // count
 
     def _used(self, scores):
         """Perplexity of the mean prediction over the global batch, a scalar."""
@@ -219,6 +223,12 @@ class SwAV(base.Method):
                 "images; each prototype needs images of its own: use fewer "
                 "(about ten times the number of classes)."
             )
+        if 0 < self.queue_size < global_batch:
+            raise ValueError(
+                f"queue_size={self.queue_size} received for batches of {global_batch} "
+                f"images, expected 0 or at least {global_batch}."
+            )
+        self._share()
         lines = [
             f"prototypes frozen for {self.freeze_steps:,} steps "
             f"({self.freeze_epochs:g} epochs)"
@@ -252,15 +262,11 @@ def _unit_rows(shape, dtype=None):
 
 
 def _check(given):
-    for key in ("temperature", "epsilon"):
-        if not given[key] > 0:
-            raise ValueError(f"{key}={given[key]} received, expected a number above 0.")
-    for key in ("num_prototypes", "sinkhorn_iterations"):
-        if given[key] < 1:
-            raise ValueError(f"{key}={given[key]} received, expected 1 or more.")
-    for key in ("queue_size", "queue_epoch", "freeze_epochs"):
-        if not given[key] >= 0:
-            raise ValueError(f"{key}={given[key]} received, expected 0 or more.")
+    arguments.positive(given, "temperature", "epsilon")
+    arguments.whole(given, "num_prototypes", "sinkhorn_iterations")
+    arguments.whole(given, "projection_hidden", "projection_dim")
+    arguments.whole(given, "queue_size", least=0)
+    arguments.not_negative(given, "queue_epoch", "freeze_epochs")
     waits = given["freeze_epochs"] or (given["queue_size"] and given["queue_epoch"])
     if waits and not given["steps_per_epoch"]:
         raise ValueError(

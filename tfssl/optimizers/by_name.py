@@ -6,6 +6,7 @@ import re
 import keras
 
 from tfssl.optimizers import updates
+from tfssl.optimizers.adamw import AdamW
 from tfssl.optimizers.larc import LARC
 from tfssl.optimizers.lars import LARS
 from tfssl.optimizers.sgd import SGD
@@ -15,7 +16,7 @@ OPTIMIZERS = {
     "larc": LARC,
     "sgd": SGD,
     "keras_sgd": keras.optimizers.SGD,
-    "adamw": keras.optimizers.AdamW,
+    "adamw": AdamW,
     "lamb": keras.optimizers.Lamb,
 }
 
@@ -49,7 +50,7 @@ def build(
     | `"larc"` | `LARC` | coupled, inside the trust ratio |
     | `"sgd"` | `SGD`, as PyTorch's and the papers' | coupled (L2) |
     | `"keras_sgd"` | `keras.optimizers.SGD` | decoupled |
-    | `"adamw"` | `keras.optimizers.AdamW` | decoupled, times the rate |
+    | `"adamw"` | `AdamW`, Keras's | decoupled, times the rate |
     | `"lamb"` | `keras.optimizers.Lamb` | decoupled, outside the trust ratio |
 
     Args:

@@ -26,6 +26,9 @@ class LARC(updates.CoupledMomentum):
         momentum: float in [0, 1).
         weight_decay: float >= 0, coupled, inside the ratio. SwAV: 1e-6.
         trust_coefficient: float > 0.
+        clip: `local` becomes `min(local / lr, 1)`: the rate of a variable is `local`,
+            and `lr` its bound (apex's default; solo-learn's LARS with 0.02 as
+            `trust_coefficient`).
         nesterov: whether to look ahead.
         exclude_from_decay: names (last part of `variable.path`, compared exactly) that
             get no weight decay.
@@ -38,7 +41,7 @@ class LARC(updates.CoupledMomentum):
         ValueError: if an argument is out of range.
 
     Reference:
-        NVIDIA apex, `LARC` with `clip=False`, as facebookresearch/swav uses it.
+        NVIDIA apex, `LARC`; with `clip=False`, as facebookresearch/swav uses it.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class LARC(updates.CoupledMomentum):
         momentum=0.9,
         weight_decay=1e-6,
         trust_coefficient=1e-3,
+        clip=False,
         nesterov=False,
         exclude_from_decay=(),
         exclude_from_momentum=(),
@@ -71,6 +75,7 @@ class LARC(updates.CoupledMomentum):
             if not value > 0:
                 raise ValueError(f"{argument} must be greater than 0, got {value}.")
         self.trust_coefficient = trust_coefficient
+        self.clip = clip
         self.epsilon = epsilon
 
     def update_step(self, gradient, variable, learning_rate):
@@ -81,16 +86,18 @@ class LARC(updates.CoupledMomentum):
         value = ops.convert_to_tensor(variable)
         size = ops.sqrt(ops.sum(ops.square(value)))
         length = ops.sqrt(ops.sum(ops.square(plain)))
+        rate = ops.cast(learning_rate, variable.dtype)
         local = self.trust_coefficient * size / (length + decay * size + self.epsilon)
+        local = ops.minimum(local / rate, 1.0) if self.clip else local
         adapted = local * (plain + decay * value)
         added = ops.where((size > 0) & (length > 0), adapted, plain)
-        step = ops.cast(learning_rate, variable.dtype) * self.move(index, added)
-        self.assign_sub(variable, step)
+        self.assign_sub(variable, rate * self.move(index, added))
 
     def get_config(self):
         """Every constructor argument."""
         return {
             **super().get_config(),
             "trust_coefficient": self.trust_coefficient,
+            "clip": self.clip,
             "epsilon": self.epsilon,
         }

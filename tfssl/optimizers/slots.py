@@ -26,8 +26,12 @@ def owner(path, variable_paths):
 def reset(optimizer, variables):
     """Sets the slots of some variables to zero, as in a new optimizer.
 
+    The step of the optimizer runs on, and with it the learning rate. `AdamW` of this
+    package corrects new moments for their few steps; Keras's Adam, AdamW and their like
+    do not, and take steps that are too large at first.
+
     Args:
-        optimizer: a built Keras optimizer.
+        optimizer: a built Keras optimizer, perhaps in a `LossScaleOptimizer`.
         variables: Keras variables that it trains.
     """
     wanted = {v.path for v in variables}
@@ -36,3 +40,6 @@ def reset(optimizer, variables):
     for slot in optimizer.variables:
         if owner(slot.path, paths)[0] in wanted:
             slot.assign(slot.value * 0)
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    if hasattr(inner, "restart"):
+        inner.restart(variables)

@@ -24,6 +24,8 @@ class Clustering:
         model: a `Method` with `clusters` set.
         source: the training images.
         preprocessing: `Preprocessing` of clean images.
+        first_views: function without arguments -> a training dataset, from which a
+            method that keeps embeddings takes its first ones.
         batch_size: int, global batch; also that of the feature pass.
         bad_files: `BadFiles`.
         workers: `workers.Workers`. Each makes the features of its part of the images
@@ -31,7 +33,17 @@ class Clustering:
             result.
     """
 
-    def __init__(self, model, source, preprocessing, *, batch_size, bad_files, workers):
+    def __init__(
+        self,
+        model,
+        source,
+        preprocessing,
+        *,
+        first_views,
+        batch_size,
+        bad_files,
+        workers,
+    ):
         if not source.random_access and model.clusters == "features":
             raise ValueError(
                 f"{source.name} is read in sequence, but {type(model).__name__} draws "
@@ -41,26 +53,25 @@ class Clustering:
         self.model = model
         self.source = source
         self.batch_size = batch_size
+        self._first_views = first_views
         self.workers = workers
         self._steps = data_lib.pipeline.steps_per_epoch(source, batch_size)
-        self._extract = features_lib.Extractor(model.encoder)
-        self._mine = data_lib.labeled(
-            source,
-            preprocessing,
-            batch_size=batch_size,
-            indices=np.array_split(np.arange(source.num_images), workers.count)[
-                workers.index
-            ],
-            bad_files=bad_files,
-        )
+        if model.clusters == "features":
+            self._extract = features_lib.Extractor(model.encoder)
+            parts = np.array_split(np.arange(source.num_images), workers.count)
+            self._mine = data_lib.labeled(
+                source,
+                preprocessing,
+                batch_size=batch_size,
+                indices=parts[workers.index],
+                bad_files=bad_files,
+            )
 
-    def before_epoch(self, epoch, dataset):
+    def before_epoch(self, epoch):
         """Clusters the images, if it is time to.
 
         Args:
             epoch: int, the epoch that begins.
-            dataset: function without arguments -> the training dataset, from which a
-                method that keeps embeddings takes its first ones.
 
         Raises:
             ValueError: if features are not finite, or too few for the clusters.
@@ -73,7 +84,7 @@ class Clustering:
             found = [model.reassign(*self._features())]
         else:
             if epoch == 0:
-                model.fill(iter(dataset()), self._steps)
+                model.fill(iter(self._first_views()), self._steps)
             found = model.reassign()
         state = [model.assignments.clusters, *getattr(model, "prototypes", ())]
         numbers = _numbers(before, model.assignments.clusters.numpy(), found)
@@ -96,18 +107,27 @@ class Clustering:
 
     def _features(self):
         """Reduced features of all readable images, and which images they are."""
-        mine = self._extract(self._mine)
-        rows = mine.values
-        moments = kmeans.Moments(rows.shape[1])
-        moments.update(rows)
-        for name in ("count", "total", "products"):
+        moments, error = kmeans.Moments(self.model.feature_dim), None
+        try:
+            mine = self._extract(self._mine)
+            moments.update(mine.values)
+        except ValueError as raised:
+            error = raised
+        (failed,) = self.workers.any(error is not None)
+        if failed:
+            # On all workers: one that waits for numbers would only know of a loss.
+            raise error or ValueError(
+                "Another worker could not make the features of its images; it says why."
+            )
+        for name in ("total", "products"):
             setattr(moments, name, self.workers.sum(getattr(moments, name)))
-        rows = self.model.pca(moments).transform(rows)
+        moments.count = int(self.workers.sum(moments.count))
+        rows = self.model.pca(moments).transform(mine.values)
         everyones = np.zeros((self.source.num_images, rows.shape[1]), np.float32)
         present = np.zeros(self.source.num_images)
         everyones[mine.index], present[mine.index] = rows, 1
         index = np.flatnonzero(self.workers.sum(present))
-        return self.workers.sum(everyones)[index].astype(np.float32), index
+        return self.workers.sum(everyones)[index], index
 
 
 def _numbers(before, after, found):

@@ -25,7 +25,6 @@ from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-_MONITORED_IMAGES = 256
 
 
 def pretrain(
@@ -248,26 +247,8 @@ def pretrain(
                 workers=workers,
             )
             between = None
-            if model.clusters:
-                between = clustering.Clustering(
-                    model,
-                    train,
-                    preprocessing,
-                    batch_size=batch_size,
-                    bad_files=bad_files,
-                    workers=workers,
-                )
-            watchers = monitoring.callbacks(
-                monitoring.fixed_images(train, preprocessing, bad_files),
-                knn_sets,
-                probes,
-                steps_per_epoch,
-                workers,
-                arguments,
-                clusters=between is not None,
-            )
 
-            def dataset(sampling=None):
+            def dataset(sampling=None, seed=seed):
                 return strategies.distribute(
                     devices,
                     lambda shard: data_lib.multiview(
@@ -284,6 +265,27 @@ def pretrain(
                     ),
                     batch_size,
                 )
+
+            if model.clusters:
+                between = clustering.Clustering(
+                    model,
+                    train,
+                    preprocessing,
+                    # Views of its own, not those that the first epoch will train on.
+                    first_views=lambda: dataset(seed=seed + 1),
+                    batch_size=batch_size,
+                    bad_files=bad_files,
+                    workers=workers,
+                )
+            watchers = monitoring.callbacks(
+                monitoring.fixed_images(train, preprocessing, bad_files),
+                knn_sets,
+                probes,
+                steps_per_epoch,
+                workers,
+                arguments,
+                clusters=between is not None,
+            )
 
             with saver.watching_sigterm():
                 _fit(
@@ -390,7 +392,7 @@ def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose, between):
             until = epoch + 1
         if between:
             if not inside:
-                between.before_epoch(epoch, dataset)
+                between.before_epoch(epoch)
             sampling = between.sampling(epoch)
         model.fit(
             dataset(sampling),

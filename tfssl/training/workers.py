@@ -80,18 +80,21 @@ class Workers:
         return tuple(bool(total > 0) for total in totals)
 
     def sum(self, array):
-        """Elementwise sum of a numpy array over the processes, in float64.
+        """Elementwise sum of a numpy array over the processes, added in float64.
 
-        Sums of integers up to `2**53`, and of numbers that all processes but one hold
-        as zeros, are exact.
+        Returned in float64, or for floats in their own dtype. Sums of integers up to
+        `2**53`, and of numbers that all processes but one hold as zeros, are exact.
         """
         if self.count == 1:
             return np.asarray(array)
-        rows = np.asarray(array, np.float64)
-        flat, total = rows.reshape(-1), []
-        for first in range(0, max(1, len(flat)), _BLOCK):
-            total.append(self._sum(flat[first : first + _BLOCK]))
-        return np.concatenate(total).reshape(rows.shape)
+        rows = np.asarray(array)
+        flat = rows.reshape(-1)
+        floating = np.issubdtype(rows.dtype, np.floating)
+        total = np.empty(len(flat), rows.dtype if floating else np.float64)
+        for first in range(0, len(flat), _BLOCK):
+            block = flat[first : first + _BLOCK].astype(np.float64)
+            total[first : first + _BLOCK] = self._sum(block)
+        return total.reshape(rows.shape)
 
     def chiefs(self, array):
         """The chief's values of a numpy array, on all workers, in the same dtype."""

@@ -1,0 +1,48 @@
+"""AdamW some of whose variables may start anew."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, with a step count of each variable's own.
+
+    Adam divides its moments by `1 - beta ** steps`, since they start at 0. Keras counts
+    the steps of the optimizer; a variable whose slots were set to zero in the middle of
+    training (`slots.reset`, the classifier of DeepCluster) would then move up to six
+    times too far for some hundred steps. Here its steps count from the reset. Until
+    then every step is that of Keras, bit by bit.
+
+    The arguments are those of `keras.optimizers.AdamW`.
+    """
+
+    def build(self, variables):
+        """Makes Keras's slots, and one int64 vector: where each variable started."""
+        if self.built:
+            return
+        super().build(variables)
+        self._starts = self.add_variable(
+            (len(variables),), dtype="int64", name="starts"
+        )
+
+    def restart(self, variables):
+        """Lets the steps of some variables count from here; see `slots.reset`."""
+        starts = self._starts.numpy().copy()
+        for variable in variables:
+            starts[self._get_variable_index(variable)] = int(self.iterations.numpy())
+        self._starts.assign(starts)
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable and its slots."""
+        steps = ops.cast(self.iterations + 1, "float32")
+        start = self._starts[self._get_variable_index(variable)]
+        own = steps - ops.cast(start, "float32")
+        # Exactly 1 for a variable that never started anew.
+        change = self._correction(own) / self._correction(steps)
+        rate = ops.cast(learning_rate, "float32") * change
+        super().update_step(gradient, variable, rate)
+
+    def _correction(self, steps):
+        first, second = (ops.power(b, steps) for b in (self.beta_1, self.beta_2))
+        return ops.sqrt(1 - second) / (1 - first)
