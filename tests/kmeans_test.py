@@ -332,3 +332,9 @@ def test_wrong_arguments():
         with pytest.raises(ValueError, match=sentence):
             wrong()
     assert moments.count == 10
+
+
+def test_unit_norm_of_plain_zero_tiny_and_huge_rows():
+    rows = np.array([[3.0, 4.0], [0.0, 0.0], [3e-30, 4e-30], [3e30, -4e30]])
+    expected = [[0.6, 0.8], [0.0, 0.0], [0.6, 0.8], [0.6, -0.8]]
+    np.testing.assert_allclose(kmeans.unit_norm(rows), expected, rtol=1e-6)

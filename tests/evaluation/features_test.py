@@ -99,12 +99,6 @@ def test_take_keeps_rows_together(images):
     np.testing.assert_array_equal(found.values, images[[7, 2]].reshape(2, -1))
 
 
-def test_unit_norm_of_plain_zero_tiny_and_huge_rows():
-    rows = np.array([[3.0, 4.0], [0.0, 0.0], [3e-30, 4e-30], [3e30, -4e30]])
-    expected = [[0.6, 0.8], [0.0, 0.0], [0.6, 0.8], [0.6, -0.8]]
-    np.testing.assert_allclose(features.unit_norm(rows), expected, rtol=1e-6)
-
-
 def test_feature_maps_are_refused(images):
     encoder = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Conv2D(4, 3)])
     with pytest.raises(ValueError, match='pooling="avg"'):

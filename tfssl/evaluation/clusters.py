@@ -48,7 +48,7 @@ def evaluate(features, num_clusters, *, seed=0):
     """
     features_lib.check_labeled(features, "The clustering", "validation")
     found = kmeans.fit(
-        features_lib.unit_norm(features.values),
+        kmeans.unit_norm(features.values),
         num_clusters=num_clusters,
         iterations=_ITERATIONS,
         init="k-means++",

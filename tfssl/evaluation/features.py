@@ -147,17 +147,6 @@ def raw_pixels(dataset):
     return _collect(dataset, rows, progress=False)
 
 
-def unit_norm(values):
-    """Rows divided by their Euclidean length, float32; zero rows stay zero."""
-    values = np.asarray(values, np.float32)
-    # Divide by the largest entry first: the squares of 1e-30 or 1e30 would
-    # leave the float32 range.
-    largest = np.abs(values).max(axis=1, keepdims=True, initial=0.0)
-    values = values / np.where(largest > 0, largest, 1.0)
-    length = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.where(length > 0, length, 1.0)
-
-
 def check_labeled(features, purpose, part):
     """Raises a `ValueError` unless features are finite, labelled and not empty.
 

@@ -10,6 +10,7 @@ Reference:
 import numpy as np
 import tensorflow as tf
 
+from tfssl import kmeans
 from tfssl.evaluation import features as features_lib
 
 
@@ -118,12 +119,12 @@ def nearest(bank, queries, *, k, block_size=4096):
             f"The bank has {bank.shape[1]} numbers per image and the queries "
             f"{queries.shape[1]}; both must come from one encoder."
         )
-    bank = features_lib.unit_norm(bank)
+    bank = kmeans.unit_norm(bank)
     rows = np.empty((len(queries), k), np.int64)
     similarity = np.empty((len(queries), k), np.float32)
     for start in range(0, len(queries), block_size):
         stop = min(start + block_size, len(queries))
-        block = features_lib.unit_norm(queries[start:stop])
+        block = kmeans.unit_norm(queries[start:stop])
         rows[start:stop], similarity[start:stop] = _nearest_of_block(
             bank, block, k, block_size
         )

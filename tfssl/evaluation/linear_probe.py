@@ -16,6 +16,7 @@ import numpy as np
 import threadpoolctl
 from sklearn import exceptions, linear_model
 
+from tfssl import kmeans
 from tfssl.evaluation import features as features_lib
 
 # Penalties of the sweep, strongest first: each fit starts from the one before.
@@ -183,8 +184,8 @@ def _scaled(scaling, train, test):
         std[std <= 1e-6 * np.abs(train).max(initial=0.0)] = 1.0  # Constant features.
         return (train - mean) / std, (test - mean) / std
     size = np.sqrt(train.shape[1])
-    train = features_lib.unit_norm(train).astype(np.float64) * size
-    test = features_lib.unit_norm(test).astype(np.float64) * size
+    train = kmeans.unit_norm(train).astype(np.float64) * size
+    test = kmeans.unit_norm(test).astype(np.float64) * size
     # The free biases absorb the shift; without it L-BFGS needs far more steps.
     mean = train.mean(axis=0)
     return train - mean, test - mean

@@ -13,9 +13,8 @@ import tensorflow as tf
 import threadpoolctl
 from sklearn import decomposition, manifold
 
-from tfssl import files
+from tfssl import files, kmeans
 from tfssl.evaluation import charts, knn, report_stages, report_style
-from tfssl.evaluation import features as features_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,7 @@ def embed_2d(features, *, method="tsne", max_points=1000, seed=0):
     if len(rows) > max_points:
         rows = np.random.default_rng(seed).choice(rows, max_points, replace=False)
         rows.sort()
-    values = features_lib.unit_norm(features.values[rows])
+    values = kmeans.unit_norm(features.values[rows])
     components = min(50 if method == "tsne" else 2, len(rows), values.shape[1])
     solver = decomposition.PCA(components, svd_solver="full")
     points = solver.fit_transform(values)

@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from tfssl import kmeans
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.evaluation import features as features_lib
 
 LONGER_SIDE = 1024
 LEVELS = 3
@@ -79,7 +78,7 @@ def region_vectors(feature_map, levels=LEVELS):
         feature_map[top : top + side, left : left + side].max(axis=(0, 1))
         for top, left, side in regions(height, width, levels)
     ]
-    return features_lib.unit_norm(np.stack(maxima))
+    return kmeans.unit_norm(np.stack(maxima))
 
 
 def describe(feature_map, levels=LEVELS, whitening=None):
@@ -95,8 +94,8 @@ def describe(feature_map, levels=LEVELS, whitening=None):
     """
     vectors = region_vectors(feature_map, levels)
     if whitening is not None:
-        vectors = features_lib.unit_norm(whitening.transform(vectors))
-    return features_lib.unit_norm(vectors.sum(axis=0, keepdims=True))[0]
+        vectors = kmeans.unit_norm(whitening.transform(vectors))
+    return kmeans.unit_norm(vectors.sum(axis=0, keepdims=True))[0]
 
 
 def learn_whitening(maps, *, levels=LEVELS, components=None):

@@ -5,7 +5,12 @@ import tensorflow as tf
 
 
 def unit_norm(rows):
-    """Each row of an array divided by its L2 norm; rows of zeros stay."""
+    """Each row of an array divided by its L2 norm, float32; rows of zeros stay."""
+    rows = np.asarray(rows, np.float32)
+    # Divide by the largest entry first: the squares of 1e-30 or 1e30 would
+    # leave the float32 range.
+    largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
+    rows = rows / np.where(largest > 0, largest, 1)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(norms > 0, norms, 1)
 
