@@ -1,14 +1,16 @@
 # make run    set up, pre-train SimCLR on the digits, evaluate, export, report
 # make test   set up, lint, run the tests
-# Both make their own environment in .venv; PYTHON chooses the interpreter.
+# make peer   lightly on PyTorch in .venv-peer, which `make bench-input` compares with
+# All make their own environment in .venv; PYTHON chooses the interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := .venv-peer
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format bench-input bench-step bench-probe bench-kmeans bench-random clean
+.PHONY: run test test-slow lint format peer bench-input bench-step bench-probe bench-kmeans bench-random clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -38,8 +40,17 @@ format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+$(PEER)/.installed: benchmarks/peer_requirements.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet $(PIP_ARGS) --requirement $<
+	touch $@
+
+peer: $(PEER)/.installed
+
+# Against lightly, where `make peer` was run.
 bench-input: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.input_pipeline $(ARGS)
+	$(BIN)/python -m benchmarks.input_pipeline $(ARGS) \
+	    $(if $(wildcard $(PEER)/.installed),--peer="$(PEER)/bin/python benchmarks/lightly_views.py")
 
 bench-step: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train_step $(ARGS)
@@ -55,4 +66,4 @@ bench-random: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.random_encoder $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(PEER) build dist *.egg-info

@@ -1,17 +1,22 @@
 """What the input pipeline makes per second, stage by stage, and against a peer.
 
 python -m benchmarks.input_pipeline --data=photos/ --size=224
+python -m benchmarks.input_pipeline --data=photos/ --profile
 python -m benchmarks.input_pipeline --arrays --size=32 --recipe=simclr_cifar10
-python -m benchmarks.input_pipeline --data=photos/ --peer="peer/python peer.py"
+make peer; make bench-input ARGS="--data=photos/ --recipe=swav"
 
 All stages take turns in every round, so that a machine that slows down slows all of
-them; compare the ratios of one run only. `core-ms` is processor time per image, which
-other work on the machine disturbs less than images per second. Files are read into
-memory first. The peer is any command that understands `--data --size --batch_size
---seconds` and prints its images per second as the last word; it runs once per round.
+them; compare the ratios of one run only. `core-ms` is processor time per image, of all
+threads and processes, which other work on the machine disturbs less than images per
+second: where nothing else runs, images/s = 1000 x cores / core-ms. Files are read into
+memory first. The peer is any command that understands `--data --arrays --recipe --size
+--batch_size --max_images --seconds` and prints its images per second and core-ms as
+the last two words; it runs once per round. `--profile` prints the processor time of
+one thread for each step of the work.
 """
 
 import argparse
+import itertools
 import shlex
 import statistics
 import subprocess
@@ -20,9 +25,12 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import pipeline, recipes, sources
+from tfssl.data import color, pipeline, recipes, sources, views
 
-_PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
+_PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)
+# Batches that pass before the clock starts: what was made while it stood.
+_WARM_UP = 3
+_GEOMETRY = "decode, crop, resize"
 
 
 def stages(recipe):
@@ -30,9 +38,9 @@ def stages(recipe):
     bilinear = dict(resize="bilinear", antialias=False)
     return {
         "all of the recipe": recipe,
-        "bilinear resize": recipe.scaled(**bilinear),
-        "bilinear, no blur": recipe.scaled(**bilinear, blur=0.0),
-        "decode, crop, resize": recipe.scaled(**bilinear, **_PLAIN),
+        "no blur": recipe.scaled(blur=0.0),
+        "its decode, crop, resize": recipe.scaled(**_PLAIN),
+        _GEOMETRY: recipe.scaled(**bilinear, **_PLAIN),
     }
 
 
@@ -59,55 +67,134 @@ def open_images(options):
     return sources.ArraySource(np.stack(images))
 
 
-def turn(iterator, length):
+def turn(source, recipe, options):
     """`(images per second, processor milliseconds per image)` of one turn."""
-    next(iterator)  # What was made while the others ran.
+    batches = iter(pipeline.multiview(source, recipe, batch_size=options.batch_size))
+    for _ in range(_WARM_UP):
+        next(batches)
     images, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < length:
-        images += len(next(iterator)["index"])
+    while time.perf_counter() - start < options.seconds:
+        images += len(next(batches)["index"])
     seconds = time.perf_counter() - start
     return images / seconds, 1000.0 * (time.process_time() - used) / images
 
 
 def peer_turn(options):
     command = shlex.split(options.peer)
-    command += [f"--data={options.data}", f"--size={options.size}"]
-    command += [f"--batch_size={options.batch_size}", f"--seconds={options.seconds}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    command += [f"--data={options.data}"] if options.data else []
+    command += ["--arrays"] if options.arrays else []
+    for name in ("recipe", "size", "batch_size", "max_images", "seconds"):
+        command.append(f"--{name}={getattr(options, name)}")
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"The peer failed: {options.peer}\n{done.stderr}")
+    rate, cost = done.stdout.split()[-2:]
+    return float(rate), float(cost)
+
+
+def profile(source, recipe, options):
+    """Prints the processor time per image that each step adds, on one thread."""
+    recipe = recipes.for_channels(recipe, source.channels)
+    white, channels = source.max_value, source.channels
+    count = min(options.batch_size, source.num_images)
+    numbers = views.sample(recipe, batch=count, channels=channels, seed=0, step=0)
+    packed = views.pack(numbers, recipe, channels, white)
+    limit = color.count(recipe, channels)
+
+    def rendered(leave_out):
+        def make(image, crops, packed):
+            named = views.fields(packed, recipe, channels)
+            resized = views.resized(packed, image, recipe, crops)
+            return [
+                views.render(n, x, view.scaled(**leave_out), limit, white)
+                for n, x, view in zip(named, resized, recipe)
+            ]
+
+        return make
+
+    def whole(image, crops, packed):
+        return views.apply_packed(packed, image, recipe, crops)
+
+    steps = {
+        "decode": lambda image, crops, packed: [image],
+        "crop, flip": lambda i, crops, packed: views.cropped(packed, i, recipe, crops),
+        "resize": lambda i, crops, packed: views.resized(packed, i, recipe, crops),
+        "colour": rendered(dict(blur=0.0, solarize=0.0, mean=None, std=None)),
+        "blur": rendered(dict(solarize=0.0, mean=None, std=None)),
+        "solarise, normalise": whole,
+        "batch": whole,
+    }
+
+    def dataset(name, make):
+        def work(index, packed):
+            if make is None:
+                return packed[0, :1]
+            raw = source.read(index)
+            boxes = lambda h, w: views.boxes(packed, recipe, h, w)  # noqa: E731
+            made = make(*source.decode_window(raw, boxes), packed)
+            if name == "batch":
+                return tuple(made)
+            return tf.stack([tf.cast(x[0, 0, 0], tf.float32) for x in made])
+
+        rows = tf.data.Dataset.from_tensor_slices((tf.range(count), packed)).repeat()
+        alone = tf.data.Options()  # Else work is done ahead, in the turns of others.
+        alone.experimental_optimization.apply_default_optimizations = False
+        alone.experimental_optimization.inject_prefetch = False
+        alone.autotune.enabled = False
+        return iter(rows.map(work).batch(count).with_options(alone))
+
+    steps = {"": None, **steps}
+    turns = {name: dataset(name, make) for name, make in steps.items()}
+    costs = {name: [] for name in steps}
+    for number in range(options.rounds + 1):
+        for name, iterator in turns.items():
+            start = time.process_time()
+            next(iterator)
+            if number:  # The first is traced and compiled.
+                costs[name].append(1000.0 * (time.process_time() - start) / count)
+    print(f"{'step':24}{'core-ms':>10}{'share':>8}")
+    medians = {name: statistics.median(found) for name, found in costs.items()}
+    total = medians["batch"] - medians[""]
+    for before, name in itertools.pairwise(steps):
+        cost = medians[name] - medians[before]
+        print(f"{name:24}{cost:10.3f}{cost / total:8.0%}")
+    print(f"{'together':24}{total:10.3f}")
 
 
 def main(options):
     tf.config.threading.set_intra_op_parallelism_threads(1)
     source = open_images(options)
     recipe = recipes.get(options.recipe).scaled(options.size)
-    cases = stages(recipe)
-    found = {name: [] for name in cases}
-    peers = []
-    for _ in range(options.rounds):
-        for name, case in cases.items():
-            # A stage's threads must not run on through the others' turns.
-            dataset = pipeline.multiview(source, case, batch_size=options.batch_size)
-            iterator = iter(dataset)
-            next(iterator)
-            found[name].append(turn(iterator, options.seconds))
-            del iterator, dataset
-        if options.peer:
-            peers.append(peer_turn(options))
     print(
         f"{source.name}: {source.num_images} images, {recipe.name}, {options.size} px"
     )
-    base = statistics.median(rate for rate, _ in found["decode, crop, resize"])
-    peer = statistics.median(peers) if peers else None
-    print(f"{'stage':24}{'images/s':>10}{'core-ms':>10}{'of geometry':>13}", end="")
-    print(f"{'x peer':>8}" if peer else "")
+    if options.profile:
+        profile(source, recipe, options)
+        return
+    cases = stages(recipe)
+    found = {name: [] for name in cases}
+    if options.peer:
+        found["peer"] = []
+    for _ in range(options.rounds):
+        for name, case in cases.items():
+            found[name].append(turn(source, case, options))
+        if options.peer:
+            found["peer"].append(peer_turn(options))
+    print(f"{'':26}{'images/s':>9}{'core-ms':>9}{'of geometry':>20}", end="")
+    print(f"{'x peer':>20}" if options.peer else "")
     for name, turns in found.items():
-        rate = statistics.median(rate for rate, _ in turns)
-        cost = statistics.median(cost for _, cost in turns)
-        print(f"{name:24}{rate:10.0f}{cost:10.3f}{rate / base:13.2f}", end="")
-        print(f"{rate / peer:8.2f}" if peer else "")
-    if peer:
-        print(f"{'peer':24}{peer:10.0f}")
+        rate, cost = (statistics.median(column) for column in zip(*turns))
+        print(f"{name:26}{rate:9.0f}{cost:9.3f}", end="")
+        print(f"{ratios(turns, found[_GEOMETRY]):>20}", end="")
+        print(f"{ratios(turns, found['peer']):>20}" if options.peer else "")
+    print("Ratios are of images/s, and in brackets of core-ms; medians of the rounds.")
+
+
+def ratios(turns, base):
+    """How much faster than `base`, by rate and (by processor time)."""
+    pairs = [(a[0] / b[0], b[1] / a[1]) for a, b in zip(turns, base)]
+    by_rate, by_cost = (statistics.median(column) for column in zip(*pairs))
+    return f"{by_rate:.2f} ({by_cost:.2f})"
 
 
 def parse():
@@ -121,6 +208,7 @@ def parse():
     add("--max_images", type=int, default=2000, help="Images held in memory.")
     add("--rounds", type=int, default=5, help="Turns of every stage.")
     add("--seconds", type=float, default=3.0, help="Length of a turn.")
+    add("--profile", action="store_true", help="Time of each step, instead.")
     add("--peer", help="Command of a peer, see the module's docstring.")
     return parser.parse_args()
 

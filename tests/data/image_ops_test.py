@@ -128,6 +128,15 @@ def test_antialiased_resize_is_pils(method):
     np.testing.assert_allclose(found, np.asarray(expected), atol=1.5)
 
 
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(40, 57, 3), (9, 100, 1), (2, 30, 20, 4)])
+def test_antialiased_resize_equals_tensorflows_to_the_last_bit(method, shape):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    found = image_ops.resize(tf.constant(image), 24, method, antialias=True)
+    expected = tf.image.resize(image, [24, 24], method, antialias=True)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_unknown_filter_is_refused():
     with pytest.raises(ValueError, match="View got resize='cubic'; choose one of"):
         image_ops.check_resize("cubic", "View")

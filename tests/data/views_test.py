@@ -150,6 +150,16 @@ def test_solarize():
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+def test_solarize_of_a_batch_inverts_where_the_coin_says_so(threshold):
+    view = plain_view(solarize=0.5, solarize_threshold=threshold)
+    images = np.random.default_rng(0).random((2, 6, 6, 3)).astype(np.float32)
+    top = tf.reshape([1.0, np.inf], [2, 1, 1, 1])
+    found = views.solarized(tf.constant(images), view, top)
+    inverted = np.where(images[0] < threshold, images[0], 1 - images[0])
+    np.testing.assert_array_equal(found, [inverted, images[1]])
+
+
 def test_normalization():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     found = applied(noise(), plain_view(mean=mean, std=std))

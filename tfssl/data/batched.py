@@ -7,6 +7,7 @@ resize kernels. The results equal those of `views.apply` up to rounding (within
 1e-5, tested).
 """
 
+import numpy as np
 import tensorflow as tf
 
 from tfssl.data import color, image_ops, views
@@ -78,10 +79,8 @@ def finish(resized, packed, recipe, white):
             taps = views.taps_of(view, fields["taps"])
             images = image_ops.blur_batch(images, taps, view.blur_border)
         if view.solarize:
-            inverted = (images >= view.solarize_threshold) & (
-                fields["solarize"][:, tf.newaxis, tf.newaxis, tf.newaxis] > 0.5
-            )
-            images = tf.where(inverted, 1.0 - images, images)
+            top = tf.where(fields["solarize"] > 0.5, 1.0, np.inf)
+            images = views.solarized(images, view, tf.reshape(top, [-1, 1, 1, 1]))
         if view.mean is not None and not color.folds_normalization(view, channels):
             images = views.normalized(images, view)
         made.append(images)

@@ -51,8 +51,8 @@ class View:
         shear: largest slope, either way.
         translation: largest shift as a fraction of the size, each way.
         resize: `"bilinear"` or `"bicubic"` (twice the cost).
-        antialias: widen the filter when shrinking, as PIL does (four times the
-            cost of plain bilinear).
+        antialias: widen the filter when shrinking, as PIL does (twice the cost
+            of plain bilinear).
         mean: per channel, or None for no normalisation.
         std: per channel, or None.
     """
