@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl.data import image_headers, image_ops
+from tfssl.data import decoding, image_headers
 
 
 def _chunk(kind, data):
@@ -67,10 +67,12 @@ def ways():
         return tf.stack([[0, 0, height, width]])
 
     return [
-        lambda e: image_ops.decode(e, 3),
-        tf.function(lambda e: image_ops.decode(e, 3)),
-        tf.function(lambda e: image_ops.decode(e, 3, tf.uint16)),
-        tf.function(lambda e: image_ops.decode_window(e, 3, tf.uint8, whole)[0]),
+        lambda e: decoding.decode(e, 3),
+        tf.function(lambda e: decoding.decode(e, 3)),
+        tf.function(lambda e: decoding.decode(e, 3, tf.uint16)),
+        tf.function(lambda e: decoding.decode(e, 3, side=4)),
+        tf.function(lambda e: decoding.decode_window(e, 3, tf.uint8, whole)[0]),
+        tf.function(lambda e: decoding.decode_window(e, 3, tf.uint8, whole, [4])[0]),
     ]
 
 
@@ -115,10 +117,10 @@ def test_the_limit_itself_is_allowed(monkeypatch):
     for height, fine in ((4, True), (5, False)):
         file = tf.io.encode_png(np.zeros((height, 3, 3), np.uint8))
         if fine:
-            assert image_ops.decode(file, 3).shape == (4, 3, 3)
+            assert decoding.decode(file, 3).shape == (4, 3, 3)
         else:
             with pytest.raises(tf.errors.InvalidArgumentError, match="too large"):
-                image_ops.decode(file, 3)
+                decoding.decode(file, 3)
 
 
 def test_of_a_gif_the_first_frame_is_left(make_images):
@@ -130,7 +132,7 @@ def test_of_a_gif_the_first_frame_is_left(make_images):
     with Image.open(io.BytesIO(first)) as image:
         assert image.n_frames == 1
         expected = np.asarray(image.convert("RGB"))
-    np.testing.assert_array_equal(image_ops.decode(tf.constant(file), 3), expected)
+    np.testing.assert_array_equal(decoding.decode(tf.constant(file), 3), expected)
     with Image.open(io.BytesIO(file)) as image:
         np.testing.assert_array_equal(np.asarray(image.convert("RGB")), expected)
 

@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -16,65 +14,6 @@ def smooth(height, width, channels=3, seed=0):
     small = rng.uniform(0, 255, size=(4, 4, channels))
     factors = (height / 4, width / 4, 1)
     return np.clip(ndimage.zoom(small, factors, order=1), 0, 255).astype(np.uint8)
-
-
-def encoded(image, kind):
-    file = io.BytesIO()
-    Image.fromarray(image.squeeze()).save(file, kind)
-    return file.getvalue()
-
-
-# Decoding -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kind, tolerance", [("PNG", 0), ("BMP", 0), ("JPEG", 6)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_decode_reads_what_pil_reads(kind, tolerance, channels):
-    image = smooth(20, 30)
-    data = encoded(image, kind)
-    found = image_ops.decode(tf.constant(data), channels).numpy()
-    read = Image.open(io.BytesIO(data)).convert("L" if channels == 1 else "RGB")
-    expected = np.asarray(read).reshape(20, 30, channels).astype(int)
-    # Grey: PIL and TensorFlow round luma differently, by one step.
-    assert np.abs(found - expected).max() <= tolerance + (channels == 1)
-
-
-def test_decode_brings_grey_files_to_three_channels_and_drops_alpha():
-    gray = smooth(8, 8, 1)
-    for kind in ("PNG", "BMP"):
-        found = image_ops.decode(tf.constant(encoded(gray, kind)), 3).numpy()
-        np.testing.assert_array_equal(found, np.repeat(gray, 3, axis=2))
-    rgba = smooth(8, 8, 4)
-    found = image_ops.decode(tf.constant(encoded(rgba, "PNG")), 3).numpy()
-    np.testing.assert_array_equal(found, rgba[..., :3])
-
-
-def test_decode_stretches_eight_bits_to_sixteen():
-    # White must be white: 255 is read as 65,535 from every type of file.
-    white = np.full((4, 4, 3), 255, np.uint8)
-    for kind in ("PNG", "BMP", "JPEG"):
-        found = image_ops.decode(tf.constant(encoded(white, kind)), 3, tf.uint16)
-        assert found.dtype == tf.uint16
-        assert int(tf.reduce_min(found)) >= 65280, kind
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_decode_window_gives_the_same_crops_as_a_whole_decode(kind):
-    data = tf.constant(encoded(smooth(64, 80), kind))
-    boxes = np.array([[17, 9, 20, 30], [33, 25, 24, 16]], np.int32)
-    whole = image_ops.decode(data, 3).numpy().astype(int)
-    image, moved = image_ops.decode_window(data, 3, tf.uint8, lambda h, w: boxes)
-    if kind == "JPEG":  # From row 17 to 57, column 9 to 41.
-        assert image.shape == (40, 32, 3)
-
-    def cut(pixels, box):
-        top, left, height, width = box
-        return pixels[top : top + height, left : left + width].astype(int)
-
-    for box, moved_box in zip(boxes, np.asarray(moved)):
-        # JPEG interpolates chroma from beyond the window in a whole decode.
-        difference = np.abs(cut(image.numpy(), moved_box) - cut(whole, box)).max()
-        assert difference <= (3 if kind == "JPEG" else 0)
 
 
 # Crops --------------------------------------------------------------------------

@@ -77,12 +77,6 @@ def refuse_large(encoded, width, height):
         return tf.identity(encoded)
 
 
-def limited_jpeg(encoded):
-    """`limited`, for what is known to be a JPEG file."""
-    shape = tf.image.extract_jpeg_shape(encoded)
-    return refuse_large(encoded, shape[1], shape[0])
-
-
 def _png_header(encoded):
     return encoded, *_pair(encoded, 16, tf.int32, little_endian=False)
 

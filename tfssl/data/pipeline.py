@@ -185,7 +185,7 @@ def _plain(order, recipe, bad_files, parallel):
     paths = [recipes.preprocessing_of_view(view, source) for view in recipe]
 
     def make(raw, _):
-        image = source.decode(raw)
+        image = source.decode(raw, max(path.side for path in paths))
         return tuple(path.apply(image) for path in paths)
 
     def nothing(_):
@@ -270,7 +270,8 @@ def _decoded(source, raw, packed, recipe):
     def crops_in(height, width):
         return views_lib.boxes(packed, recipe, height, width)
 
-    return source.decode_window(raw, crops_in)
+    sizes = [view.size for view in recipe]
+    return source.decode_window(raw, crops_in, sizes)
 
 
 def _images(order, batches, size, make, bad_files, parallel):
@@ -338,7 +339,7 @@ def labeled(
     order, raw = _in_order(source, indices)
 
     def make(raw):
-        image = source.decode(raw)
+        image = source.decode(raw, preprocessing.side)
         if source.max_value != preprocessing.max_value:
             scale = preprocessing.max_value / source.max_value
             image = tf.cast(image, tf.float32) * scale

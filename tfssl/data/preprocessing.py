@@ -1,11 +1,12 @@
 """The one evaluation path: decode, central crop, resize, scale, normalise."""
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import image_ops
+from tfssl.data import decoding, image_ops
 
 
 def _per_channel(values, channels, name):
@@ -83,13 +84,18 @@ class Preprocessing:
         """Dtype of a decoded file: uint16 for 16-bit data, else uint8."""
         return tf.uint16 if self.max_value > 255 else tf.uint8
 
-    def decode(self, encoded, webp=True):
-        """Decodes a scalar string to `(h, w, channels)`, see `image_ops.decode`.
+    @property
+    def side(self):
+        """Pixels of an image's shorter side that the result has a use for."""
+        return math.ceil(self.size / self.crop)
+
+    def decode(self, encoded, webp=True, side=None):
+        """Decodes a scalar string to `(h, w, channels)`, see `decoding.decode`.
 
         The values are in [0, `max_value`]: uint8, uint16 (files of 8 bits are
         stretched), or float32 where the encoder was made for images in [0, 1].
         """
-        image = image_ops.decode(encoded, self.channels, self.image_dtype, webp)
+        image = decoding.decode(encoded, self.channels, self.image_dtype, webp, side)
         if self.max_value in (255, 65535):
             return image
         return tf.cast(image, tf.float32) * (self.max_value / self.image_dtype.max)
@@ -127,8 +133,8 @@ class Preprocessing:
         return self.normalize(tf.clip_by_value(out / self.max_value, 0.0, 1.0))
 
     def apply_encoded(self, encoded, webp=True):
-        """`decode`, then `apply`."""
-        return self.apply(self.decode(encoded, webp))
+        """`decode`, then `apply`; large JPEG files are decoded smaller, see `side`."""
+        return self.apply(self.decode(encoded, webp, self.side))
 
     def normalize(self, images):
         """`(images - mean) / std` for float images in [0, 1], any rank."""

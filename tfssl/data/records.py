@@ -111,17 +111,17 @@ class RecordSource(source_lib.Source):
     def file_of(self, raw):
         return _parsed(raw, {ENCODED: tf.string})[ENCODED]
 
-    def decode(self, raw):
+    def decode(self, raw, side=None):
         if not self._pixels:
-            return super().decode(self.file_of(raw))
+            return super().decode(self.file_of(raw), side)
         keys = {PIXELS: tf.string, HEIGHT: tf.int64, WIDTH: tf.int64}
         found = _parsed(raw, keys)
         values = tf.io.decode_raw(found[PIXELS], tf.as_dtype(self.dtype))
         return tf.reshape(values, [found[HEIGHT], found[WIDTH], self.channels])
 
-    def decode_window(self, raw, boxes_of):
+    def decode_window(self, raw, boxes_of, sizes=None):
         if not self._pixels:
-            return super().decode_window(self.file_of(raw), boxes_of)
+            return super().decode_window(self.file_of(raw), boxes_of, sizes)
         pixels = self.decode(raw)
         shape = tf.shape(pixels)
         return pixels, boxes_of(shape[0], shape[1])

@@ -10,7 +10,7 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import image_ops
+from tfssl.data import decoding
 
 MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 
@@ -73,26 +73,35 @@ class Source:
         """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
         raise NotImplementedError
 
-    def decode(self, raw):
-        """What `read` gave -> pixels `(height, width, channels)`."""
+    def decode(self, raw, side=None):
+        """What `read` gave -> pixels `(height, width, channels)`.
+
+        Args:
+            raw: what `read` gave.
+            side: None for the image as it is; or how many pixels of its shorter side
+                are of use, see `decoding.decode`.
+        """
         if not self.encoded:
             return raw
-        return image_ops.decode(raw, self.channels, tf.as_dtype(self.dtype))
+        kind = tf.as_dtype(self.dtype)
+        return decoding.decode(raw, self.channels, kind, side=side)
 
-    def decode_window(self, raw, boxes_of):
+    def decode_window(self, raw, boxes_of, sizes=None):
         """Decodes at least the rectangle that holds all crops.
 
         Args:
             raw: what `read` gave.
             boxes_of: function `(height, width) -> (boxes, 4)` int32 tensor of
                 `[top, left, height, width]` inside the image.
+            sizes: the sides of the views made of the boxes, where the image may be
+                made smaller for them, see `decoding.decode_window`.
 
         Returns:
             `(pixels, boxes)`, the boxes counted from the corner of the pixels.
         """
         if self.encoded:
             kind = tf.as_dtype(self.dtype)
-            return image_ops.decode_window(raw, self.channels, kind, boxes_of)
+            return decoding.decode_window(raw, self.channels, kind, boxes_of, sizes)
         shape = tf.shape(raw)
         return raw, boxes_of(shape[0], shape[1])
 
@@ -157,11 +166,11 @@ class _Subset(Source):
     def read(self, index):
         return self._source.read(tf.gather(tf.constant(self._indices), index))
 
-    def decode(self, raw):
-        return self._source.decode(raw)
+    def decode(self, raw, side=None):
+        return self._source.decode(raw, side)
 
-    def decode_window(self, raw, boxes_of):
-        return self._source.decode_window(raw, boxes_of)
+    def decode_window(self, raw, boxes_of, sizes=None):
+        return self._source.decode_window(raw, boxes_of, sizes)
 
     def file_of(self, raw):
         return self._source.file_of(raw)
