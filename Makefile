@@ -10,7 +10,8 @@ PEER := .venv-peer
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format peer bench-input bench-step bench-probe bench-kmeans bench-random clean
+.PHONY: run test test-slow lint format peer bench-input bench-step bench-probe bench-kmeans \
+	bench-random bench-large clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -64,6 +65,9 @@ bench-kmeans: $(VENV)/.installed
 
 bench-random: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.random_encoder $(ARGS)
+
+bench-large: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.large_images $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy import ndimage
 
 from tfssl import data
-from tfssl.data import image_headers, pipeline, preprocessing, views
+from tfssl.data import decoding, image_headers, pipeline, preprocessing, views
 
 _SIZE = 16
 
@@ -168,22 +168,141 @@ def test_arrays_of_one_to_thirteen_channels(dtype, channels, small, monkeypatch)
         np.testing.assert_allclose(way, images / np.float64(white), atol=2e-6)
 
 
-@pytest.mark.parametrize("height, width", [(1, 1), (1, 40), (3, 2), (2, 10_000)])
+@pytest.mark.parametrize(
+    "height, width", [(1, 1), (1, 40), (50, 1), (3, 2), (2, 10_000)]
+)
 def test_images_of_odd_shapes_give_views_of_the_right_size(height, width, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
     image = Image.fromarray(pixels.astype(np.uint8))
-    files = {f"a.{k}": file_of(image, k) for k in ("JPEG", "PNG", "WEBP")}
+    files = {f"a.{k}": file_of(image, k) for k in ("JPEG", "PNG", "BMP", "WEBP")}
     files = {k.lower(): v for k, v in files.items()}
     folder(tmp_path, files)
     source = data.open_source(str(tmp_path))
     recipe = [data.recipes.SIMCLR[0].scaled(96), data.recipes.MOCO_V2[0].scaled(32)]
-    (batch,) = pipeline.multiview(source, recipe, batch_size=3).take(1)
+    (batch,) = pipeline.multiview(source, recipe, batch_size=4).take(1)
     for view, size in (("view_0", 96), ("view_1", 32)):
-        assert batch["views"][view].shape == (3, size, size, 3)
+        assert batch["views"][view].shape == (4, size, size, 3)
         assert np.isfinite(batch["views"][view]).all()
     path = preprocessing.Preprocessing(size=32, crop=0.875, antialias=True)
-    (batch,) = pipeline.labeled(source, path, batch_size=3)
+    (batch,) = pipeline.labeled(source, path, batch_size=4)
     assert batch["mask"].numpy().all() and np.isfinite(batch["image"]).all()
+
+
+def test_small_arrays_and_one_pixel_wide_ones():
+    for height, width, channels in [(1, 1, 3), (5, 3, 13), (1, 40, 1), (3000, 1, 2)]:
+        images = np.random.default_rng(0).integers(0, 256, (2, height, width, channels))
+        source = data.open_source(images.astype(np.uint8))
+        recipe = data.recipes.SIMCLR.scaled(72)
+        (batch,) = pipeline.multiview(source, recipe, batch_size=2).take(1)
+        for view in batch["views"].values():
+            assert view.shape == (2, 72, 72, channels)
+            # Inside of the range, if not of its own pixels: contrast was changed.
+            assert 0 <= tf.reduce_min(view) <= tf.reduce_max(view) <= 1
+
+
+def test_steps_that_need_rgb_are_left_out_with_one_line(caplog):
+    images = np.random.default_rng(0).random((2, 8, 8, 13)).astype(np.float32)
+    with caplog.at_level("INFO", logger="absl"):
+        recipe = data.recipes.SIMCLR.scaled(8)
+        pipeline.multiview(data.open_source(images), recipe, batch_size=2)
+    (line,) = [m for m in caplog.messages if "RGB" in m]
+    assert "has 13 channels: saturation, hue, gray need RGB and are left out" in line
+
+
+def test_files_without_height_are_unreadable(tmp_path):
+    files = {"a.png": FILES["rgb.png"][0]}
+    files["b.png"] = files["a.png"][:20] + bytes(4) + files["a.png"][24:]
+    jpeg = FILES["rgb.jpg"][0]
+    place = jpeg.index(b"\xff\xc0") + 5
+    files["c.jpg"] = jpeg[:place] + bytes(2) + jpeg[place + 2 :]
+    folder(tmp_path, files)
+    bad = pipeline.BadFiles(0.9, log=False)
+    path = preprocessing.Preprocessing(size=_SIZE)
+    source = data.open_source(str(tmp_path))
+    (batch,) = pipeline.labeled(source, path, batch_size=3, bad_files=bad)
+    assert batch["mask"].numpy().tolist() == [True, False, False]
+    assert [name[-5:] for name in bad.listed] == ["b.png", "c.jpg"]
+
+
+def test_a_dataset_names_its_image_without_height():
+    def images():
+        for height in (8, 8, 0):
+            yield np.zeros((height, 8, 3), np.uint8)
+
+    spec = tf.TensorSpec([None, 8, 3], tf.uint8)
+    dataset = tf.data.Dataset.from_generator(images, output_signature=spec)
+    path = preprocessing.Preprocessing(size=8)
+    message = "has no pixels; leave it out:.*2"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        list(pipeline.labeled(data.open_source(dataset), path, batch_size=3))
+
+
+# Large photographs ------------------------------------------------------------------
+
+
+def _ramps(height, width):
+    """Red tells the column, green the row: what is where in a view; uint8."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    image = np.stack([x / width, y / height, 0 * x + 0.5], -1) * 255
+    return Image.fromarray(image.round().astype(np.uint8))
+
+
+def _never_smaller(monkeypatch):
+    monkeypatch.setattr(decoding, "KEPT", 10**6)
+
+
+def test_views_of_large_photographs_stay_where_they_are(tmp_path, monkeypatch):
+    sides = [(901, 1203), (703, 510)]
+    files = [file_of(_ramps(*s), "JPEG", quality=98) for s in sides]
+    folder(tmp_path, {f"{i}.jpg": files[i % 2] for i in range(8)})
+    source = data.open_source(str(tmp_path))
+    recipe = [still(size).scaled(area=(0.05, 1.0), flip=0.5) for size in (24, 10)]
+
+    def made():
+        (batch,) = pipeline.multiview(source, recipe, batch_size=8, seed=3).take(1)
+        return batch["views"]
+
+    smaller = made()
+    monkeypatch.setattr(decoding, "KEPT", 10**6)  # Which no file has.
+    for view, whole in zip(smaller.values(), made().values()):
+        difference = 255 * np.abs(view - whole)
+        # A view has at most 255 steps on its side, so a quarter of a pixel is few of
+        # them; three more for JPEG.
+        assert 0 < difference.max() <= 0.25 * 255 / view.shape[1] + 3
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.7])
+def test_evaluation_of_large_photographs(crop, tmp_path):
+    sides = [(901, 1203), (703, 510), (8, 3000)]
+    files = [file_of(_ramps(*s), "JPEG", quality=98) for s in sides]
+    folder(tmp_path, {f"{i}.jpg": file for i, file in enumerate(files)})
+    source = data.open_source(str(tmp_path))
+    path = preprocessing.Preprocessing(size=16, crop=crop, antialias=True)
+    (batch,) = pipeline.labeled(source, path, batch_size=3)
+    for file, (height, width), row in zip(files, sides, batch["image"]):
+        found = path.apply_encoded(tf.constant(file)).numpy()
+        np.testing.assert_allclose(row, found, atol=1e-6)
+        whole = path.apply(path.decode(tf.constant(file)))
+        if height == 8:  # Nothing to spare.
+            np.testing.assert_array_equal(found, whole)
+            continue
+        assert path.decode(tf.constant(file), side=path.side).shape[0] < height
+        side = crop * min(height, width) if crop < 1 else np.array([width, height])
+        pixel = np.ones(2) * side / 16 / [width, height] * 255  # Columns and rows.
+        difference = 255 * np.abs(found - whole).max((0, 1))
+        # Half a pixel of the smaller image where it was cut, half where it ends.
+        assert (difference[:2] <= 0.5 * pixel + 2).all() and difference[2] <= 2
+
+
+def test_training_without_augmentation_has_the_path_of_evaluation(tmp_path):
+    file = file_of(_ramps(703, 510), "JPEG", quality=98)
+    folder(tmp_path, {"a.jpg": file})
+    source = data.open_source(str(tmp_path))
+    (batch,) = pipeline.multiview(source, [still()], batch_size=1, augment=False).take(
+        1
+    )
+    plain = preprocessing.Preprocessing(size=_SIZE).apply_encoded(tf.constant(file))
+    np.testing.assert_allclose(batch["views"]["view_0"][0], plain, atol=1e-6)
 
 
 # WebP -------------------------------------------------------------------------------

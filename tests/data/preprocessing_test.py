@@ -222,6 +222,7 @@ def test_config_round_trip_through_json():
         ({"size": 4, "resize": "area"}, "resize='area'"),
         ({"size": 4, "mean": (0.1, 0.2)}, "2 values of mean for 3 channels"),
         ({"size": 4, "std": (1.0, 0.0, 1.0)}, "above 0"),
+        ({"size": 4, "mean": 123.7}, "mean=.123.7.* divide mean and std"),
     ],
 )
 def test_bad_settings(fields, message):
@@ -233,6 +234,21 @@ def test_other_channels_than_promised():
     one = preprocessing.Preprocessing(size=4)
     with pytest.raises(ValueError, match="3 channels got an image of 1"):
         one.apply(tf.zeros([6, 6, 1], tf.uint8))
+
+
+@pytest.mark.parametrize("dtype, max_value", [("uint16", 255), ("uint8", 65535)])
+def test_another_depth_than_promised(dtype, max_value):
+    one = preprocessing.Preprocessing(size=4, max_value=max_value)
+    bits = 16 if max_value > 255 else 8
+    message = f"up to {max_value} got an image of {dtype}; .*bit_depth={bits}"
+    with pytest.raises(ValueError, match=message):
+        one.apply(tf.zeros([6, 6, 3], dtype))
+
+
+def test_an_image_without_pixels():
+    one = preprocessing.Preprocessing(size=4)
+    with pytest.raises(ValueError, match=r"shape \(0, 6, 3\) has no pixels"):
+        one.apply(tf.zeros([0, 6, 3], tf.uint8))
 
 
 def test_bytes_that_are_no_image():

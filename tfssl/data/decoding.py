@@ -51,18 +51,16 @@ def _decode_jpeg(encoded, channels, decode_to):
     )
 
 
-def _by_ratio(spare, decode_by):
-    """`decode_by(ratio)` of the largest ratio that is not above `spare`."""
-    reached = [tf.cast(spare >= ratio, tf.int32) for ratio in _RATIOS[1:]]
-    branches = [functools.partial(decode_by, ratio) for ratio in _RATIOS]
-    return tf.switch_case(tf.add_n(reached), branches)
+def _step(spare):
+    """Index of the largest of `_RATIOS` that is not above `spare`."""
+    return tf.reduce_sum(tf.cast(spare >= _RATIOS[1:], tf.int32))
 
 
-def _reduced(boxes, ratio):
-    """Boxes in the pixels of an image that is smaller: edges to the nearest pixel."""
-    low = (boxes[:, :2] + ratio // 2) // ratio
-    high = (boxes[:, :2] + boxes[:, 2:] + ratio // 2) // ratio
-    return tf.concat([low, high - low], 1)
+def _switched(step, decode_by):
+    """`decode_by(ratio)` for an index from `_step`, or for None the whole size."""
+    if step is None:
+        return decode_by(1)
+    return tf.switch_case(step, [functools.partial(decode_by, r) for r in _RATIOS])
 
 
 def _decode_any(encoded, channels, dtype, webp):
@@ -147,9 +145,10 @@ def decode(encoded, channels, dtype=tf.uint8, webp=True, side=None):
                 lambda wanted: tf.io.decode_jpeg(limited, wanted, ratio=ratio),
             )
 
-        if side is None:
-            return by(1)
-        return _by_ratio(tf.reduce_min(shape[:2]) // int(KEPT * side), by)
+        step = None
+        if side is not None:
+            step = _step(tf.reduce_min(shape[:2]) // int(KEPT * side))
+        return _switched(step, by)
 
     def other():
         return _decode_any(encoded, channels, dtype, webp)
@@ -200,26 +199,26 @@ def decode_window(encoded, channels, dtype, boxes_of, sizes=None):
     def window():
         shape = tf.image.extract_jpeg_shape(encoded)
         limited = image_headers.refuse_large(encoded, shape[1], shape[0])
-        boxes = boxes_of(shape[0], shape[1])
+        boxes, step = boxes_of(shape[0], shape[1]), None
+        low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        if sizes is not None:
+            needed = np.array([[int(KEPT * size)] for size in sizes], np.int32)
+            step = _step(tf.reduce_min(boxes[:, 2:] // needed))
+            ratio = tf.gather(_RATIOS, step)
+            low, high = (low + ratio // 2) // ratio, (high + ratio // 2) // ratio
+        corner = tf.reduce_min(low, 0)
+        around = tf.concat([corner, tf.reduce_max(high, 0) - corner], 0)
 
         def by(ratio):
-            inside = boxes if ratio == 1 else _reduced(boxes, ratio)
-            low = tf.reduce_min(inside[:, :2], 0)
-            high = tf.reduce_max(inside[:, :2] + inside[:, 2:], 0)
-            around = tf.concat([low, high - low], 0)
-            image = _decode_jpeg(
+            return _decode_jpeg(
                 limited,
                 channels,
                 lambda wanted: tf.image.decode_and_crop_jpeg(
                     limited, around, wanted, ratio=ratio
                 ),
             )
-            return image, inside - tf.concat([low, [0, 0]], 0)
 
-        if sizes is None:
-            return by(1)
-        needed = np.array([[int(KEPT * size)] for size in sizes], np.int32)
-        return _by_ratio(tf.reduce_min(boxes[:, 2:] // needed), by)
+        return _switched(step, by), tf.concat([low - corner, high - low], 1)
 
     if dtype == tf.uint8 and channels in (1, 3):
         image, boxes = tf.cond(image_headers.is_jpeg(encoded), window, whole)

@@ -74,6 +74,11 @@ class Preprocessing:
         for name in ("mean", "std"):
             values = _per_channel(getattr(self, name), self.channels, name)
             object.__setattr__(self, name, values)
+        if max(self.mean) > 1:
+            raise ValueError(
+                f"Preprocessing got mean={self.mean}; it is subtracted from values in "
+                "[0, 1]: divide mean and std of 8-bit values by 255."
+            )
         if min(self.std) <= 0:
             raise ValueError(
                 f"Preprocessing got std={self.std}; every value must be above 0."
@@ -113,12 +118,25 @@ class Preprocessing:
 
         Returns:
             float32 `(size, size, channels)`.
+
+        Raises:
+            ValueError: for other channels, for uint8 where `max_value` is that of
+                16 bits and the other way round, or an image known to be empty.
         """
         if image.shape.rank == 3 and image.shape[-1] not in (None, self.channels):
             raise ValueError(
                 f"Preprocessing for {self.channels} channels got an image of "
                 f"{image.shape[-1]}."
             )
+        if 0 in image.shape:
+            raise ValueError(f"An image of shape {image.shape} has no pixels.")
+        if image.dtype in (tf.uint8, tf.uint16):
+            if (image.dtype == tf.uint16) != (self.max_value > 255):
+                raise ValueError(
+                    f"Preprocessing for values up to {self.max_value:g} got an image "
+                    f"of {image.dtype.name}; convert it, or open the data with "
+                    f"bit_depth={16 if self.max_value > 255 else 8}."
+                )
         if self.crop < 1.0:
             shape = tf.shape(image)[:2]
             shorter = tf.cast(tf.reduce_min(shape), tf.float32)

@@ -123,6 +123,8 @@ class View:
         image_ops.check_resize(self.resize, "View")
         if (self.mean is None) != (self.std is None):
             _refuse("mean and std", (self.mean, self.std), "both or neither")
+        if self.mean is not None and max(self.mean) > 1:
+            _refuse("mean", self.mean, "that of values in [0, 1]: divide by 255")
         if self.std is not None and min(self.std) <= 0:
             _refuse("std", self.std, "values above 0")
 

@@ -47,6 +47,10 @@ class StreamSource(source_lib.Source):
                     f"{name} has images of shape {image.shape}, expected (height, "
                     "width, channels) with known channels; set_shape in your map."
                 )
+            if 0 in image.shape:
+                raise ValueError(
+                    f"{name} has images of shape {image.shape}, expected some pixels."
+                )
             channels, dtype = image.shape[-1], image.dtype.name
             size = tuple(image.shape[:2]) if None not in image.shape[:2] else None
         if dtype not in source_lib.MAX_VALUE:
@@ -78,7 +82,17 @@ class StreamSource(source_lib.Source):
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""
-        return self._dataset.enumerate().map(lambda i, e: (i, e["image"]))
+
+        def raw(index, element):
+            image = element["image"]
+            if not self.encoded and self.image_size is None:
+                what = [f"{self.name}: this image has no pixels; leave it out:", index]
+                check = tf.debugging.Assert(tf.size(image) > 0, what)
+                with tf.control_dependencies([check]):
+                    image = tf.identity(image)
+            return index, image
+
+        return self._dataset.enumerate().map(raw)
 
     def _fingerprint(self, digest):
         digest.update(f"{self.name} {self.num_images}".encode())
