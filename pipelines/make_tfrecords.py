@@ -28,7 +28,7 @@ _PIXELS = flags.DEFINE_bool("pixels", False, "Write decoded pixels, not image fi
 _MAX_SIDE = flags.DEFINE_integer(
     "max_side",
     None,
-    "Make images with a longer side smaller and encode them as JPEG.",
+    "Make images with a longer side smaller; encode them as JPEG unless --pixels.",
     lower_bound=1,
 )
 _QUALITY = flags.DEFINE_integer(

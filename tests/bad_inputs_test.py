@@ -197,10 +197,10 @@ ROWS = [
     ("more shards than images",
      lambda m: make_tfrecords.make_tfrecords(_PIXELS, f"{m}/out", num_shards=5),
      ValueError, "num_shards=5 .*expected 1 to"),
-    ("smaller pixels",
+    ("smaller JPEG of four channels",
      lambda m: make_tfrecords.make_tfrecords(
-         _PIXELS, f"{m}/out", num_shards=1, max_side=4),
-     ValueError, "max_side=4 .*leave it out"),
+         f"{m}/images", f"{m}/out", num_shards=1, channels=4, max_side=4),
+     ValueError, "max_side=4 .*use pixels=True, or leave it out"),
     ("records of broken files",
      lambda m: make_tfrecords.make_tfrecords(
          f"{m}/broken", f"{m}/out", num_shards=1, progress=False),

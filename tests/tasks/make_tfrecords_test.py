@@ -207,6 +207,42 @@ def test_large_images_are_made_smaller_and_the_others_kept(folder, tmp_path):
         assert raw == tf.io.encode_jpeg(small, quality=90)
 
 
+def test_large_images_are_made_smaller_as_pixels(folder, tmp_path):
+    index = make(str(folder), tmp_path, max_side=30, pixels=True, labels="folders")
+    plain = sources.open_source(folder, labels="folders")
+    source = sources.open_source(f"tfrecord:{index}", verify=True)
+    np.testing.assert_array_equal(source.labels, plain.labels)
+    for i in range(_COUNT):
+        image = plain.decode(plain.read(tf.constant(i, tf.int64)))
+        if image.shape[0] > 30:
+            image = tf.round(tf.image.resize(image, (30, 12), antialias=True))
+        found = source.decode(source.read(tf.constant(i, tf.int64)))
+        np.testing.assert_array_equal(found, tf.cast(image, tf.uint8))
+    stamps = _stamps(tmp_path)
+    make(str(folder), tmp_path, max_side=30, pixels=True, labels="folders", quality=1)
+    assert {name: content for name, (_, content) in _stamps(tmp_path).items()} == {
+        name: content for name, (_, content) in stamps.items()
+    }
+    with pytest.raises(ValueError, match="other images or options .max_side differ"):
+        make(str(folder), tmp_path, max_side=20, pixels=True, labels="folders")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_arrays_of_any_depth_are_made_smaller(dtype, tmp_path):
+    images = np.random.default_rng(0).random((3, 20, 50, 5))
+    if dtype == np.uint16:
+        images = images * 65535
+    images = images.astype(dtype)
+    index = make(images, tmp_path, num_shards=1, max_side=30)
+    source = sources.open_source(f"tfrecord:{index}")
+    assert source.dtype == np.dtype(dtype).name and source.channels == 5
+    expected = tf.image.resize(images, (12, 30), antialias=True)
+    for i in range(3):
+        found = source.decode(source.read(tf.constant(i, tf.int64)))
+        tolerance = 0.51 if dtype == np.uint16 else 1e-6
+        np.testing.assert_allclose(found, expected[i], atol=tolerance)
+
+
 def test_a_sequence_is_written_in_its_order(tmp_path):
     files = [
         tf.io.encode_png(np.full((4, 4, 3), i, np.uint8)).numpy() for i in range(9)
@@ -319,7 +355,6 @@ def test_verify_names_the_file_that_has_changed(folder, tmp_path):
         ({"num_shards": 24}, "num_shards=24 received for 23 images"),
         ({"quality": 0}, "quality=0"),
         ({"max_side": 0}, "max_side=0"),
-        ({"max_side": 9, "pixels": True}, "max_side=9 received for raw pixels"),
         ({"max_side": 9, "channels": 4}, "4 channels, uint8"),
         ({"max_side": 9, "bit_depth": 16}, "3 channels, uint16"),
         ({"name": "a/b"}, "name='a/b' received"),

@@ -44,8 +44,9 @@ def make_tfrecords(
         num_shards: int >= 1, files.
         pixels: write decoded pixels: larger files, no decoding in training.
         max_side: int or None. Images with a longer side are made smaller (with an
-            antialiasing bilinear filter) and encoded anew as JPEG; all others keep
-            their bytes.
+            antialiasing bilinear filter; never larger). With `pixels` so are arrays
+            and files of any depth; without, they are encoded anew as JPEG, and all
+            others keep their bytes.
         quality: int in [1, 100], of that JPEG.
         split: see `data.open_source`.
         labels: see `data.open_source`.
@@ -81,7 +82,7 @@ def make_tfrecords(
         "dtype": source.dtype,
         "pixels": pixels,
         "max_side": max_side,
-        "quality": quality if max_side else None,
+        "quality": quality if max_side and not pixels else None,
     }
     paths = record_writer.shard_paths(out, name, num_shards)
     index_path = os.path.join(out, f"{name}.json")
@@ -120,11 +121,11 @@ def _check(source, name, num_shards, pixels, max_side, quality):
         return
     if max_side < 1:
         raise ValueError(f"max_side={max_side} received, expected 1 or more.")
-    if pixels or source.dtype != "uint8" or source.channels not in (1, 3):
-        what = "raw pixels" if pixels else f"{source.channels} channels, {source.dtype}"
+    if not pixels and (source.dtype != "uint8" or source.channels not in (1, 3)):
         raise ValueError(
-            f"max_side={max_side} received for {what}, but it encodes JPEG, of image "
-            "files with 1 or 3 channels of 8 bits; leave it out."
+            f"max_side={max_side} received for {source.channels} channels, "
+            f"{source.dtype}, but it encodes JPEG, of 1 or 3 channels of 8 bits; "
+            "use pixels=True, or leave it out."
         )
 
 
@@ -138,7 +139,7 @@ def _images(source, limits, notes, pixels, max_side, quality):
         if max_side:
             image, shape = tf.cond(
                 tf.reduce_max(shape[:2]) > max_side,
-                lambda: _smaller(decoded, max_side, quality),
+                lambda: _smaller(decoded, max_side, None if pixels else quality),
                 lambda: (image, shape),
             )
         return index, image, shape[0], shape[1]
@@ -168,13 +169,16 @@ def _images(source, limits, notes, pixels, max_side, quality):
 
 
 def _smaller(image, max_side, quality):
+    """`(image, shape)`: a JPEG file, or pixels of the same dtype for `quality` None."""
     sides = tf.cast(tf.shape(image)[:2], tf.float32)
     sides = tf.round(sides * (max_side / tf.reduce_max(sides)))
     sides = tf.maximum(tf.cast(sides, tf.int32), 1)
     small = tf.image.resize(image, sides, antialias=True)
-    small = tf.cast(tf.round(tf.clip_by_value(small, 0.0, 255.0)), tf.uint8)
-    encoded = tf.io.encode_jpeg(small, quality=quality)
-    return encoded, tf.shape(small)
+    if image.dtype.is_integer:
+        small = tf.round(tf.clip_by_value(small, 0.0, float(image.dtype.max)))
+    small = tf.cast(small, image.dtype)
+    stored = small if quality is None else tf.io.encode_jpeg(small, quality=quality)
+    return stored, tf.shape(small)
 
 
 class _Shards:
