@@ -11,7 +11,7 @@ OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format peer bench-input bench-step bench-probe bench-kmeans \
-	bench-random bench-large clean
+	bench-random bench-large bench-stored clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -68,6 +68,9 @@ bench-random: $(VENV)/.installed
 
 bench-large: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.large_images $(ARGS)
+
+bench-stored: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.stored_small $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(PEER) build dist *.egg-info
