@@ -103,7 +103,7 @@ def test_the_same_images_labels_and_views_from_every_form(every_form, form):
 
 
 @forms
-@pytest.mark.parametrize("start", [0, 1, 19, 20, 22, 41])
+@pytest.mark.parametrize("start", [1, 41])  # In the first and the third epoch.
 def test_any_start_gives_the_tail_of_the_stream(every_form, form, start):
     source = every_form[form]
     whole = _rows(source, 13)
