@@ -129,15 +129,12 @@ def augmented(
         for draw, bank in enumerate(banks)
     ]
     first = results[0]
-    protocol = first.protocol
-    if len(results) > 1:
-        protocol += f"; first of {len(results)} draws"
     return row(
         kind,
         labels,
         "augmented",
         [result.accuracy for result in results],
-        protocol,
+        _protocol(results),
         top5=float(np.mean([result.top5 for result in results])),
         rate=first.rate,
         weight_decay=first.weight_decay,
@@ -165,15 +162,12 @@ def dense(kind, labels, banks, queries, *, seed, verbose, options, **details):
         for draw, bank in enumerate(banks)
     ]
     first = results[0]
-    protocol = first.protocol
-    if len(results) > 1:
-        protocol += f"; first of {len(results)} draws"
     return row(
         kind,
         labels,
         "mlp" if options.get("units") else "linear",
         [result.accuracy for result in results],
-        protocol,
+        _protocol(results),
         l2=first.l2,
         validation=[list(entry) for entry in first.validation],
         **details,
@@ -228,3 +222,9 @@ def _probe_view(view, preprocessing):
     if view.flip:
         return augmented_probe.crop_and_flip(preprocessing)[0]
     return supervised.geometry(view)
+
+
+def _protocol(results):
+    """That of the first draw, and how many there were."""
+    more = f"; first of {len(results)} draws" if len(results) > 1 else ""
+    return results[0].protocol + more
