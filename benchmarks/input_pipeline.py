@@ -49,22 +49,28 @@ def open_images(options):
         shape = (options.max_images, 32, 32, 3)
         noise = np.random.default_rng(0).integers(0, 256, shape)
         return sources.ArraySource(noise.astype(np.uint8))
-    source = sources.open_source(options.data)
-    rows = np.linspace(0, source.num_images - 1, options.max_images).astype(np.int64)
-    rows = np.unique(rows)
-    files = [source.read(tf.constant(i)).numpy() for i in rows]
-    memory = sources.BytesSource(
-        files,
+    memory = in_memory(options.data, options.max_images)
+    if not options.arrays:
+        return memory
+    images = [
+        memory.decode(memory.read(tf.constant(i))) for i in range(memory.num_images)
+    ]
+    return sources.ArraySource(np.stack(images))
+
+
+def in_memory(folder, max_images=None):
+    """A folder's images, or `max_images` spread over them, as files in memory."""
+    source = sources.open_source(folder)
+    count = max_images or source.num_images
+    rows = np.linspace(0, source.num_images - 1, count).astype(np.int64)
+    return sources.BytesSource(
+        [source.read(tf.constant(i)).numpy() for i in np.unique(rows)],
         name=source.name,
         channels=source.channels,
         dtype=source.dtype,
         labels=None,
         class_names=None,
     )
-    if not options.arrays:
-        return memory
-    images = [memory.decode(memory.read(tf.constant(i))) for i in range(len(files))]
-    return sources.ArraySource(np.stack(images))
 
 
 def turn(source, recipe, options):

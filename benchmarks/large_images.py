@@ -29,6 +29,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from benchmarks import input_pipeline
 from tfssl.data import decoding, preprocessing, recipes, sources, views
 
 _NEVER = 10**6  # So many pixels no file has.
@@ -90,20 +91,6 @@ def cases():
         "evaluation, 96": evaluation(size=96),
         "evaluation, 96, antialias": evaluation(size=96, antialias=True),
     }
-
-
-def in_memory(path):
-    """A folder's images as files in memory."""
-    source = sources.open_source(path)
-    files = [source.read(tf.constant(i)).numpy() for i in range(source.num_images)]
-    return sources.BytesSource(
-        files,
-        name=source.name,
-        channels=source.channels,
-        dtype=source.dtype,
-        labels=None,
-        class_names=None,
-    )
 
 
 def with_kept(kept, function, *args):
@@ -226,7 +213,7 @@ def main():
         return
     print(f"TensorFlow {tf.__version__}")
     if options.data:
-        source = in_memory(options.data)
+        source = input_pipeline.in_memory(options.data)
         print(f"{source.num_images} images of {source.name}")
         print("  kept smaller %       core-ms   difference")
         for name, dataset in cases().items():
