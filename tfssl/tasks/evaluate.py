@@ -199,6 +199,11 @@ def evaluate(
     )
     rows, selections = [], {}
     for kind, (bank, queries) in kinds.items():
+        probe_of = None
+        if probe == "augmented" and kind in networks:
+            probe_of = functools.partial(augmented, network=networks[kind])
+        elif probe == "mlp" and not stages:
+            probe_of = mlp_of
         linear = low_shot.evaluate(
             bank, queries, **budgets, draws=draws, seed=seed, scaling=scaling
         )
@@ -212,15 +217,9 @@ def evaluate(
                     kind, row.labels, "linear", row.accuracies, row.protocol
                 ),
             ]
-            banks = [bank.take(s.indices) for s in row.selections[:probe_draws]]
-            if probe == "augmented" and kind in networks:
-                rows.append(
-                    augmented(
-                        kind, row.labels, networks[kind], banks=banks, queries=queries
-                    )
-                )
-            if probe == "mlp" and not stages:
-                rows.append(mlp_of(kind, row.labels, banks, queries))
+            if probe_of:
+                banks = [bank.take(s.indices) for s in row.selections[:probe_draws]]
+                rows.append(probe_of(kind, row.labels, banks=banks, queries=queries))
         if clusters:
             rows += evaluation_rows.clusters_of(kind, queries, clusters, seed=seed)
     for stage in stages:

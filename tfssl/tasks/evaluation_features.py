@@ -106,7 +106,7 @@ def stage_rows(stage, networks, extract, selections, *, linear_of, mlp_of, augme
         bank, queries = extract({kind: network}, raw_pixels=False, log=False)[kind]
         name, details = f"{kind} {stage}", {"encoder": kind, "stage": stage}
         for labels, choices in selections.items():
-            banks = [bank.take(selection.indices) for selection in choices]
+            banks = [_taken(bank, selection.indices) for selection in choices]
             rows.append(linear_of(name, labels, banks, queries, **details))
             if mlp_of:
                 rows.append(mlp_of(name, labels, banks, queries, **details))
