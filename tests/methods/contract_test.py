@@ -21,7 +21,6 @@ from tfssl import methods
 from tfssl.methods import base
 
 every_method = pytest.mark.parametrize("name", CASES)
-_slow = pytest.mark.slow
 
 
 def test_every_method_has_a_case():
@@ -63,7 +62,9 @@ def test_loss_falls_on_a_repeated_batch(name):
     "name, replicas",
     [(name, 2) for name in CASES]
     + [
-        pytest.param(name, 4, marks=() if name in ("simclr", "swav") else _slow)
+        pytest.param(
+            name, 4, marks=() if name in ("simclr", "swav") else pytest.mark.slow
+        )
         for name in CASES
     ],
 )

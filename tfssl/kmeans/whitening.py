@@ -96,9 +96,8 @@ class PCA:
             )
         projected = np.empty((len(rows), self.projection.shape[1]), np.float32)
         for start, block in blocks:
-            projected[start : start + len(block)] = (
-                block - self.mean
-            ) @ self.projection
+            end = start + len(block)
+            projected[start:end] = (block - self.mean) @ self.projection
         return projected
 
 

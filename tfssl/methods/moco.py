@@ -26,7 +26,7 @@ from absl import logging
 from tfssl import ema, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive, unit_norm
-from tfssl.methods import base
+from tfssl.methods import arguments, base
 from tfssl.models import heads, norms
 
 # What the papers set. None: the argument means nothing in that version.
@@ -267,10 +267,7 @@ def _resolved(version, given):
             f"projection_layers={found['projection_layers']} received, expected 1 "
             "or more."
         )
-    if not found["temperature"] > 0:
-        raise ValueError(
-            f"temperature={found['temperature']} received, expected a number above 0."
-        )
+    arguments.positive(found, "temperature")
     return found
 
 

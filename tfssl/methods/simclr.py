@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfssl import replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive
-from tfssl.methods import base
+from tfssl.methods import arguments, base
 from tfssl.models import heads
 
 
@@ -74,10 +74,7 @@ class SimCLR(base.Method):
                 f"projection_layers={projection_layers} received, expected 1 or "
                 "more (2 for SimCLR, 3 for SimCLRv2)."
             )
-        if not temperature > 0:
-            raise ValueError(
-                f"temperature={temperature} received, expected a number above 0."
-            )
+        arguments.positive({"temperature": temperature}, "temperature")
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers

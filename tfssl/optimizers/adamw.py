@@ -29,8 +29,9 @@ class AdamW(keras.optimizers.AdamW):
     def restart(self, variables):
         """Lets the steps of some variables count from here; see `slots.reset`."""
         starts = self._starts.numpy().copy()
-        for variable in variables:
-            starts[self._get_variable_index(variable)] = int(self.iterations.numpy())
+        starts[[self._get_variable_index(v) for v in variables]] = (
+            self.iterations.numpy()
+        )
         self._starts.assign(starts)
 
     def update_step(self, gradient, variable, learning_rate):

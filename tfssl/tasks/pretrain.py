@@ -246,7 +246,6 @@ def pretrain(
                 also=lambda: {k: v for p in probes for k, v in p.variables().items()},
                 workers=workers,
             )
-            between = None
 
             def dataset(sampling=None, seed=seed):
                 return strategies.distribute(
@@ -266,6 +265,7 @@ def pretrain(
                     batch_size,
                 )
 
+            between = None
             if model.clusters:
                 between = clustering.Clustering(
                     model,
@@ -297,7 +297,7 @@ def pretrain(
                     verbose if workers.is_chief else 0,
                     between,
                 )
-                if saver.model is not None:  # It is, if the run was complete before.
+                if saver.model is not None:  # None if there was nothing to train.
                     saver.save(required=True)
         network.preprocessing = preprocessing
         if workers.is_chief:
