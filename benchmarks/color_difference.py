@@ -58,13 +58,18 @@ def measure(name, images):
     numbers = views.split(
         views.sample(recipe, batch=len(images), channels=3, seed=0, step=0), recipe
     )
-    packed = color.groups(numbers, recipe, 3, white=1.0)
-    limit = color.count(recipe, 3)
-    ours_of = tf.function(lambda x, p: color.run(x, p, limit))
+    maps = color.groups(numbers, recipe, 3, white=1.0)
+
+    @tf.function
+    def ours_of(image, maps):
+        runs, moves = (tf.unstack(maps[name] > 0.5) for name in ("runs", "moves"))
+        return color.run(image, maps, runs, moves)
+
     found = []
     for i, image in enumerate(images):
         mine = {key: value[i, 0].numpy() for key, value in numbers.items()}
-        paper, ours = by_paper(image, mine, view), ours_of(image, packed[i, 0])
+        of_image = {key: value[i, 0] for key, value in maps.items()}
+        paper, ours = by_paper(image, mine, view), ours_of(image, of_image)
         pairs = ((paper, image), (ours, image), (paper, ours))
         found.append([float(tf.reduce_mean(tf.abs(a - b))) for a, b in pairs])
     return np.array(found)

@@ -25,7 +25,7 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import color, pipeline, recipes, sources, views
+from tfssl.data import pipeline, recipes, sources, views
 
 _PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)
 # Batches that pass before the clock starts: what was made while it stood.
@@ -105,26 +105,40 @@ def profile(source, recipe, options):
     count = min(options.batch_size, source.num_images)
     numbers = views.sample(recipe, batch=count, channels=channels, seed=0, step=0)
     packed = views.pack(numbers, recipe, channels, white)
-    limit = color.count(recipe, channels)
 
     def rendered(leave_out):
         def make(image, crops, packed):
-            named = views.fields(packed, recipe, channels)
-            resized = views.resized(packed, image, recipe, crops)
+            coins = views.coins_of(packed, recipe, channels)
+            images = views.resized(coins, image, recipe, crops)
             return [
-                views.render(n, x, view.scaled(**leave_out), limit, white)
-                for n, x, view in zip(named, resized, recipe)
+                views.render(
+                    views.fields(row, recipe, channels),
+                    coin,
+                    image,
+                    view.scaled(**leave_out),
+                    white,
+                )
+                for row, coin, image, view in zip(
+                    tf.unstack(packed), coins, images, recipe
+                )
             ]
 
         return make
+
+    def part(make):
+        def made(image, crops, packed):
+            coins = views.coins_of(packed, recipe, channels)
+            return make(coins, image, recipe, crops)
+
+        return made
 
     def whole(image, crops, packed):
         return views.apply_packed(packed, image, recipe, crops)
 
     steps = {
         "decode": lambda image, crops, packed: [image],
-        "crop, flip": lambda i, crops, packed: views.cropped(packed, i, recipe, crops),
-        "resize": lambda i, crops, packed: views.resized(packed, i, recipe, crops),
+        "crop, flip": part(views.cropped),
+        "resize": part(views.resized),
         "colour": rendered(dict(blur=0.0, solarize=0.0, mean=None, std=None)),
         "blur": rendered(dict(solarize=0.0, mean=None, std=None)),
         "solarise, normalise": whole,

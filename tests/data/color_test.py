@@ -19,6 +19,16 @@ def draw(recipe, batch, channels=3):
     return views.split(numbers, recipe)
 
 
+@tf.function
+def run(image, maps):
+    runs, moves = (tf.unstack(maps[name] > 0.5) for name in ("runs", "moves"))
+    return color.run(image, maps, runs, moves)
+
+
+def of_image(maps, i):
+    return {name: value[i, 0] for name, value in maps.items()}
+
+
 VIEWS = {
     "simclr": recipes.SIMCLR[0].scaled(12),
     "byol": recipes.BYOL[0].scaled(12, mean=None, std=None),
@@ -37,26 +47,27 @@ def test_groups_equal_the_steps_one_by_one(name, channels):
     view = VIEWS[name]
     recipe = recipes.Recipe([view], name)
     n = draw(recipe, 40)
-    limit = color.count(recipe, channels)
-    packed = color.groups(n, recipe, channels, white=255.0)
+    maps = color.groups(n, recipe, channels, white=255.0)
     plain = color.groups(n, recipe, channels, white=1.0)
-    assert packed.shape == (40, 1, color.width(recipe, channels))
+    widths = color.widths(recipe, channels)
+    assert {k: x.shape for k, x in maps.items()} == {
+        name: (40, 1, width) for name, width in widths.items()
+    }
     image = picture(channels) * 1.2 - 0.1  # A resize may overshoot, if bicubic.
     if view.resize != "bicubic":
         image = np.clip(image, 0, 1)
-    run = tf.function(lambda x, p: color.run(x, p, limit))
-    planes = np.moveaxis(image.reshape(-1, channels), -1, 0).astype(np.float32)
-    batch = color.run_batch(tf.constant([planes] * 40), plain[:, 0], limit)
+    pixels = tf.constant([np.float32(image.reshape(-1, channels))] * 40)
+    batch = color.run_batch(pixels, {name: x[:, 0] for name, x in plain.items()})
     groups_used = set()
     for i in range(40):
         numbers = {key: value[i, 0].numpy() for key, value in n.items()}
         expected = plain_views.jitter(image, numbers, view)
-        found = run(np.float32(image * 255), packed[i, 0])
+        found = run(tf.constant(np.float32(image * 255)), of_image(maps, i))
         np.testing.assert_allclose(found, expected, atol=2e-5)
         np.testing.assert_allclose(
             np.reshape(batch[i], image.shape), expected, atol=2e-5
         )
-        groups_used.add(int(packed[i, 0, 0]))
+        groups_used.add(1 + int(np.sum(maps["runs"][i, 0])))
     if name == "simclr" and channels == 3:
         assert groups_used >= {1, 2, 3}  # The test has met short and long chains.
 
@@ -66,12 +77,11 @@ def test_a_step_is_missed_when_it_is_left_out():
     view = VIEWS["simclr"]
     recipe = recipes.Recipe([view], "x")
     n = draw(recipe, 8)
-    packed = color.groups(n, recipe, 3, 1.0)
+    maps = color.groups(n, recipe, 3, 1.0)
     other = color.groups({**n, "contrast": n["contrast"] * 1.1}, recipe, 3, 1.0)
     i = int(np.argmax(n["jitter"][:, 0]))
-    limit = color.count(recipe, 3)
-    image = np.float32(picture())
-    found = [color.run(image, p[i, 0], limit) for p in (packed, other)]
+    image = tf.constant(np.float32(picture()))
+    found = [run(image, of_image(x, i)) for x in (maps, other)]
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
@@ -83,14 +93,13 @@ def test_normalization_goes_into_the_last_map_where_it_may(blur_border, folds):
     recipe = recipes.Recipe([view], "x")
     n = draw(recipe, 10)
     image = picture()
-    packed = color.groups(n, recipe, 3, 1.0)
+    maps = color.groups(n, recipe, 3, 1.0)
     for i in range(10):
         numbers = {key: value[i, 0].numpy() for key, value in n.items()}
         expected = plain_views.jitter(image, numbers, view)
         if folds:
             expected = (expected - mean) / std
-        limit = color.count(recipe, 3)
-        found = color.run(np.float32(image), packed[i, 0], limit)
+        found = run(tf.constant(np.float32(image)), of_image(maps, i))
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 

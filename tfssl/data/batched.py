@@ -31,12 +31,12 @@ def geometry(images, packed, recipe):
     images = tf.cast(images, tf.float32)
     crops = tf.cast(views.boxes(packed, recipe, height, width), tf.float32)
     rows = tf.reshape(images, [-1, height, width * channels])
-    fields = views.fields(packed, recipe, channels)
     made = []
     for number, view in enumerate(recipe):
+        named = views.fields(packed[:, number], recipe, channels)
         top, left, high, wide = tf.unstack(crops[:, number], axis=1)
         down = _weights(top, high, None, height, view)
-        across = _weights(left, wide, fields[number]["flip"] > 0.5, width, view)
+        across = _weights(left, wide, named["flip"][:, 0] > 0.5, width, view)
         out = tf.reshape(tf.matmul(down, rows), [-1, view.size, width, channels])
         if channels == 1:
             out = tf.matmul(out[..., 0], across, transpose_b=True)[..., tf.newaxis]
@@ -59,28 +59,26 @@ def finish(resized, packed, recipe, white):
         Tuple of float32 `(batch, size, size, channels)`, one per view.
     """
     channels = resized[0].shape[-1]
-    limit = color.count(recipe, channels)
-    every = views.fields(packed, recipe, channels)
     made = []
-    for view, images, fields in zip(recipe, resized, every):
+    for number, (view, images) in enumerate(zip(recipe, resized)):
         size = view.size
+        named = views.fields(packed[:, number], recipe, channels)
         images = images * (1.0 / white)
         if views.has_affine(view):
-            affine = fields["affine"]
-            images = image_ops.affine(
-                images, affine[:, 0], affine[:, 1], affine[:, 2:4]
-            )
-        planes = tf.transpose(
-            tf.reshape(images, [-1, size * size, channels]), [0, 2, 1]
-        )
-        pixels = color.run_batch(planes, fields["color"], limit)
-        images = tf.reshape(pixels, [-1, size, size, channels])
+            turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
+            images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)
+        if color.is_plain(view, channels):
+            images = views.plain(images, view, 1.0)
+        else:
+            pixels = tf.reshape(images, [-1, size * size, channels])
+            pixels = color.run_batch(pixels, named)
+            images = tf.reshape(pixels, [-1, size, size, channels])
         if view.blur:
-            taps = views.taps_of(view, fields["taps"])
+            taps = views.taps_of(view, named["taps"])
             images = image_ops.blur_batch(images, taps, view.blur_border)
         if view.solarize:
-            top = tf.where(fields["solarize"] > 0.5, 1.0, np.inf)
-            images = views.solarized(images, view, tf.reshape(top, [-1, 1, 1, 1]))
+            top = tf.where(named["solarize"] > 0.5, 1.0, np.inf)
+            images = views.solarized(images, view, top[:, tf.newaxis, tf.newaxis])
         if view.mean is not None and not color.folds_normalization(view, channels):
             images = views.normalized(images, view)
         made.append(images)

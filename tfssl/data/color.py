@@ -109,22 +109,26 @@ def active(view, channels):
 
 
 def count(views, channels):
-    """How many groups with a clip the views can need at most."""
-    steps = max(len(active(view, channels)) for view in views)
-    return max(steps, int(any(view.resize == "bicubic" for view in views)))
+    """How many maps with a clip the views can need at most; never none."""
+    return max(1, *(len(active(view, channels)) for view in views))
 
 
-def width(views, channels):
-    """How many numbers `groups` gives for each view."""
-    dim = 3 if channels == 3 else 1
-    return 1 + (count(views, channels) + 1) * (2 * dim * dim + dim + 1)
+def widths(views, channels):
+    """How many numbers each tensor of `groups` holds for a view, by name."""
+    dim, limit = 3 if channels == 3 else 1, count(views, channels)
+    maps = limit + 1
+    return {
+        "runs": limit - 1,
+        "moves": maps,
+        "matrices": maps * dim * dim,
+        "shares": maps * dim * dim,
+        "offsets": maps * dim,
+    }
 
 
 def is_plain(view, channels):
-    """Whether all that a view does to colours is to divide by white."""
-    changes = active(view, channels) or (view.gray and channels == 3)
-    clips = view.resize == "bicubic"
-    return not changes and not clips and not folds_normalization(view, channels)
+    """Whether a view leaves colours as they are."""
+    return not active(view, channels) and not (view.gray and channels == 3)
 
 
 def folds_normalization(view, channels):
@@ -134,7 +138,8 @@ def folds_normalization(view, channels):
     what lies beyond the border is zero.
     """
     minds = view.solarize or (view.blur and view.blur_border == "zero")
-    return view.mean is not None and not minds and channels in (1, 3)
+    maps = channels in (1, 3) and not is_plain(view, channels)
+    return view.mean is not None and not minds and maps
 
 
 def groups(numbers, views, channels, white):
@@ -147,10 +152,12 @@ def groups(numbers, views, channels, white):
         white: the pixel value that stands for 1.0; the first map divides by it.
 
     Returns:
-        float32 `(batch, num_views, width)`: how many groups to run, then the groups
-        (each clipped), then the last map, which has no clip and holds grey (unless it
-        came first) and, if `folds_normalization`, mean and deviation. `run` and
-        `run_batch` read it.
+        Dict of float32 `(batch, num_views, n)`, `n` from `widths`, for `count` maps
+        that end in a clip to [0, 1] and a last one that does not, which holds grey
+        (unless it came first) and, if `folds_normalization`, mean and deviation:
+        `matrices`, `shares` (of the mean) and `offsets` one map after the other;
+        `runs`, 1.0 for each map with a clip but the first that does anything; and
+        `moves`, 1.0 for each map with an offset or a share.
     """
     dim = 3 if channels == 3 else 1
     limit = count(views, channels)
@@ -161,11 +168,13 @@ def groups(numbers, views, channels, white):
     matrix = matrix / white
     offset = tf.zeros([*shape, dim])
     share = tf.zeros([*shape, dim, dim])
-    unused = tf.concat([tf.reshape(eye, [-1]), tf.zeros([dim + dim * dim + 1])], 0)
-    slots = tf.broadcast_to(unused, [*shape, limit, len(unused)])
+    maps = [  # Identities, until a group takes their place.
+        tf.broadcast_to(eye, [*shape, limit, dim, dim]),
+        tf.zeros([*shape, limit, dim]),
+        tf.zeros([*shape, limit, dim, dim]),
+    ]
     used = tf.zeros(shape, tf.int32)
-    if limit:
-        ordered = _ordered_steps(numbers, views, channels, limit)
+    ordered = _ordered_steps(numbers, views, channels, limit)
     for position in range(limit):
         a, o, k, clips = (part[:, :, position] for part in ordered)
         # Of x -> a (matrix x + offset + share m) + o + k m', m' the mean of that.
@@ -173,20 +182,32 @@ def groups(numbers, views, channels, white):
         offset = _moved(a + k, offset) + o
         matrix = _mixed(a, matrix)
         if position == 0:
-            overshoots = np.array([v.resize == "bicubic" for v in views])
-            clips |= overshoots
+            clips |= np.array([v.resize == "bicubic" for v in views])  # Overshoots.
+        if position == limit - 1:
+            clips |= used == 0  # The first map with a clip is always there.
         here = clips[..., tf.newaxis] & (tf.range(limit) == used[..., tf.newaxis])
-        made = _flat(matrix, offset, share)
-        slots = tf.where(here[..., tf.newaxis], made[:, :, tf.newaxis], slots)
+        for slot, (into, made) in enumerate(zip(maps, (matrix, offset, share))):
+            mask = tf.reshape(here, [*here.shape, *[1] * (into.shape.rank - 3)])
+            maps[slot] = tf.where(mask, made[:, :, tf.newaxis], into)
         used += tf.cast(clips, tf.int32)
         done = clips[..., tf.newaxis, tf.newaxis]
         matrix = tf.where(done, eye, matrix)
         offset = tf.where(done[..., 0], 0.0, offset)
         share = tf.where(done, 0.0, share)
     last = _last(matrix, offset, share, numbers, views, channels)
-    everything = tf.concat([slots, last[:, :, tf.newaxis]], 2)
-    flat = tf.reshape(everything, [*shape, (limit + 1) * everything.shape[-1]])
-    return tf.concat([tf.cast(used, tf.float32)[..., tf.newaxis], flat], -1)
+    matrices, offsets, shares = (
+        tf.concat([into, made[:, :, tf.newaxis]], 2) for into, made in zip(maps, last)
+    )
+    moves = tf.reduce_any(offsets != 0.0, -1) | tf.reduce_any(shares != 0.0, [-2, -1])
+    runs = tf.range(1, limit) < used[..., tf.newaxis]
+    flat = lambda x: tf.reshape(x, [*shape, x.shape[2] * dim ** (x.shape.rank - 3)])  # noqa: E731
+    return {
+        "runs": tf.cast(runs, tf.float32),
+        "moves": tf.cast(moves, tf.float32),
+        "matrices": flat(matrices),
+        "shares": flat(shares),
+        "offsets": flat(offsets),
+    }
 
 
 def _ordered_steps(numbers, views, channels, limit):
@@ -228,166 +249,103 @@ def _last(matrix, offset, share, numbers, views, channels):
         std = np.float32([v.std if f else [1.0] * dim for v, f in zip(views, folds)])
         matrix, share = (x / std[..., np.newaxis] for x in (matrix, share))
         offset = (offset - mean) / std
-    return _flat(matrix, offset, share)
+    return matrix, offset, share
 
 
-def _flat(matrix, offset, share):
-    lead, dim = matrix.shape[:2], matrix.shape[-1]
-    moves = tf.reduce_any(offset != 0.0, -1) | tf.reduce_any(share != 0.0, [-2, -1])
-    return tf.concat(
-        [
-            tf.reshape(matrix, [*lead, dim * dim]),
-            offset,
-            tf.reshape(share, [*lead, dim * dim]),
-            tf.cast(moves, tf.float32)[..., tf.newaxis],
-        ],
-        -1,
-    )
+def run(image, maps, runs, moves):
+    """Applies the maps of `groups` to one image.
 
-
-def run(image, packed, limit):
-    """Applies the groups of one image.
-
-    Three channels are taken apart into planes by the first map's matrix product
-    and put together by the last one's: products with planes cost a third.
+    Three channels are taken apart into planes by the first map's product and put
+    together by the last one's: products with planes cost a third.
 
     Args:
-        image: float32 `(size, size, channels)`, `size` and `channels` static.
-        packed: float32 `(width,)`, what `groups` gave for one view.
-        limit: the `count` of the recipe.
+        image: float32 `(size, size, channels)`, static.
+        maps: dict of `groups`, of which `matrices`, `shares` and `offsets` are used:
+            `(width,)`.
+        runs: bool scalars, for each map with a clip but the first: whether to run it.
+        moves: bool scalars, for each map: whether it has an offset or a share.
 
     Returns:
         float32 of the same shape.
     """
-    used, groups = packed[0], tf.unstack(tf.reshape(packed[1:], [limit + 1, -1]))
-    if image.shape[-1] != 3:
-        return _run_alike(image, used, groups)
-    size = image.shape[0]
+    size, channels = image.shape[1:]
+    if channels != 3:
+        maps = {name: tf.expand_dims(x, 0) for name, x in maps.items()}
+        pixels = tf.reshape(image, [1, size * size, channels])
+        return tf.reshape(run_batch(pixels, maps), image.shape)
+    matrices, shares, offsets = _read(maps, 3, [])
+    last = len(matrices) - 1
+
+    def shift(number, mean):
+        return offsets[number] + tf.matmul(shares[number], mean)
+
+    def clipped(number, out, mean):
+        add = lambda: out + shift(number, mean())  # noqa: E731
+        return tf.clip_by_value(tf.cond(moves[number], add, lambda: out), 0.0, 1.0)
+
+    def mapped(number, planes):
+        out = tf.matmul(matrices[number], planes)
+        return clipped(number, out, lambda: _mean(planes))
+
     pixels = tf.reshape(image, [size * size, 3])
-    *clipped, last = [_read(group, 3) for group in groups]
-
-    def direct():
-        # The last map alone, on pixels as they are.
-        matrix, offset, share, moves = last
-        out = tf.matmul(pixels, matrix, transpose_b=True)
-        mean = lambda: offset + tf.linalg.matvec(share, _mean(image))  # noqa: E731
-        return tf.cond(moves, lambda: _shifted(out, mean(), size), lambda: out)
-
-    if not clipped:
-        return tf.reshape(direct(), image.shape)
-
-    def by_planes():
-        matrix, offset, share, moves = clipped[0]
-        planes = tf.matmul(matrix, pixels, transpose_b=True)  # (3, size * size)
+    planes = tf.matmul(matrices[0], pixels, transpose_b=True)
+    planes = clipped(0, planes, lambda: _mean_color(image))
+    for number in range(1, last):
         planes = tf.cond(
-            moves,
-            lambda: planes + _column(offset, share, _mean(image)),
-            lambda: planes,
+            runs[number - 1],
+            lambda n=number, x=planes: mapped(n, x),
+            lambda x=planes: x,
         )
-        planes = tf.clip_by_value(planes, 0.0, 1.0)
-        for number, group in enumerate(clipped[1:], 1):
-            planes = tf.cond(
-                used > number,
-                lambda p=planes, g=group: tf.clip_by_value(_mapped(p, *g), 0.0, 1.0),
-                lambda p=planes: p,
-            )
-        matrix, offset, share, moves = last
-        out = tf.matmul(planes, matrix, transpose_a=True, transpose_b=True)
-        return tf.cond(
-            moves,
-            lambda: _shifted(out, _column(offset, share, _means(planes))[:, 0], size),
-            lambda: out,
-        )
+    out = tf.matmul(planes, matrices[last], transpose_a=True, transpose_b=True)
+    rows = tf.reshape(out, [size, size * 3])  # Long inner loops.
 
-    return tf.reshape(tf.cond(used > 0, by_planes, direct), image.shape)
+    def shifted():
+        color = shift(last, _mean(planes))[:, 0]
+        return rows + tf.tile(color, [size])
+
+    rows = tf.cond(moves[last], shifted, lambda: rows)
+    return tf.reshape(rows, image.shape)
 
 
-def _run_alike(image, used, groups):
-    """`run` for channels that are all mapped alike."""
-    *clipped, last = [tf.unstack(group) for group in groups]
-
-    def mapped(x, matrix, offset, share, moves):
-        y = x * matrix
-        return tf.cond(moves > 0.5, lambda: y + (offset + share * _mean(x)), lambda: y)
-
-    for number, group in enumerate(clipped):
-        image = tf.cond(
-            used > number,
-            lambda x=image, g=group: tf.clip_by_value(mapped(x, *g), 0.0, 1.0),
-            lambda x=image: x,
-        )
-    return mapped(image, *last)
-
-
-def _read(group, dim):
-    matrix, offset, share, moves = tf.split(group, [dim * dim, dim, dim * dim, 1])
-    square = [dim, dim]
-    return tf.reshape(matrix, square), offset, tf.reshape(share, square), moves[0] > 0.5
-
-
-def _column(offset, share, mean):
-    return (offset + tf.linalg.matvec(share, mean))[:, tf.newaxis]
-
-
-def _mapped(planes, matrix, offset, share, moves):
-    out = tf.matmul(matrix, planes)
-    return tf.cond(
-        moves, lambda: out + _column(offset, share, _means(planes)), lambda: out
-    )
-
-
-def _means(planes):
-    return tf.reduce_mean(planes, 1)
-
-
-def _mean(image):
-    """Mean colour of `(size, size, channels)`; a product, faster than a mean."""
-    height, width, channels = image.shape
-    ones = tf.fill([1, height], 1.0 / (height * width))
-    rows = tf.matmul(ones, tf.reshape(image, [height, width * channels]))
-    return tf.reduce_sum(tf.reshape(rows, [width, channels]), 0)
-
-
-def _shifted(pixels, offset, size):
-    """Adds a colour to `(size * size, 3)`, by rows: long inner loops."""
-    rows = tf.reshape(pixels, [size, size * 3])
-    return tf.reshape(rows + tf.tile(offset, [size]), [size * size, 3])
-
-
-def run_batch(images, packed, limit):
-    """`run` for a batch of planes: float32 `(batch, channels, pixels)`.
-
-    Unused groups are the identity, and clipping [0, 1] twice changes nothing, so
-    that all images of a batch take the same path.
+def run_batch(pixels, maps):
+    """Applies all maps of `groups` to a batch, needed or not: few operations.
 
     Args:
-        images: float32 `(batch, channels, pixels)`.
-        packed: float32 `(batch, width)`, from `groups` with `white=1`.
-        limit: the `count` of the recipe.
+        pixels: float32 `(batch, pixels, channels)`, all but `batch` static.
+        maps: dict of `groups`, of which `matrices`, `shares` and `offsets` are used:
+            `(batch, width)`.
 
     Returns:
-        float32 `(batch, pixels, channels)`.
+        float32 of the shape of `pixels`.
     """
-    channels = images.shape[1]
-    dim = 3 if channels == 3 else 1
-    groups = tf.split(packed[:, 1:], limit + 1, axis=1)
-    for number, group in enumerate(groups):
-        sizes = [dim * dim, dim, dim * dim, 1]
-        matrix, offset, share, _ = tf.split(group, sizes, axis=1)
-        mean = tf.reduce_mean(images, 2)
-        if dim == 3:
-            matrix, share = (tf.reshape(m, [-1, 3, 3]) for m in (matrix, share))
-            moved = offset + tf.linalg.matvec(share, mean)
-        else:
-            moved = offset + share * mean
-        last = number == limit
-        if last and dim == 3:
-            out = tf.matmul(images, matrix, transpose_a=True, transpose_b=True)
-            return out + moved[:, tf.newaxis]
-        if dim == 3:
-            images = tf.matmul(matrix, images) + moved[:, :, tf.newaxis]
-        else:
-            images = images * matrix[:, :, tf.newaxis] + moved[:, :, tf.newaxis]
-        if not last:
-            images = tf.clip_by_value(images, 0.0, 1.0)
-    return tf.transpose(images, [0, 2, 1])
+    colors = pixels.shape[-1] == 3
+    matrices, shares, offsets = _read(maps, 3 if colors else 1, [-1])
+    times, axis = (tf.matmul, -1) if colors else (tf.multiply, -2)
+    out = tf.transpose(pixels, [0, 2, 1]) if colors else pixels
+    last = len(matrices) - 1
+    for number, (matrix, share, offset) in enumerate(zip(matrices, shares, offsets)):
+        out = times(matrix, out) + (offset + times(share, _mean(out, axis)))
+        if number < last:
+            out = tf.clip_by_value(out, 0.0, 1.0)
+    return tf.transpose(out, [0, 2, 1]) if colors else out
+
+
+def _read(maps, dim, lead):
+    """Matrices and shares `(*lead, dim, dim)` and offsets `(*lead, dim, 1)`."""
+    total = maps["offsets"].shape[-1] // dim
+    return [
+        tf.split(tf.reshape(maps[name], [*lead, total * dim, width]), total, axis=-2)
+        for name, width in (("matrices", dim), ("shares", dim), ("offsets", 1))
+    ]
+
+
+def _mean(planes, axis=-1):
+    return tf.reduce_mean(planes, axis, keepdims=True)
+
+
+def _mean_color(image):
+    """Mean colour `(3, 1)` of `(size, size, 3)`; a product, faster than a mean."""
+    size = image.shape[0]
+    ones = tf.fill([1, size], 1.0 / size**2)
+    row = tf.matmul(ones, tf.reshape(image, [size, size * 3]))
+    return tf.reduce_sum(tf.reshape(row, [size, 3]), 0)[:, tf.newaxis]

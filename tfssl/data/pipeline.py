@@ -9,6 +9,8 @@ Large views are made image by image. Small ones (up to 64 pixels) are made in
 chunks of a batch, where starting an operation costs more than its arithmetic.
 """
 
+import os
+
 import numpy as np
 import tensorflow as tf
 from absl import logging
@@ -21,7 +23,8 @@ from tfssl.data.bad_files import BadFiles
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
-_AUTOTUNE = tf.data.AUTOTUNE
+# Batches made ahead of the step.
+_AHEAD = 2
 # Views up to this size, and arrays of images up to this side, are made in chunks.
 _SMALL = 64
 # Images of a chunk: its float planes should stay in a core's cache.
@@ -58,7 +61,7 @@ def multiview(
     bad_files=None,
     with_labels=False,
     data_service=None,
-    num_parallel_calls=_AUTOTUNE,
+    num_parallel_calls=None,
 ):
     """The training dataset of a source: endless batches of views.
 
@@ -84,7 +87,8 @@ def multiview(
             travel with the pipeline, up to 2 GB). The batches are the same and in the
             same order, except that with several addresses the rows that move up for
             an unreadable image come from the next batch of the same address.
-        num_parallel_calls: parallel maps. The result does not depend on it.
+        num_parallel_calls: parallel maps; None takes two per core, or as many as the
+            data services find best. The result does not depend on it.
 
     Returns:
         `tf.data.Dataset` of `{"views": {"view_0": float32 (rows, size, size,
@@ -108,6 +112,8 @@ def multiview(
     recipe = recipes.for_channels(recipe, source.channels)
     _log_skipped(recipe, source)
     bad_files = bad_files or BadFiles()
+    remote = bool(data_service)
+    parallel = num_parallel_calls or (tf.data.AUTOTUNE if remote else _parallel())
 
     addresses = service.addresses(data_service) if data_service else [None]
     hands = []
@@ -116,9 +122,9 @@ def multiview(
         order = order_lib.Order(
             source, batch_size, seed, start, shard, sampling=sampling, hand=hand
         )
-        made = _batches(order, recipe, augment, bad_files, num_parallel_calls)
+        made = _batches(order, recipe, augment, bad_files, parallel)
         if address:
-            made = service.made_at(address, made.with_options(_options()))
+            made = service.made_at(address, made.with_options(_options(remote)))
         if source.encoded:
             made = bad_files_lib.record_gaps(
                 made, order.first, order.image, source, bad_files
@@ -136,8 +142,8 @@ def multiview(
             batch["label"] = tf.gather(tf.constant(source.labels), index)
         return batch
 
-    dataset = dataset.map(as_dict).prefetch(_AUTOTUNE)
-    return dataset.with_options(_options())
+    dataset = dataset.map(as_dict).prefetch(_AHEAD)
+    return dataset.with_options(_options(remote))
 
 
 def _batches(order, recipe, augment, bad_files, parallel):
@@ -229,7 +235,8 @@ def _small(order, recipe, bad_files, parallel):
 
         def resize(raw, packed):
             image, crops = _decoded(source, raw, packed, recipe)
-            return packed, views_lib.resized(packed, image, recipe, crops)
+            coins = views_lib.coins_of(packed, recipe, source.channels)
+            return packed, views_lib.resized(coins, image, recipe, crops)
 
         def finish(k, position, index, made):
             packed, resized = made
@@ -307,7 +314,7 @@ def labeled(
     batch_size=256,
     indices=None,
     bad_files=None,
-    num_parallel_calls=_AUTOTUNE,
+    num_parallel_calls=None,
 ):
     """Every image once, prepared for evaluation.
 
@@ -318,7 +325,7 @@ def labeled(
         indices: int array of the wanted images, in order; None takes all. A source
             that is read in sequence gives them in its own order.
         bad_files: as for `multiview`.
-        num_parallel_calls: parallel maps.
+        num_parallel_calls: parallel maps; None takes two per core.
 
     Returns:
         Finite `tf.data.Dataset` of `{"image": float32 (batch, size, size,
@@ -336,7 +343,8 @@ def labeled(
         )
     known = source.labels is not None
     labels = source.labels if known else np.full(source.num_images, -1, np.int64)
-    order, raw = _in_order(source, indices)
+    parallel = num_parallel_calls or _parallel()
+    order, raw = _in_order(source, indices, parallel)
 
     def make(raw):
         image = source.decode(raw, preprocessing.side)
@@ -350,7 +358,7 @@ def labeled(
         label = tf.gather(tf.constant(labels), index)
         return ordinal, index, make(content), label
 
-    elements = raw.enumerate().map(prepare, num_parallel_calls=num_parallel_calls)
+    elements = raw.enumerate().map(prepare, num_parallel_calls=parallel)
     if source.encoded:
         bad_files = bad_files or BadFiles()
         bad_files_lib.check(source, bad_files, make)
@@ -372,11 +380,11 @@ def labeled(
             "mask": tf.range(batch_size) < found,
         }
 
-    dataset = batches.map(fill).prefetch(_AUTOTUNE)
+    dataset = batches.map(fill).prefetch(_AHEAD)
     return dataset.with_options(_options())
 
 
-def _in_order(source, indices):
+def _in_order(source, indices, parallel):
     """The indices of the wanted images, and a dataset of `(index, raw)`."""
     order = np.arange(source.num_images) if indices is None else np.asarray(indices)
     order = order.astype(np.int64)
@@ -388,7 +396,7 @@ def _in_order(source, indices):
     if source.random_access:
         dataset = tf.data.Dataset.from_tensor_slices(order)
         read = lambda index: (index, source.read(index))  # noqa: E731
-        return order, dataset.map(read, num_parallel_calls=_AUTOTUNE)
+        return order, dataset.map(read, num_parallel_calls=parallel)
     if indices is None:
         return order, source.stream()
     wanted = np.zeros(source.num_images, bool)
@@ -397,9 +405,16 @@ def _in_order(source, indices):
     return np.unique(order), source.stream().filter(lambda i, _: tf.gather(keep, i))
 
 
-def _options():
+def _parallel():
+    return 2 * (os.cpu_count() or 1)
+
+
+def _options(remote=False):
     options = tf.data.Options()
     options.deterministic = True
+    # To watch every operation costs a twentieth of the time; another host, whose cores
+    # are not known here, is to find its own numbers all the same.
+    options.autotune.enabled = remote
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )

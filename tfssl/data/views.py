@@ -172,20 +172,29 @@ def has_affine(view):
     return max(view.rotation, view.shear, view.translation) > 0
 
 
+# Fields that are coins, 0 or 1; in a row of `pack` they follow the crop's numbers.
+_COINS = ("flip", "blurred", "solarize", "runs", "moves")
+
+
 def _widths(recipe, channels):
     """Width of each packed field, as `pack` lays them out."""
     tries = _tries(recipe)
     radii = [image_ops.blur_radius(v.blur_sigma[1], v.size) for v in recipe if v.blur]
+    maps = color.widths(recipe, channels)
     return {
         "areas": tries,
         "aspects": tries,
         "place": 2,
         "flip": 1,
-        "affine": 4 if any(map(has_affine, recipe)) else 0,
-        "color": color.width(recipe, channels),
         "blurred": 1,
-        "taps": 2 * max(radii) + 1 if radii else 0,
         "solarize": 1,
+        "runs": maps["runs"],
+        "moves": maps["moves"],
+        "affine": 4 if any(map(has_affine, recipe)) else 0,
+        "matrices": maps["matrices"],
+        "shares": maps["shares"],
+        "offsets": maps["offsets"],
+        "taps": 2 * max(radii) + 1 if radii else 0,
     }
 
 
@@ -207,38 +216,54 @@ def pack(numbers, recipe, channels, white=1.0):
     u = split(numbers, recipe)
     widths = _widths(recipe, channels)
     column = lambda x: x[..., tf.newaxis]  # noqa: E731
-    fields = [u["areas"], u["aspects"], u["place"], column(u["flip"])]
-    if widths["affine"]:
-        fields += [column(u["rotation"]), column(u["shear"]), u["translation"]]
-    fields.append(color.groups(u, recipe, channels, white))
-    fields.append(column(tf.cast(u["sigma"] > 0, tf.float32)))
-    if widths["taps"]:
-        fields.append(image_ops.gaussian_taps(u["sigma"], (widths["taps"] - 1) // 2))
-    fields.append(column(u["solarize"]))
-    return tf.concat(fields, -1)
+    made = {
+        **color.groups(u, recipe, channels, white),
+        "flip": column(u["flip"]),
+        "blurred": column(tf.cast(u["sigma"] > 0, tf.float32)),
+        "solarize": column(u["solarize"]),
+        "areas": u["areas"],
+        "aspects": u["aspects"],
+        "place": u["place"],
+        "affine": tf.concat(
+            [column(u["rotation"]), column(u["shear"]), u["translation"]], -1
+        ),
+        "taps": image_ops.gaussian_taps(u["sigma"], widths["taps"] // 2),
+    }
+    return tf.concat([made[name] for name, width in widths.items() if width], -1)
 
 
 def fields(packed, recipe, channels):
-    """Names what `pack` gave: a dict per view.
+    """Names what `pack` gave.
 
     Args:
-        packed: float32 `(..., views, packed)`.
+        packed: float32 `(..., packed)`.
         recipe: the recipe.
         channels: channels of the images.
 
     Returns:
-        List of dicts: `flip`, `blurred`, `solarize` `(...)`; `color` `(..., width)`
-        for `color.run`; `taps` and `affine` (rotation, shear, right, down), which
-        are empty if no view needs them.
+        Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
+        the coins `flip`, `blurred`, `solarize`, and `runs` and `moves` of
+        `color.groups`; `affine` (rotation, shear, right, down); `matrices`, `shares` and
+        `offsets` of `color.groups`; `taps` of the blur. `affine` and `taps` are of
+        width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
-    found = []
-    for row in tf.unstack(packed, num=len(recipe), axis=-2):
-        parts = dict(zip(widths, tf.split(row, list(widths.values()), axis=-1)))
+    return dict(zip(widths, tf.split(packed, list(widths.values()), axis=-1)))
+
+
+def coins_of(packed, recipe, channels):
+    """For each view of one image, bools: a scalar, or for `runs` and `moves` lists."""
+    widths = _widths(recipe, channels)
+    count, first = sum(widths[name] for name in _COINS), 2 * _tries(recipe) + 2
+    flat = tf.reshape(packed[:, first : first + count] > 0.5, [-1])
+    drawn = iter(tf.unstack(flat, len(recipe) * count))
+    every = []
+    for _ in recipe:
+        coins = {name: [next(drawn) for _ in range(widths[name])] for name in _COINS}
         for name in ("flip", "blurred", "solarize"):
-            parts[name] = parts[name][..., 0]
-        found.append(parts)
-    return found
+            (coins[name],) = coins[name]
+        every.append(coins)
+    return every
 
 
 def boxes(packed, recipe, height, width):
@@ -278,57 +303,56 @@ def boxes(packed, recipe, height, width):
     return tf.stack(found, -2)
 
 
-def _cropped(named, image, begin, size, view):
-    """Crop and flip of one view; `begin` and `size` are int32 `(3,)`."""
-    crop = tf.slice(image, begin, size)
-    if view.flip:
-        crop = tf.cond(named["flip"] > 0.5, lambda: tf.reverse(crop, [1]), lambda: crop)
-    return tf.ensure_shape(crop, [None, None, image.shape[-1]])
-
-
-def render(named, out, view, limit, white):
+def render(named, coins, out, view, white):
     """The last part of `apply_packed`: a view from its resized image on.
 
     Args:
         named: the view's dict of `fields`.
+        coins: the view's dict of `coins_of`.
         out: float32 `(size, size, channels)`, values as in the original image.
         view: the `View`.
-        limit: `color.count` of the recipe.
         white: the pixel value that stands for 1.0.
     """
     size, channels = view.size, out.shape[-1]
     if has_affine(view):
-        affine = named["affine"]
+        affine = named["affine"][tf.newaxis]
         out = image_ops.affine(
-            out[tf.newaxis], affine[0:1], affine[1:2], affine[tf.newaxis, 2:4]
+            out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
         )[0]
     if color.is_plain(view, channels):
-        out = out if white == 1 else out * (1.0 / white)
+        out = plain(out, view, white)
     else:
-        out = color.run(out, named["color"], limit)
+        out = color.run(out, named, coins["runs"], coins["moves"])
     if view.blur:
         sharp, taps = out, taps_of(view, named["taps"])
         out = tf.cond(
-            named["blurred"] > 0.5,
+            coins["blurred"],
             lambda: image_ops.blur(sharp, taps, view.blur_border),
             lambda: sharp,
         )
     if view.solarize:
-        plain = out
+        before = out
         out = tf.cond(
-            named["solarize"] > 0.5,
-            lambda: solarized(plain, view),
-            lambda: plain,
+            coins["solarize"], lambda: solarized(before, view), lambda: before
         )
     if view.mean is not None and not color.folds_normalization(view, channels):
         out = normalized(out, view)
-    return tf.ensure_shape(out, [size, size, channels])
+    out.set_shape([size, size, channels])
+    return out
+
+
+def plain(images, view, white):
+    """Of a view that leaves colours as they are: to [0, 1], also where cubics overshoot."""
+    images = images if white == 1 else images * (1.0 / white)
+    return tf.clip_by_value(images, 0.0, 1.0) if view.resize == "bicubic" else images
 
 
 def taps_of(view, taps):
     """The taps that this view's blur needs, out of the recipe's widest."""
     radius = image_ops.blur_radius(view.blur_sigma[1], view.size)
     middle = (taps.shape[-1] - 1) // 2
+    if radius == middle:
+        return taps
     return taps[..., middle - radius : middle + radius + 1]
 
 
@@ -357,28 +381,37 @@ def normalized(image, view):
     return tf.reshape((rows - mean) / std, tf.shape(image))
 
 
-def cropped(packed, image, recipe, crops=None):
+def cropped(coins, image, recipe, crops):
     """The first part of `apply_packed`: every view cropped and flipped.
+
+    Args:
+        coins: list of `coins_of`.
+        image: `(height, width, channels)`.
+        recipe: the recipe.
+        crops: int32 `(views, 4)`.
 
     Returns:
         Tuple of `(height, width, channels)`, values and dtype as in `image`.
     """
-    if crops is None:
-        shape = tf.shape(image)
-        crops = boxes(packed, recipe, shape[0], shape[1])
-    channels = image.shape[-1]
-    every = fields(packed, recipe, channels)
+    channels, count = image.shape[-1], len(recipe)
     # In all channels; for all views at once, which takes far fewer operations.
-    begins = tf.pad(crops[:, :2], [[0, 0], [0, 1]])
+    begins = tf.unstack(tf.pad(crops[:, :2], [[0, 0], [0, 1]]), count)
     sizes = tf.pad(crops[:, 2:], [[0, 0], [0, 1]], constant_values=channels)
-    count = len(recipe)
-    parts = zip(recipe, every, tf.unstack(begins, count), tf.unstack(sizes, count))
-    return tuple(
-        _cropped(named, image, begin, size, view) for view, named, begin, size in parts
-    )
+    made = []
+    for view, coin, begin, size in zip(recipe, coins, begins, tf.unstack(sizes, count)):
+        crop = tf.slice(image, begin, size)
+        if view.flip:
+            crop = tf.cond(
+                coin["flip"],
+                lambda x=crop: tf.reverse(x, [1]),
+                lambda x=crop: x,
+            )
+        crop.set_shape([None, None, channels])
+        made.append(crop)
+    return tuple(made)
 
 
-def resized(packed, image, recipe, crops=None):
+def resized(coins, image, recipe, crops):
     """The first two parts of `apply_packed`: cropped, flipped and resized.
 
     Returns:
@@ -386,7 +419,7 @@ def resized(packed, image, recipe, crops=None):
     """
     return tuple(
         image_ops.resize(crop, view.size, view.resize, view.antialias)
-        for view, crop in zip(recipe, cropped(packed, image, recipe, crops))
+        for view, crop in zip(recipe, cropped(coins, image, recipe, crops))
     )
 
 
@@ -404,12 +437,15 @@ def apply_packed(packed, image, recipe, crops=None):
         Tuple of float32 `(size, size, channels)`.
     """
     channels, white = image.shape[-1], white_of(image.dtype)
-    limit = color.count(recipe, channels)
-    every = fields(packed, recipe, channels)
-    images = resized(packed, image, recipe, crops)
+    if crops is None:
+        shape = tf.shape(image)
+        crops = boxes(packed, recipe, shape[0], shape[1])
+    coins = coins_of(packed, recipe, channels)
+    images = resized(coins, image, recipe, crops)
+    rows = tf.unstack(packed, len(recipe))
     return tuple(
-        render(named, out, view, limit, white)
-        for view, named, out in zip(recipe, every, images)
+        render(fields(row, recipe, channels), coin, out, view, white)
+        for row, coin, out, view in zip(rows, coins, images, recipe)
     )
 
 
