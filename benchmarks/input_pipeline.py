@@ -107,20 +107,15 @@ def profile(source, recipe, options):
     packed = views.pack(numbers, recipe, channels, white)
 
     def rendered(leave_out):
+        parts = recipe.scaled(**leave_out)
+
         def make(image, crops, packed):
             coins = views.coins_of(packed, recipe, channels)
-            images = views.resized(coins, image, recipe, crops)
+            images = views.resized(coins, image, parts, crops, turned=True)
+            rows = [views.fields(x, recipe, channels) for x in tf.unstack(packed)]
             return [
-                views.render(
-                    views.fields(row, recipe, channels),
-                    coin,
-                    image,
-                    view.scaled(**leave_out),
-                    white,
-                )
-                for row, coin, image, view in zip(
-                    tf.unstack(packed), coins, images, recipe
-                )
+                views.render(*of_view, white)
+                for of_view in zip(rows, coins, images, parts)
             ]
 
         return make

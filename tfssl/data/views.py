@@ -309,7 +309,8 @@ def render(named, coins, out, view, white):
     Args:
         named: the view's dict of `fields`.
         coins: the view's dict of `coins_of`.
-        out: float32 `(size, size, channels)`, values as in the original image.
+        out: float32 `(size, size, channels)`, values as in the original image; rows
+            and columns have changed places if `comes_turned`.
         view: the `View`.
         white: the pixel value that stands for 1.0.
     """
@@ -325,10 +326,11 @@ def render(named, coins, out, view, white):
         out = color.run(out, named, coins["runs"], coins["moves"])
     if view.blur:
         sharp, taps = out, taps_of(view, named["taps"])
+        turned = comes_turned(view)
         out = tf.cond(
             coins["blurred"],
-            lambda: image_ops.blur(sharp, taps, view.blur_border),
-            lambda: sharp,
+            lambda: image_ops.blur(sharp, taps, view.blur_border, turned),
+            lambda: image_ops.turn(sharp) if turned else sharp,
         )
     if view.solarize:
         before = out
@@ -411,14 +413,24 @@ def cropped(coins, image, recipe, crops):
     return tuple(made)
 
 
-def resized(coins, image, recipe, crops):
+def comes_turned(view):
+    """Whether rows and columns may change places from the resize to the blur."""
+    return view.antialias and view.blur > 0 and not has_affine(view)
+
+
+def resized(coins, image, recipe, crops, turned=False):
     """The first two parts of `apply_packed`: cropped, flipped and resized.
+
+    With `turned`, rows and columns of views of which `comes_turned` holds have
+    changed places.
 
     Returns:
         Tuple of float32 `(size, size, channels)`, values as in `image`.
     """
     return tuple(
-        image_ops.resize(crop, view.size, view.resize, view.antialias)
+        image_ops.resize(
+            crop, view.size, view.resize, view.antialias, turned and comes_turned(view)
+        )
         for view, crop in zip(recipe, cropped(coins, image, recipe, crops))
     )
 
@@ -441,7 +453,7 @@ def apply_packed(packed, image, recipe, crops=None):
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
-    images = resized(coins, image, recipe, crops)
+    images = resized(coins, image, recipe, crops, turned=True)
     rows = tf.unstack(packed, len(recipe))
     return tuple(
         render(fields(row, recipe, channels), coin, out, view, white)
