@@ -76,6 +76,16 @@ def test_antialiased_resize_equals_tensorflows_to_the_last_bit(method, shape):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+def test_a_turned_resize_swaps_rows_and_columns(antialias):
+    image = np.random.default_rng(0).integers(0, 256, (40, 57, 3)).astype(np.uint8)
+    resize = lambda **options: image_ops.resize(  # noqa: E731
+        tf.constant(image), 24, "bilinear", antialias, **options
+    ).numpy()
+    np.testing.assert_array_equal(resize(turned=True), resize().transpose(1, 0, 2))
+    assert np.abs(resize(turned=True) - resize()).max() > 1.0
+
+
 def test_unknown_filter_is_refused():
     with pytest.raises(ValueError, match="View got resize='cubic'; choose one of"):
         image_ops.check_resize("cubic", "View")
@@ -137,6 +147,9 @@ def test_blur_is_a_gaussian_filter(border, size, sigma):
     taps = image_ops.gaussian_taps(tf.constant(sigma), radius)
     expected = plain_views.blur(image, sigma, border, radius)
     found = image_ops.blur(tf.constant(image), taps, border)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    turned = tf.constant(image.transpose(1, 0, 2))
+    found = image_ops.blur(turned, taps, border, turned=True)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     batch = image_ops.blur_batch(tf.constant(image)[None], taps[None], border)
     np.testing.assert_allclose(batch[0], expected, atol=1e-5)

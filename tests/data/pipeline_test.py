@@ -165,6 +165,15 @@ def test_parallel_calls_and_the_global_seed_change_nothing(make):
         _assert_same(rows, whole)
 
 
+def test_a_local_stream_is_not_autotuned():
+    # It costs a twentieth of the time; calls in parallel are given instead.
+    stream = pipeline.multiview(_array(), _recipe(), batch_size=_BATCH)
+    assert not stream.options().autotune.enabled
+    one = preprocessing.Preprocessing(size=8, channels=3)
+    stream = pipeline.labeled(_array(), one)
+    assert not stream.options().autotune.enabled
+
+
 @both_kinds
 def test_the_seed_decides_order_and_views(make):
     source = make()

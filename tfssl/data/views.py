@@ -242,10 +242,9 @@ def fields(packed, recipe, channels):
 
     Returns:
         Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
-        the coins `flip`, `blurred`, `solarize`, and `runs` and `moves` of
-        `color.groups`; `affine` (rotation, shear, right, down); `matrices`, `shares` and
-        `offsets` of `color.groups`; `taps` of the blur. `affine` and `taps` are of
-        width 0 if no view needs them.
+        the coins `flip`, `blurred`, `solarize`; `runs`, `moves`, `matrices`, `shares`
+        and `offsets` of `color.groups`; `affine` (rotation, shear, right, down) and
+        `taps` of the blur, of width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
     return dict(zip(widths, tf.split(packed, list(widths.values()), axis=-1)))
@@ -344,7 +343,7 @@ def render(named, coins, out, view, white):
 
 
 def plain(images, view, white):
-    """Of a view that leaves colours as they are: to [0, 1], also where cubics overshoot."""
+    """To [0, 1], for a view that leaves colours as they are; cubics overshoot."""
     images = images if white == 1 else images * (1.0 / white)
     return tf.clip_by_value(images, 0.0, 1.0) if view.resize == "bicubic" else images
 
