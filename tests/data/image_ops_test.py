@@ -86,6 +86,15 @@ def test_a_turned_resize_swaps_rows_and_columns(antialias):
     assert np.abs(resize(turned=True) - resize()).max() > 1.0
 
 
+@pytest.mark.parametrize("limit", [0, 1 << 22])  # Not cast, cast.
+def test_bicubic_of_whole_numbers_is_that_of_float32(limit, monkeypatch):
+    monkeypatch.setattr(image_ops, "_CAST_UP_TO", limit)
+    image = np.random.default_rng(0).integers(0, 256, (40, 57, 3)).astype(np.uint8)
+    found = image_ops.resize(tf.constant(image), 24, "bicubic")
+    expected = image_ops.resize(tf.constant(image.astype(np.float32)), 24, "bicubic")
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_unknown_filter_is_refused():
     with pytest.raises(ValueError, match="View got resize='cubic'; choose one of"):
         image_ops.check_resize("cubic", "View")

@@ -9,6 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 _RESIZE = ("bilinear", "bicubic")
+# Values of an image that is cast before a resize: 16 MB of float32.
+_CAST_UP_TO = 1 << 22
 # Four standard deviations hold all but 6e-5 of a Gaussian.
 _SIGMAS_KEPT = 4.0
 
@@ -90,15 +92,28 @@ def resize(image, size, method="bilinear", antialias=False, turned=False):
         out = tf.raw_ops.ResizeBilinear(
             images=batch, size=[size, size], half_pixel_centers=True
         )
-    else:  # Of float32, which the kernel reads faster than whole numbers.
-        out = tf.raw_ops.ResizeBicubic(
-            images=tf.cast(batch, tf.float32),
-            size=[size, size],
-            half_pixel_centers=True,
-        )
+    else:
+        out = _resize_bicubic(batch, size)
     shape = [size, size, batch.shape[-1]]
     out = tf.reshape(out, shape if single else [-1, *shape])
     return out if turned == antialias else turn(out)
+
+
+def _resize_bicubic(batch, size):
+    """By a kernel that reads float32 faster; a huge image is not copied for that."""
+
+    def cubic(images):
+        return tf.raw_ops.ResizeBicubic(
+            images=images, size=[size, size], half_pixel_centers=True
+        )
+
+    if batch.dtype == tf.float32:
+        return cubic(batch)
+    return tf.cond(
+        tf.size(batch) <= _CAST_UP_TO,
+        lambda: cubic(tf.cast(batch, tf.float32)),
+        lambda: cubic(batch),
+    )
 
 
 def turn(image):
