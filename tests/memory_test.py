@@ -61,7 +61,9 @@ def test_rows_are_float32_under_mixed_precision():
 
 
 def test_too_many_rows_and_bad_sizes():
-    with pytest.raises(ValueError, match="9 embeddings a step .* queue of 4; make"):
+    with pytest.raises(
+        ValueError, match="queue_size=4 received for batches of 9 .* queue 9 or"
+    ):
         memory.FeatureQueue(4, 3).enqueue(tf.zeros((9, 3)))
     with pytest.raises(ValueError, match="size=0, dim=3"):
         memory.FeatureQueue(0, 3)

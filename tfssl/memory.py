@@ -61,6 +61,14 @@ class FeatureQueue(keras.layers.Layer):
         )
         self.built = True
 
+    def check_batch(self, count):
+        """Raises `ValueError` if `count` embeddings are more than the queue holds."""
+        if count > self.size:
+            raise ValueError(
+                f"queue_size={self.size} received for batches of {count} images; make "
+                f"the queue {count} or larger, or the batch {self.size} or smaller."
+            )
+
     def enqueue(self, rows):
         """Overwrites the oldest rows.
 
@@ -70,13 +78,11 @@ class FeatureQueue(keras.layers.Layer):
         Raises:
             ValueError: if more rows are given than the queue holds.
         """
-        count = rows.shape[0] if rows.shape[0] is not None else tf.shape(rows)[0]
-        if isinstance(count, int) and count > self.size:
-            raise ValueError(
-                f"{count} embeddings a step were given to a queue of {self.size}; "
-                f"make the queue {count} or larger (a multiple of {count} keeps "
-                f"every step equally long), or the batch {self.size} or smaller."
-            )
+        count = rows.shape[0]
+        if count is None:
+            count = tf.shape(rows)[0]
+        else:
+            self.check_batch(count)
         rows = tf.stop_gradient(tf.cast(rows, tf.float32))
         steps = tf.range(count, dtype=tf.int64)
         places = (self.pointer.value + steps) % self.size

@@ -202,8 +202,12 @@ def test_a_batch_larger_than_the_queue_is_refused():
     method.compile("sgd")
     batch = dict(zip(("view_0", "view_1"), views()))
     data = tf.data.Dataset.from_tensors({"views": batch})
-    with pytest.raises(ValueError, match="4 embeddings .* queue of 3; make the queue"):
+    sentence = "queue_size=3 received for batches of 4 images; make the queue 4"
+    with pytest.raises(ValueError, match=sentence):
         method.fit(data, verbose=0)
+    with pytest.raises(ValueError, match=sentence):  # Before a run begins.
+        method.notes(4, 100)
+    assert method.notes(3, 100) == make(3).notes(4, 100) == []
 
 
 def test_a_recipe_with_other_views_is_refused():

@@ -189,7 +189,7 @@ def test_clear_errors(tmp_path):
     with pytest.raises(ValueError, match="num_clusters=50 received for 40 images"):
         run(tmp_path / "b", "deepcluster", hparams={"num_clusters": 50})
     for size, sentence in (
-        (4, "queue_size=4 received for batches of 8 images, expected 0 or at least 8"),
+        (4, "queue_size=4 received for batches of 8 images; make the queue 8 or"),
         (6.5, "queue_size=6.5 received, expected a whole number, 0 or more"),
     ):
         hparams = CASES["swav"]["hparams"] | {"queue_size": size}

@@ -232,6 +232,11 @@ class MoCo(base.Method):
     def num_negatives(self, global_batch):
         return global_batch - 1 if self.queue is None else self.queue_size
 
+    def notes(self, global_batch, num_images):
+        if self.queue is not None:
+            self.queue.check_batch(global_batch)
+        return super().notes(global_batch, num_images)
+
     @classmethod
     def recipe_for(cls, *, version=2, **_):
         return _RECIPES.get(version, cls.default_recipe)

@@ -223,11 +223,8 @@ class SwAV(base.Method):
                 "images; each prototype needs images of its own: use fewer "
                 "(about ten times the number of classes)."
             )
-        if 0 < self.queue_size < global_batch:
-            raise ValueError(
-                f"queue_size={self.queue_size} received for batches of {global_batch} "
-                f"images, expected 0 or at least {global_batch}."
-            )
+        for queue in self.queues:
+            queue.check_batch(global_batch)
         self._share()
         lines = [
             f"prototypes frozen for {self.freeze_steps:,} steps "
