@@ -1,0 +1,129 @@
+"""Flags of a task, made of its signature and docstring.
+
+Every argument becomes the flag of its name: `int` and `float` become numbers, `bool`
+becomes `--name` and `--noname`, a `Literal` or a `OneOf` a choice, a sequence values
+with commas between them, a dict `hparams` the repeatable `--hparam=name=value`. The
+help is the first sentence of the argument's text. Bounds are checked by the task.
+"""
+
+import ast
+import collections.abc
+import re
+import typing
+
+from absl import flags
+
+from tfssl.tasks import arguments
+
+
+def define(task, module, *, skip=(), flag_values=flags.FLAGS):
+    """Defines a flag for every argument of a task that has a form as text.
+
+    Args:
+        task: a function made by `arguments.task`.
+        module: name of the binary's module; `--help` lists the flags of that module.
+        skip: names of arguments without a flag.
+        flag_values: where to define them.
+
+    Returns:
+        Function without arguments that gives the arguments by the flags' values.
+    """
+    readers = {}
+    for argument in arguments.of(task):
+        if argument.name in skip:
+            continue
+        flag, read = _flag(argument)
+        flags.DEFINE_flag(flag, flag_values, module_name=module)
+        if argument.required:
+            flags.mark_flag_as_required(flag.name, flag_values)
+        readers[argument.name] = (flag, read)
+
+    return lambda: {name: read(flag.value) for name, (flag, read) in readers.items()}
+
+
+def _flag(argument):
+    """`(absl flag, function of its value -> the argument's value)`."""
+    name, text = argument.name, _help(argument.doc)
+    default = None if argument.required else argument.default
+    if isinstance(argument.bound, arguments.OneOf):
+        return _choice_flag(name, default, text, argument.bound.names)
+    parser, serializer = flags.ArgumentParser(), flags.ArgumentSerializer()
+    for kind in argument.kinds:
+        if kind is dict:
+            return _pairs_flag(name.removesuffix("s"), text)
+        if typing.get_origin(kind) is collections.abc.Sequence:
+            return _list_flag(name, default, text, *typing.get_args(kind))
+        if typing.get_origin(kind) is typing.Literal:
+            return _choice_flag(name, default, text, typing.get_args(kind))
+        if kind is bool:
+            return flags.BooleanFlag(name, default, text), _same
+        if kind in (int, float):
+            parser = flags.IntegerParser() if kind is int else flags.FloatParser()
+            return flags.Flag(parser, serializer, name, default, text), _same
+    read = (lambda value: value or None) if argument.optional else _same
+    return flags.Flag(parser, serializer, name, default, text), read
+
+
+def _same(value):
+    return value
+
+
+def _choice_flag(name, default, text, choices):
+    known = {str(choice): choice for choice in choices}
+    flag = flags.EnumFlag(
+        name, None if default is None else str(default), text, list(known)
+    )
+    return flag, known.get
+
+
+def _pairs_flag(name, text):
+    parser, serializer = flags.ArgumentParser(), flags.ArgumentSerializer()
+    text = f"{text} (name=value; repeatable)"
+    flag = flags.MultiFlag(parser, serializer, name, None, text)
+    return flag, lambda items: pairs(items, name)
+
+
+def _list_flag(name, default, text, entry):
+    if default is not None:
+        default = [str(item) for item in default]
+    parser = flags.ListParser()
+    flag = flags.Flag(parser, flags.ListSerializer(","), name, default, text)
+    if entry is str:
+        return flag, lambda texts: None if texts is None else tuple(texts)
+    return flag, lambda texts: numbers(texts, name)
+
+
+def _help(doc):
+    """The first sentence of an argument's text."""
+    first = re.split(r"(?<=[^.])\.(?=\s|$)", doc, maxsplit=1)[0]
+    return first[:1].upper() + first[1:] + "."
+
+
+def pairs(items, flag):
+    """`["width=0.25"]` -> `{"width": 0.25}`; values are Python literals or text."""
+    found = {}
+    for item in items or ():
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise ValueError(
+                f"--{flag}={item} received, expected --{flag}=name=value, for "
+                f"example --{flag}=temperature=0.5."
+            )
+        try:
+            found[name] = ast.literal_eval(text)
+        except (SyntaxError, ValueError):
+            found[name] = text
+    return found
+
+
+def numbers(texts, flag):
+    """`["0.1", "10"]` -> `(0.1, 10.0)`; None stays None."""
+    if texts is None:
+        return None
+    try:
+        return tuple(float(text) for text in texts)
+    except ValueError as error:
+        raise ValueError(
+            f"--{flag}={','.join(texts)} received, expected numbers with commas "
+            "between them, such as 0.1,1,10."
+        ) from error
