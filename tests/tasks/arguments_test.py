@@ -153,5 +153,5 @@ def test_an_argument_needs_a_type_and_a_text():
         """Does."""
 
     for function in (untyped, untold):
-        with pytest.raises(TypeError, match="data.*lacks an annotation, or text"):
+        with pytest.raises(TypeError, match="data.*lacks an annotation or a text"):
             arguments.task(function)

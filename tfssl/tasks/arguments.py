@@ -22,6 +22,7 @@ import math
 import numbers
 import os
 import re
+import textwrap
 import types
 import typing
 
@@ -264,7 +265,7 @@ def _argument(parameter, texts, function, group=None):
     name, kind = parameter.name, parameter.annotation
     if kind is inspect.Parameter.empty or name not in texts:
         raise TypeError(
-            f"{function.__name__}({name}) lacks an annotation, or text in the docstring."
+            f"{function.__name__}({name}) lacks an annotation or a text in the docs."
         )
     return Argument(name, kind, parameter.default, texts[name], group)
 
@@ -282,8 +283,19 @@ def _texts(doc):
 
 def _flat_doc(doc, listed):
     """A docstring whose `Args:` section lists all of these arguments."""
-    lines = [f"    {a.name}: {a.doc}\n" for a in listed]
-    section = "Args:\n" + "".join(lines) + "\n"
+    entries = [_wrapped(f"{a.name}: {a.doc}") for a in listed]
+    section = "Args:\n" + "\n".join(entries) + "\n\n"
     if _SECTION.search(doc + "\n"):
         return _SECTION.sub(lambda _: section, doc + "\n", count=1).rstrip() + "\n"
     return f"{doc}\n\n{section}"
+
+
+def _wrapped(entry):
+    return textwrap.fill(
+        entry,
+        width=84,
+        initial_indent=" " * 4,
+        subsequent_indent=" " * 8,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
