@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from tfssl import progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
@@ -254,7 +254,9 @@ class _Bar(keras.callbacks.Callback):
 
     def __init__(self, steps):
         super().__init__()
-        self._bar = tqdm.tqdm(total=steps, desc="supervised", unit="step", leave=False)
+        self._bar = progress.bar(
+            total=steps, desc="supervised", unit="step", leave=False
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         self._bar.update()
