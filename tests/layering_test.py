@@ -12,16 +12,19 @@ _ROOT = pathlib.Path(__file__).parents[1]
 # was not decided by anybody.
 _ROOMS = {
     "version": set(),
+    "checks": set(),
     "files": set(),
+    "progress": set(),
     "replicas": set(),
     "losses": {"replicas"},
-    "data": {"files"},
+    "data": {"checks", "files"},
     "kmeans": set(),
     "models": {"replicas"},
-    "optimizers": {"replicas"},
+    "optimizers": {"checks", "replicas"},
     "memory": set(),
     "ema": {"optimizers"},
     "methods": {
+        "checks",
         "data",
         "ema",
         "kmeans",
@@ -31,9 +34,10 @@ _ROOMS = {
         "optimizers",
         "replicas",
     },
-    "evaluation": {"data", "files", "kmeans", "models", "replicas"},
-    "export": {"data", "files", "models", "replicas"},
+    "evaluation": {"data", "files", "kmeans", "models", "progress", "replicas"},
+    "export": {"checks", "data", "files", "models", "replicas"},
     "training": {
+        "checks",
         "data",
         "evaluation",
         "export",
@@ -49,6 +53,8 @@ _ROOMS["__init__"] = _EVERY_ROOM
 
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
+    "checks": set(),
+    "progress": {"tqdm"},
     "replicas": {"tensorflow"},
     "files": {"tensorflow", "absl"},
     "losses": {"tensorflow", "numpy"},

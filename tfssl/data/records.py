@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import checks
 from tfssl.data import source as source_lib
 
 FORMAT = "tfssl records 1"
@@ -220,7 +221,12 @@ def read_index(path):
                 raise ValueError(f"the file {shard['file']!r} in another folder")
         if index["num_images"] != sum(s["count"] for s in index["shards"]):
             raise ValueError(f"num_images {index['num_images']}")
-    except (KeyError, TypeError, ValueError) as error:
+        checks.one_of(index, "dtype", source_lib.MAX_VALUE)
+        checks.whole(index, "channels")
+        checks.one_of(index, "pixels", (True, False))
+        if index["class_names"] is not None:
+            tuple(index["class_names"])
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no index of records ({type(error).__name__}: {error}); make "
             "it with pipelines.make_tfrecords."

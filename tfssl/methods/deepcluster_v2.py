@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import kmeans, memory, replicas
+from tfssl import checks, kmeans, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import arguments, base, multicrop
+from tfssl.methods import base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
@@ -228,9 +228,9 @@ def _mean_of_views(values, count):
 
 
 def _check(given):
-    arguments.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
-    arguments.whole(given, "projection_hidden", "projection_dim")
-    arguments.positive(given, "temperature")
+    checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
+    checks.whole(given, "projection_hidden", "projection_dim")
+    checks.positive(given, "temperature")
     counts = given["num_clusters"]
     if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
         raise ValueError(

@@ -23,10 +23,10 @@ import math
 import keras
 from absl import logging
 
-from tfssl import ema, memory, replicas
+from tfssl import checks, ema, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive, unit_norm
-from tfssl.methods import arguments, base
+from tfssl.methods import base
 from tfssl.models import heads, norms
 
 # What the papers set. None: the argument means nothing in that version.
@@ -239,20 +239,21 @@ class MoCo(base.Method):
 
     @classmethod
     def recipe_for(cls, *, version=2, **_):
-        return _RECIPES.get(version, cls.default_recipe)
+        _check_version(version)
+        return _RECIPES[version]
 
     def get_config(self):
         config = super().get_config() | self.settings
         return config | {"version": self.version, "total_steps": self.total_steps}
 
 
+def _check_version(version):
+    checks.one_of({"version": version}, "version", tuple(_DEFAULTS))
+
+
 def _resolved(version, given):
     """The arguments with the paper's values in place of None, checked."""
-    if version not in _DEFAULTS:
-        raise ValueError(
-            f"version={version!r} received, expected one of "
-            f"{', '.join(map(str, _DEFAULTS))}."
-        )
+    _check_version(version)
     found = {
         key: default if given[key] is None else given[key]
         for key, default in _DEFAULTS[version].items()
@@ -267,12 +268,8 @@ def _resolved(version, given):
             "symmetric=False received with version=3, which compares both views; "
             "leave it out, or choose version 2."
         )
-    if found["projection_layers"] < 1:
-        raise ValueError(
-            f"projection_layers={found['projection_layers']} received, expected 1 "
-            "or more."
-        )
-    arguments.positive(found, "temperature")
+    checks.whole(found, "projection_layers")
+    checks.positive(found, "temperature")
     return found
 
 

@@ -9,10 +9,10 @@ import math
 import keras
 import tensorflow as tf
 
-from tfssl import memory, replicas
+from tfssl import checks, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import arguments, base, multicrop
+from tfssl.methods import base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose assignments are predicted.
@@ -259,11 +259,11 @@ def _unit_rows(shape, dtype=None):
 
 
 def _check(given):
-    arguments.positive(given, "temperature", "epsilon")
-    arguments.whole(given, "num_prototypes", "sinkhorn_iterations")
-    arguments.whole(given, "projection_hidden", "projection_dim")
-    arguments.whole(given, "queue_size", least=0)
-    arguments.not_negative(given, "queue_epoch", "freeze_epochs")
+    checks.positive(given, "temperature", "epsilon")
+    checks.whole(given, "num_prototypes", "sinkhorn_iterations")
+    checks.whole(given, "projection_hidden", "projection_dim")
+    checks.whole(given, "queue_size", least=0)
+    checks.not_negative(given, "queue_epoch", "freeze_epochs")
     waits = given["freeze_epochs"] or (given["queue_size"] and given["queue_epoch"])
     if waits and not given["steps_per_epoch"]:
         raise ValueError(

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfssl import checks
 from tfssl.optimizers import updates
 
 
@@ -68,12 +69,8 @@ class LARC(updates.CoupledMomentum):
             name=name,
             **kwargs,
         )
-        for argument, value in (
-            ("trust_coefficient", trust_coefficient),
-            ("epsilon", epsilon),
-        ):
-            if not value > 0:
-                raise ValueError(f"{argument} must be greater than 0, got {value}.")
+        scale = {"trust_coefficient": trust_coefficient, "epsilon": epsilon}
+        checks.positive(scale, *scale)
         self.trust_coefficient = trust_coefficient
         self.clip = clip
         self.epsilon = epsilon

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-_RULES = ("linear", "sqrt", "none")
+RULES = ("linear", "sqrt", "none")
 
 
 def scaled_rate(base, batch_size, rule="linear"):
@@ -36,7 +36,7 @@ def scaled_rate(base, batch_size, rule="linear"):
         return base * math.sqrt(batch_size)
     if rule == "none":
         return base
-    raise ValueError(f"rule must be one of {_RULES}, got {rule!r}.")
+    raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
 
 
 def cosine(step, start, end, total):

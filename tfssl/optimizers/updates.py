@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfssl import checks
+
 
 class CoupledMomentum(keras.optimizers.Optimizer):
     """A momentum slot per variable, and weight decay added to the gradient.
@@ -37,10 +39,8 @@ class CoupledMomentum(keras.optimizers.Optimizer):
     ):
         # Keras's own weight_decay is decoupled: it must not act as well.
         super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+        checks.fraction_below_one({"momentum": momentum}, "momentum")
+        checks.not_negative({"weight_decay": weight_decay}, "weight_decay")
         self.momentum = momentum
         self.coupled_decay = weight_decay
         self.nesterov = nesterov

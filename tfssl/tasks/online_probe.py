@@ -25,11 +25,6 @@ def labelled(train, validation, settings):
     """
     epochs = settings["online_probe_epochs"]
     data, split = settings["online_probe_data"], settings["online_probe_split"]
-    if epochs < 0 or settings["online_probe_steps"] < 1:
-        raise ValueError(
-            f"online_probe_epochs={epochs}, online_probe_steps="
-            f"{settings['online_probe_steps']} received, expected at least 0 and 1."
-        )
     if not epochs:
         if data is not None or split is not None:
             raise ValueError(

@@ -7,11 +7,12 @@ import keras
 from absl import logging
 
 from tfssl import data as data_lib
-from tfssl import methods
+from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes, service
 from tfssl.export import keras_file
 from tfssl.tasks import (
+    bounds,
     clustering,
     monitoring,
     online_probe,
@@ -24,7 +25,7 @@ from tfssl.training import monitors, saving
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = bounds.PRECISIONS
 
 
 def pretrain(
@@ -172,9 +173,10 @@ def pretrain(
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
     """
+    out = files.expanded(out)
     arguments = dict(locals())
+    bounds.pretrain(arguments)
     settings = {key: _described(value) for key, value in arguments.items()}
-    _check_choices(method, precision, epochs, batch_size)
     # First: several workers must meet before TensorFlow runs anything.
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
@@ -339,24 +341,6 @@ def _described(value):
         return [_described(v) for v in value]
     named = getattr(value, "name", None) or getattr(value, "__name__", None)
     return named if isinstance(named, str) else type(value).__name__
-
-
-def _check_choices(method, precision, epochs, batch_size):
-    if method not in methods.METHODS:
-        raise ValueError(
-            f"method={method!r} received, expected one of "
-            f"{', '.join(sorted(methods.METHODS))}."
-        )
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r} received, expected one of "
-            f"{', '.join(PRECISIONS)}."
-        )
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(
-            f"epochs={epochs}, batch_size={batch_size} received, expected both to "
-            "be 1 or more."
-        )
 
 
 def _steps(source, batch_size, steps_per_execution):

@@ -3,14 +3,16 @@
 Every choice can be given as the thing itself or by its name, as flags do.
 """
 
+import contextlib
+import functools
 import inspect
 import os
 
 import keras
 import tensorflow as tf
 
+from tfssl import checks, files, methods, models, optimizers
 from tfssl import data as data_lib
-from tfssl import methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.export import keras_file
 from tfssl.optimizers import schedules
@@ -106,7 +108,14 @@ def input_shape(recipe, source):
 
 def encoder(given, input_shape, encoder_args=None):
     """An encoder from its name, a `.keras` file, or as given."""
-    if isinstance(given, keras.Model):
+    built = isinstance(given, keras.Model)
+    if encoder_args and (built or not isinstance(given, str) or _is_file(given)):
+        what = "a model that is built already" if built else given
+        raise ValueError(
+            f"encoder_args={encoder_args} received for {what}, which takes none; they "
+            "are for encoders that are built by their name."
+        )
+    if built:
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
                 f"The encoder {given.name!r} was built outside of the strategy; "
@@ -118,16 +127,46 @@ def encoder(given, input_shape, encoder_args=None):
     prefix = "keras.applications."
     if given.startswith(prefix):
         builder = getattr(keras.applications, given.removeprefix(prefix), None)
-        if builder is None:
+        if not callable(builder):
             raise ValueError(
                 f"encoder={given!r} is not in keras.applications; expected for "
                 "example 'keras.applications.MobileNetV3Small'."
             )
         options = {"weights": None, "pooling": "avg", "include_top": False}
-        return builder(input_shape=input_shape, **options | (encoder_args or {}))
-    if given.endswith(".keras"):
+    elif _is_file(given):
         return keras_file.load(given)[0]
-    return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
+    else:
+        builder, options = functools.partial(models.encoder, given), {}
+    encoder_args = encoder_args or {}
+    checks.keywords(
+        models.ENCODERS.get(given, builder),
+        encoder_args,
+        "encoder_arg",
+        given,
+        without=("input_shape",),
+    )
+    with _refusals(given, encoder_args):
+        return builder(input_shape=input_shape, **options | encoder_args)
+
+
+def _is_file(encoder):
+    return str(encoder).endswith(".keras")
+
+
+@contextlib.contextmanager
+def _refusals(name, given):
+    """Makes one sentence of a TypeError: arguments of the user that do not work."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError) as error:
+        if not given:
+            raise  # No mistake of the user's.
+        told = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        first = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise ValueError(
+            f"{name} received {told}, which does not work ({first}); give arguments of "
+            "the kind that its documentation says."
+        ) from error
 
 
 def method(name, encoder, hparams=None, **known_here):
@@ -142,32 +181,32 @@ def method(name, encoder, hparams=None, **known_here):
             `hparams` say otherwise.
     """
     method_class = methods.METHODS[name]
-    known = [
-        p
-        for p in inspect.signature(method_class.__init__).parameters
-        if p not in ("self", "encoder", "name", "kwargs")
-    ]
-    unknown = sorted(set(hparams or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"hparam {unknown[0]!r} received, but {name} takes only: "
-            f"{', '.join(known)}."
-        )
+    known = inspect.signature(method_class).parameters
     hparams = dict(hparams or {})
+    checks.keywords(method_class, hparams, "hparam", name, without=("encoder", "name"))
     fitting = {key: value for key, value in known_here.items() if key in known}
-    return method_class(encoder, **fitting | hparams)
+    with _refusals(name, hparams):
+        return method_class(encoder, **fitting | hparams)
 
 
 def optimizer(given, steps_per_epoch, settings):
     """An optimizer from its name and the settings' schedule, or as given."""
     if not isinstance(given, str):
         return given
-    return optimizers.build(
-        given,
-        learning_rate=schedule(steps_per_epoch, settings),
-        weight_decay=settings["weight_decay"],
-        **(settings["optimizer_args"] or {}),
-    )
+    arguments = settings["optimizer_args"] or {}
+    elsewhere = [key for key in arguments if key in ("learning_rate", "weight_decay")]
+    if elsewhere:
+        raise ValueError(
+            f"optimizer_arg {elsewhere[0]!r} received, but it is a setting of its own; "
+            f"give {elsewhere[0]}={arguments[elsewhere[0]]!r} instead."
+        )
+    with _refusals(given, arguments):
+        return optimizers.build(
+            given,
+            learning_rate=schedule(steps_per_epoch, settings),
+            weight_decay=settings["weight_decay"],
+            **arguments,
+        )
 
 
 def schedule(steps_per_epoch, settings):
@@ -205,6 +244,7 @@ def scaled_rate(settings):
 
 def checkpoint_path(path):
     """A checkpoint folder from itself, a run's folder or a checkpoints folder."""
+    path = files.expanded(path)
     for folder in (path, os.path.join(path, "checkpoints")):
         newest = checkpoint.latest(folder)
         if newest:

@@ -6,6 +6,7 @@ import os
 
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
@@ -29,15 +30,16 @@ def make(name="default", *, num_replicas=None, tpu=None):
         ValueError: for an unknown name, more replicas than devices, a TF_CONFIG that
             is missing or wrong, or no TPU.
     """
-    if name not in STRATEGIES:
-        raise ValueError(
-            f"strategy={name!r} received, expected one of {', '.join(STRATEGIES)}."
-        )
-    if name != "mirrored" and num_replicas not in (None, 1):
-        raise ValueError(
-            f"num_replicas={num_replicas} received with strategy={name!r}; it is "
-            "for strategy='mirrored' only."
-        )
+    checks.one_of({"strategy": name}, "strategy", STRATEGIES)
+    for argument, value, owner in (
+        ("num_replicas", None if num_replicas == 1 else num_replicas, "mirrored"),
+        ("tpu", tpu, "tpu"),
+    ):
+        if value is not None and name != owner:
+            raise ValueError(
+                f"{argument}={value!r} received with strategy={name!r}; it is for "
+                f"strategy={owner!r} only."
+            )
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":

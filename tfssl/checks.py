@@ -1,0 +1,132 @@
+"""Checks of arguments: each says in one sentence what was received and expected.
+
+The entries of a dict are checked by name, so that a caller hands over its `locals()`,
+or the settings of a task, and the sentence has the name that the user wrote.
+"""
+
+import inspect
+import math
+import numbers
+import os
+
+# Integers beyond 32 bits overflow somewhere below; no count is that large.
+LARGEST = 2**31 - 1
+_LONGEST_NAME = 200
+
+
+def whole(given, *names, least=1, most=LARGEST, optional=False):
+    """Raises `ValueError` unless these entries are int, from `least` to `most`.
+
+    Args:
+        given: dict.
+        *names: its keys.
+        least: int.
+        most: int.
+        optional: whether None will do as well.
+    """
+    for name, value in _entries(given, names, optional):
+        if not _is_number(value, numbers.Integral) or value < least:
+            raise _refused(name, value, f"a whole number, {least} or more")
+        if value > most:
+            raise _refused(name, value, f"a whole number from {least} to {most}")
+
+
+def seed(given, *names):
+    """Raises `ValueError` unless these entries are int that can seed all generators."""
+    whole(given, *names, least=0)
+
+
+def positive(given, *names, optional=False):
+    """Raises `ValueError` unless these entries are finite numbers above 0."""
+    for name, value in _entries(given, names, optional):
+        if not _is_finite(value) or not value > 0:
+            raise _refused(name, value, "a number above 0")
+
+
+def not_negative(given, *names, optional=False):
+    """Raises `ValueError` unless these entries are finite numbers, 0 or more."""
+    for name, value in _entries(given, names, optional):
+        if not _is_finite(value) or not value >= 0:
+            raise _refused(name, value, "0 or more")
+
+
+def share(given, *names):
+    """Raises `ValueError` unless these entries are numbers in [0, 1]."""
+    for name, value in _entries(given, names):
+        if not _is_finite(value) or not 0 <= value <= 1:
+            raise _refused(name, value, "a share in [0, 1]")
+
+
+def fraction_below_one(given, *names):
+    """Raises `ValueError` unless these entries are numbers in [0, 1)."""
+    for name, value in _entries(given, names):
+        if not _is_finite(value) or not 0 <= value < 1:
+            raise _refused(name, value, "a number in [0, 1)")
+
+
+def one_of(given, name, choices):
+    """Raises `ValueError` unless this entry is one of some values."""
+    if given[name] not in choices:
+        raise _refused(name, given[name], f"one of {', '.join(map(str, choices))}")
+
+
+def file_name(given, name):
+    """Raises `ValueError` unless this entry is a name that stays in its folder."""
+    value = given[name]
+    if (
+        not isinstance(value, str)
+        or value in ("", os.curdir, os.pardir)
+        or len(value) > _LONGEST_NAME
+        or any(c in "/\\" or not c.isprintable() for c in value)
+    ):
+        raise _refused(name, value, "a file name, no path")
+
+
+def keywords(function, given, what, owner, without=()):
+    """Raises `ValueError` unless a function takes these arguments of a user.
+
+    Where the default is a number or a truth value, so must be what is given.
+
+    Args:
+        function: what is to be called.
+        given: dict, the arguments by name.
+        what: what the user calls one of them, `"hparam"`.
+        owner: what the user calls the function, `"simclr"`.
+        without: names of parameters that are not the user's to set.
+    """
+    known = {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name not in without and parameter.kind is not parameter.VAR_KEYWORD
+    }
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise ValueError(
+            f"{what} {unknown[0]!r} received, but {owner} takes only: "
+            f"{', '.join(known)}."
+        )
+    for name, value in given.items():
+        default = known[name].default
+        if isinstance(value, float) and not math.isfinite(value):
+            raise _refused(f"{what} {name}", value, "a finite number")
+        if isinstance(default, bool):
+            if value not in (True, False):
+                raise _refused(f"{what} {name}", value, "True or False")
+        elif isinstance(default, numbers.Real) and isinstance(value, str):
+            raise _refused(f"{what} {name}", value, "a number")
+
+
+def _entries(given, names, optional=False):
+    return [(n, given[n]) for n in names if not (optional and given[n] is None)]
+
+
+def _is_number(value, kind=numbers.Real):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_finite(value):
+    return _is_number(value) and math.isfinite(value)
+
+
+def _refused(name, value, expected):
+    return ValueError(f"{name}={value!r} received, expected {expected}.")
