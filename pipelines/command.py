@@ -3,6 +3,7 @@
 import ast
 import os
 import sys
+import traceback
 
 import tensorflow as tf
 from absl import app, flags, logging
@@ -10,7 +11,16 @@ from absl import app, flags, logging
 from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, workers
 
-_USAGE_EXIT = 2
+_FAILED_EXIT, _USAGE_EXIT = 1, 2
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(file)) + os.sep
+    for file in (__file__, files.__file__)
+)
+_TO_SEE_MORE = "TFSSL_TRACEBACK=1 shows where"
+_BUG = (
+    "This is a bug of tfssl, or of code that it was given: please report it with the "
+    "lines above."
+)
 DATA_HELP = (
     "Images: a folder, digits, tfds:NAME, tfds-dir:PATH, manifest:PATH (CSV or JSON "
     "lines), tfrecord:PATH (index or pattern)."
@@ -26,12 +36,14 @@ def run(main):
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
     saving, or another worker lost (start the same command again, on all workers),
-    1 a stopped training.
+    1 a stopped training, or storage or memory that gave out (one sentence), or a bug
+    (its traceback). With TFSSL_TRACEBACK=1 in the environment every error has one.
     """
 
     def guarded(argv):
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flags.")
+            said = f"unexpected arguments {argv[1:]}, expected flags, --name=value."
+            sys.exit(_said(said, _USAGE_EXIT))
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow's own messages are many, and few are for users.
             logging.set_verbosity(logging.WARNING)
@@ -44,13 +56,61 @@ def run(main):
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:
-            sys.exit(_said(error, 1))
-        except (ValueError, FileNotFoundError, PermissionError) as error:
+            sys.exit(_said(error, _FAILED_EXIT))
+        except Exception as error:
             if os.environ.get("TFSSL_TRACEBACK"):
                 raise
-            sys.exit(_said(error, _USAGE_EXIT))
+            sentence, code = explained(error)
+            if sentence is None:
+                error.add_note(_BUG)
+                raise
+            sys.exit(_said(sentence, code))
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parsed)
+
+
+def _parsed(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_said(f"{error} (--helpshort lists all flags)", _USAGE_EXIT))
+
+
+def explained(error):
+    """One sentence for an error and its exit code; None for what must be a bug."""
+    if isinstance(error, ValueError):
+        return _refusal(error), _USAGE_EXIT
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return (
+            f"The memory is full ({_first_line(error)}); lower the batch size or the "
+            "size of the images.",
+            _FAILED_EXIT,
+        )
+    failure = files.storage_failure(error)
+    if failure is None:
+        return None, _FAILED_EXIT
+    sentence, path_is_wrong = failure
+    return sentence, _USAGE_EXIT if path_is_wrong else _FAILED_EXIT
+
+
+def _refusal(error):
+    """The sentence of tfssl, or what another library says, and which one."""
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    if raised.filename.startswith(_OURS):
+        return str(error)
+    place = os.sep.join(raised.filename.split(os.sep)[-3:])
+    return (
+        f"{_first_line(error)} ({type(error).__name__} of {place}:{raised.lineno}, not "
+        f"foreseen by tfssl; {_TO_SEE_MORE})"
+    )
+
+
+def _is_out_of_memory(error):
+    return isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error)
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _said(error, code):

@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from pipelines import command
-from tfssl import methods, models, optimizers
+from tfssl import files, methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.tasks import pretrain, resolve
 from tfssl.training import strategy
@@ -176,7 +176,7 @@ _STOP_ON_COLLAPSE = flags.DEFINE_bool(
 def main():
     """Runs the task with the flags' values."""
     if strategy.is_chief(_STRATEGY.value):
-        command.write_flags(_OUT.value, sys.modules[__name__])
+        command.write_flags(files.expanded(_OUT.value), sys.modules[__name__])
     run = pretrain.pretrain(
         _DATA.value,
         _OUT.value,

@@ -1,4 +1,8 @@
+import os
+import pathlib
+
 import pytest
+import tensorflow as tf
 
 from tfssl import files
 
@@ -30,3 +34,63 @@ def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch, fails_in):
         files.write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_home_folder_is_put_in_for_a_leading_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    for given, expected in (
+        ("~/x", "/home/ada/x"),
+        (pathlib.Path("~/x"), "/home/ada/x"),
+        ("~", "/home/ada"),
+        ("a~/~", "a~/~"),
+        ("gs://~/x", "gs://~/x"),
+        (None, None),
+        (7, 7),
+    ):
+        assert files.expanded(given) == expected
+
+
+def _failing(call):
+    try:
+        call()
+    except Exception as error:
+        return files.storage_failure(error)
+    raise AssertionError("It did not fail.")
+
+
+def test_what_storages_raise_becomes_a_sentence_with_the_path(tmp_path):
+    (tmp_path / "file").write_text("")
+    inside = str(tmp_path / "file" / "x")
+    open_gfile = lambda path: tf.io.gfile.GFile(path, "w").write("a")  # noqa: E731
+    for call, path, reason in (
+        (lambda: open(inside), inside, "Not a directory"),
+        (lambda: open(tmp_path), str(tmp_path), "Is a directory"),
+        (lambda: open_gfile(inside), f"{inside}", "Not a directory"),
+        (lambda: open_gfile("/proc/x"), "/proc/x", "No such file"),
+        (lambda: tf.io.read_file(str(tmp_path)), str(tmp_path), "Is a directory"),
+        (lambda: tf.io.gfile.makedirs("no://x"), None, "scheme 'no' not implemented"),
+    ):
+        sentence, path_is_wrong = _failing(call)
+        assert path_is_wrong and reason in sentence
+        assert path is None or f"{path!r} cannot be read or written (" in sentence
+
+
+def test_a_full_disk_is_no_wrong_path(tmp_path):
+    full = OSError(28, os.strerror(28), str(tmp_path / "x"))
+    said, path_is_wrong = files.storage_failure(full)
+    assert not path_is_wrong and "x' cannot" in said and "No space left" in said
+    full = tf.errors.ResourceExhaustedError(None, None, "/a/b; No space left on device")
+    assert files.storage_failure(full) == (
+        "'/a/b' cannot be read or written (No space left on device); mend that, and "
+        "start the same again.",
+        False,
+    )
+
+
+def test_other_errors_are_none_of_a_storage():
+    for call in (
+        lambda: tf.io.decode_image(b"no image"),
+        lambda: tf.zeros([2, 3]) @ tf.zeros([2, 3]),
+        lambda: 1 / 0,
+    ):
+        assert _failing(call) is None

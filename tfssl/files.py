@@ -6,12 +6,70 @@ Paths may be remote (`gs://…`): everything goes through `tf.io.gfile`.
 import contextlib
 import json
 import os
+import re
 
 import tensorflow as tf
 from absl import logging
 
 # What a storage that is full, broken or away raises.
 STORAGE_ERRORS = (OSError, tf.errors.OpError)
+_OF_THE_PATH = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    tf.errors.AlreadyExistsError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnimplementedError,  # No such kind of storage.
+)
+# How TensorFlow's storage speaks: PATH; REASON, within the name of an operation.
+_WITH_PATH = re.compile(r"(?:\{\{.*?\}\} )?(?P<path>.+); (?P<reason>.+?)(?: \[Op:.*)?")
+
+
+def expanded(path):
+    """A path with a leading `~` as the home folder; what is no path stays as it is.
+
+    A shell does not do it behind `--flag=`, and nobody does it in a notebook.
+    """
+    if isinstance(path, str | os.PathLike):
+        return os.path.expanduser(os.fspath(path))
+    return path
+
+
+def storage_failure(error):
+    """What a storage's error says.
+
+    Args:
+        error: an exception.
+
+    Returns:
+        `(sentence, whether the path is wrong)`, or None if no storage raised it, but
+        an operation of TensorFlow, say. A path that is right may fail as well: a
+        disk is full.
+    """
+    if isinstance(error, OSError):
+        path, reason = error.filename, error.strerror or _first_line(error)
+    elif isinstance(error, tf.errors.OpError):
+        text = _first_line(error)
+        found = _WITH_PATH.fullmatch(text)
+        if found is None and ("{{" in text or text.startswith("Graph execution")):
+            return None
+        if isinstance(error, tf.errors.InvalidArgumentError):
+            return None
+        path, reason = (found["path"], found["reason"]) if found else (None, text)
+    else:
+        return None
+    what = repr(os.fsdecode(path)) if isinstance(path, str | bytes) else "A file"
+    wrong = isinstance(error, _OF_THE_PATH)
+    advice = "check the path" if wrong else "mend that, and start the same again"
+    return f"{what} cannot be read or written ({reason.rstrip('.')}); {advice}.", wrong
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def write_bytes(path, content):
@@ -44,7 +102,7 @@ def failures_logged(path):
     try:
         yield
     except STORAGE_ERRORS as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = _first_line(error)
         logging.warning("%s could not be written (%s). Training goes on.", path, reason)
 
 

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfssl import files
 from tfssl.data import digits, image_folder, manifest, records, tfds_source
 from tfssl.data import labels as labels_lib
 from tfssl.data.arrays import ArraySource, BytesSource
@@ -90,7 +91,8 @@ def open_source(
         raise ValueError(f"bit_depth={bit_depth!r} received, expected 8 or 16.")
     if channels is not None and channels < 1:
         raise ValueError(f"channels={channels} received, expected 1 or more.")
-    files = {"channels": channels, "bit_depth": bit_depth}
+    data_dir, root = files.expanded(data_dir), files.expanded(root)
+    decoded = {"channels": channels, "bit_depth": bit_depth}
     only = {"follow_links": follow_links, "root": root, "verify": verify}
     if isinstance(data, str | os.PathLike):
         kind, path = _kind(os.fspath(data))
@@ -99,18 +101,18 @@ def open_source(
             source = digits.digits(split or "train")
         elif kind == "folder":
             source = image_folder.folder(
-                path, labels=labels, follow_links=follow_links, **files
+                path, labels=labels, follow_links=follow_links, **decoded
             )
         elif kind == "manifest":
-            source = manifest.manifest(path, split=split, root=root, **files)
+            source = manifest.manifest(path, split=split, root=root, **decoded)
         elif kind == "tfrecord":
-            source = records.open_records(path, verify=verify, **files)
+            source = records.open_records(path, verify=verify, **decoded)
         else:
             source = tfds_source.open_tfds(
-                kind, path, split=split or "train", data_dir=data_dir, **files
+                kind, path, split=split or "train", data_dir=data_dir, **decoded
             )
     else:
-        source = _open_object(data, **files)
+        source = _open_object(data, **decoded)
         _check_options(None, source.name, split, labels, only)
     if labels == "none":
         source = copy.copy(source)
@@ -137,8 +139,9 @@ def _kind(data):
     if data == "digits":
         return data, ""
     kind, _, rest = data.partition(":")
+    data = files.expanded(data)
     if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
-        path = rest
+        path = files.expanded(rest)
     elif tf.io.gfile.isdir(data):
         kind, path = "folder", data
     elif data.lower().endswith(manifest.ENDINGS):

@@ -104,6 +104,7 @@ def settings_of(run):
     Raises:
         ValueError: if the folder is not that of a run.
     """
+    run = files.expanded(run)
     found = files.read_json(os.path.join(run, "run.json"))
     if found is None:
         raise ValueError(
@@ -126,7 +127,7 @@ def load(path):
     Raises:
         ValueError: if there is no encoder.
     """
-    path = os.fspath(path)
+    path = files.expanded(path)
     file = path
     if tf.io.gfile.isdir(path):
         file = os.path.join(path, "encoder.keras")

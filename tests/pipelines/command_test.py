@@ -1,0 +1,80 @@
+"""What a binary says when its task fails, in this process."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import app, flags
+
+from pipelines import command
+from tfssl import checks
+
+
+@pytest.fixture
+def ends(monkeypatch, capsys):
+    """`ends(main)` is `(exit code, stderr)` of a binary with this `main`."""
+    monkeypatch.delenv("TFSSL_TRACEBACK", raising=False)
+    monkeypatch.setattr(app, "run", lambda guarded, **_: guarded(["test"]))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+
+    def run(main):
+        with pytest.raises(SystemExit) as caught:
+            command.run(main)
+        return caught.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_a_sentence_of_tfssl_is_printed_as_it_is(ends):
+    code, said = ends(lambda: checks.whole({"epochs": 0}, "epochs"))
+    assert code == 2
+    assert said == "error: epochs=0 received, expected a whole number, 1 or more.\n"
+
+
+def test_what_another_library_refuses_is_said_with_its_place(ends):
+    code, said = ends(lambda: np.zeros(3).reshape(2))
+    assert code == 2 and said.count("\n") == 1
+    assert (
+        "cannot reshape" in said and "not foreseen by tfssl; TFSSL_TRACEBACK=1" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "main, code, sentence",
+    [
+        (
+            lambda: open("/no/where"),
+            2,
+            "'/no/where' cannot be read or written (No such",
+        ),
+        (lambda: open("/"), 2, "'/' cannot be read or written (Is a directory)"),
+        (lambda: tf.io.gfile.makedirs("/proc/x"), 2, "'/proc/x' cannot be read or"),
+        (lambda: _raise(OSError(28, os.strerror(28), "a")), 1, "No space left"),
+        (lambda: np.zeros([10**6, 10**6, 100]), 1, "The memory is full"),
+        (lambda: tf.zeros([10**6, 10**6, 100]), 1, "The memory is full"),
+    ],
+)
+def test_storage_and_memory_end_in_one_sentence(ends, main, code, sentence):
+    found, said = ends(main)
+    assert (found, said.count("\n")) == (code, 1)
+    assert said.startswith("error: ") and sentence in said
+
+
+def test_a_bug_keeps_its_traceback_and_is_called_one(ends):
+    for main in (lambda: 1 / 0, lambda: tf.zeros([2, 3]) @ tf.zeros([2, 3])):
+        with pytest.raises((ZeroDivisionError, tf.errors.OpError)) as caught:
+            ends(main)
+        assert "This is a bug of tfssl" in caught.value.__notes__[0]
+
+
+def test_a_traceback_on_demand(ends, monkeypatch):
+    del ends
+    monkeypatch.setenv("TFSSL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="epochs=0"):
+        command.run(lambda: checks.whole({"epochs": 0}, "epochs"))
+
+
+def _raise(error):
+    raise error
