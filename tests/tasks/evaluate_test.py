@@ -168,7 +168,12 @@ def test_evaluation_changes_no_weight(run):
     [
         ({"budgets": ("many",)}, "label budget 'many' received, expected a number"),
         ({"budgets": ("0",)}, "label budget '0' received"),
-        ({"budgets": ("99",)}, "99"),
+        ({"budgets": ("99",)}, "label budget '99' received, but class"),
+        ({"budgets": ("1", "150%")}, "label budget '150%' received, expected"),
+        ({"budgets": ("0%",)}, "label budget '0%' received, expected"),
+        ({"budgets": ()}, r"budgets=\(\) received, expected one or more"),
+        ({"seed": -1}, "seed=-1 received, expected a whole number"),
+        ({"knn_temperature": float("inf")}, "knn_temperature=inf received"),
         (
             {"baselines": ("imagenet",)},
             "baseline 'imagenet' received, expected some of",
@@ -177,13 +182,16 @@ def test_evaluation_changes_no_weight(run):
         ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),
-        ({"probe_epochs": 0}, "epochs must be at least 1"),
+        ({"probe_epochs": 0}, "probe_epochs=0 received, expected a whole"),
         ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
         ({"validation_data": small.images()[0]}, "labelled validation images"),
     ],
 )
-def test_bad_input(run, changes, sentence):
+def test_bad_input(run, changes, sentence, monkeypatch):
+    monkeypatch.setattr(  # What is wrong is found before the first pass.
+        evaluate.evaluation_features, "of_networks", lambda *_, **__: 1 / 0
+    )
     with pytest.raises(ValueError, match=sentence):
         evaluated(run, **changes)
 

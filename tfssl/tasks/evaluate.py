@@ -2,7 +2,6 @@
 
 import functools
 import os
-import re
 
 import keras
 import numpy as np
@@ -19,8 +18,10 @@ from tfssl.evaluation import (
 )
 from tfssl.evaluation import stages as stages_lib
 from tfssl.tasks import (
+    bounds,
     evaluation_features,
     evaluation_rows,
+    label_budgets,
     resolve,
     run_report,
     runs,
@@ -29,7 +30,6 @@ from tfssl.tasks import (
 PROBES = ("lbfgs", "augmented", "mlp")
 PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
-_BUDGETS = ("1", "5", "10%", "100%")
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
     validation_data=None,
     validation_split=None,
     labels=None,
-    budgets=_BUDGETS,
+    budgets=None,
     draws=10,
     knn_k=20,
     knn_temperature=0.1,
@@ -76,7 +76,9 @@ def evaluate(
         validation_data: labelled test images; None takes the run's.
         validation_split: their part.
         labels: `"auto"`, `"none"` or `"folders"`; None takes the run's.
-        budgets: how many labels: `"5"` (per class) or `"10%"`, class-balanced.
+        budgets: how many labels: `"5"` (per class) or `"10%"`, class-balanced. None
+            takes 1, 5, 10 % and 100 %, without those that a class has too few images
+            for.
         draws: int, independent choices of the labelled images below 100 %.
         knn_k: int, neighbours (at most the number of labelled images).
         knn_temperature: float, of the vote.
@@ -127,6 +129,8 @@ def evaluate(
         ValueError: if the run has no encoder or has not trained a step, or labels are
             missing.
     """
+    bounds.evaluate(locals())
+    run = files.expanded(run)
     encoder = runs.load(run)
     settings = runs.settings_of(run)
     given = {
@@ -159,7 +163,7 @@ def evaluate(
                 f"{missing}; give --validation_data or --validation_split, and "
                 "--labels=folders where folders are classes."
             )
-    budgets = _budgets(budgets)
+    budgets = label_budgets.parsed(budgets, train.labels, train.class_names)
     if not 0 <= clusters <= test.num_images:
         raise ValueError(
             f"clusters={clusters} received, expected 0 (none) to {test.num_images}, "
@@ -181,6 +185,8 @@ def evaluate(
     )
     kinds = extract(networks, raw_pixels="raw_pixels" in baselines)
     trained = kinds["pre-trained"]
+    # Unreadable images are known by now.
+    budgets = label_budgets.fitting(budgets, trained[0].labels, train.class_names)
     view = _training_view(settings, encoder.preprocessing)
     augmented = functools.partial(
         evaluation_rows.augmented,
@@ -362,17 +368,3 @@ def _store_lists(run, selections):
             selection.save(os.path.join(folder, file))
         hashes[name] = [selection.sha256 for selection in choices]
     return hashes
-
-
-def _budgets(budgets):
-    """`("5", "10%")` -> `{"per_class": (5,), "fractions": (0.1,)}`."""
-    for budget in budgets:
-        if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?%", budget):
-            raise ValueError(
-                f"label budget {budget!r} received, expected a number per class "
-                "('5') or a share ('10%')."
-            )
-    return {
-        "per_class": tuple(int(b) for b in budgets if not b.endswith("%")),
-        "fractions": tuple(float(b[:-1]) / 100 for b in budgets if b.endswith("%")),
-    }
