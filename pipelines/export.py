@@ -16,7 +16,7 @@ _VERSION = flags.DEFINE_integer(
     "version", None, "Version number; default the next free one.", lower_bound=1
 )
 _WARMUP = flags.DEFINE_integer(
-    "warmup", 0, "Warm-up records to store.", lower_bound=0, upper_bound=1000
+    "warmup", 0, "Images for warm-up records.", lower_bound=0, upper_bound=997
 )
 _CHECK = flags.DEFINE_bool(
     "check", False, "Reload the result and compare it with the Python path."

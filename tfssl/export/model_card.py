@@ -9,7 +9,8 @@ import tensorflow as tf
 model = tf.saved_model.load("{version}")  # Keep it while you use its signatures.
 embed = model.signatures["serving_default"]
 images = [tf.io.read_file(path) for path in ("a.jpg", "b.png")]
-features = embed(encoded_images=tf.stack(images))["features"]  # (2, {dim})
+found = embed(encoded_images=tf.stack(images))
+features = found["features"][found["valid"]]  # (2, {dim}), of the readable ones
 ```
 
 With TF Serving, from the folder that holds this file:
@@ -52,7 +53,7 @@ def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
         }
         for signature, key, kind, shape, what in (
             ("serving_default", "encoded_images", "string", "(batch,)",
-             "JPEG, PNG, BMP or GIF files"),
+             "JPEG, PNG, BMP, GIF or (from TensorFlow 2.20) WebP files"),
             ("uint8_images", "images", pixels, f"(batch, height, width, {channels})",
              "decoded pixels, any one size"),
             ("float_images", "images", "float32",
@@ -66,6 +67,9 @@ def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
         _rows(signatures),
         f"Each gives `features`, float32 (batch, {dim}). A batch may be empty in "
         "`serving_default` and `uint8_images`.",
+        "`serving_default` also gives `valid`, bool (batch,): false for what cannot be "
+        "decoded (cut short, no image, more than 100 megapixels), whose features are "
+        "zeros. The rest of the batch is answered as ever.",
         "## Use",
         _LOAD.format(name=name, version=version, dim=dim).rstrip(),
         "## Preprocessing",

@@ -5,9 +5,10 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfssl import checks, files
 from tfssl import data as data_lib
 from tfssl import export as export_lib
-from tfssl import files
+from tfssl.export import warmup as warmup_lib
 from tfssl.tasks import resolve, runs
 
 _TOLERANCE = 1e-5
@@ -27,7 +28,8 @@ def export(
     Args:
         run: folder of a finished run, or a `.keras` file written by tfssl.
         base_dir: folder of all exported models.
-        name: name of the model there; None takes the run folder's name.
+        name: name of the model there, a file name and no path; None takes the run
+            folder's name.
         version: int or None for the next free one.
         warmup: int, warm-up records to store, made from images of the run's data.
         check: reload the SavedModel and compare its bytes signature with the
@@ -37,14 +39,24 @@ def export(
         Path of the new version, `<base_dir>/<name>/<version>/`.
 
     Raises:
-        ValueError: if there is no encoder, the version exists, or the check
-            finds a difference above 1e-5.
+        ValueError: if there is no encoder or no preprocessing with it, the name is
+            none, the version exists, or the check finds a difference above 1e-5.
     """
+    run, base_dir = files.expanded(run), files.expanded(base_dir)
+    if name is not None:
+        checks.file_name({"name": name}, "name")
+    checks.whole({"warmup": warmup}, "warmup", least=0, most=warmup_lib.MOST_IMAGES)
     encoder = runs.load(run)
     preprocessing = encoder.preprocessing
+    if preprocessing is None:
+        raise ValueError(
+            f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
+            "encoder takes; save it with export.keras_file.save, which stores both."
+        )
+    if name is None:
+        name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
     is_run = tf.io.gfile.isdir(run)
     record = files.read_json(os.path.join(run, "run.json")) if is_run else None
-    name = name or os.path.basename(os.path.normpath(run)).removesuffix(".keras")
     images = None
     if warmup or check:
         images = _png_images(record, preprocessing, max(warmup, 4))
@@ -63,7 +75,7 @@ def export(
             f"Reloaded {path}: {len(images)} images through the bytes signature, "
             f"largest difference to Python {difference:.1e}"
         )
-        if difference > _TOLERANCE:
+        if not difference <= _TOLERANCE:
             raise ValueError(
                 f"{path} differs from the Python encoder by {difference:.1e}, more "
                 f"than {_TOLERANCE:g}; do not serve it."
@@ -74,16 +86,20 @@ def export(
 def largest_difference(path, encoder, images):
     """Largest absolute difference of features, SavedModel against Python.
 
+    Infinite if the SavedModel says that one of the images cannot be read.
+
     Args:
         path: a SavedModel with our signatures.
         encoder: the encoder, with `.preprocessing`.
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.
-    served = loaded.signatures["serving_default"](tf.constant(images))["features"]
+    served = loaded.signatures["serving_default"](tf.constant(images))
+    if not np.all(served["valid"]):
+        return float("inf")
     inputs = [encoder.preprocessing.apply_encoded(image) for image in images]
     expected = encoder(tf.stack(inputs), training=False)
-    return float(np.abs(served - expected).max())
+    return float(np.abs(served["features"] - expected).max())
 
 
 def _png_images(record, preprocessing, count):
