@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ _NAN, _INF = float("nan"), float("inf")
         (checks.not_negative, (0, 0.1, 3), (-1, _NAN, _INF, None, (1,))),
         (checks.share, (0, 0.5, 1), (-0.1, 1.1, _NAN, "1")),
         (checks.fraction_below_one, (0, 0.5), (1, -0.1, _NAN, None)),
+        (checks.path, ("a", "~/b", pathlib.Path("c")), ("", " ", None, 5, "a\0b")),
         (
             checks.file_name,
             ("a", "a b.c", ".x"),
@@ -36,7 +39,7 @@ def test_least_most_and_none():
         checks.whole({"queue_size": -1}, "queue_size", least=0)
     with pytest.raises(ValueError, match="n=11 .* a whole number from 1 to 10"):
         checks.whole({"n": 11}, "n", most=10)
-    for check in (checks.whole, checks.positive, checks.not_negative):
+    for check in (checks.whole, checks.positive, checks.not_negative, checks.path):
         check({"n": None}, "n", optional=True)
 
 

@@ -70,6 +70,14 @@ def one_of(given, name, choices):
         raise _refused(name, given[name], f"one of {', '.join(map(str, choices))}")
 
 
+def path(given, *names, optional=False):
+    """Raises `ValueError` unless these entries are paths (text or `os.PathLike`)."""
+    for name, value in _entries(given, names, optional):
+        text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
+        if not text.strip() or "\0" in text:
+            raise _refused(name, value, "a path")
+
+
 def file_name(given, name):
     """Raises `ValueError` unless this entry is a name that stays in its folder."""
     value = given[name]

@@ -13,6 +13,7 @@ from absl import logging
 
 # What a storage that is full, broken or away raises.
 STORAGE_ERRORS = (OSError, tf.errors.OpError)
+_PART = ".part"
 _OF_THE_PATH = (
     FileExistsError,
     FileNotFoundError,
@@ -62,7 +63,9 @@ def storage_failure(error):
         path, reason = (found["path"], found["reason"]) if found else (None, text)
     else:
         return None
-    what = repr(os.fsdecode(path)) if isinstance(path, str | bytes) else "A file"
+    # What is written has another name until it is whole.
+    named = isinstance(path, str | bytes)
+    what = repr(os.fsdecode(path).removesuffix(_PART)) if named else "A file"
     wrong = isinstance(error, _OF_THE_PATH)
     advice = "check the path" if wrong else "mend that, and start the same again"
     return f"{what} cannot be read or written ({reason.rstrip('.')}); {advice}.", wrong
@@ -111,7 +114,7 @@ def _write(path, content, mode):
     folder = os.path.dirname(path)
     if folder:
         tf.io.gfile.makedirs(folder)
-    part = f"{path}.part"
+    part = f"{path}{_PART}"
     try:
         with tf.io.gfile.GFile(part, mode) as file:
             file.write(content)

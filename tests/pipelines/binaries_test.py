@@ -207,6 +207,6 @@ def test_bad_input_ends_in_one_sentence(tmp_path, name, flags, sentence):
     if name == "pretrain":
         flags = [f"--out={tmp_path / 'run'}", "--batch_size=4", *flags]
     done = binary(name, *flags)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert sentence in done.stderr + done.stdout
     assert "Traceback" not in done.stderr

@@ -66,7 +66,7 @@ def saved_model(
         ValueError: if the version exists or is no positive integer, if encoder and
             preprocessing do not fit, or if the folder cannot be written.
     """
-    base_dir = os.fspath(base_dir)
+    base_dir = files.expanded(base_dir)
     if name is None:
         name = os.path.basename(os.path.abspath(base_dir))
     checks.file_name({"name": name}, "name")

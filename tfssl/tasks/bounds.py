@@ -15,6 +15,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 def pretrain(given):
     """Raises `ValueError` for an argument of `tasks.pretrain` that cannot work."""
+    checks.path(given, "out")
     checks.one_of(given, "method", sorted(methods.METHODS))
     checks.one_of(given, "precision", PRECISIONS)
     checks.one_of(given, "strategy", strategy.STRATEGIES)
@@ -38,6 +39,7 @@ def pretrain(given):
 
 def evaluate(given):
     """Raises `ValueError` for an argument of `tasks.evaluate` that cannot work."""
+    checks.path(given, "run")
     checks.one_of(given, "scaling", ("unit", "standard"))
     checks.whole(given, "draws", "knn_k", "batch_size", "stage_features")
     checks.whole(given, "probe_epochs", "probe_batch_size", "probe_draws")
@@ -49,6 +51,8 @@ def evaluate(given):
 
 def retrieve(given):
     """Raises `ValueError` for an argument of `tasks.retrieve` that cannot work."""
+    checks.path(given, "data", "ground_truth")
+    checks.path(given, "whiten_data", "out", optional=True)
     checks.whole(given, "longer_side", most=LARGEST_SIZE)
     checks.whole(given, "levels", most=100)
     checks.whole(given, "components", optional=True)
@@ -57,6 +61,7 @@ def retrieve(given):
 
 def show_views(given):
     """Raises `ValueError` for an argument of `tasks.show_views` that cannot work."""
+    checks.path(given, "out")
     checks.whole(given, "num_images")
     checks.whole(given, "image_size", most=LARGEST_SIZE, optional=True)
     checks.whole(given, "channels", optional=True)
@@ -68,6 +73,7 @@ def make_tfrecords(given):
 
     How many shards fit is known when the data is open.
     """
+    checks.path(given, "out")
     checks.file_name(given, "name")
     checks.whole(given, "num_shards")
     checks.whole(given, "quality", most=100)

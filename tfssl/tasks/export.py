@@ -42,6 +42,7 @@ def export(
         ValueError: if there is no encoder or no preprocessing with it, the name is
             none, the version exists, or the check finds a difference above 1e-5.
     """
+    checks.path({"run": run, "base_dir": base_dir}, "run", "base_dir")
     run, base_dir = files.expanded(run), files.expanded(base_dir)
     if name is not None:
         checks.file_name({"name": name}, "name")
