@@ -82,8 +82,8 @@ def explained(error):
         return _refusal(error), _USAGE_EXIT
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return (
-            f"The memory is full ({_first_line(error)}); lower the batch size or the "
-            "size of the images.",
+            f"The memory is full ({files.reason_of(error)}); lower the batch size or "
+            "the size of the images.",
             _FAILED_EXIT,
         )
     failure = files.storage_failure(error)
@@ -100,17 +100,13 @@ def _refusal(error):
         return str(error)
     place = os.sep.join(raised.filename.split(os.sep)[-3:])
     return (
-        f"{_first_line(error)} ({type(error).__name__} of {place}:{raised.lineno}, not "
-        f"foreseen by tfssl; {_TO_SEE_MORE})"
+        f"{files.reason_of(error)} ({type(error).__name__} of {place}:{raised.lineno}, "
+        f"not foreseen by tfssl; {_TO_SEE_MORE})"
     )
 
 
 def _is_out_of_memory(error):
     return isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error)
-
-
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _said(error, code):

@@ -66,6 +66,7 @@ def test_what_storages_raise_becomes_a_sentence_with_the_path(tmp_path):
         (lambda: open(inside), inside, "Not a directory"),
         (lambda: open(tmp_path), str(tmp_path), "Is a directory"),
         (lambda: open_gfile(inside), f"{inside}", "Not a directory"),
+        (lambda: open_gfile(f"/tmp/{300 * 'a'}"), None, "File name too long"),
         (lambda: open_gfile("/proc/x"), "/proc/x", "No such file"),
         (lambda: tf.io.read_file(str(tmp_path)), str(tmp_path), "Is a directory"),
         (lambda: tf.io.gfile.makedirs("no://x"), None, "scheme 'no' not implemented"),
@@ -94,3 +95,11 @@ def test_other_errors_are_none_of_a_storage():
         lambda: 1 / 0,
     ):
         assert _failing(call) is None
+
+
+def test_a_damaged_file_is_no_bug():
+    text = "{{function_node x}} corrupted record at 12 [Op:IteratorGetNext] name: "
+    sentence, path_is_wrong = files.storage_failure(
+        tf.errors.DataLossError(None, None, text)
+    )
+    assert "(corrupted record at 12)" in sentence and not path_is_wrong

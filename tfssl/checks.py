@@ -93,7 +93,7 @@ def file_name(given, name):
 def keywords(function, given, what, owner, without=()):
     """Raises `ValueError` unless a function takes these arguments of a user.
 
-    Where the default is a number or a truth value, so must be what is given.
+    What is given must be of the kind of the default, see `like`.
 
     Args:
         function: what is to be called.
@@ -113,15 +113,28 @@ def keywords(function, given, what, owner, without=()):
             f"{what} {unknown[0]!r} received, but {owner} takes only: "
             f"{', '.join(known)}."
         )
+    like(given, {name: known[name].default for name in given})
+
+
+def like(given, defaults):
+    """Raises `ValueError` unless these entries are of the kind of their defaults.
+
+    Where the default is a truth value, so must be the entry; where it is a number, no
+    text will do. No number may be beyond `LARGEST`, whatever the default.
+
+    Args:
+        given: dict.
+        defaults: dict with the same keys.
+    """
     for name, value in given.items():
-        default = known[name].default
-        if isinstance(value, float) and not math.isfinite(value):
-            raise _refused(f"{what} {name}", value, "a finite number")
+        default = defaults[name]
+        if _is_number(value) and not abs(value) <= LARGEST:
+            raise _refused(name, value, f"a finite number, at most {LARGEST}")
         if isinstance(default, bool):
             if value not in (True, False):
-                raise _refused(f"{what} {name}", value, "True or False")
-        elif isinstance(default, numbers.Real) and isinstance(value, str):
-            raise _refused(f"{what} {name}", value, "a number")
+                raise _refused(name, value, "True or False")
+        elif _is_number(default) and isinstance(value, str):
+            raise _refused(name, value, "a number")
 
 
 def _entries(given, names, optional=False):

@@ -14,6 +14,7 @@ from absl import logging
 # What a storage that is full, broken or away raises.
 STORAGE_ERRORS = (OSError, tf.errors.OpError)
 _PART = ".part"
+# Of an operating system and of TensorFlow: the path is wrong.
 _OF_THE_PATH = (
     FileExistsError,
     FileNotFoundError,
@@ -22,12 +23,24 @@ _OF_THE_PATH = (
     PermissionError,
     tf.errors.AlreadyExistsError,
     tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,  # The name is too long.
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
-    tf.errors.UnimplementedError,  # No such kind of storage.
+    tf.errors.UnimplementedError,  # There is no such kind of storage.
 )
-# How TensorFlow's storage speaks: PATH; REASON, within the name of an operation.
-_WITH_PATH = re.compile(r"(?:\{\{.*?\}\} )?(?P<path>.+); (?P<reason>.+?)(?: \[Op:.*)?")
+# What a storage raises more than operations do.
+_OF_A_STORAGE = (
+    tf.errors.AlreadyExistsError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+    tf.errors.UnimplementedError,
+)
+# An operation puts its name around what the storage says.
+_OPERATION = re.compile(r"\{\{.*?\}\} | \[Op:.*")
 
 
 def expanded(path):
@@ -52,17 +65,14 @@ def storage_failure(error):
         disk is full.
     """
     if isinstance(error, OSError):
-        path, reason = error.filename, error.strerror or _first_line(error)
+        told = error.filename, error.strerror or reason_of(error)
     elif isinstance(error, tf.errors.OpError):
-        text = _first_line(error)
-        found = _WITH_PATH.fullmatch(text)
-        if found is None and ("{{" in text or text.startswith("Graph execution")):
-            return None
-        if isinstance(error, tf.errors.InvalidArgumentError):
-            return None
-        path, reason = (found["path"], found["reason"]) if found else (None, text)
+        told = _told_by_tensorflow(error)
     else:
+        told = None
+    if told is None:
         return None
+    path, reason = told
     # What is written has another name until it is whole.
     named = isinstance(path, str | bytes)
     what = repr(os.fsdecode(path).removesuffix(_PART)) if named else "A file"
@@ -71,8 +81,23 @@ def storage_failure(error):
     return f"{what} cannot be read or written ({reason.rstrip('.')}); {advice}.", wrong
 
 
-def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _told_by_tensorflow(error):
+    """`(path or None, reason)` if its storage failed, None if an operation did."""
+    line = (str(error).splitlines() or [""])[0]
+    text = reason_of(error)
+    path, _, reason = text.rpartition("; ")  # As its storage says it.
+    of_a_storage = isinstance(error, _OF_A_STORAGE)
+    bare = text == line and not line.startswith("Graph execution error")
+    told = (bare or of_a_storage) if path else (bare and of_a_storage)
+    if told or isinstance(error, tf.errors.DataLossError):
+        return path or None, reason
+    return None
+
+
+def reason_of(error):
+    """The first line of what an error says, without TensorFlow's frame around it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _OPERATION.sub("", line)
 
 
 def write_bytes(path, content):
@@ -105,7 +130,7 @@ def failures_logged(path):
     try:
         yield
     except STORAGE_ERRORS as error:
-        reason = _first_line(error)
+        reason = reason_of(error)
         logging.warning("%s could not be written (%s). Training goes on.", path, reason)
 
 

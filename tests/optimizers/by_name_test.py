@@ -107,6 +107,9 @@ def test_bad_arguments():
         ("lars", {"nesterov": "no"}, "nesterov='no' received, expected True or False"),
         ("adamw", {"beta_1": 2}, r"beta_1=2 received, expected a number in \[0, 1\)"),
         ("adamw", {"beta_2": 1.0}, r"beta_2=1.0 received, expected"),
+        ("adamw", {"clipnorm": "abc"}, "clipnorm='abc' received, expected a number ab"),
+        ("lamb", {"epsilon": -1}, "epsilon=-1 received, expected a number above 0"),
+        ("lamb", {"ema_momentum": 5}, "ema_momentum=5 received, expected"),
         ("lamb", {"beta_1": "abc"}, "beta_1='abc' received, expected a number"),
         ("lamb", {"beta_1": 0.5, "momentum": 0.9}, "they are the same of lamb; give"),
     ):

@@ -123,6 +123,8 @@ def _check_members(local, path):
 def _load_model(local, path):
     try:
         return keras.saving.load_model(local, compile=False, safe_mode=True)
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
     except Exception as error:  # Keras has no error of its own for this.
         if "safe_mode" in str(error) or "ambda" in str(error):
             raise ValueError(

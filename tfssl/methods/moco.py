@@ -258,6 +258,7 @@ def _resolved(version, given):
         key: default if given[key] is None else given[key]
         for key, default in _DEFAULTS[version].items()
     }
+    checks.like(found, _DEFAULTS[version])
     if version == 3 and found["queue_size"] is not None:
         raise ValueError(
             f"queue_size={found['queue_size']} received with version=3, whose "

@@ -71,6 +71,7 @@ class SimCLR(base.Method):
         super().__init__(encoder, name=name)
         checks.whole({"projection_layers": projection_layers}, "projection_layers")
         checks.positive({"temperature": temperature}, "temperature")
+        checks.whole({"block_size": block_size}, "block_size", optional=True)
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers

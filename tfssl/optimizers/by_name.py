@@ -21,6 +21,10 @@ OPTIMIZERS = {
     "lamb": keras.optimizers.Lamb,
 }
 
+# Keras does not check them.
+_BELOW_ONE = ("momentum", "beta_1", "beta_2", "ema_momentum")
+_POSITIVE = ("epsilon", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
+
 
 def _exclude(optimizer, exclude_from_decay):
     """Spares variables of an optimizer of Keras from its weight decay."""
@@ -35,7 +39,7 @@ def _exclude(optimizer, exclude_from_decay):
 
 
 def _with_momentum(name, known, arguments, momentum):
-    """The arguments of a class, with its momentum under the name that it has there."""
+    """The arguments of a class, checked, with its momentum under its name there."""
     own = "momentum" if "momentum" in known else "beta_1"
     if momentum is not None and own in arguments:
         raise ValueError(
@@ -43,8 +47,8 @@ def _with_momentum(name, known, arguments, momentum):
             f"the same of {name}; give one of them."
         )
     arguments = {own: 0.9 if momentum is None else momentum} | arguments
-    betas = [key for key in arguments if key in ("momentum", "beta_1", "beta_2")]
-    checks.fraction_below_one(arguments, *betas)
+    checks.fraction_below_one(arguments, *(k for k in _BELOW_ONE if k in arguments))
+    checks.positive(arguments, *(k for k in _POSITIVE if k in arguments), optional=True)
     return arguments
 
 

@@ -4,7 +4,6 @@ Every choice can be given as the thing itself or by its name, as flags do.
 """
 
 import contextlib
-import functools
 import inspect
 import os
 
@@ -135,16 +134,13 @@ def encoder(given, input_shape, encoder_args=None):
         options = {"weights": None, "pooling": "avg", "include_top": False}
     elif _is_file(given):
         return keras_file.load(given)[0]
+    elif given not in models.ENCODERS:
+        return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
-        builder, options = functools.partial(models.encoder, given), {}
+        builder, options = models.ENCODERS[given], {}
     encoder_args = encoder_args or {}
-    checks.keywords(
-        models.ENCODERS.get(given, builder),
-        encoder_args,
-        "encoder_arg",
-        given,
-        without=("input_shape",),
-    )
+    hidden = ("input_shape", "name")
+    checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with _refusals(given, encoder_args):
         return builder(input_shape=input_shape, **options | encoder_args)
 
