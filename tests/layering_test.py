@@ -13,6 +13,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _ROOMS = {
     "version": set(),
     "files": set(),
+    "locks": {"files"},
     "replicas": set(),
     "losses": {"replicas"},
     "data": {"files"},
@@ -51,6 +52,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 _PACKAGES = {
     "replicas": {"tensorflow"},
     "files": {"tensorflow", "absl"},
+    "locks": {"tensorflow"},
     "losses": {"tensorflow", "numpy"},
     "data": {"tensorflow", "numpy", "sklearn", "absl"},
     "kmeans": {"tensorflow", "numpy"},

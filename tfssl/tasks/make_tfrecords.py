@@ -7,6 +7,7 @@ import tensorflow as tf
 import tqdm
 
 from tfssl import data as data_lib
+from tfssl import locks
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
 from tfssl.tasks import resolve
@@ -86,24 +87,24 @@ def make_tfrecords(
     }
     paths = record_writer.shard_paths(out, name, num_shards)
     index_path = os.path.join(out, f"{name}.json")
-    notes = record_writer.done(paths, index_path, origin)
-    bad_files = bad_files_lib.BadFiles(max_bad_fraction)
-    for note in notes:
-        for skipped in note["skipped"] if note else ():
-            bad_files.add({skipped: ""}, source)
-    if source.encoded:
-        bad_files_lib.check(source, bad_files, source.decode)
-    tf.io.gfile.makedirs(out)
-    limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
-    with tqdm.tqdm(
-        total=source.num_images, unit="image", disable=not progress, desc=name
-    ) as bar:
-        images = _images(source, limits, notes, pixels, max_side, quality)
-        writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
-        writer.write(images)
-    record_writer.write_index(
-        index_path, paths, notes, source=source, pixels=pixels, origin=origin
-    )
+    with locks.hold(out, name):
+        notes = record_writer.done(paths, index_path, origin)
+        bad_files = bad_files_lib.BadFiles(max_bad_fraction)
+        for note in notes:
+            for skipped in note["skipped"] if note else ():
+                bad_files.add({skipped: ""}, source)
+        if source.encoded:
+            bad_files_lib.check(source, bad_files, source.decode)
+        limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
+        with tqdm.tqdm(
+            total=source.num_images, unit="image", disable=not progress, desc=name
+        ) as bar:
+            images = _images(source, limits, notes, pixels, max_side, quality)
+            writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
+            writer.write(images)
+        record_writer.write_index(
+            index_path, paths, notes, source=source, pixels=pixels, origin=origin
+        )
     return index_path
 
 
