@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from tfssl import files
+from tfssl import files, locks
 from tfssl.data import recipes
 from tfssl.evaluation import (
     augmented_probe,
@@ -21,6 +21,7 @@ from tfssl.evaluation import stages as stages_lib
 from tfssl.tasks import (
     evaluation_features,
     evaluation_rows,
+    recorded,
     resolve,
     run_report,
     runs,
@@ -32,6 +33,7 @@ BASELINES = ("raw_pixels", "random_encoder", "supervised")
 _BUDGETS = ("1", "5", "10%", "100%")
 
 
+@locks.holding("run")
 def evaluate(
     run,
     *,
@@ -70,7 +72,7 @@ def evaluate(
     clusters are of the validation images too.
 
     Args:
-        run: folder of a finished pre-training run.
+        run: folder of a finished pre-training run, that nobody else uses meanwhile.
         data: labelled training images; None takes the run's.
         split: their part.
         validation_data: labelled test images; None takes the run's.
@@ -128,7 +130,7 @@ def evaluate(
             missing.
     """
     encoder = runs.load(run)
-    settings = runs.settings_of(run)
+    settings = recorded.settings_of(run)
     given = {
         "data": data,
         "split": split,
@@ -136,6 +138,8 @@ def evaluate(
         "validation_split": validation_split,
         "labels": labels,
     }
+    own = [name for name in ("data", "validation_data") if given[name] is None]
+    recorded.check_can_be_opened(run, settings, own)
     settings |= {key: value for key, value in given.items() if value is not None}
     settings["channels"] = encoder.preprocessing.channels
     _check_trained(run)
@@ -320,7 +324,7 @@ def _cell(row):
 
 def _check_trained(run):
     """An encoder that never saw a gradient step has nothing to evaluate."""
-    record = files.read_json(os.path.join(run, "run.json"))
+    record = runs.record_of(run)
     if not (record.get("results") or {}).get("steps"):
         raise ValueError(
             f"The encoder of {run!r} has not been trained: its run.json records no "

@@ -5,8 +5,8 @@ import os
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl import files
 from tfssl.evaluation import report
+from tfssl.tasks import runs
 from tfssl.training import monitors
 
 _QUERIES, _NEIGHBORS = 8, 6
@@ -47,7 +47,7 @@ def write(run, source, features, rows, *, seed=0):
     Returns:
         Path of the report.
     """
-    record = files.read_json(os.path.join(run, "run.json"))
+    record = runs.record_of(run)
     settings = {k: v for k, v in record["settings"].items() if v is not None}
     views = os.path.join(run, "views.png")
     return report.write(
