@@ -74,7 +74,7 @@ class FileSource(source_lib.Source):
 def _size(path):
     """Bytes of a file, -1 where it is away."""
     try:
-        return tf.io.gfile.stat(path).length
+        return tf.io.gfile.stat(os.fsencode(path)).length
     except tf.errors.OpError:
         return -1
 

@@ -101,7 +101,7 @@ class StreamSource(source_lib.Source):
         digest.update(f"{self.name} {self.num_images}".encode())
 
     def _identity(self, digest):
-        self._fingerprint(digest)
+        digest.update(f"{self.name} {self.num_images}".encode())
         for _, image in self.stream().take(_IDENTIFYING).ignore_errors():
             digest.update(np.asarray(image.numpy()).tobytes())
 

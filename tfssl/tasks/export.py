@@ -124,8 +124,8 @@ def _model_card(record):
     if record is None:
         return None
     return {
-        "settings": record["settings"],
-        "versions": record["versions"],
+        "settings": record.get("settings"),
+        "versions": record.get("versions"),
         "results": record.get("results"),
         "evaluation": record.get("evaluation"),
     }

@@ -53,7 +53,7 @@ def write(run, source, features, rows, *, seed=0):
     return report.write(
         os.path.join(run, "report.html"),
         title=f"{settings['method']} on {source.name.split('[')[0]}",
-        settings=settings | record["versions"],
+        settings=settings | record.get("versions", {}),
         curves=_curves(os.path.join(run, "metrics.jsonl")),
         step_name="epoch",
         views_png=views if os.path.exists(views) else None,
