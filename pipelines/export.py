@@ -21,6 +21,10 @@ _WARMUP = flags.DEFINE_integer(
 _CHECK = flags.DEFINE_bool(
     "check", False, "Reload the result and compare it with the Python path."
 )
+_DATA = flags.DEFINE_string(
+    "data", None, f"For --warmup and --check; default the run's. {command.DATA_HELP}"
+)
+_SPLIT = flags.DEFINE_string("split", None, "Part of --data.")
 
 
 def main():
@@ -32,6 +36,8 @@ def main():
         version=_VERSION.value,
         warmup=_WARMUP.value,
         check=_CHECK.value,
+        data=_DATA.value,
+        split=_SPLIT.value,
     )
     print(f"SavedModel: {path}")
 

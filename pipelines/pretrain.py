@@ -171,12 +171,15 @@ _MAX_BAD_FRACTION = flags.DEFINE_float(
 _STOP_ON_COLLAPSE = flags.DEFINE_bool(
     "stop_on_collapse", False, "Stop, not just warn, on a collapsed embedding."
 )
+_ALLOW_CHANGES = flags.DEFINE_list(
+    "allow_changes",
+    [],
+    "Settings that may differ from those that the run in --out was begun with.",
+)
 
 
 def main():
     """Runs the task with the flags' values."""
-    if strategy.is_chief(_STRATEGY.value):
-        command.write_flags(files.expanded(_OUT.value), sys.modules[__name__])
     run = pretrain.pretrain(
         _DATA.value,
         _OUT.value,
@@ -232,6 +235,10 @@ def main():
         online_probe_steps=_ONLINE_PROBE_STEPS.value,
         max_bad_fraction=_MAX_BAD_FRACTION.value,
         stop_on_collapse=_STOP_ON_COLLAPSE.value,
+        allow_changes=tuple(_ALLOW_CHANGES.value),
+        on_accept=lambda: command.write_flags(
+            files.expanded(_OUT.value), sys.modules[__name__]
+        ),
         verbose=1 if sys.stdout.isatty() else 2,
     )
     if strategy.is_chief(_STRATEGY.value):

@@ -20,7 +20,7 @@ from tfssl.evaluation import features
 from tfssl.export import keras_file, serving
 from tfssl.models import heads, norms
 from tfssl.optimizers import schedules
-from tfssl.tasks import export, make_tfrecords, retrieve, runs, show_views
+from tfssl.tasks import export, make_tfrecords, recorded, retrieve, show_views
 from tfssl.training import checkpoint, strategy
 
 _PIXELS = np.zeros((4, 8, 8, 3), np.uint8)
@@ -421,8 +421,8 @@ ROWS = [
      ValueError, "lambda.keras' holds Python code.*rebuild"),
     ("evaluating what is no run", lambda m: tfssl.evaluate(f"{m}/no"), ValueError,
      "No encoder at .*no.*pass the --out folder"),
-    ("settings of what is no run", lambda m: runs.settings_of(f"{m}/empty"), ValueError,
-     "empty' holds no run.json; pass"),
+    ("settings of what is no run", lambda m: recorded.settings_of(f"{m}/empty"),
+     ValueError, "empty' holds no run.json with settings; pass"),
     *[
         (f"exporting as {name!r}",
          lambda m, name=name: export.export(f"{m}/plain.keras", f"{m}/out", name=name),

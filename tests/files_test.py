@@ -17,6 +17,16 @@ def test_what_is_written_is_read(tmp_path):
     assert files.read_json(tmp_path / "missing.json") is None
 
 
+@pytest.mark.parametrize("content", [b"", b'{"a": [1, 2', b"\xff\xfe", b"[" * 100_000])
+def test_a_damaged_file_is_named(tmp_path, caplog, content):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(files.DamagedFile, match=r"/a.json is empty or damaged \("):
+        files.read_json(path)
+    assert files.read_json_if_whole(path) is None
+    assert "a.json is empty or damaged" in caplog.messages[-1]
+
+
 @pytest.mark.parametrize("fails_in", ["write", "rename"])
 def test_a_failed_write_keeps_the_old_content(tmp_path, monkeypatch, fails_in):
     path = tmp_path / "a.txt"

@@ -115,13 +115,34 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+class DamagedFile(ValueError):
+    """A file that is empty, cut short or changed."""
+
+
 def read_json(path):
-    """The value in a JSON file, or None if there is no such file."""
+    """The value in a JSON file, or None if there is no such file.
+
+    Raises:
+        DamagedFile: if it holds no JSON.
+    """
     path = os.fspath(path)
     if not tf.io.gfile.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is empty or damaged ({error}).") from error
+
+
+def read_json_if_whole(path):
+    """Like `read_json`, for files that one can do without: None if damaged, warned."""
+    try:
+        return read_json(path)
+    except DamagedFile as error:
+        logging.warning("%s It is left out.", error)
+        return None
 
 
 @contextlib.contextmanager

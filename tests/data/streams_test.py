@@ -72,6 +72,11 @@ def test_parts_of_a_dataset(make_images):
             np.testing.assert_array_equal(image, images[index])
     assert nested.describe(1) == source.describe(5)
     assert part.fingerprint() != source.fingerprint() != nested.fingerprint()
+    unlabelled = tf.data.Dataset.from_tensor_slices(images)
+    assert sources.open_source(unlabelled).identity() == source.identity()
+    others = tf.data.Dataset.from_tensor_slices(images[::-1])
+    assert sources.open_source(others).identity() != source.identity()
+    assert part.identity() != source.identity() != nested.identity()
     for indices in ([2, 1], [1, 1]):
         with pytest.raises(ValueError, match="takes ascending indices"):
             source.subset(indices)

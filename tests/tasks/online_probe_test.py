@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
-from tfssl.tasks import pretrain, runs
+from tfssl.tasks import pretrain, recorded
 from tfssl.training import checkpoint
 
 SETTINGS = small.TINY | {
@@ -65,11 +65,12 @@ def test_the_probe_survives_a_kill_and_its_absence_changes_nothing(tmp_path, cap
 
     # And the probe joins a run that had none.
     caplog.clear()
-    joined = pretrain.pretrain(small.images(), path, **SETTINGS | {"epochs": 3})
+    longer = SETTINGS | {"epochs": 3, "allow_changes": ("epochs",)}
+    joined = pretrain.pretrain(small.images(), path, **longer)
     assert sum("it starts anew" in message for message in caplog.messages) == 1
     assert accuracies(joined)[-1] > 0.5
     assert int(joined.method.step.numpy()) == 15
-    assert runs.settings_of(path)["online_probe_epochs"] == 1
+    assert recorded.settings_of(path)["online_probe_epochs"] == 1
 
 
 def test_two_replicas_with_mixed_precision_and_the_runs_own_labels(tmp_path, mirrored):

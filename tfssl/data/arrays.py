@@ -60,7 +60,7 @@ class ArraySource(source_lib.Source):
 
     def _fingerprint(self, digest):
         digest.update(str(self._images.shape).encode())
-        digest.update(np.ascontiguousarray(self._images).tobytes())
+        digest.update(np.ascontiguousarray(self._images).reshape(-1).view(np.uint8))
 
 
 class BytesSource(source_lib.Source):

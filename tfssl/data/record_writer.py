@@ -141,15 +141,16 @@ def done(paths, index_path, origin):
     Raises:
         ValueError: if what is there was made from something else.
     """
-    index = files.read_json(index_path)
-    if index is not None:
+    index = None
+    if tf.io.gfile.exists(index_path):
         index = records.read_index(index_path)
         if index.get("origin") != origin:
             raise _other_origin(index_path, index.get("origin"), origin)
     known = {entry["file"]: entry for entry in index["shards"]} if index else {}
     notes = []
     for path in paths:
-        note = known.get(os.path.basename(path)) or files.read_json(_note_path(path))
+        note = known.get(os.path.basename(path))
+        note = note or files.read_json_if_whole(_note_path(path))
         if note is not None and note.get("origin", origin) != origin:
             raise _other_origin(path, note["origin"], origin)
         complete = note is not None and tf.io.gfile.exists(path)

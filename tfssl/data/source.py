@@ -129,6 +129,20 @@ class Source:
     def _fingerprint(self, digest):
         raise NotImplementedError
 
+    def identity(self):
+        """SHA-256 that tells at a start whether these are the images of the last one.
+
+        Unlike `fingerprint` it leaves labels out, and costs little for data of any
+        size: of image files it takes all names and the sizes of some, of data that
+        is read in sequence the number of images and the first of them.
+        """
+        digest = hashlib.sha256()
+        self._identity(digest)
+        return digest.hexdigest()
+
+    def _identity(self, digest):
+        self._fingerprint(digest)
+
     def subset(self, indices, name=None):
         """These images only, numbered from 0 in the given order.
 
@@ -180,6 +194,10 @@ class _Subset(Source):
 
     def _fingerprint(self, digest):
         digest.update(self._source.fingerprint().encode())
+        digest.update(self._indices.astype("<i8").tobytes())
+
+    def _identity(self, digest):
+        digest.update(self._source.identity().encode())
         digest.update(self._indices.astype("<i8").tobytes())
 
 

@@ -6,6 +6,9 @@ from absl import logging
 
 from tfssl.data import source as source_lib
 
+# Images at the beginning that tell a data set from another one.
+_IDENTIFYING = 8
+
 
 class StreamSource(source_lib.Source):
     """Images that come in sequence, always the same: a `tf.data.Dataset`.
@@ -96,6 +99,11 @@ class StreamSource(source_lib.Source):
 
     def _fingerprint(self, digest):
         digest.update(f"{self.name} {self.num_images}".encode())
+
+    def _identity(self, digest):
+        digest.update(f"{self.name} {self.num_images}".encode())
+        for _, image in self.stream().take(_IDENTIFYING).ignore_errors():
+            digest.update(np.asarray(image.numpy()).tobytes())
 
 
 def _as_dicts(dataset):

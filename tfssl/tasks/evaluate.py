@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from tfssl import files
+from tfssl import files, locks
 from tfssl.data import recipes
 from tfssl.evaluation import (
     augmented_probe,
@@ -22,6 +22,7 @@ from tfssl.tasks import (
     evaluation_features,
     evaluation_rows,
     label_budgets,
+    recorded,
     resolve,
     run_report,
     runs,
@@ -32,6 +33,7 @@ PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
 
 
+@locks.holding("run")
 def evaluate(
     run,
     *,
@@ -70,7 +72,7 @@ def evaluate(
     clusters are of the validation images too.
 
     Args:
-        run: folder of a finished pre-training run.
+        run: folder of a finished pre-training run, that nobody else uses meanwhile.
         data: labelled training images; None takes the run's.
         split: their part.
         validation_data: labelled test images; None takes the run's.
@@ -132,7 +134,7 @@ def evaluate(
     bounds.evaluate(locals())
     run = files.expanded(run)
     encoder = runs.load(run)
-    settings = runs.settings_of(run)
+    settings = recorded.settings_of(run)
     given = {
         "data": data,
         "split": split,
@@ -140,6 +142,8 @@ def evaluate(
         "validation_split": validation_split,
         "labels": labels,
     }
+    own = [name for name in ("data", "validation_data") if given[name] is None]
+    recorded.check_can_be_opened(run, settings, own)
     settings |= {key: value for key, value in given.items() if value is not None}
     settings["channels"] = encoder.preprocessing.channels
     _check_trained(run)
@@ -326,7 +330,7 @@ def _cell(row):
 
 def _check_trained(run):
     """An encoder that never saw a gradient step has nothing to evaluate."""
-    record = files.read_json(os.path.join(run, "run.json"))
+    record = runs.record_of(run)
     if not (record.get("results") or {}).get("steps"):
         raise ValueError(
             f"The encoder of {run!r} has not been trained: its run.json records no "

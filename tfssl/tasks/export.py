@@ -9,7 +9,7 @@ from tfssl import checks, files
 from tfssl import data as data_lib
 from tfssl import export as export_lib
 from tfssl.export import warmup as warmup_lib
-from tfssl.tasks import resolve, runs
+from tfssl.tasks import recorded, resolve, runs
 
 _TOLERANCE = 1e-5
 
@@ -22,6 +22,8 @@ def export(
     version=None,
     warmup=0,
     check=False,
+    data=None,
+    split=None,
 ):
     """Exports a run's encoder for TF Serving.
 
@@ -31,9 +33,12 @@ def export(
         name: name of the model there, a file name and no path; None takes the run
             folder's name.
         version: int or None for the next free one.
-        warmup: int, warm-up records to store, made from images of the run's data.
+        warmup: int, warm-up records to store, made from images of `data`.
         check: reload the SavedModel and compare its bytes signature with the
-            Python path on some images of the run's data.
+            Python path on some images of `data`.
+        data: images for `warmup` and `check`, see `data.open_source`; None takes the
+            run's.
+        split: their part.
 
     Returns:
         Path of the new version, `<base_dir>/<name>/<version>/`.
@@ -57,10 +62,11 @@ def export(
     if name is None:
         name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
     is_run = tf.io.gfile.isdir(run)
-    record = files.read_json(os.path.join(run, "run.json")) if is_run else None
+    record = runs.record_of(run) if is_run else None
     images = None
     if warmup or check:
-        images = _png_images(record, preprocessing, max(warmup, 4))
+        source = _source(run if is_run else None, encoder, data, split)
+        images = _png_images(source, preprocessing, max(warmup, 4))
     path = export_lib.saved_model(
         encoder,
         os.path.join(base_dir, name),
@@ -103,22 +109,24 @@ def largest_difference(path, encoder, images):
     return float(np.abs(served["features"] - expected).max())
 
 
-def _png_images(record, preprocessing, count):
-    """Some images of the run's own data, as PNG files in memory."""
-    if record is None:
+def _source(run, encoder, data, split):
+    """The images that the export is tried on."""
+    channels = encoder.preprocessing.channels
+    if data is not None:
+        return resolve.source(data, split=split, channels=channels)
+    if run is None:
         raise ValueError(
             "check and warmup need images, which come from the run's data; pass "
-            "the run's folder instead of a .keras file."
+            "the run's folder instead of a .keras file, or data=… (--data)."
         )
-    settings = record["settings"]
-    source = resolve.source(
-        settings["data"],
-        data_args=settings.get("data_args"),
-        **{
-            key: settings[key]
-            for key in ("split", "channels", "labels", "bit_depth", "data_dir")
-        },
-    )
+    settings = recorded.settings_of(run)
+    recorded.check_can_be_opened(run, settings)
+    options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
+    return resolve.source(settings["data"], **{key: settings[key] for key in options})
+
+
+def _png_images(source, preprocessing, count):
+    """Some images of a source, as PNG files in memory."""
     dataset = data_lib.labeled(
         source,
         preprocessing.raw(),
@@ -134,8 +142,8 @@ def _model_card(record):
     if record is None:
         return None
     return {
-        "settings": record["settings"],
-        "versions": record["versions"],
+        "settings": record.get("settings"),
+        "versions": record.get("versions"),
         "results": record.get("results"),
         "evaluation": record.get("evaluation"),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl import files
+from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
@@ -89,24 +89,24 @@ def make_tfrecords(
     }
     paths = record_writer.shard_paths(out, name, num_shards)
     index_path = os.path.join(out, f"{name}.json")
-    notes = record_writer.done(paths, index_path, origin)
-    bad_files = bad_files_lib.BadFiles(max_bad_fraction)
-    for note in notes:
-        for skipped in note["skipped"] if note else ():
-            bad_files.add({skipped: ""}, source)
-    if source.encoded:
-        bad_files_lib.check(source, bad_files, source.decode)
-    tf.io.gfile.makedirs(out)
-    limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
-    with progress_lib.bar(
-        total=source.num_images, wanted=progress, unit="image", desc=name
-    ) as bar:
-        images = _images(source, limits, notes, pixels, max_side, quality)
-        writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
-        writer.write(images)
-    record_writer.write_index(
-        index_path, paths, notes, source=source, pixels=pixels, origin=origin
-    )
+    with locks.hold(out, name):
+        notes = record_writer.done(paths, index_path, origin)
+        bad_files = bad_files_lib.BadFiles(max_bad_fraction)
+        for note in notes:
+            for skipped in note["skipped"] if note else ():
+                bad_files.add({skipped: ""}, source)
+        if source.encoded:
+            bad_files_lib.check(source, bad_files, source.decode)
+        limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
+        with progress_lib.bar(
+            total=source.num_images, wanted=progress, unit="image", desc=name
+        ) as bar:
+            images = _images(source, limits, notes, pixels, max_side, quality)
+            writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
+            writer.write(images)
+        record_writer.write_index(
+            index_path, paths, notes, source=source, pixels=pixels, origin=origin
+        )
     return index_path
 
 

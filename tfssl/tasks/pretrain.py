@@ -4,21 +4,20 @@ import contextlib
 import os
 
 import keras
-from absl import logging
 
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes, service
-from tfssl.export import keras_file
 from tfssl.tasks import (
+    accept,
     bounds,
     clustering,
     monitoring,
     online_probe,
     resolve,
     runs,
-    show_views,
+    settings,
     start,
 )
 from tfssl.training import monitors, saving
@@ -84,6 +83,8 @@ def pretrain(
     online_probe_steps=1,
     max_bad_fraction=0.01,
     stop_on_collapse=False,
+    allow_changes=(),
+    on_accept=None,
     verbose=1,
 ):
     """Trains an encoder on unlabelled images.
@@ -91,7 +92,9 @@ def pretrain(
     Args:
         data: where the images are, see `data.open_source`: a folder, `"digits"`,
             `"tfds:NAME"`, arrays, a `tf.data.Dataset`, a `Source`.
-        out: folder of the run; training continues there if it was interrupted.
+        out: folder of the run; training continues there if it was interrupted, with
+            the settings that it was begun with (see `allow_changes`). One process at
+            a time.
         split: part of the data, for sources that have parts.
         labels: `"auto"`, `"none"` or `"folders"` (the first folder level is the
             class). Labels never train; they feed the kNN monitor and, later, the
@@ -161,13 +164,19 @@ def pretrain(
         online_probe_steps: int, training steps between two steps of the classifier.
         max_bad_fraction: float, share of unreadable images that stops the run.
         stop_on_collapse: stop, rather than warn, on a collapsed embedding.
+        allow_changes: names of settings that may differ from those with which the run
+            in `out` was begun (`("learning_rate",)`), though another result comes of
+            them; `run.json` lists such changes.
+        on_accept: function without arguments, or None; called, on the chief, when the
+            start is accepted and before the first step.
         verbose: 0 silent, 1 progress bar, 2 one line per epoch.
 
     Returns:
         A `runs.Run`.
 
     Raises:
-        ValueError: for arguments that cannot work, before training starts.
+        ValueError: for arguments that cannot work, before training starts and
+            anything is written.
         TrainingStopped: on a non-finite loss.
         Preempted: after SIGTERM (on any worker), once the state is saved.
         WorkerLost: if another worker is gone.
@@ -176,7 +185,7 @@ def pretrain(
     out = files.expanded(out)
     arguments = dict(locals())
     bounds.pretrain(arguments)
-    settings = {key: _described(value) for key, value in arguments.items()}
+    accept.check_names(allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
@@ -196,9 +205,12 @@ def pretrain(
 
     with (
         workers.losses_explained(),
+        accept.alone_in(out, workers),
         bad_files_lib.explained(bad_files, bad_queries, bad_labelled),
         service.errors_explained(),
     ):
+        record = accept.Record(arguments, train, recipe, steps_per_epoch, workers)
+        record.check()
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
             network = resolve.encoder(
@@ -219,16 +231,10 @@ def pretrain(
                 steps_per_execution=steps_per_execution,
             )
             model.build_optimizer()
-            told = start.summary(model, train, recipe, settings, devices)
-            if workers.is_chief:
-                runs.prepare_folder(out)
+            told = start.summary(
+                model, train, recipe, settings.recorded(arguments), devices
+            )
             resumed = start.start(model, folder, resume, init_from, workers)
-            if workers.is_chief:
-                runs.update(out, settings=settings, versions=runs.versions())
-                if verbose:
-                    print(told)
-                path = os.path.join(out, "views.png")
-                show_views.sheet(train, recipe, path, seed=seed, augment=augment)
             probes = online_probe.callbacks(
                 labelled,
                 validation,
@@ -289,6 +295,7 @@ def pretrain(
                 clusters=between is not None,
             )
 
+            record.accept(model, told)
             with saver.watching_sigterm():
                 _fit(
                     model,
@@ -302,45 +309,10 @@ def pretrain(
                 if saver.model is not None:  # None if there was nothing to train.
                     saver.save(required=True)
         network.preprocessing = preprocessing
-        if workers.is_chief:
-            _record(out, model, saver, bad_files)
+        record.finish(model, saver.best, bad_files)
         workers.wait()  # What the chief writes is there for all.
     history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    return runs.Run(out, network, model, history, settings)
-
-
-def _record(out, model, saver, bad_files):
-    """Writes the trained encoder and the results."""
-    encoder = model.encoder
-    keras_file.save(encoder, os.path.join(out, "encoder.keras"), encoder.preprocessing)
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    results = {
-        "steps": int(model.step.numpy()),
-        "last_epoch": history[-1] if history else None,
-        "best_knn": saver.best,
-        "bad_files": bad_files.listed,
-    }
-    runs.update(out, results=results)
-    if bad_files.count:
-        logging.warning(
-            "%d unreadable image(s) were skipped: %s",
-            bad_files.count,
-            ", ".join(bad_files.listed[:20]),
-        )
-
-
-def _described(value):
-    """A JSON-able form of an argument: plain values as they are, objects named."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, dict):
-        return {str(k): _described(v) for k, v in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(value, "name"):
-        return [_described(v) for v in value]
-    named = getattr(value, "name", None) or getattr(value, "__name__", None)
-    return named if isinstance(named, str) else type(value).__name__
+    return runs.Run(out, network, model, history, settings.recorded(arguments))
 
 
 def _steps(source, batch_size, steps_per_execution):

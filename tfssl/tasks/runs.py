@@ -2,7 +2,7 @@
 
 ```
 out/
-  run.json          settings, versions, commit, results
+  run.json          settings, changes of them, versions, commit, results
   run.flags         the same settings as a flagfile (written by the binary)
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
@@ -73,45 +73,29 @@ def _commit():
     return done.stdout.strip() or None
 
 
-def prepare_folder(out):
-    """Makes a run's folder and proves that it can be written.
+def record_of(run):
+    """The content of a folder's `run.json`, or None if there is none.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it is damaged.
     """
-    probe = os.path.join(out, ".writable")
+    path = os.path.join(files.expanded(run), "run.json")
     try:
-        tf.io.gfile.makedirs(out)
-        with tf.io.gfile.GFile(probe, "w") as file:
-            file.write("")
-        tf.io.gfile.remove(probe)
-    except (OSError, tf.errors.OpError) as error:
+        record = files.read_json(path)
+        if not isinstance(record, dict | None):
+            raise files.DamagedFile(f"{path} is damaged (no JSON object).")
+    except files.DamagedFile as error:
         raise ValueError(
-            f"The output folder {out!r} cannot be written ({error}); choose "
-            "another one with --out."
+            f"{str(error).rstrip('.')}; put a copy of it back, or delete it and start "
+            "the pre-training again with the same flags: it goes on and writes it anew."
         ) from error
+    return record
 
 
 def update(out, **entries):
     """Merges entries into `run.json`."""
     path = os.path.join(out, "run.json")
-    files.write_json(path, (files.read_json(path) or {}) | entries)
-
-
-def settings_of(run):
-    """The settings of a run's folder.
-
-    Raises:
-        ValueError: if the folder is not that of a run.
-    """
-    run = files.expanded(run)
-    found = files.read_json(os.path.join(run, "run.json"))
-    if found is None:
-        raise ValueError(
-            f"{run!r} holds no run.json; pass the --out folder of a finished "
-            "pre-training run."
-        )
-    return found["settings"]
+    files.write_json(path, (record_of(out) or {}) | entries)
 
 
 def load(path):

@@ -268,8 +268,8 @@ def read_state(path):
     name = os.path.join(path, "state.json")
     try:
         state = files.read_json(name)
-    except ValueError as error:
-        raise DamagedCheckpoint(f"{name} is damaged ({error}).") from error
+    except files.DamagedFile as error:
+        raise DamagedCheckpoint(str(error)) from error
     if state is None:
         if _FOLDER.match(os.path.basename(os.path.normpath(path))):
             raise DamagedCheckpoint(f"{path} is damaged (no state.json).")

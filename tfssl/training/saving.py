@@ -63,7 +63,7 @@ class Saver(keras.callbacks.Callback):
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.best = files.read_json(self._best_path)
+        self.best = files.read_json_if_whole(self._best_path)
         self._saved_step = None
         self._last_step = 0
         self._saved_time = time.monotonic()
