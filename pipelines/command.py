@@ -11,6 +11,7 @@ from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, workers
 
 _USAGE_EXIT = 2
+_INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
 DATA_HELP = (
     "Images: a folder, digits, tfds:NAME, tfds-dir:PATH, manifest:PATH (CSV or JSON "
     "lines), tfrecord:PATH (index or pattern)."
@@ -26,7 +27,7 @@ def run(main):
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
     saving, or another worker lost (start the same command again, on all workers),
-    1 a stopped training.
+    1 a stopped training, 130 Ctrl-C (a training has saved, if it says so).
     """
 
     def guarded(argv):
@@ -41,6 +42,9 @@ def run(main):
         except saving.Preempted as stop:
             print(stop.message, file=sys.stderr)
             raise
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "Interrupted.", file=sys.stderr)
+            sys.exit(_INTERRUPTED_EXIT)
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:

@@ -13,6 +13,7 @@ from tfssl.data import pipeline, recipes, service
 from tfssl.export import keras_file
 from tfssl.tasks import (
     clustering,
+    fitting,
     monitoring,
     online_probe,
     resolve,
@@ -20,6 +21,7 @@ from tfssl.tasks import (
     show_views,
     start,
 )
+from tfssl.training import history as history_lib
 from tfssl.training import monitors, saving
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
@@ -167,8 +169,9 @@ def pretrain(
 
     Raises:
         ValueError: for arguments that cannot work, before training starts.
-        TrainingStopped: on a non-finite loss.
+        TrainingStopped: on a non-finite loss or weight.
         Preempted: after SIGTERM (on any worker), once the state is saved.
+        Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
     """
@@ -185,7 +188,7 @@ def pretrain(
     preprocessing = recipes.preprocessing_for(recipe, train)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
     bad_queries = pipeline.BadFiles(max_fraction=max_bad_fraction)
-    knn_sets = monitoring.knn_sets(
+    knn_sets, of_labelled = monitoring.knn_sets(
         train, validation, preprocessing, bad_files, bad_queries, arguments
     )
     labelled = online_probe.labelled(train, validation, arguments)
@@ -218,6 +221,7 @@ def pretrain(
             )
             model.build_optimizer()
             told = start.summary(model, train, recipe, settings, devices)
+            told = "\n".join([told, *of_labelled])
             if workers.is_chief:
                 runs.prepare_folder(out)
             resumed = start.start(model, folder, resume, init_from, workers)
@@ -226,7 +230,8 @@ def pretrain(
                 if verbose:
                     print(told)
                 path = os.path.join(out, "views.png")
-                show_views.sheet(train, recipe, path, seed=seed, augment=augment)
+                with monitors.errors_logged(path):
+                    show_views.sheet(train, recipe, path, seed=seed, augment=augment)
             probes = online_probe.callbacks(
                 labelled,
                 validation,
@@ -237,14 +242,20 @@ def pretrain(
                 arguments,
                 resumed,
             )
+            step = int(model.step.numpy())
+            history = history_lib.History(
+                out, steps_per_epoch, step=step, workers=workers
+            )
+            every_steps = (checkpoint_epochs * steps_per_epoch, checkpoint_steps)
             saver = saving.Saver(
                 folder,
-                every_epochs=checkpoint_epochs,
-                every_steps=checkpoint_steps,
+                every_steps=[steps for steps in every_steps if steps],
                 every_minutes=checkpoint_minutes,
                 keep=keep,
                 also=lambda: {k: v for p in probes for k, v in p.variables().items()},
                 workers=workers,
+                lines=history.lines,
+                saved_step=step if resumed else None,
             )
 
             def dataset(sampling=None, seed=seed):
@@ -281,19 +292,20 @@ def pretrain(
                 monitoring.fixed_images(train, preprocessing, bad_files),
                 knn_sets,
                 probes,
-                steps_per_epoch,
+                (bad_files, bad_queries, bad_labelled),
                 workers,
                 arguments,
                 clusters=between is not None,
             )
 
-            with saver.watching_sigterm():
-                _fit(
+            with saver.watching_signals():
+                fitting.fit(
                     model,
                     dataset,
                     epochs,
                     steps_per_epoch,
                     [*watchers, saver],
+                    history,
                     verbose if workers.is_chief else 0,
                     between,
                 )
@@ -301,20 +313,18 @@ def pretrain(
                     saver.save(required=True)
         network.preprocessing = preprocessing
         if workers.is_chief:
-            _record(out, model, saver, bad_files)
+            _record(out, model, saver, history.lines, bad_files)
         workers.wait()  # What the chief writes is there for all.
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    return runs.Run(out, network, model, history, settings)
+    return runs.Run(out, network, model, history.lines, settings)
 
 
-def _record(out, model, saver, bad_files):
+def _record(out, model, saver, lines, bad_files):
     """Writes the trained encoder and the results."""
     encoder = model.encoder
     keras_file.save(encoder, os.path.join(out, "encoder.keras"), encoder.preprocessing)
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
     results = {
         "steps": int(model.step.numpy()),
-        "last_epoch": history[-1] if history else None,
+        "last_epoch": lines[-1] if lines else None,
         "best_knn": saver.best,
         "bad_files": bad_files.listed,
     }
@@ -378,29 +388,3 @@ def _precision(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose, between):
-    """`fit`, continuing an interrupted epoch with just its remaining steps.
-
-    A method that clusters its images trains epoch by epoch, each on images of its own.
-    """
-    epoch, inside = divmod(int(model.step.numpy()), steps_per_epoch)
-    while epoch < epochs:
-        until, sampling = epochs, None
-        if inside or between:
-            until = epoch + 1
-        if between:
-            if not inside:
-                between.before_epoch(epoch)
-            sampling = between.sampling(epoch)
-        model.fit(
-            dataset(sampling),
-            initial_epoch=epoch,
-            epochs=until,
-            steps_per_epoch=steps_per_epoch - inside,
-            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
-            verbose=verbose,
-            shuffle=False,
-        )
-        epoch, inside = until, 0
