@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import files
+from tfssl import data, files
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs
 from tfssl.training import checkpoint, monitors
@@ -388,8 +388,8 @@ def test_what_monitors_raise_costs_no_training(tmp_path, caplog, monkeypatch):
         epochs=2,
         knn_epochs=1,
         online_probe_epochs=1,
-        validation_data=str(folder),
-        **TINY | {"channels": 1},
+        validation_data=data.open_source(str(folder), labels="folders", channels=1),
+        **TINY,
     )
     assert [line["step"] for line in run.history] == [5, 10]
     assert set(run.history[0]).isdisjoint({"knn_accuracy", "embedding_std"})

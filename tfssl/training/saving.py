@@ -127,7 +127,7 @@ class Saver(keras.callbacks.Callback):
         `KeyboardInterrupt` at once.
         """
         handlers = {signal.SIGTERM: self._on_sigterm, signal.SIGINT: self._on_sigint}
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As `nohup` and `&` do.
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in a background job.
             del handlers[signal.SIGINT]
         before = {}
         try:
