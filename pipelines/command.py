@@ -12,6 +12,7 @@ from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
+_INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
 _OURS = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
     for file in (__file__, files.__file__)
@@ -36,8 +37,9 @@ def run(main):
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
     saving, or another worker lost (start the same command again, on all workers),
-    1 a stopped training, or storage or memory that gave out (one sentence), or a bug
-    (its traceback). With TFSSL_TRACEBACK=1 in the environment every error has one.
+    130 Ctrl-C (a training has saved, if it says so), 1 a stopped training, or storage
+    or memory that gave out (one sentence), or a bug (its traceback). With
+    TFSSL_TRACEBACK=1 in the environment every error has one.
     """
 
     def guarded(argv):
@@ -53,6 +55,9 @@ def run(main):
         except saving.Preempted as stop:
             print(stop.message, file=sys.stderr)
             raise
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "Interrupted.", file=sys.stderr)
+            sys.exit(_INTERRUPTED_EXIT)
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:

@@ -61,7 +61,19 @@ def test_holdout_keeps_the_shares_of_the_classes():
     assert "validation part" in validation.name and "training part" in train.name
 
 
-@pytest.mark.parametrize("labels", [None, [-1] * 20, [-1, 0] * 10])
+def test_holdout_of_partly_labelled_images_takes_labelled_ones():
+    labels = np.random.default_rng(0).permutation(np.repeat([-1, 0, 1], [80, 20, 40]))
+    source = _labelled(labels)
+    train, validation = sources.holdout(source, fraction=0.25)
+    a, b = _members(train), _members(validation)
+    assert sorted(a + b) == list(range(140)) and b == sorted(b)
+    assert np.bincount(validation.labels).tolist() == [5, 10]  # A quarter of each.
+    assert (train.labels < 0).sum() == 80
+    with pytest.raises(ValueError, match="fraction=0.01 of 3 labelled images received"):
+        sources.holdout(_labelled(np.array([-1] * 100 + [0, 1, 2])), fraction=0.01)
+
+
+@pytest.mark.parametrize("labels", [None, [-1] * 20])
 def test_holdout_of_images_without_labels(labels):
     images = (
         np.zeros((20, 2, 2, 1), np.uint8)

@@ -110,6 +110,37 @@ def test_a_plain_keras_model_and_a_file_without_preprocessing(tmp_path, images):
     np.testing.assert_array_equal(loaded(images), encoder(images))
 
 
+def test_what_a_killed_save_leaves_goes_with_the_next(tmp_path, monkeypatch):
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    preprocessing = preprocessing_lib.Preprocessing(size=4)
+    with monkeypatch.context() as patch:
+        # A process that is killed removes nothing.
+        patch.setattr(os, "replace", lambda *_: 1 / 0)
+        patch.setattr(os, "remove", lambda _: None)
+        with pytest.raises(ZeroDivisionError):
+            keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert os.listdir(tmp_path) == ["e.part.keras"]
+    keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert os.listdir(tmp_path) == ["e.keras"]
+    assert keras_file.load(tmp_path / "e.keras")[1] == preprocessing
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError("No space left on device")
+
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    preprocessing = preprocessing_lib.Preprocessing(size=4)
+    monkeypatch.setattr(preprocessing_lib.Preprocessing, "get_config", full)
+    with pytest.raises(OSError, match="No space left"):
+        keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert not os.listdir(tmp_path)
+
+
 def test_saving_again_replaces_the_file(tmp_path):
     path = tmp_path / "deep" / "folder" / "e.keras"
     encoder = keras.Sequential(

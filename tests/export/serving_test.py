@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -371,6 +372,18 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="disk full"):
         serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
     assert os.listdir(tmp_path / "m") == []
+
+
+def test_what_killed_exports_of_this_host_left_is_removed(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True).stdout.strip()  # fmt: skip
+    host = platform.node()
+    left = [f".writing-{host}-{dead}", f".writing-{host}-{os.getpid()}"]
+    alive = [f".writing-{host}-{os.getppid()}", f".writing-another-{dead}"]
+    for name in left + alive:
+        (tmp_path / name / "assets").mkdir(parents=True)
+    serving.saved_model(tiny(), tmp_path, preprocessing=_TINY)
+    assert sorted(os.listdir(tmp_path)) == sorted([*alive, "1", "README.md"])
 
 
 def test_unwritable_folder(tmp_path):

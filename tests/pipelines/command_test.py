@@ -1,6 +1,10 @@
 """What a binary says when its task fails, in this process."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from absl import app, flags
 
 from pipelines import command
 from tfssl import checks
+from tfssl.training import checkpoint, saving
 
 
 @pytest.fixture
@@ -74,6 +79,51 @@ def test_a_traceback_on_demand(ends, monkeypatch):
     monkeypatch.setenv("TFSSL_TRACEBACK", "1")
     with pytest.raises(ValueError, match="epochs=0"):
         command.run(lambda: checks.whole({"epochs": 0}, "epochs"))
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (saving.Interrupted("Ctrl-C: saved step 7."), 130, "Ctrl-C: saved step 7."),
+        (saving.Preempted("SIGTERM: saved step 7."), 75, "SIGTERM: saved step 7."),
+        (ValueError("k=0 received"), 2, "error: k=0 received"),
+    ],
+    ids=["Ctrl-C", "Ctrl-C after saving", "SIGTERM", "bad input"],
+)
+def test_one_line_and_an_exit_code(ends, error, code, line):
+    assert ends(lambda: _raise(error)) == (code, f"{line}\n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
+    command = [
+        sys.executable, "-m", "pipelines.pretrain", f"--out={tmp_path}",
+        "--data=digits", "--recipe=simclr_digits", "--encoder_arg=width=0.0625",
+        "--encoder_arg=stem='cifar'", "--image_size=8", "--batch_size=32",
+        "--warmup_epochs=0", "--checkpoint_steps=7", "--epochs=3",
+    ]  # fmt: skip
+    folder = str(tmp_path / "checkpoints")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # It may be ignored here, as in a shell's background jobs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not checkpoint.latest(folder) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    step = checkpoint.latest(folder).rpartition("-")[2]
+    assert stderr.splitlines()[-1] == (
+        f"Ctrl-C: saved step {step}; start again to continue."
+    )
+    assert "Traceback" not in stderr
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"Resuming at step {step} from" in done.stdout
 
 
 def _raise(error):

@@ -71,6 +71,32 @@ def test_every_number_has_its_protocol(run, capsys):
         assert text in html
 
 
+def test_partly_labelled_data_is_judged_by_its_labelled_part(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+
+    def partly(seed):
+        """Every other image is noise of no label."""
+        pixels, labels = small.images(seed=seed)
+        noise = np.random.default_rng(seed).permutation(pixels, axis=1)
+        mixed = np.stack([noise, pixels], axis=1).reshape(-1, *pixels.shape[1:])
+        return mixed, np.stack([np.full(40, -1), labels], axis=1).reshape(-1)
+
+    rows = evaluated(
+        copy, data=partly(0), validation_data=partly(1), verbose=1, clusters=2
+    )
+    printed = capsys.readouterr().out
+    for part in ("training", "validation"):
+        assert f"the 40 of 80 {part} images of array that have a label" in printed
+    hashes = re.compile("label lists.*")
+    for row, expected in zip(rows, evaluated(run, clusters=2), strict=True):
+        for found in (row, expected):
+            found["protocol"] = hashes.sub("", found["protocol"])
+        assert row == expected
+    source = data_lib.open_source(partly(0))
+    selection = data_lib.labels.load(copy / "labels" / "1_per_class-0.json", source)
+    assert sorted(source.labels[selection.indices]) == [0, 1]
+
+
 def test_the_same_call_gives_the_same_numbers(run):
     options = {"baselines": ("random_encoder",), "budgets": ("1",)}
     assert evaluated(run, **options) == evaluated(run, **options)

@@ -197,11 +197,14 @@ def _open_object(data, channels, bit_depth):
 def holdout(source, *, fraction=0.1, seed=0):
     """Cuts a source into training and validation images.
 
-    Class-balanced where there are labels; the same cut for the same seed.
+    Class-balanced where there are labels; the same cut for the same seed. Where some
+    images have a label, the validation images are a share of those, since validation
+    is of use with labels only; all unlabelled images are for training.
 
     Args:
         source: a `Source`; both parts of one that is read in sequence read all of it.
-        fraction: in (0, 1), share of the validation images.
+        fraction: in (0, 1), share of the images (the labelled ones, if there are any)
+            that are for validation.
         seed: int.
 
     Returns:
@@ -210,17 +213,21 @@ def holdout(source, *, fraction=0.1, seed=0):
     Raises:
         ValueError: if one of them would be empty.
     """
-    count = round(fraction * source.num_images)
-    if not 0 < fraction < 1 or not 0 < count < source.num_images:
+    rows, kind = labels_lib.labelled(source), "labelled images"
+    if not len(rows):
+        rows, kind = np.arange(source.num_images), "images"
+    count = round(fraction * len(rows))
+    if not 0 < fraction < 1 or not 0 < count < len(rows):
         raise ValueError(
-            f"fraction={fraction} of {source.num_images} images received for "
-            "validation; expected a share in (0, 1) that leaves images on both sides."
+            f"fraction={fraction} of {len(rows)} {kind} received for validation; "
+            "expected a share in (0, 1) that leaves images on both sides."
         )
-    labels = source.labels
-    if labels is None:
-        labels = np.zeros(source.num_images, np.int64)
-    order = labels_lib.balanced_order(labels, seed)
+    labels = np.zeros(len(rows), np.int64)
+    if source.labels is not None:
+        labels = source.labels[rows]
+    validation = rows[labels_lib.balanced_order(labels, seed)[:count]]
+    training = np.setdiff1d(np.arange(source.num_images), validation)
     return (
-        source.subset(np.sort(order[count:]), f"{source.name}[training part]"),
-        source.subset(np.sort(order[:count]), f"{source.name}[validation part]"),
+        source.subset(training, f"{source.name}[training part]"),
+        source.subset(np.sort(validation), f"{source.name}[validation part]"),
     )

@@ -125,10 +125,10 @@ def train(
             images cannot be read.
     """
     _check_arguments(optimizer, epochs, min_steps, batch_size)
-    _check_labels(source, "training")
-    _check_labels(test_source, "test")
     if indices is not None:
         source = source.subset(np.asarray(indices))
+    _check_labels(source, "training")
+    _check_labels(test_source, "test")
     classes = np.unique(source.labels)
     batch_size = min(batch_size, source.num_images)
     per_epoch = source.num_images // batch_size

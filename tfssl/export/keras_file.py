@@ -54,22 +54,30 @@ def save(encoder, path, preprocessing):
     path = files.expanded(path)
     if not path.endswith(".keras"):
         raise ValueError(f"An encoder file must end in .keras, got {path!r}.")
-    folder = os.path.dirname(path) or "."
-    tf.io.gfile.makedirs(folder)
-    remote = "://" in path
-    with tempfile.TemporaryDirectory(
-        prefix=".keras_file_", dir=None if remote else folder
-    ) as scratch:
-        # Keras insists on the ending; the rename below makes the write atomic.
-        part = os.path.join(scratch, "encoder.keras")
-        encoder.save(part)
-        with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
-        if remote:
+    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    if "://" in path:
+        with tempfile.TemporaryDirectory() as scratch:
+            part = os.path.join(scratch, "encoder.keras")
+            _write(encoder, part, preprocessing)
             tf.io.gfile.copy(part, path, overwrite=True)
-        else:
-            os.replace(part, path)
+        return path
+    # Keras insists on the ending. One name, so that the next save takes the place of
+    # what a killed one has left.
+    part = f"{path.removesuffix('.keras')}.part.keras"
+    try:
+        _write(encoder, part, preprocessing)
+        os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
     return path
+
+
+def _write(encoder, path, preprocessing):
+    encoder.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
 
 
 def load(path):

@@ -17,6 +17,7 @@ dimension of any size and an output `features`, float32 `(batch, dim)`:
 """
 
 import os
+import platform
 
 import tensorflow as tf
 
@@ -76,7 +77,7 @@ def saved_model(
     if warmup_images is not None:
         records = warmup.requests(warmup_images, preprocessing)
     _make_folder(base_dir)
-    scratch = os.path.join(base_dir, f".writing-{os.getpid()}")
+    scratch = _scratch(base_dir)
     try:
         _write_saved_model(encoder, preprocessing, scratch)
         files.write_json(
@@ -252,6 +253,32 @@ def versions(base_dir):
         return []
     names = (entry.rstrip("/") for entry in tf.io.gfile.listdir(base_dir))
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _scratch(base_dir):
+    """The folder that this process writes in; what killed ones have left is removed.
+
+    A process of another host cannot be asked whether it lives; its folder stays.
+    """
+    mine = f".writing-{platform.node()}-"
+    for entry in tf.io.gfile.listdir(base_dir):
+        process = entry.rstrip("/").removeprefix(mine)
+        if process.isdecimal() and not _is_alive(int(process)):
+            tf.io.gfile.rmtree(os.path.join(base_dir, entry))
+    return os.path.join(base_dir, f"{mine}{os.getpid()}")
+
+
+def _is_alive(process):
+    """Whether another process of this host has this number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # It lives, and is somebody else's.
+        return True
+    return True
 
 
 def _publish(scratch, base_dir, version):

@@ -123,13 +123,15 @@ class Record:
                 "An epoch has %d steps, and had %d: step %d is epoch %.2f now.",
                 *(self._steps_per_epoch, before, step, step / self._steps_per_epoch),
             )
-        show_views.sheet(
-            self._source,
-            self._recipe,
-            os.path.join(self._out, "views.png"),
-            seed=self._arguments["seed"],
-            augment=self._arguments["augment"],
-        )
+        path = os.path.join(self._out, "views.png")
+        with monitors.errors_logged(path):
+            show_views.sheet(
+                self._source,
+                self._recipe,
+                path,
+                seed=self._arguments["seed"],
+                augment=self._arguments["augment"],
+            )
         # Without the results and the evaluation of an earlier encoder.
         files.write_json(
             os.path.join(self._out, "run.json"),
@@ -160,11 +162,12 @@ class Record:
             for one in self._differences
         ]
 
-    def finish(self, model, best, bad_files):
+    def finish(self, model, lines, best, bad_files):
         """Writes the trained encoder and the results, unless they are there already.
 
         Args:
             model: the `Method`.
+            lines: those of the history.
             best: what `best.json` says, or None.
             bad_files: `BadFiles` of the training images.
         """
@@ -173,10 +176,9 @@ class Record:
         encoder = model.encoder
         path = os.path.join(self._out, "encoder.keras")
         keras_file.save(encoder, path, encoder.preprocessing)
-        history = monitors.read_history(os.path.join(self._out, "metrics.jsonl"))
         results = {
             "steps": int(model.step.numpy()),
-            "last_epoch": history[-1] if history else None,
+            "last_epoch": lines[-1] if lines else None,
             "best_knn": best,
             "bad_files": bad_files.listed,
         }

@@ -1,5 +1,6 @@
 """How good an encoder is: kNN, linear probes and baselines, from one call."""
 
+import dataclasses
 import functools
 import os
 
@@ -8,6 +9,7 @@ import numpy as np
 from absl import logging
 
 from tfssl import files, locks
+from tfssl.data import labels as labels_lib
 from tfssl.data import recipes
 from tfssl.evaluation import (
     augmented_probe,
@@ -159,19 +161,14 @@ def evaluate(
     _check_choices(baselines, probe, options, dense)
     stages = evaluation_features.chosen_stages(encoder, stages, stage_features)
     train, test = resolve.sources(**settings)
-    for name, source in (("training", train), ("validation", test)):
-        if source is None or source.labels is None:
-            missing = "images" if source is None else "labels"
-            raise ValueError(
-                f"The evaluation needs labelled {name} images, but there are no "
-                f"{missing}; give --validation_data or --validation_split, and "
-                "--labels=folders where folders are classes."
-            )
+    _check_labels(train, "training", verbose)
+    _check_labels(test, "validation", verbose)
     budgets = label_budgets.parsed(budgets, train.labels, train.class_names)
-    if not 0 <= clusters <= test.num_images:
+    most = len(labels_lib.labelled(test))
+    if not 0 <= clusters <= most:
         raise ValueError(
-            f"clusters={clusters} received, expected 0 (none) to {test.num_images}, "
-            "the number of validation images."
+            f"clusters={clusters} received, expected 0 (none) to {most}, the number of "
+            "labelled validation images."
         )
 
     limit = settings["max_bad_fraction"]
@@ -269,7 +266,7 @@ def evaluate(
         os.path.join(run, "evaluation.json"),
         {
             "rows": rows,
-            "label_lists": _store_lists(run, selections),
+            "label_lists": _store_lists(run, selections, trained[0].index),
             "versions": runs.versions(),
         },
     )
@@ -281,6 +278,23 @@ def evaluate(
                 print(f"\n{row['features']}, {row['labels']}: {row['protocol']}")
     run_report.write(run, test, trained[1], rows, seed=seed)
     return rows
+
+
+def _check_labels(source, part, verbose):
+    """Raises unless some images have a label; says how many, if not all of them."""
+    rows = labels_lib.labelled(source)
+    if not len(rows):
+        missing = "images" if source is None else "labels"
+        raise ValueError(
+            f"The evaluation needs labelled {part} images, but there are no "
+            f"{missing}; give --validation_data or --validation_split, and "
+            "--labels=folders where folders are classes."
+        )
+    if verbose and len(rows) < source.num_images:
+        print(
+            f"Evaluation: the {len(rows):,} of {source.num_images:,} {part} images of "
+            f"{source.name} that have a label"
+        )
 
 
 def _training_view(settings, preprocessing):
@@ -361,14 +375,21 @@ def _check_choices(baselines, probe, options, dense):
         )
 
 
-def _store_lists(run, selections):
-    """Writes which images were labelled to `labels/`; returns the lists' hashes."""
+def _store_lists(run, selections, index):
+    """Writes which images were labelled to `labels/`; returns the lists' hashes.
+
+    Args:
+        run: the folder.
+        selections: dict of a budget to its `labels.Selection`s of rows.
+        index: the position of each row in the source.
+    """
     folder = os.path.join(run, "labels")
     os.makedirs(folder, exist_ok=True)
     hashes = {}
     for name, choices in selections.items():
         for draw, selection in enumerate(choices):
             file = f"{name.replace(' ', '_').replace('%', 'percent')}-{draw}.json"
-            selection.save(os.path.join(folder, file))
+            of_source = dataclasses.replace(selection, indices=index[selection.indices])
+            of_source.save(os.path.join(folder, file))
         hashes[name] = [selection.sha256 for selection in choices]
     return hashes

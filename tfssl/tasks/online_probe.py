@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl.data import pipeline
+from tfssl.data import labels, pipeline
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
@@ -48,7 +48,7 @@ def labelled(train, validation, settings):
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:
         missing = "labels of two classes or more to train it on"
-    elif validation is None or validation.labels is None:
+    elif not len(labels.labelled(validation)):
         missing = "labelled validation images"
     if missing:
         raise ValueError(

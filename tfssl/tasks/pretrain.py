@@ -13,6 +13,7 @@ from tfssl.tasks import (
     accept,
     bounds,
     clustering,
+    fitting,
     monitoring,
     online_probe,
     resolve,
@@ -20,7 +21,8 @@ from tfssl.tasks import (
     settings,
     start,
 )
-from tfssl.training import monitors, saving
+from tfssl.training import history as history_lib
+from tfssl.training import saving
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
@@ -177,8 +179,9 @@ def pretrain(
     Raises:
         ValueError: for arguments that cannot work, before training starts and
             anything is written.
-        TrainingStopped: on a non-finite loss.
+        TrainingStopped: on a non-finite loss or weight.
         Preempted: after SIGTERM (on any worker), once the state is saved.
+        Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
     """
@@ -196,7 +199,7 @@ def pretrain(
     preprocessing = recipes.preprocessing_for(recipe, train)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
     bad_queries = pipeline.BadFiles(max_fraction=max_bad_fraction)
-    knn_sets = monitoring.knn_sets(
+    knn_sets, of_labelled = monitoring.knn_sets(
         train, validation, preprocessing, bad_files, bad_queries, arguments
     )
     labelled = online_probe.labelled(train, validation, arguments)
@@ -234,6 +237,7 @@ def pretrain(
             told = start.summary(
                 model, train, recipe, settings.recorded(arguments), devices
             )
+            told = "\n".join([told, *of_labelled])
             resumed = start.start(model, folder, resume, init_from, workers)
             probes = online_probe.callbacks(
                 labelled,
@@ -244,15 +248,6 @@ def pretrain(
                 (bad_labelled, bad_queries),
                 arguments,
                 resumed,
-            )
-            saver = saving.Saver(
-                folder,
-                every_epochs=checkpoint_epochs,
-                every_steps=checkpoint_steps,
-                every_minutes=checkpoint_minutes,
-                keep=keep,
-                also=lambda: {k: v for p in probes for k, v in p.variables().items()},
-                workers=workers,
             )
 
             def dataset(sampling=None, seed=seed):
@@ -289,30 +284,45 @@ def pretrain(
                 monitoring.fixed_images(train, preprocessing, bad_files),
                 knn_sets,
                 probes,
-                steps_per_epoch,
+                (bad_files, bad_queries, bad_labelled),
                 workers,
                 arguments,
                 clusters=between is not None,
             )
 
             record.accept(model, told)
-            with saver.watching_sigterm():
-                _fit(
+            step = int(model.step.numpy())
+            history = history_lib.History(
+                out, steps_per_epoch, step=step, workers=workers
+            )
+            every_steps = (checkpoint_epochs * steps_per_epoch, checkpoint_steps)
+            saver = saving.Saver(
+                folder,
+                every_steps=[steps for steps in every_steps if steps],
+                every_minutes=checkpoint_minutes,
+                keep=keep,
+                also=lambda: {k: v for p in probes for k, v in p.variables().items()},
+                workers=workers,
+                lines=history.lines,
+                saved_step=step if resumed else None,
+            )
+            with saver.watching_signals():
+                fitting.fit(
                     model,
                     dataset,
                     epochs,
                     steps_per_epoch,
                     [*watchers, saver],
+                    history,
                     verbose if workers.is_chief else 0,
                     between,
                 )
                 if saver.model is not None:  # None if there was nothing to train.
                     saver.save(required=True)
         network.preprocessing = preprocessing
-        record.finish(model, saver.best, bad_files)
+        record.finish(model, history.lines, saver.best, bad_files)
         workers.wait()  # What the chief writes is there for all.
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    return runs.Run(out, network, model, history, settings.recorded(arguments))
+    return runs.Run(out, network, model, history.lines, settings.recorded(arguments))
 
 
 def _steps(source, batch_size, steps_per_execution):
@@ -334,29 +344,3 @@ def _precision(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose, between):
-    """`fit`, continuing an interrupted epoch with just its remaining steps.
-
-    A method that clusters its images trains epoch by epoch, each on images of its own.
-    """
-    epoch, inside = divmod(int(model.step.numpy()), steps_per_epoch)
-    while epoch < epochs:
-        until, sampling = epochs, None
-        if inside or between:
-            until = epoch + 1
-        if between:
-            if not inside:
-                between.before_epoch(epoch)
-            sampling = between.sampling(epoch)
-        model.fit(
-            dataset(sampling),
-            initial_epoch=epoch,
-            epochs=until,
-            steps_per_epoch=steps_per_epoch - inside,
-            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
-            verbose=verbose,
-            shuffle=False,
-        )
-        epoch, inside = until, 0

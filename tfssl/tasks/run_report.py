@@ -7,7 +7,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl.evaluation import report
 from tfssl.tasks import runs
-from tfssl.training import monitors
+from tfssl.training import history
 
 _QUERIES, _NEIGHBORS = 8, 6
 _POINTS = 1000
@@ -67,7 +67,7 @@ def write(run, source, features, rows, *, seed=0):
 
 def _curves(path):
     curves = {}
-    for line in monitors.read_history(path):
+    for line in history.read(path):
         for key, name in _CURVES.items():
             if key in line:
                 curves.setdefault(name, []).append((line["epoch"], line[key]))
