@@ -14,6 +14,7 @@ _ROOMS = {
     "version": set(),
     "files": set(),
     "replicas": set(),
+    "processor": set(),
     "losses": {"replicas"},
     "data": {"files"},
     "kmeans": set(),
@@ -50,6 +51,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
     "replicas": {"tensorflow"},
+    "processor": {"tensorflow", "absl"},
     "files": {"tensorflow", "absl"},
     "losses": {"tensorflow", "numpy"},
     "data": {"tensorflow", "numpy", "sklearn", "absl"},

@@ -239,6 +239,20 @@ def test_clear_errors(mirrored):
             method.compile("sgd", jit_compile=True)
 
 
+def test_xla_by_itself_is_for_one_gpu(monkeypatch, mirrored):
+    assert not make("simclr").jit_compile
+    monkeypatch.setattr(base.replicas, "single_gpu", lambda strategy: "/GPU:0")
+    assert make("simclr").jit_compile
+    assert not make("simclr", jit_compile=False).jit_compile
+    assert not make("simclr", run_eagerly=True).jit_compile
+    method = make("simclr")
+    method.encoder.layers[1].supports_jit = False
+    method.compile("sgd")
+    assert not method.jit_compile
+    with pytest.raises(ValueError, match="jit_compile='on' received, expected True"):
+        method.compile("sgd", jit_compile="on")
+
+
 def test_base_is_no_method_by_itself():
     assert issubclass(methods.SimCLR, base.Method)
     assert all(m.__bases__ == (base.Method,) for m in methods.METHODS.values())

@@ -65,7 +65,7 @@ def pretrain(
     tpu=None,
     data_service=None,
     precision="float32",
-    jit_compile=False,
+    jit_compile="auto",
     steps_per_execution=1,
     seed=0,
     resume=True,
@@ -139,7 +139,7 @@ def pretrain(
         data_service: None, or `"grpc://host:port"` (several with commas between) of
             hosts that make the views, see docs/distributed.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        jit_compile: compile the step with XLA (one device).
+        jit_compile: compile the step with XLA (one device); `"auto"` on one GPU only.
         steps_per_execution: int, steps per call into TensorFlow; must divide the
             steps of an epoch.
         seed: int, of weights, order and views.
@@ -222,7 +222,7 @@ def pretrain(
                 runs.prepare_folder(out)
             resumed = start.start(model, folder, resume, init_from, workers)
             if workers.is_chief:
-                runs.update(out, settings=settings, versions=runs.versions())
+                runs.update(out, settings=settings, versions=runs.versions(model))
                 if verbose:
                     print(told)
                 path = os.path.join(out, "views.png")

@@ -5,6 +5,7 @@ import zlib
 import tensorflow as tf
 from absl import logging
 
+from tfssl import processor
 from tfssl.data import pipeline
 from tfssl.tasks import resolve
 from tfssl.training import checkpoint
@@ -77,6 +78,15 @@ def _after_warmup(settings, rate):
     return f"times {settings['lr_drop_factor']:g} at epoch {drops}"
 
 
+def _machine(model, jit_compile):
+    found = processor.described()
+    place = found.get("accelerators", found["processor"])
+    xla = "on" if model.jit_compile else "off"
+    return (
+        f"on {place}; oneDNN {found['onednn']}, XLA {xla} (jit_compile={jit_compile})"
+    )
+
+
 def summary(model, source, recipe, settings, devices):
     """What is about to run, with the numbers that users get wrong most.
 
@@ -98,6 +108,7 @@ def summary(model, source, recipe, settings, devices):
         f"{settings['lr_scaling']} scaling -> {rate:g}; warm-up "
         f"{settings['warmup_epochs']:g} epochs, then {_after_warmup(settings, rate)}",
     ]
+    lines.append(_machine(model, settings["jit_compile"]))
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")
