@@ -67,6 +67,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
     assert "global batch 8 on 1 replica(s), 5 steps per epoch" in printed
     assert "14 negatives per anchor" in printed
     assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
+    assert "input from 0 (black) to 1 (white)" in printed
     assert "XLA off (jit_compile=auto)" in printed
     record = json.load(open(os.path.join(out, "run.json")))
     assert record["settings"]["hparams"] == TINY["hparams"]

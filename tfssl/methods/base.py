@@ -16,8 +16,10 @@ import contextlib
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from tfssl import ema, replicas
+from tfssl.models import input_range
 
 
 class Method(keras.Model):
@@ -373,4 +375,13 @@ def _check_encoder(encoder):
         raise ValueError(
             f"The encoder's output shape is {shape}, expected (batch, dim): end it "
             "with global pooling (keras.applications: pooling='avg')."
+        )
+    white = input_range.white(encoder)
+    if white != 1:
+        logging.warning(
+            "The encoder %s takes pixels from 0 to %d (it rescales them itself, or "
+            "takes whole numbers), but views are in [0, 1] or normalised: use "
+            "tfssl.models.input_range.with_pixels, unless your data differ.",
+            encoder.name,
+            white,
         )

@@ -109,6 +109,7 @@ def pretrain(
         encoder: key of `models.ENCODERS`, `"keras.applications.NAME"`, the path
             of a `.keras` file, a function `input_shape -> Keras model`, or (on one
             device) a built Keras model.
+            An encoder that takes pixels up to 255 gets them from a layer in front.
         encoder_args: dict, further arguments of the builder (`{"width": 0.25}`).
         recipe: a recipe, its name in `recipes.RECIPES`, or None for the method's.
         image_size: int, size of the (largest) view; None keeps the recipe's.
@@ -199,9 +200,8 @@ def pretrain(
     ):
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
-            network = resolve.encoder(
-                encoder, resolve.input_shape(recipe, train), encoder_args
-            )
+            shape = resolve.input_shape(recipe, train)
+            network = resolve.encoder(encoder, shape, encoder_args, preprocessing)
             model = resolve.method(
                 method,
                 network,

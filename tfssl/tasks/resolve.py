@@ -8,11 +8,13 @@ import os
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from tfssl import data as data_lib
 from tfssl import methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.export import keras_file
+from tfssl.models import input_range
 from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
@@ -104,8 +106,30 @@ def input_shape(recipe, source):
     return (side, side, source.channels)
 
 
-def encoder(given, input_shape, encoder_args=None):
-    """An encoder from its name, a `.keras` file, or as given."""
+def encoder(given, input_shape, encoder_args=None, preprocessing=None):
+    """An encoder from its name, a `.keras` file, or as given.
+
+    Args:
+        given: see `tasks.pretrain`.
+        input_shape: of the images.
+        encoder_args: dict, of the builder.
+        preprocessing: the `Preprocessing` of the images, for encoders that want other
+            values than those it makes; None stands for images in [0, 1].
+
+    Returns:
+        A Keras model of images as `preprocessing` makes them.
+    """
+    normalized = {}
+    if preprocessing is not None:
+        normalized = {"mean": preprocessing.mean, "std": preprocessing.std}
+    network = _network(given, input_shape, encoder_args or {}, normalized)
+    white = input_range.white(network)
+    if white == 1:
+        return network
+    return input_range.with_pixels(network, white, **normalized)
+
+
+def _network(given, input_shape, encoder_args, normalized):
     if isinstance(given, keras.Model):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
@@ -123,11 +147,27 @@ def encoder(given, input_shape, encoder_args=None):
                 f"encoder={given!r} is not in keras.applications; expected for "
                 "example 'keras.applications.MobileNetV3Small'."
             )
-        options = {"weights": None, "pooling": "avg", "include_top": False}
-        return builder(input_shape=input_shape, **options | (encoder_args or {}))
+        return input_range.application(
+            builder, input_shape, **normalized, **encoder_args
+        )
     if given.endswith(".keras"):
-        return keras_file.load(given)[0]
-    return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
+        return _from_file(given, normalized)
+    return models.encoder(given, input_shape=input_shape, **encoder_args)
+
+
+def _from_file(path, normalized):
+    network, made_for = keras_file.load(path)
+    if made_for is not None:
+        theirs = {"mean": made_for.mean, "std": made_for.std}
+        if normalized and theirs != normalized:
+            logging.warning(
+                "%s was trained on images normalised by mean %s, std %s; this recipe "
+                "gives it mean %s, std %s.",
+                path,
+                *theirs.values(),
+                *normalized.values(),
+            )
+    return network
 
 
 def method(name, encoder, hparams=None, **known_here):
