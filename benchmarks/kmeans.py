@@ -15,8 +15,6 @@ import argparse
 import os
 import time
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
 import faiss
 import numpy as np
 import sklearn

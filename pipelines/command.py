@@ -119,6 +119,23 @@ def _said(error, code):
     return code
 
 
+class Switch(flags.Flag):
+    """A flag `--name`, `--noname` or `--name=auto`."""
+
+    def __init__(self, name, default, help_text):
+        super().__init__(_SwitchParser(), None, name, default, help_text, boolean=True)
+
+    def serialize(self):
+        if self.value == "auto":
+            return f"--{self.name}=auto"
+        return super().serialize()
+
+
+class _SwitchParser(flags.BooleanParser):
+    def parse(self, argument):
+        return argument if argument == "auto" else super().parse(argument)
+
+
 def pairs(items, flag):
     """`["width=0.25"]` -> `{"width": 0.25}`; values are Python literals or text."""
     found = {}

@@ -122,7 +122,9 @@ _DATA_SERVICE = flags.DEFINE_string(
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", pretrain.PRECISIONS, "Arithmetic of the step."
 )
-_JIT = flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.")
+_JIT = flags.DEFINE_flag(
+    command.Switch("jit_compile", "auto", "XLA for the step; auto: on one GPU.")
+)
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
     "steps_per_execution", 1, "Steps per call; must divide an epoch.", lower_bound=1
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data, files
+from tfssl import data, files, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs
 from tfssl.training import checkpoint, monitors
@@ -68,9 +68,12 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
     assert "global batch 8 on 1 replica(s), 5 steps per epoch" in printed
     assert "14 negatives per anchor" in printed
     assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
+    assert "input from 0 (black) to 1 (white)" in printed
+    assert "XLA off (jit_compile=auto)" in printed
     record = json.load(open(os.path.join(out, "run.json")))
     assert record["settings"]["hparams"] == TINY["hparams"]
     assert record["versions"]["keras"] == keras.__version__
+    assert record["versions"]["xla"] == "off" and record["versions"]["processor"]
     assert record["results"]["steps"] == 10
     assert {"views.png", "encoder.keras", "metrics.jsonl"} <= set(os.listdir(out))
     encoder = runs.load(out)
@@ -113,6 +116,16 @@ def straight_and_interrupted(tmp_path, save_at=6, **settings):
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     assert_same_runs(*straight_and_interrupted(tmp_path))
+
+
+def test_on_one_gpu_steps_are_compiled_and_batches_copied_ahead(tmp_path, monkeypatch):
+    """What a GPU turns on, on the CPU; what waits on the device is not lost."""
+    monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
+    whole, parts = straight_and_interrupted(tmp_path)
+    assert_same_runs(whole, parts)
+    assert whole.method.jit_compile and whole.settings["jit_compile"] == "auto"
+    record = files.read_json(os.path.join(whole.path, "run.json"))
+    assert record["versions"]["xla"] == "on"
 
 
 def assert_same_runs(whole, parts):

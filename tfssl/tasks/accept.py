@@ -139,7 +139,7 @@ class Record:
                 "settings": settings.recorded(self._arguments),
                 "made": self._made,
                 "changes": self._changes(step),
-                "versions": runs.versions(),
+                "versions": runs.versions(model),
             },
         )
         if self._arguments["on_accept"]:

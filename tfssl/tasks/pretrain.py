@@ -67,7 +67,7 @@ def pretrain(
     tpu=None,
     data_service=None,
     precision="float32",
-    jit_compile=False,
+    jit_compile="auto",
     steps_per_execution=1,
     seed=0,
     resume=True,
@@ -115,6 +115,7 @@ def pretrain(
         encoder: key of `models.ENCODERS`, `"keras.applications.NAME"`, the path
             of a `.keras` file, a function `input_shape -> Keras model`, or (on one
             device) a built Keras model.
+            An encoder that takes pixels up to 255 gets them from a layer in front.
         encoder_args: dict, further arguments of the builder (`{"width": 0.25}`).
         recipe: a recipe, its name in `recipes.RECIPES`, or None for the method's.
         image_size: int, size of the (largest) view; None keeps the recipe's.
@@ -145,7 +146,7 @@ def pretrain(
         data_service: None, or `"grpc://host:port"` (several with commas between) of
             hosts that make the views, see docs/distributed.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        jit_compile: compile the step with XLA (one device).
+        jit_compile: compile the step with XLA (one device); `"auto"` on one GPU only.
         steps_per_execution: int, steps per call into TensorFlow; must divide the
             steps of an epoch.
         seed: int, of weights, order and views.
@@ -216,9 +217,8 @@ def pretrain(
         record.check()
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
-            network = resolve.encoder(
-                encoder, resolve.input_shape(recipe, train), encoder_args
-            )
+            shape = resolve.input_shape(recipe, train)
+            network = resolve.encoder(encoder, shape, encoder_args, preprocessing)
             model = resolve.method(
                 method,
                 network,

@@ -4,16 +4,19 @@ Every choice can be given as the thing itself or by its name, as flags do.
 """
 
 import contextlib
+import functools
 import inspect
 import os
 
 import keras
 import tensorflow as tf
+from absl import logging
 
 from tfssl import checks, files, methods, models, optimizers
 from tfssl import data as data_lib
 from tfssl.data import recipes
 from tfssl.export import keras_file
+from tfssl.models import input_range
 from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
@@ -105,8 +108,31 @@ def input_shape(recipe, source):
     return (side, side, source.channels)
 
 
-def encoder(given, input_shape, encoder_args=None):
-    """An encoder from its name, a `.keras` file, or as given."""
+def encoder(given, input_shape, encoder_args=None, preprocessing=None):
+    """An encoder from its name, a `.keras` file, or as given.
+
+    Args:
+        given: see `tasks.pretrain`.
+        input_shape: of the images.
+        encoder_args: dict, of the builder.
+        preprocessing: the `Preprocessing` of the images, for encoders that want other
+            values than those it makes; None stands for images in [0, 1].
+
+    Returns:
+        A Keras model of images as `preprocessing` makes them.
+    """
+    normalized = {}
+    if preprocessing is not None:
+        normalized = {"mean": preprocessing.mean, "std": preprocessing.std}
+    _check_encoder_args(given, encoder_args)
+    network = _network(given, input_shape, encoder_args or {}, normalized)
+    white = input_range.white(network)
+    if white == 1:
+        return network
+    return input_range.with_pixels(network, white, **normalized)
+
+
+def _check_encoder_args(given, encoder_args):
     built = isinstance(given, keras.Model)
     if encoder_args and (built or not isinstance(given, str) or _is_file(given)):
         what = "a model that is built already" if built else given
@@ -114,7 +140,10 @@ def encoder(given, input_shape, encoder_args=None):
             f"encoder_args={encoder_args} received for {what}, which takes none; they "
             "are for encoders that are built by their name."
         )
-    if built:
+
+
+def _network(given, input_shape, encoder_args, normalized):
+    if isinstance(given, keras.Model):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
                 f"The encoder {given.name!r} was built outside of the strategy; "
@@ -131,22 +160,36 @@ def encoder(given, input_shape, encoder_args=None):
                 f"encoder={given!r} is not in keras.applications; expected for "
                 "example 'keras.applications.MobileNetV3Small'."
             )
-        options = {"weights": None, "pooling": "avg", "include_top": False}
+        build = functools.partial(input_range.application, builder, **normalized)
     elif _is_file(given):
-        return keras_file.load(given)[0]
+        return _from_file(given, normalized)
     elif given not in models.ENCODERS:
         return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
-        builder, options = models.ENCODERS[given], {}
-    encoder_args = encoder_args or {}
+        build = builder = models.ENCODERS[given]
     hidden = ("input_shape", "name")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with _refusals(given, encoder_args):
-        return builder(input_shape=input_shape, **options | encoder_args)
+        return build(input_shape=input_shape, **encoder_args)
 
 
 def _is_file(encoder):
     return str(encoder).endswith(".keras")
+
+
+def _from_file(path, normalized):
+    network, made_for = keras_file.load(path)
+    if made_for is not None:
+        theirs = {"mean": made_for.mean, "std": made_for.std}
+        if normalized and theirs != normalized:
+            logging.warning(
+                "%s was trained on images normalised by mean %s, std %s; this recipe "
+                "gives it mean %s, std %s.",
+                path,
+                *theirs.values(),
+                *normalized.values(),
+            )
+    return network
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
-from tfssl import files, version
+from tfssl import files, processor, version
 from tfssl.export import keras_file
 
 
@@ -44,8 +44,12 @@ class Run:
     settings: dict
 
 
-def versions():
-    """Versions that a result depends on, and the commit where there is one."""
+def versions(model=None):
+    """Versions and machine that a result depends on; the commit, if there is one.
+
+    Args:
+        model: a compiled Keras model, or None: whether XLA compiles its steps.
+    """
     found = {
         "tfssl": version.__version__,
         "python": platform.python_version(),
@@ -53,8 +57,9 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-    }
+    } | processor.described()
+    if model is not None:
+        found["xla"] = "on" if model.jit_compile else "off"
     commit = _commit()
     if commit:
         found["commit"] = commit

@@ -6,10 +6,11 @@ import os
 
 import tensorflow as tf
 
-from tfssl import checks
+from tfssl import checks, replicas
 from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
+_AHEAD = 2  # Batches that wait for their step.
 
 
 def make(name="default", *, num_replicas=None, tpu=None):
@@ -183,11 +184,27 @@ def distribute(strategy, make_dataset, batch_size):
     """
     rows = per_replica_batch(strategy, batch_size)
     if strategy.num_replicas_in_sync == 1:
-        return make_dataset((0, 1))
+        return _to_device(make_dataset((0, 1)), _target(strategy))
 
     def of_worker(context):
         shard = (context.input_pipeline_id, context.num_input_pipelines)
         # A host's rows, cut into one batch per replica, in replica order.
-        return make_dataset(shard).rebatch(rows, drop_remainder=True).prefetch(2)
+        return make_dataset(shard).rebatch(rows, drop_remainder=True).prefetch(_AHEAD)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+def _target(strategy):
+    """The device that batches are to be copied to, or None.
+
+    Strategies with a scope copy them by themselves; a CPU reads them where they are.
+    """
+    return None if tf.distribute.has_strategy() else replicas.single_gpu(strategy)
+
+
+def _to_device(dataset, device):
+    """The same batches, copied ahead of their step."""
+    if device is None:
+        return dataset
+    # Batches that wait are not trained on yet: a resumed run makes them again.
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, _AHEAD))
