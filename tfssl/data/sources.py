@@ -61,7 +61,8 @@ def open_source(
             `"tfrecord:PATH"`: the index (`….json`) of records that
             `tasks.make_tfrecords` wrote, or a pattern of files, see `records`;
             an array `(n, height, width[, channels])`, or a pair with its labels;
-            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`;
+            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`,
+            the same in every pass (see `streams`);
             a `Source`, which is returned as it is (or, with `labels="none"`, a copy
             without labels).
         split: part of TFDS data (default `"train"`), of a manifest (its `split`
