@@ -201,7 +201,8 @@ def test_the_small_stem_beside_torchvisions_layers_is_a_layer_of_pytorch():
 
 def test_a_config_of_before_these_arguments_is_read():
     config = _tiny(name="old").get_config()
-    del config["init"], config["zero_init_residual"]
+    for name in ("init", "zero_init_residual", "norm_replica_groups"):
+        del config[name]
     again = models.ResNet.from_config(config)
     assert (again.init, again.zero_init_residual) == ("simclr", True)
     gamma = next(v for v in again.variables if "stack0_block0_2_bn/gamma" in v.path)
@@ -215,6 +216,7 @@ def test_a_config_of_before_these_arguments_is_read():
         {"stem": "cifar", "projection_in_first_block": False, "name": "small"},
         {"stem": "cifar", "sobel": True},
         {"init": "torchvision", "zero_init_residual": False},
+        {"norm": "batch_global", "norm_replica_groups": 8},
     ],
 )
 def test_keras_file_round_trip(tmp_path, kwargs):
@@ -340,6 +342,7 @@ def test_norm_statistics(norm, statistics):
     assert {layer.statistics for layer in found} == {statistics}
     group_size = 32 if statistics == "split" else None
     assert {layer.group_size for layer in found} == {group_size}
+    assert {layer.replica_groups for layer in found} == {1}
     assert {(layer.momentum, layer.epsilon) for layer in found} == {(0.9, 1e-5)}
 
 

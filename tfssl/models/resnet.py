@@ -53,11 +53,8 @@ def _check_arguments(depth, width, stem, input_shape, norm, padding, init):
 class _Parts:
     """Convolution, norm and ReLU with this network's padding, norm, start and dtype."""
 
-    def __init__(
-        self, norm, norm_group_size, padding, init, zero_init_residual, policy
-    ):
-        self.statistics = norms.STATISTICS[norm]
-        self.group_size = norm_group_size if self.statistics == "split" else None
+    def __init__(self, norm, padding, init, zero_init_residual, policy):
+        self.norm = norm  # Arguments of `BatchNorm`.
         self.padding = padding
         self.init = init
         self.zero_init_residual = zero_init_residual
@@ -92,8 +89,7 @@ class _Parts:
             name=f"{name}_conv",
         )(x)
         return norms.BatchNorm(
-            statistics=self.statistics,
-            group_size=self.group_size,
+            **self.norm,
             gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
             dtype=self.policy,
             name=f"{name}_bn",
@@ -101,6 +97,16 @@ class _Parts:
 
     def relu(self, x, name):
         return layers.ReLU(dtype=self.policy, name=name)(x)
+
+
+def _statistics(norm, group_size, replica_groups):
+    """The arguments of `BatchNorm` that say whose moments normalize a row."""
+    statistics = norms.STATISTICS[norm]
+    return dict(
+        statistics=statistics,
+        group_size=group_size if statistics == "split" else None,
+        replica_groups=replica_groups,
+    )
 
 
 def _stem(parts, x, filters, stem):
@@ -167,6 +173,7 @@ class ResNet(keras.Model):
         input_shape=(None, None, 3),
         norm="batch",
         norm_group_size=32,
+        norm_replica_groups=1,
         padding="fixed",
         projection_in_first_block=True,
         init="simclr",
@@ -178,7 +185,8 @@ class ResNet(keras.Model):
     ):
         _check_arguments(depth, width, stem, input_shape, norm, padding, init)
         policy = keras.dtype_policies.get(dtype)
-        parts = _Parts(norm, norm_group_size, padding, init, zero_init_residual, policy)
+        statistics = _statistics(norm, norm_group_size, norm_replica_groups)
+        parts = _Parts(statistics, padding, init, zero_init_residual, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
         inputs = keras.Input(tuple(input_shape), name="images")
         # float32 where rounding matters: differences of pixels, and from the mean
@@ -216,6 +224,7 @@ class ResNet(keras.Model):
         self.stem = stem
         self.norm = norm
         self.norm_group_size = norm_group_size
+        self.norm_replica_groups = norm_replica_groups
         self.padding = padding
         self.projection_in_first_block = projection_in_first_block
         self.init = init
@@ -231,6 +240,7 @@ class ResNet(keras.Model):
             "input_shape": tuple(self.input_shape[1:]),
             "norm": self.norm,
             "norm_group_size": self.norm_group_size,
+            "norm_replica_groups": self.norm_replica_groups,
             "padding": self.padding,
             "projection_in_first_block": self.projection_in_first_block,
             "init": self.init,
@@ -255,6 +265,7 @@ def resnet(
     input_shape=(None, None, 3),
     norm="batch",
     norm_group_size=32,
+    norm_replica_groups=1,
     padding="fixed",
     projection_in_first_block=True,
     init="simclr",
@@ -281,6 +292,9 @@ def resnet(
             for MoCo on few devices. Momentum 0.9, epsilon 1e-5.
         norm_group_size: int >= 1, images per group of `"batch_split"`; 32 is the
             batch per device of MoCo's code.
+        norm_replica_groups: int >= 1, into how many groups `"batch_global"` divides
+            the replicas, see `norms.BatchNorm`; 8 at batch 4096 are the groups of 512
+            images of SwAV's code, on 8, 16, … 64 replicas.
         padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
             sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
             SAME, which Model Garden needs. Weights trained with one are wrong for
@@ -325,6 +339,7 @@ def resnet(
         input_shape=input_shape,
         norm=norm,
         norm_group_size=norm_group_size,
+        norm_replica_groups=norm_replica_groups,
         padding=padding,
         projection_in_first_block=projection_in_first_block,
         init=init,
