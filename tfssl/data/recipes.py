@@ -121,8 +121,18 @@ MOCO_V2 = Recipe(
     "moco_v2",
 )
 
-# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur.
-MOCO_CIFAR10 = Recipe(MOCO_V2.scaled(32, area=(0.08, 1.0), blur=0.0), "moco_cifar10")
+# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur, CIFAR-10's
+# mean and the deviations that the demo states.
+MOCO_CIFAR10 = Recipe(
+    MOCO_V2.scaled(
+        32,
+        area=(0.08, 1.0),
+        blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "moco_cifar10",
+)
 
 # Chen et al., 2021, https://arxiv.org/abs/2104.02057, facebookresearch/moco-v3, for
 # ResNets (ViTs crop down to 0.08): BYOL's asymmetry on PIL's operations.
