@@ -89,7 +89,8 @@ _LR_SCHEDULE = flags.DEFINE_enum(
     "lr_schedule",
     "cosine",
     resolve.LR_SCHEDULES,
-    "After the warm-up: half a cosine, or drops at --lr_drops (none: constant).",
+    "After the warm-up: half a cosine, by steps or by epochs, or drops at --lr_drops "
+    "(none: constant).",
 )
 _LR_START = flags.DEFINE_float(
     "lr_start", 0.0, "First rate of the warm-up, share of the peak.", lower_bound=0.0

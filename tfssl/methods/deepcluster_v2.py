@@ -40,6 +40,8 @@ class DeepClusterV2(base.Method):
         projection_hidden: int, width of the hidden layer.
         projection_dim: int, width of the embedding.
         batch_norm: statistics of the head's batch norm: `"global"` or `"local"`.
+        norm_replica_groups: int >= 1, into how many groups `"global"` divides the
+            replicas, see `norms.BatchNorm`; the encoder has its own setting.
         seed: int, of k-means.
         name: optional name.
 
@@ -76,6 +78,7 @@ class DeepClusterV2(base.Method):
         projection_hidden=2048,
         projection_dim=128,
         batch_norm="global",
+        norm_replica_groups=1,
         seed=0,
         name=None,
     ):
@@ -91,6 +94,7 @@ class DeepClusterV2(base.Method):
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
             batch_norm=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             seed=seed,
         )
         _check(self.settings)
@@ -102,6 +106,7 @@ class DeepClusterV2(base.Method):
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             name="projector",
         )
         self.banks = [

@@ -45,6 +45,8 @@ class SwAV(base.Method):
         projection_dim: int, width of the embedding.
         batch_norm: statistics of the head's batch norm: `"global"` as in the paper,
             or `"local"`.
+        norm_replica_groups: int >= 1, into how many groups `"global"` divides the
+            replicas, see `norms.BatchNorm`; the encoder has its own setting.
         name: optional name.
 
     Views: two or more, float32; the first two are the assigned ones. The default
@@ -84,6 +86,7 @@ class SwAV(base.Method):
         projection_hidden=2048,
         projection_dim=128,
         batch_norm="global",
+        norm_replica_groups=1,
         name=None,
     ):
         super().__init__(encoder, name=name)
@@ -99,6 +102,7 @@ class SwAV(base.Method):
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
             batch_norm=batch_norm,
+            norm_replica_groups=norm_replica_groups,
         )
         _check(self.settings)
         for key, value in self.settings.items():
@@ -112,6 +116,7 @@ class SwAV(base.Method):
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             name="projector",
         )
         self.prototypes = self.add_weight(

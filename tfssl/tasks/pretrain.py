@@ -129,8 +129,9 @@ def pretrain(
         learning_rate: float, base rate, scaled by `lr_scaling`.
         lr_scaling: `"linear"` (times batch/256), `"sqrt"` (times sqrt(batch)) or
             `"none"`.
-        lr_schedule: `"cosine"`, half a cosine after the warm-up, or `"steps"`, drops at
-            `lr_drops`, or a constant rate without them.
+        lr_schedule: `"cosine"`, half a cosine after the warm-up, `"cosine_epochs"`, the
+            same with one rate for all steps of an epoch (MoCo v2), or `"steps"`, drops
+            at `lr_drops`, or a constant rate without them.
         lr_start: float, the rate at the beginning of the warm-up, as a share of the
             peak (SwAV at batch 4096: 0.0625).
         lr_final: float, that at the end of the cosine (SwAV: 0.001).

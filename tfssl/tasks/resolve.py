@@ -20,7 +20,7 @@ from tfssl.models import input_range
 from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
-LR_SCHEDULES = ("cosine", "steps")
+LR_SCHEDULES = ("cosine", "cosine_epochs", "steps")
 
 
 def sources(
@@ -264,17 +264,18 @@ def schedule(steps_per_epoch, settings):
         warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
         start=peak * settings["lr_start"],
     )
-    if kind == "cosine":
-        return schedules.WarmupCosine(
+    if kind == "steps":
+        return schedules.WarmupSteps(
             peak,
-            total_steps=settings["epochs"] * steps_per_epoch,
-            final=peak * settings["lr_final"],
+            boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
+            factor=settings["lr_drop_factor"],
             **warmup,
         )
-    return schedules.WarmupSteps(
+    return schedules.WarmupCosine(
         peak,
-        boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
-        factor=settings["lr_drop_factor"],
+        total_steps=settings["epochs"] * steps_per_epoch,
+        final=peak * settings["lr_final"],
+        hold=steps_per_epoch if kind == "cosine_epochs" else 1,
         **warmup,
     )
 

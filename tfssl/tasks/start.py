@@ -71,8 +71,10 @@ def _check_agreement(model, workers):
 
 
 def _after_warmup(settings, rate):
-    if settings["lr_schedule"] == "cosine":
-        return f"cosine to {rate * settings['lr_final']:g}"
+    if settings["lr_schedule"] != "steps":
+        by_epochs = settings["lr_schedule"] == "cosine_epochs"
+        falls = ", falling once per epoch" if by_epochs else ""
+        return f"cosine to {rate * settings['lr_final']:g}{falls}"
     if not settings["lr_drops"]:
         return "constant"
     drops = ", ".join(f"{epoch:g}" for epoch in settings["lr_drops"])
