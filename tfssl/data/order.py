@@ -12,6 +12,8 @@ counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 import numpy as np
 import tensorflow as tf
 
+from tfssl import internals
+
 # Sequential sources shuffle in a buffer of at most this many bytes.
 _SHUFFLE_BYTES = 256 << 20
 _FOREVER = np.int64(2) ** 62
@@ -193,9 +195,7 @@ class Order:
 
     def _shuffled(self, dataset, epoch):
         """A dataset of the source's images in the order of an epoch."""
-        # Else the process's global seed, set or not, would change the order. This
-        # is the graph of the dataset's function, not one that a user sees.
-        tf.compat.v1.get_default_graph().seed = 1
+        internals.pin_graph_seed()  # Or the global seed would change the order.
         fits = max(1, _SHUFFLE_BYTES // self.source.bytes_per_image)
         return dataset.shuffle(
             min(self.source.num_images, fits),

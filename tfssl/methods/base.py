@@ -18,11 +18,17 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tfssl import ema, replicas
+from tfssl import ema, internals, replicas
 from tfssl.models import input_range
 
 
-class Method(keras.Model):
+class _Tape(tf.GradientTape):
+    """A gradient tape, with the penalty terms of what it recorded, once it ended."""
+
+    penalties: list
+
+
+class Method(internals.BuiltBeforehand, keras.Model):
     """Base class of the self-supervised methods.
 
     A batch is a dict `{"views": {"view_0": (batch, h, w, c) float, "view_1": …},
@@ -130,7 +136,7 @@ class Method(keras.Model):
     @property
     def target_networks(self):
         """The moving averages of networks that this method holds, a list."""
-        layers = self._flatten_layers(include_self=False)
+        layers = internals.layers_of(self)
         return [layer for layer in layers if isinstance(layer, ema.TargetNetwork)]
 
     @property
@@ -150,7 +156,7 @@ class Method(keras.Model):
     @contextlib.contextmanager
     def recording(self):
         """A gradient tape that also sees the encoder's own penalty terms."""
-        with tf.GradientTape() as tape:
+        with _Tape() as tape:
             yield tape
             tape.penalties = [tf.cast(term, tf.float32) for term in self.losses]
 
@@ -267,11 +273,6 @@ class Method(keras.Model):
         if self.optimizer is not None and not self.optimizer.built:
             with self.distribute_strategy.scope():
                 self.optimizer.build(self.learned_variables)
-
-    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
-        # Everything else was built in __init__. Stock Keras would draw a batch
-        # here and reduce it over replicas, which fails for MultiWorker.
-        self.build_optimizer()
 
     def make_train_function(self, force=False):
         if self.train_function is None or force:

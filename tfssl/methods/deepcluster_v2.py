@@ -196,6 +196,7 @@ class DeepClusterV2(base.Method):
                 banks[i % len(banks)][known],
                 num_clusters=count,
                 iterations=self.kmeans_iterations,
+                init="random",
                 spherical=True,
                 empty="keep",
                 seed=self.seed + int(self.step.numpy()) + i,

@@ -23,7 +23,7 @@ import math
 import keras
 from absl import logging
 
-from tfssl import checks, ema, memory, replicas
+from tfssl import checks, ema, internals, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive, unit_norm
 from tfssl.methods import base
@@ -277,7 +277,7 @@ def _resolved(version, given):
 def _warn_of_leaks(encoder, shuffled):
     """Says so where batch statistics tell a query which key is its own."""
     kinds = (norms.BatchNorm, keras.layers.BatchNormalization)
-    present = [x for x in encoder._flatten_layers() if isinstance(x, kinds)]
+    present = [x for x in internals.layers_of(encoder) if isinstance(x, kinds)]
     alone = replicas.num_replicas() == 1
     if not present:
         return

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfssl import replicas
+from tfssl import internals, replicas
 from tfssl.models import moments
 
 _STATISTICS = ("local", "global", "split", "shuffle")
@@ -29,7 +29,7 @@ def shuffle_statistics(model):
     """
     found = [
         layer
-        for layer in model._flatten_layers()
+        for layer in internals.layers_of(model)
         if isinstance(layer, BatchNorm) and layer.statistics in ("local", "split")
     ]
     for layer in found:

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfssl import checks
+from tfssl import checks, internals
 from tfssl.optimizers import updates
 
 
@@ -77,7 +77,7 @@ class LARC(updates.CoupledMomentum):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        index = self._get_variable_index(variable)
+        index = internals.variable_index(self, variable)
         plain = self.dense(gradient, variable)
         decay = self.coupled_decay if self._decays[index] else 0.0
         value = ops.convert_to_tensor(variable)

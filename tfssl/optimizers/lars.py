@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from tfssl import checks
+from tfssl import checks, internals
 from tfssl.optimizers import updates
 
 _FORMS = ("classic", "adapted", "popular")
@@ -100,7 +100,7 @@ class LARS(updates.CoupledMomentum):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        index = self._get_variable_index(variable)
+        index = internals.variable_index(self, variable)
         rate = ops.cast(learning_rate, variable.dtype)
         value = ops.convert_to_tensor(variable)
         added = self.decayed(gradient, variable)

@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfssl import checks
+from tfssl import checks, internals
 
 
 class CoupledMomentum(keras.optimizers.Optimizer):
@@ -73,7 +73,7 @@ class CoupledMomentum(keras.optimizers.Optimizer):
     def decayed(self, gradient, variable):
         """As `dense`, with weight decay."""
         gradient = self.dense(gradient, variable)
-        if self._decays[self._get_variable_index(variable)]:
+        if self._decays[internals.variable_index(self, variable)]:
             gradient = gradient + self.coupled_decay * ops.convert_to_tensor(variable)
         return gradient
 
