@@ -8,7 +8,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from tfssl import files
-from tfssl.training import checkpoint, monitors, saving, workers
+from tfssl.training import checkpoint, monitors, saving, stalls, workers
 
 _USAGE_EXIT = 2
 DATA_HELP = (
@@ -39,7 +39,10 @@ def run(main):
         try:
             main()
         except saving.Preempted as stop:
-            print(stop.message, file=sys.stderr)
+            print(stop.message, file=sys.stderr, flush=True)
+            if isinstance(stop, stalls.InputLost):
+                sys.stdout.flush()
+                os._exit(stop.EXIT_CODE)
             raise
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))

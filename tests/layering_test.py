@@ -13,6 +13,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _ROOMS = {
     "version": set(),
     "files": set(),
+    "input_wait": set(),
     "replicas": set(),
     "losses": {"replicas"},
     "data": {"files"},
@@ -24,6 +25,7 @@ _ROOMS = {
     "methods": {
         "data",
         "ema",
+        "input_wait",
         "kmeans",
         "losses",
         "memory",
@@ -38,6 +40,7 @@ _ROOMS = {
         "evaluation",
         "export",
         "files",
+        "input_wait",
         "models",
         "optimizers",
         "replicas",
@@ -49,6 +52,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
+    "input_wait": {"tensorflow"},
     "replicas": {"tensorflow"},
     "files": {"tensorflow", "absl"},
     "losses": {"tensorflow", "numpy"},

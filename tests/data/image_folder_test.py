@@ -119,3 +119,15 @@ def test_folders_that_give_nothing(tmp_path, write_tree):
     write_tree(tmp_path)
     with pytest.raises(ValueError, match="which has no splits"):
         sources.open_source(tmp_path, split="train")
+
+
+def test_what_a_read_could_wait_for_is_left_out_and_named(
+    tmp_path, make_images, write_image, caplog
+):
+    write_image(tmp_path / "a.png", make_images()[0])
+    os.mkfifo(tmp_path / "pipe.png")
+    os.symlink(tmp_path / "pipe.png", tmp_path / "link.png")
+    source = sources.open_source(tmp_path)
+    assert source.num_images == 1 and source.describe(0) == str(tmp_path / "a.png")
+    assert "2 pipes, sockets or devices were left out" in caplog.text
+    assert "link.png" in caplog.text

@@ -1,6 +1,7 @@
 """A folder of image files, flat or nested."""
 
 import os
+import stat
 
 import numpy as np
 import tensorflow as tf
@@ -62,8 +63,9 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
     """Image files of a folder, flat or nested, sorted by path.
 
     Files are taken by their ending; what they hold is found out when they are
-    decoded. Hidden files are left out. Links are followed inside the folder; those
-    that lead out of it are counted, logged and left out.
+    decoded. Hidden files are left out. Pipes, sockets and devices, for which a read
+    could wait for ever, are counted, logged and left out. Links are followed inside the
+    folder; those that lead out of it are counted, logged and left out.
 
     Args:
         path: the folder, local or any that `tf.io.gfile` lists.
@@ -77,6 +79,7 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
         ValueError: if there is no image file, or `labels="folders"` finds none.
     """
     files, outside = _image_files(path, follow_links)
+    files = _regular(files, path)
     if outside:
         logging.warning(
             "%s: %d links that lead out of the folder were left out (%s); pass "
@@ -102,6 +105,29 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
         channels=channels or 3,
         bit_depth=bit_depth,
     )
+
+
+def is_special(file):
+    """Whether a local path leads to a pipe, a socket or a device; it is not opened."""
+    try:
+        mode = os.stat(file).st_mode
+    except OSError:  # Missing files are found out when they are read.
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _regular(files, path):
+    """The files without those that a read might wait for, which are logged."""
+    local = "://" not in path
+    special = {file for file in files if local and is_special(file)}
+    if special:
+        logging.warning(
+            "%s: %d pipes, sockets or devices were left out (%s).",
+            path,
+            len(special),
+            min(special),
+        )
+    return [file for file in files if file not in special]
 
 
 def _classes(path, files):

@@ -20,7 +20,7 @@ from tfssl.tasks import (
     show_views,
     start,
 )
-from tfssl.training import monitors, saving
+from tfssl.training import monitors, saving, stalls
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
@@ -168,7 +168,8 @@ def pretrain(
     Raises:
         ValueError: for arguments that cannot work, before training starts.
         TrainingStopped: on a non-finite loss.
-        Preempted: after SIGTERM (on any worker), once the state is saved.
+        Preempted: after SIGTERM (on any worker), or when the data service is lost,
+            once the state is saved.
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
     """
@@ -287,7 +288,10 @@ def pretrain(
                 clusters=between is not None,
             )
 
-            with saver.watching_sigterm():
+            with (
+                saver.watching_sigterm(),
+                stalls.watched(model, saver, data_service=data_service),
+            ):
                 _fit(
                     model,
                     dataset,
