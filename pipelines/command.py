@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from tfssl import files
-from tfssl.training import checkpoint, monitors, saving, workers
+from tfssl.training import checkpoint, monitors, saving, stalls, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
 _INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
@@ -53,7 +53,10 @@ def run(main):
         try:
             main()
         except saving.Preempted as stop:
-            print(stop.message, file=sys.stderr)
+            print(stop.message, file=sys.stderr, flush=True)
+            if isinstance(stop, stalls.InputLost):
+                sys.stdout.flush()
+                os._exit(stop.EXIT_CODE)
             raise
         except KeyboardInterrupt as stop:
             print(str(stop) or "Interrupted.", file=sys.stderr)

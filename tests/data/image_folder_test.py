@@ -186,3 +186,15 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(PermissionError, match="b_cat"):
         sources.open_source(tmp_path)
+
+
+def test_what_a_read_could_wait_for_is_left_out_and_named(
+    tmp_path, make_images, write_image, caplog
+):
+    write_image(tmp_path / "a.png", make_images()[0])
+    os.mkfifo(tmp_path / "pipe.png")
+    os.symlink(tmp_path / "pipe.png", tmp_path / "link.png")
+    source = sources.open_source(tmp_path)
+    assert source.num_images == 1 and source.describe(0) == str(tmp_path / "a.png")
+    assert "2 pipes, sockets or devices were left out" in caplog.text
+    assert "link.png" in caplog.text

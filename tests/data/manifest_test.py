@@ -170,3 +170,10 @@ def test_manifests_and_splits_that_are_not_there(folder, tmp_path):
     for split in ("val", None):
         with pytest.raises(ValueError, match="has dev, test; choose"):
             sources.open_source(path, split=split)
+
+
+def test_what_a_read_could_wait_for_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: 'a\.png' is a pipe"):
+        sources.open_source(str(tmp_path / "list.csv"))

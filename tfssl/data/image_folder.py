@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import stat
 
 import numpy as np
 import tensorflow as tf
@@ -94,7 +95,8 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
 
     Files are taken by their ending; what they hold is found out when they are
     decoded. Files of other endings are counted, logged and left out, as are class
-    folders without an image. Hidden files are left out. Links are followed inside the
+    folders without an image, and pipes, sockets and devices, for which a read could
+    wait for ever. Hidden files are left out. Links are followed inside the
     folder; those that lead out of it are counted, logged and left out.
 
     Args:
@@ -109,6 +111,7 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
         ValueError: if there is no image file, or `labels="folders"` finds none.
     """
     found = _image_files(path, follow_links)
+    found = dataclasses.replace(found, files=_regular(found.files, path))
     name, outside = _printable(path), [_printable(link) for link in found.outside]
     if outside:
         logging.warning(
@@ -143,6 +146,29 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
         channels=channels or 3,
         bit_depth=bit_depth,
     )
+
+
+def is_special(file):
+    """Whether a local path leads to a pipe, a socket or a device; it is not opened."""
+    try:
+        mode = os.stat(file).st_mode
+    except OSError:  # Missing files are found out when they are read.
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _regular(files, path):
+    """The files without those that a read might wait for, which are logged."""
+    local = "://" not in path
+    special = {file for file in files if local and is_special(file)}
+    if special:
+        logging.warning(
+            "%s: %d pipes, sockets or devices were left out (%s).",
+            _printable(path),
+            len(special),
+            _printable(min(special)),
+        )
+    return [file for file in files if file not in special]
 
 
 def _classes(path, found):

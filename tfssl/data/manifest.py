@@ -164,6 +164,12 @@ def _files(path, rows, folder, allowed):
             raise _error(
                 path, line, f"{given!r} again, as in line {seen[real]}; list it once."
             )
+        if "://" not in file and image_folder.is_special(file):
+            raise _error(
+                path,
+                line,
+                f"{given!r} is a pipe, a socket or a device; list image files only.",
+            )
         seen[real] = line
         files.append(file)
     return files

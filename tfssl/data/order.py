@@ -64,6 +64,7 @@ class Order:
         self.first = batch * self.rows + row  # The `k` of the first element.
         self.hand = hand
         self.sampling = None if sampling is None else self._checked(sampling)
+        self._numbers = None, None  # An epoch, and its images in order.
 
     def _checked(self, sampling):
         sampling = np.asarray(sampling, np.int64)
@@ -121,11 +122,16 @@ class Order:
         else:
             # A shuffle depends on the number of elements only, not on what they are.
             epoch, place = divmod(position, self.epoch_size)
-            numbers = tf.data.Dataset.range(self.source.num_images)
-            epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
-            shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
-            index = next(iter(shuffled.skip(place)))
+            if self._numbers[0] != epoch:
+                self._numbers = epoch, self._numbers_of(epoch)
+            index = self._numbers[1][place]
         return int(index)
+
+    def _numbers_of(self, epoch):
+        numbers = tf.data.Dataset.range(self.source.num_images)
+        epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
+        shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
+        return np.fromiter(shuffled.as_numpy_iterator(), np.int64)
 
     def batches(self, draw):
         """Endless dataset of `(k, position, index, numbers)`, `rows` at a time.

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tfssl import ema, internals, replicas
+from tfssl import ema, input_wait, internals, replicas
 from tfssl.models import input_range
 
 
@@ -61,6 +61,7 @@ class Method(internals.BuiltBeforehand, keras.Model):
         position: int64 variable, the stream position of the next image.
         input_wait: float64 scalar tensor, seconds that the steps of this process
             have waited for their batch.
+        waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
 
     Raises:
         ValueError: if the encoder is not built, or its output is not
@@ -84,6 +85,7 @@ class Method(internals.BuiltBeforehand, keras.Model):
         self._means = {key: keras.metrics.Mean(name=key) for key in self.logged}
         # A tensor, not a weight: it describes this process, not the training.
         self.input_wait = tf.constant(0.0, tf.float64)
+        self.waiting = input_wait.InputWait()
         self.built = True
 
     def _counter(self, name):
@@ -302,10 +304,10 @@ class Method(internals.BuiltBeforehand, keras.Model):
         """
         strategy = self.distribute_strategy
 
-        def on_replica(batch):
+        def on_replica(batch, *arrived):
             # Without the dependency TensorFlow may run what does not read the
             # batch (a counter) before the iterator reports its end.
-            with tf.control_dependencies(tf.nest.flatten(batch)):
+            with tf.control_dependencies([*tf.nest.flatten(batch), *arrived]):
                 step(batch)
 
         if self.run_eagerly:
@@ -314,13 +316,14 @@ class Method(internals.BuiltBeforehand, keras.Model):
             on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
 
         def one_step(done, waited, iterator):
-            begin = tf.timestamp()
-            with tf.control_dependencies([begin]):
+            begin, number = tf.timestamp(), self.waiting.ask()
+            with tf.control_dependencies([begin, number]):
                 batch = next(iterator)
             tensors = tf.nest.flatten(batch, expand_composites=True)
             with tf.control_dependencies(tensors):
                 waited += tf.timestamp() - begin
-            strategy.run(on_replica, args=(batch,))
+                arrived = self.waiting.arrive(number)
+            strategy.run(on_replica, args=(batch, arrived))
             return done + 1, waited
 
         @tf.function(autograph=False)
@@ -338,7 +341,8 @@ class Method(internals.BuiltBeforehand, keras.Model):
             return self.get_metrics_result(), waited
 
         def function(iterator):
-            metrics, waited = run_steps(iterator)
+            with self.waiting.interruptible(iterator):
+                metrics, waited = run_steps(iterator)
             self.input_wait = self.input_wait + waited
             return metrics
 

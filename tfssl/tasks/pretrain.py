@@ -22,7 +22,7 @@ from tfssl.tasks import (
     start,
 )
 from tfssl.training import history as history_lib
-from tfssl.training import saving
+from tfssl.training import saving, stalls
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
@@ -182,7 +182,8 @@ def pretrain(
         ValueError: for arguments that cannot work, before training starts and
             anything is written.
         TrainingStopped: on a non-finite loss or weight.
-        Preempted: after SIGTERM (on any worker), once the state is saved.
+        Preempted: after SIGTERM (on any worker), or when the data service is lost,
+            once the state is saved.
         Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
@@ -307,7 +308,10 @@ def pretrain(
                 lines=history.lines,
                 saved_step=step if resumed else None,
             )
-            with saver.watching_signals():
+            with (
+                saver.watching_signals(),
+                stalls.watched(model, saver, data_service=data_service),
+            ):
                 fitting.fit(
                     model,
                     dataset,
