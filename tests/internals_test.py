@@ -3,6 +3,11 @@
 Each test fails with a sentence that names what is gone and who needs it.
 """
 
+import os
+import subprocess
+import sys
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -127,3 +132,32 @@ def test_fit_asks_a_model_to_build_before_it_draws_a_batch():
     data = tf.data.Dataset.range(3)
     model.fit(data, steps_per_epoch=2, verbose=0)
     assert events == ["built", ("batch", 0), ("batch", 1)], told
+
+
+def test_a_running_function_ends_when_its_manager_says_so():
+    endless = iter(tf.data.Dataset.range(1).repeat().filter(lambda i: i > 0))
+    manager = internals.cancellation_manager()
+    timer = threading.Timer(0.2, manager.start_cancel)
+    timer.start()
+    told = _changed("cancellation.CancellationManager", "waits for input")
+    with pytest.raises(tf.errors.CancelledError), internals.cancelled_by(manager):
+        tf.function(lambda: next(endless))()
+        pytest.fail(told)
+    timer.join()
+
+
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_onednn_is_what_the_environment_asks_for(asked):
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from tfssl import internals; print(internals.onednn())",
+        ],
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": asked},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == str(asked == "1"), _changed(
+        "_pywrap_util_port.IsMklEnabled", "records of runs and their reports"
+    )

@@ -8,8 +8,7 @@ import contextlib
 
 import tensorflow as tf
 
-# The public API has no way to end a function that is running.
-from tensorflow.python.eager import cancellation
+from tfssl import internals
 
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name for "none".
 
@@ -32,7 +31,7 @@ class InputWait:
     def __init__(self):
         with tf.init_scope(), tf.device("CPU:0"):
             self._asked, self._arrived = _counter(), _counter()
-        self._manager = cancellation.CancellationManager()
+        self._manager = internals.cancellation_manager()
         self._reason = None
 
     def ask(self):
@@ -74,7 +73,7 @@ class InputWait:
             iterator: what is waited for.
         """
         try:
-            with cancellation.CancellationManagerContext(self._manager):
+            with internals.cancelled_by(self._manager):
                 yield
         except tf.errors.CancelledError as error:
             if self._reason is None:

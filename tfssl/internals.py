@@ -6,6 +6,8 @@ which of them a new release has changed.
 """
 
 import tensorflow as tf
+from tensorflow.python.eager import cancellation
+from tensorflow.python.util import _pywrap_util_port
 
 
 def layers_of(layer):
@@ -74,3 +76,24 @@ class BuiltBeforehand:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         self.build_optimizer()
+
+
+def cancellation_manager():
+    """What ends a running function from another thread: call its `start_cancel()`.
+
+    The public API has no way to: a function that waits for a batch waits for ever.
+    """
+    return cancellation.CancellationManager()
+
+
+def cancelled_by(manager):
+    """Context in which functions end with `CancelledError` once the manager says so."""
+    return cancellation.CancellationManagerContext(manager)
+
+
+def onednn():
+    """Whether TensorFlow computes with oneDNN in this process.
+
+    Decided when it is loaded; no public function tells.
+    """
+    return bool(_pywrap_util_port.IsMklEnabled())

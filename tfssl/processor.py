@@ -6,7 +6,8 @@ import platform
 
 import tensorflow as tf
 from absl import logging
-from tensorflow.python.util import _pywrap_util_port
+
+from tfssl import internals
 
 # What /proc/cpuinfo calls them, in the order of their age.
 _FEATURES = {
@@ -26,7 +27,7 @@ def onednn():
     Decided when TensorFlow is loaded: by TF_ENABLE_ONEDNN_OPTS, and without it by the
     processor (on x86: on with AVX-512 VNNI, off on most others).
     """
-    return bool(_pywrap_util_port.IsMklEnabled())
+    return internals.onednn()
 
 
 def warn_if_slow(asked):

@@ -268,7 +268,7 @@ class Method(internals.BuiltBeforehand, keras.Model):
     def _gains_from_xla(self):
         if replicas.single_gpu(self.distribute_strategy) is None:
             return False
-        return all(layer.supports_jit for layer in self._flatten_layers())
+        return all(layer.supports_jit for layer in internals.layers_of(self))
 
     def build_optimizer(self):
         """Creates the optimizer's slots, so that nothing is made in a step."""
