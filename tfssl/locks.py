@@ -216,6 +216,10 @@ def _missing(folder):
 
 
 def _remove_empty(folders):
-    with contextlib.suppress(OSError):  # Something is in it.
-        for folder in folders:
+    for folder in folders:
+        try:
             os.rmdir(folder)
+        except FileNotFoundError:
+            continue  # Those above it were made.
+        except OSError:
+            return  # Something is in it.
