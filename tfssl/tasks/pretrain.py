@@ -108,8 +108,9 @@ def pretrain(
             `data`, and for other data of the same kind.
         validation_data: labelled images for the kNN monitor, given like `data`.
         validation_split: their part; alone, it is a part of `data`.
-        validation_fraction: part of `data` (class-balanced) to hold out of
-            training for that, if there is no `validation_data`.
+        validation_fraction: part of `data` (class-balanced; of its labelled images,
+            if some are not) to hold out of training for that, if there is no
+            `validation_data`.
         method: key of `tfssl.methods.METHODS`.
         hparams: dict, arguments of the method (`{"temperature": 0.5}`).
         encoder: key of `models.ENCODERS`, `"keras.applications.NAME"`, the path
@@ -157,7 +158,8 @@ def pretrain(
         checkpoint_steps: int or None, save also every so many steps.
         checkpoint_minutes: float or None, save also after so many minutes.
         keep: int, newest checkpoints to keep; the best by kNN stays too.
-        knn_epochs: int, epochs between kNN evaluations; 0 turns them off.
+        knn_epochs: int, epochs between kNN evaluations, on the images that have a
+            label; 0 turns them off.
         knn_k: int, neighbours.
         knn_temperature: float, of the vote.
         online_probe_epochs: int, epochs between accuracies of a linear classifier that

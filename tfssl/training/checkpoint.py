@@ -291,7 +291,7 @@ def read_state(path):
 
 
 def _whole(state):
-    """Whether a `state.json` is as it was written; in the first format, who knows."""
+    """Whether a `state.json` is as it was written, as far as its format can tell."""
     if not isinstance(state, dict) or not isinstance(state.get("variables"), dict):
         return False
     if state.get("format") == 1:
