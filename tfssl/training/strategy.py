@@ -35,7 +35,7 @@ def make(name="default", *, num_replicas=None, tpu=None):
         ("num_replicas", None if num_replicas == 1 else num_replicas, "mirrored"),
         ("tpu", tpu, "tpu"),
     ):
-        if value is not None and name != owner:
+        if value and name != owner:
             raise ValueError(
                 f"{argument}={value!r} received with strategy={name!r}; it is for "
                 f"strategy={owner!r} only."
