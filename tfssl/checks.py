@@ -5,11 +5,10 @@ or the settings of a task, and the sentence has the name that the user wrote.
 """
 
 import inspect
-import math
 import numbers
 import os
 
-# Integers beyond 32 bits overflow somewhere below; no count is that large.
+# No number of these is larger, but by mistake; beyond 32 bits many overflow.
 LARGEST = 2**31 - 1
 _LONGEST_NAME = 200
 
@@ -37,30 +36,34 @@ def seed(given, *names):
 
 
 def positive(given, *names, optional=False):
-    """Raises `ValueError` unless these entries are finite numbers above 0."""
+    """Raises `ValueError` unless these entries are numbers above 0, to `LARGEST`."""
     for name, value in _entries(given, names, optional):
-        if not _is_finite(value) or not value > 0:
+        if not _is_number(value) or not value > 0:
             raise _refused(name, value, "a number above 0")
+        if value > LARGEST:
+            raise _refused(name, value, f"a number above 0, at most {LARGEST}")
 
 
 def not_negative(given, *names, optional=False):
-    """Raises `ValueError` unless these entries are finite numbers, 0 or more."""
+    """Raises `ValueError` unless these entries are numbers from 0 to `LARGEST`."""
     for name, value in _entries(given, names, optional):
-        if not _is_finite(value) or not value >= 0:
+        if not _is_number(value) or not value >= 0:
             raise _refused(name, value, "0 or more")
+        if value > LARGEST:
+            raise _refused(name, value, f"a number from 0 to {LARGEST}")
 
 
 def share(given, *names):
     """Raises `ValueError` unless these entries are numbers in [0, 1]."""
     for name, value in _entries(given, names):
-        if not _is_finite(value) or not 0 <= value <= 1:
+        if not _is_number(value) or not 0 <= value <= 1:
             raise _refused(name, value, "a share in [0, 1]")
 
 
 def fraction_below_one(given, *names):
     """Raises `ValueError` unless these entries are numbers in [0, 1)."""
     for name, value in _entries(given, names):
-        if not _is_finite(value) or not 0 <= value < 1:
+        if not _is_number(value) or not 0 <= value < 1:
             raise _refused(name, value, "a number in [0, 1)")
 
 
@@ -143,10 +146,6 @@ def _entries(given, names, optional=False):
 
 def _is_number(value, kind=numbers.Real):
     return isinstance(value, kind) and not isinstance(value, bool)
-
-
-def _is_finite(value):
-    return _is_number(value) and math.isfinite(value)
 
 
 def _refused(name, value, expected):

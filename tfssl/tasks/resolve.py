@@ -82,6 +82,8 @@ def source(data, *, data_args=None, beside=False, **options):
         raise ValueError(
             f"data_arg {unknown[0]!r} received, expected some of {', '.join(known)}."
         )
+    parameters = inspect.signature(data_lib.open_source).parameters
+    checks.like(given, {name: parameters[name].default for name in given})
     if beside:
         kind = data_lib.sources.kind_of(data)
         given = {name: value for name, value in given.items() if known[name] == kind}

@@ -6,7 +6,7 @@ import os
 
 import tensorflow as tf
 
-from tfssl import checks, replicas
+from tfssl import checks, files, replicas
 from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
@@ -36,7 +36,7 @@ def make(name="default", *, num_replicas=None, tpu=None):
         ("num_replicas", None if num_replicas == 1 else num_replicas, "mirrored"),
         ("tpu", tpu, "tpu"),
     ):
-        if value is not None and name != owner:
+        if value and name != owner:
             raise ValueError(
                 f"{argument}={value!r} received with strategy={name!r}; it is for "
                 f"strategy={owner!r} only."
@@ -144,8 +144,8 @@ def _tpu_strategy(tpu):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu or "")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        first = files.reason_of(error)
         raise ValueError(
             f"strategy='tpu' received, but no TPU answered ({first}); pass its "
             "name or address, 'local' on a TPU VM, or another strategy."
