@@ -179,11 +179,9 @@ def test_kernels_start_as_in_the_authors_code(init, expected):
             "torch": 1 / (3 * side**2 * fan_in),
         }[init]
         assert kernel.std() == pytest.approx(variance**0.5, rel=0.04), path
-        peak = np.abs(kernel).max() / kernel.std()  # By form: 1.7, 2.3 or above 3.
-        assert peak == pytest.approx(
-            {"torch": 3**0.5, "simclr": 2 / 0.8796}.get(init, peak), rel=0.04
-        )
-        assert peak > {"torchvision": 3}.get(init, 0)
+        # A uniform form ends at sqrt(3) deviations, one cut at two at 2 / 0.88.
+        low, high = {"torch": (1.7, 1.8), "simclr": (2.2, 2.4)}.get(init, (3.0, 7.0))
+        assert low < np.abs(kernel).max() / kernel.std() < high, path
     alike = [k for k in kernels.values() if k.shape == (3, 3, 512, 512)]
     assert len(alike) == 3
     assert np.abs(alike[0] - alike[1]).max() > 0.01
