@@ -16,10 +16,14 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11,<3.13",
     packages=find_packages(include=["tfssl", "tfssl.*", "pipelines", "pipelines.*"]),
-    package_data={"pipelines": ["recipes/*.flags"]},
+    package_data={
+        "pipelines": ["recipes/*.flags"],
+        "tfssl": ["*/templates/*"],
+    },
     install_requires=[
         "absl-py>=2.1",
         "importlib_resources>=6.0",  # tensorflow-datasets needs it and does not say so.
+        "jinja2>=3.1",
         "keras>=3.15,<3.16",
         "numpy>=1.26",
         "scikit-learn>=1.5",
@@ -30,7 +34,13 @@ setup(
     ],
     extras_require={
         "bench": ["faiss-cpu>=1.9"],  # Only for benchmarks/kmeans.py.
-        "test": ["pillow>=10", "pytest>=8", "pytest-xdist>=3.6", "ruff==0.17.6"],
+        "test": [
+            "markdown-it-py>=3",
+            "pillow>=10",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff==0.17.6",
+        ],
     },
     entry_points={
         "console_scripts": [

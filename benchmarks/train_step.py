@@ -8,11 +8,8 @@ the numbers are medians. Run:
 """
 
 import argparse
-import os
 import statistics
 import time
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import tensorflow as tf

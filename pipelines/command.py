@@ -3,14 +3,25 @@
 import ast
 import os
 import sys
+import traceback
 
 import tensorflow as tf
 from absl import app, flags, logging
 
 from tfssl import files
-from tfssl.training import checkpoint, monitors, saving, workers
+from tfssl.training import checkpoint, monitors, saving, stalls, workers
 
-_USAGE_EXIT = 2
+_FAILED_EXIT, _USAGE_EXIT = 1, 2
+_INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
+_OURS = tuple(
+    os.path.dirname(os.path.abspath(file)) + os.sep
+    for file in (__file__, files.__file__)
+)
+_TO_SEE_MORE = "TFSSL_TRACEBACK=1 shows where"
+_BUG = (
+    "This is a bug of tfssl, or of code that it was given: please report it with the "
+    "lines above."
+)
 DATA_HELP = (
     "Images: a folder, digits, tfds:NAME, tfds-dir:PATH, manifest:PATH (CSV or JSON "
     "lines), tfrecord:PATH (index or pattern)."
@@ -26,12 +37,15 @@ def run(main):
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
     saving, or another worker lost (start the same command again, on all workers),
-    1 a stopped training.
+    130 Ctrl-C (a training has saved, if it says so), 1 a stopped training, or storage
+    or memory that gave out (one sentence), or a bug (its traceback). With
+    TFSSL_TRACEBACK=1 in the environment every error has one.
     """
 
     def guarded(argv):
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments {argv[1:]}; use --flags.")
+            said = f"unexpected arguments {argv[1:]}, expected flags, --name=value."
+            sys.exit(_said(said, _USAGE_EXIT))
         if not flags.FLAGS["verbosity"].present:
             # TensorFlow's own messages are many, and few are for users.
             logging.set_verbosity(logging.WARNING)
@@ -39,23 +53,90 @@ def run(main):
         try:
             main()
         except saving.Preempted as stop:
-            print(stop.message, file=sys.stderr)
+            print(stop.message, file=sys.stderr, flush=True)
+            if isinstance(stop, stalls.InputLost):
+                sys.stdout.flush()
+                os._exit(stop.EXIT_CODE)
             raise
+        except KeyboardInterrupt as stop:
+            print(str(stop) or "Interrupted.", file=sys.stderr)
+            sys.exit(_INTERRUPTED_EXIT)
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:
-            sys.exit(_said(error, 1))
-        except (ValueError, FileNotFoundError, PermissionError) as error:
+            sys.exit(_said(error, _FAILED_EXIT))
+        except Exception as error:
             if os.environ.get("TFSSL_TRACEBACK"):
                 raise
-            sys.exit(_said(error, _USAGE_EXIT))
+            sentence, code = explained(error)
+            if sentence is None:
+                error.add_note(_BUG)
+                raise
+            sys.exit(_said(sentence, code))
 
-    app.run(guarded)
+    app.run(guarded, flags_parser=_parsed)
+
+
+def _parsed(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_said(f"{error} (--helpshort lists all flags)", _USAGE_EXIT))
+
+
+def explained(error):
+    """One sentence for an error and its exit code; None for what must be a bug."""
+    if isinstance(error, ValueError):
+        return _refusal(error), _USAGE_EXIT
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return (
+            f"The memory is full ({files.reason_of(error)}); lower the batch size or "
+            "the size of the images.",
+            _FAILED_EXIT,
+        )
+    failure = files.storage_failure(error)
+    if failure is None:
+        return None, _FAILED_EXIT
+    sentence, path_is_wrong = failure
+    return sentence, _USAGE_EXIT if path_is_wrong else _FAILED_EXIT
+
+
+def _refusal(error):
+    """The sentence of tfssl, or what another library says, and which one."""
+    raised = traceback.extract_tb(error.__traceback__)[-1]
+    if raised.filename.startswith(_OURS):
+        return str(error)
+    place = os.sep.join(raised.filename.split(os.sep)[-3:])
+    return (
+        f"{files.reason_of(error)} ({type(error).__name__} of {place}:{raised.lineno}, "
+        f"not foreseen by tfssl; {_TO_SEE_MORE})"
+    )
+
+
+def _is_out_of_memory(error):
+    return isinstance(error, tf.errors.ResourceExhaustedError) and "OOM" in str(error)
 
 
 def _said(error, code):
     print(f"error: {error}", file=sys.stderr)
     return code
+
+
+class Switch(flags.Flag):
+    """A flag `--name`, `--noname` or `--name=auto`."""
+
+    def __init__(self, name, default, help_text):
+        super().__init__(_SwitchParser(), None, name, default, help_text, boolean=True)
+
+    def serialize(self):
+        if self.value == "auto":
+            return f"--{self.name}=auto"
+        return super().serialize()
+
+
+class _SwitchParser(flags.BooleanParser):
+    def parse(self, argument):
+        return argument if argument == "auto" else super().parse(argument)
 
 
 def pairs(items, flag):

@@ -24,7 +24,10 @@ _LABELS = flags.DEFINE_enum(
     "labels", None, ["auto", "none", "folders"], "Where labels come from."
 )
 _BUDGETS = flags.DEFINE_list(
-    "budgets", ["1", "5", "10%", "100%"], "Labels: a number per class, or a share."
+    "budgets",
+    None,
+    "Labels: numbers per class, or shares; default 1,5,10%,100%, of which those that a "
+    "class has too few images for are left out.",
 )
 _DRAWS = flags.DEFINE_integer(
     "draws", 10, "Choices of the labelled images below 100 %.", lower_bound=1
@@ -102,7 +105,7 @@ def main():
         validation_data=_VALIDATION_DATA.value,
         validation_split=_VALIDATION_SPLIT.value,
         labels=_LABELS.value,
-        budgets=tuple(_BUDGETS.value),
+        budgets=_BUDGETS.value,
         draws=_DRAWS.value,
         knn_k=_KNN_K.value,
         knn_temperature=_KNN_TEMPERATURE.value,

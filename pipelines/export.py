@@ -16,11 +16,15 @@ _VERSION = flags.DEFINE_integer(
     "version", None, "Version number; default the next free one.", lower_bound=1
 )
 _WARMUP = flags.DEFINE_integer(
-    "warmup", 0, "Warm-up records to store.", lower_bound=0, upper_bound=1000
+    "warmup", 0, "Images for warm-up records.", lower_bound=0, upper_bound=997
 )
 _CHECK = flags.DEFINE_bool(
     "check", False, "Reload the result and compare it with the Python path."
 )
+_DATA = flags.DEFINE_string(
+    "data", None, f"For --warmup and --check; default the run's. {command.DATA_HELP}"
+)
+_SPLIT = flags.DEFINE_string("split", None, "Part of --data.")
 
 
 def main():
@@ -32,6 +36,8 @@ def main():
         version=_VERSION.value,
         warmup=_WARMUP.value,
         check=_CHECK.value,
+        data=_DATA.value,
+        split=_SPLIT.value,
     )
     print(f"SavedModel: {path}")
 

@@ -12,7 +12,7 @@ import sys
 from absl import flags
 
 from pipelines import command
-from tfssl import methods, models, optimizers
+from tfssl import files, methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.tasks import pretrain, resolve
 from tfssl.training import strategy
@@ -89,7 +89,8 @@ _LR_SCHEDULE = flags.DEFINE_enum(
     "lr_schedule",
     "cosine",
     resolve.LR_SCHEDULES,
-    "After the warm-up: half a cosine, or drops at --lr_drops (none: constant).",
+    "After the warm-up: half a cosine, by steps or by epochs, or drops at --lr_drops "
+    "(none: constant).",
 )
 _LR_START = flags.DEFINE_float(
     "lr_start", 0.0, "First rate of the warm-up, share of the peak.", lower_bound=0.0
@@ -122,7 +123,9 @@ _DATA_SERVICE = flags.DEFINE_string(
 _PRECISION = flags.DEFINE_enum(
     "precision", "float32", pretrain.PRECISIONS, "Arithmetic of the step."
 )
-_JIT = flags.DEFINE_bool("jit_compile", False, "Compile the step with XLA.")
+_JIT = flags.DEFINE_flag(
+    command.Switch("jit_compile", "auto", "XLA for the step; auto: on one GPU.")
+)
 _STEPS_PER_EXECUTION = flags.DEFINE_integer(
     "steps_per_execution", 1, "Steps per call; must divide an epoch.", lower_bound=1
 )
@@ -171,12 +174,15 @@ _MAX_BAD_FRACTION = flags.DEFINE_float(
 _STOP_ON_COLLAPSE = flags.DEFINE_bool(
     "stop_on_collapse", False, "Stop, not just warn, on a collapsed embedding."
 )
+_ALLOW_CHANGES = flags.DEFINE_list(
+    "allow_changes",
+    [],
+    "Settings that may differ from those that the run in --out was begun with.",
+)
 
 
 def main():
     """Runs the task with the flags' values."""
-    if strategy.is_chief(_STRATEGY.value):
-        command.write_flags(_OUT.value, sys.modules[__name__])
     run = pretrain.pretrain(
         _DATA.value,
         _OUT.value,
@@ -232,6 +238,10 @@ def main():
         online_probe_steps=_ONLINE_PROBE_STEPS.value,
         max_bad_fraction=_MAX_BAD_FRACTION.value,
         stop_on_collapse=_STOP_ON_COLLAPSE.value,
+        allow_changes=tuple(_ALLOW_CHANGES.value),
+        on_accept=lambda: command.write_flags(
+            files.expanded(_OUT.value), sys.modules[__name__]
+        ),
         verbose=1 if sys.stdout.isatty() else 2,
     )
     if strategy.is_chief(_STRATEGY.value):

@@ -5,6 +5,7 @@ was received, and what to do. Calls take the folder `made` of prepared files; no
 may be written to it or be left in it.
 """
 
+import json
 import re
 
 import keras
@@ -19,7 +20,7 @@ from tfssl.evaluation import features
 from tfssl.export import keras_file, serving
 from tfssl.models import heads, norms
 from tfssl.optimizers import schedules
-from tfssl.tasks import export, make_tfrecords, runs, show_views
+from tfssl.tasks import export, make_tfrecords, recorded, retrieve, show_views
 from tfssl.training import checkpoint, strategy
 
 _PIXELS = np.zeros((4, 8, 8, 3), np.uint8)
@@ -77,6 +78,19 @@ def made(tmp_path_factory):
         "images/bad.jsonl": '{"path": "0.png"}\n{"path"\n',
         "index.json": '{"format": "other"}',
         "list.txt": "nothing.png\n",
+        "deep.json": "[" * 100_000,
+        "object.json": json.dumps(
+            {
+                "format": "tfssl records 1",
+                "num_images": 0,
+                "shards": [],
+                "channels": 3,
+                "pixels": False,
+                "class_names": None,
+                "dtype": "object",
+            }
+        ),
+        "images/deep.jsonl": '{"path": ' + "[" * 100_000,
         "selection.json": '{"indices": [9], "sha256": "", "description": "x"}',
         "text.tfrecord": "this is text, long enough to have a header",
         "text.keras": "this is text",
@@ -192,6 +206,12 @@ ROWS = [
      "index.json is no index.*make it with"),
     ("text as records", _open("tfrecord:{made}/text.tfrecord"), ValueError,
      "text.tfrecord is cut short, or no TFRecord.*copy it"),
+    ("an index that is nested without end", _open("tfrecord:{made}/deep.json"),
+     ValueError, "deep.json is no index.*make it with"),
+    ("an index of objects", _open("tfrecord:{made}/object.json"), ValueError,
+     "object.json is no index.*dtype='object'.*make it with"),
+    ("a manifest that is nested without end", _open("{made}/images/deep.jsonl"),
+     ValueError, "line 1: not JSON.*repair"),
     ("records cut short", _open("tfrecord:{made}/cut.tfrecord"), ValueError,
      "cut.tfrecord is cut short.*copy it"),
     ("more shards than images",
@@ -289,9 +309,9 @@ ROWS = [
      lambda m: optimizers.build("lasr", learning_rate=0.1, weight_decay=0.0),
      ValueError, "'lasr'; valid names"),
     ("a momentum of 1", lambda m: optimizers.LARS(0.1, momentum=1.0), ValueError,
-     r"momentum must be in \[0, 1\), got 1"),
+     r"momentum=1.0 received, expected a number in \[0, 1\)"),
     ("a negative decay", lambda m: optimizers.LARS(0.1, weight_decay=-1.0), ValueError,
-     "weight_decay must be at least 0, got -1"),
+     "weight_decay=-1.0 received, expected 0 or more"),
     ("a warm-up above the training",
      lambda m: schedules.WarmupCosine(0.1, warmup_steps=9, total_steps=5), ValueError,
      "warmup_steps=9, total_steps=5; train longer"),
@@ -311,15 +331,90 @@ ROWS = [
     ("an unknown precision", lambda m: _pretrain(m, precision="fp8"), ValueError,
      "precision='fp8' received, expected"),
     ("no epochs", lambda m: _pretrain(m, epochs=0), ValueError,
-     "epochs=0.*expected both to be 1 or more"),
+     "epochs=0 received, expected a whole number, 1 or more"),
     ("steps per call that do not divide",
      lambda m: _pretrain(m, steps_per_execution=3), ValueError,
      "steps_per_execution=3 does not divide .*use one of"),
+    *[
+        (f"pretrain with {name}={value!r}",
+         lambda m, name=name, value=value: _pretrain(m, **{name: value}),
+         ValueError, f"^{name}={re.escape(repr(value))} received, expected")
+        for name, value in (
+            ("epochs", 10**20), ("epochs", 1.5), ("batch_size", True),
+            ("batch_size", "8"), ("steps_per_execution", 0), ("keep", 0),
+            ("checkpoint_epochs", 0), ("checkpoint_steps", -1), ("knn_k", 0),
+            ("checkpoint_minutes", float("nan")), ("knn_epochs", -1),
+            ("online_probe_epochs", -1), ("online_probe_steps", 0),
+            ("knn_temperature", float("inf")), ("seed", -1), ("seed", 10**20),
+            ("image_size", 100_000), ("image_size", 0), ("channels", 0),
+            ("learning_rate", float("nan")), ("learning_rate", -1.0),
+            ("weight_decay", float("inf")), ("warmup_epochs", float("inf")),
+            ("lr_start", -0.1), ("lr_final", float("nan")), ("lr_drop_factor", 0.0),
+            ("validation_fraction", float("nan")), ("validation_fraction", 1.0),
+            ("max_bad_fraction", 2.0), ("num_replicas", 10**20),
+            ("lr_scaling", "cubic"), ("lr_schedule", "linear"), ("strategy", "mirror"),
+        )
+    ],
+    ("drops at no epoch", lambda m: _pretrain(m, lr_drops=[float("nan")]), ValueError,
+     "lr_drops=nan received, expected 0 or more"),
+    ("a TPU without its strategy", lambda m: _pretrain(m, tpu="local"), ValueError,
+     "tpu='local' received with strategy='default'; it is for strategy='tpu'"),
+    ("replicas without their strategy", lambda m: _pretrain(m, num_replicas=2),
+     ValueError, "num_replicas=2 received with .*it is for strategy='mirrored'"),
+    *[
+        (f"an encoder with {given}",
+         lambda m, given=given, name=name: _pretrain(
+             m, encoder=name.format(made=m), encoder_args=given),
+         ValueError, sentence)
+        for name, given, sentence in (
+            ("resnet18", {"nope": 5}, "'nope' received, but resnet18 takes only"),
+            ("resnet18", {"width": "abc"}, "width='abc' received, expected a number"),
+            ("resnet18", {"width": (1,)}, "width=.1,., which does not work"),
+            ("resnet18", {"sobel": "no"}, "sobel='no' received, expected True or F"),
+            ("{made}/plain.keras", {"width": 1}, "for .*plain.keras, which takes none"),
+            ("keras.applications.MobileNetV2", {"tau": 1}, "'tau' received, but keras"),
+        )
+    ],
+    ("arguments of a built encoder",
+     lambda m: _pretrain(m, encoder=_encoder(), encoder_args={"width": 1}), ValueError,
+     "width.* received for a model that is built already, which takes none"),
+    ("a module as an encoder",
+     lambda m: _pretrain(m, encoder="keras.applications.resnet50"), ValueError,
+     "'keras.applications.resnet50' is not in keras.applications; expected"),
+    *[
+        (f"{name} with {given}",
+         lambda m, given=given, name=name: _pretrain(
+             m, encoder=lambda _: _encoder(), optimizer=name, optimizer_args=given),
+         ValueError, sentence)
+        for name, given, sentence in (
+            ("adamw", {"beta_1": 2}, "beta_1=2 received, expected a number in"),
+            ("lamb", {"nope": 2}, "optimizer_arg 'nope' received, but lamb takes only"),
+            ("lars", {"learning_rate": 1}, "'learning_rate' received.*give learning_r"),
+            ("lars", {"name": ""}, "optimizer_arg 'name' received, but lars takes"),
+            ("sgd", {"momentum": "abc"}, "momentum='abc' received, expected a number"),
+        )
+    ],
+    *[
+        (f"{name} with {given}",
+         lambda m, given=given, name=name: _pretrain(
+             m, encoder=lambda _: _encoder(), method=name, hparams=given),
+         ValueError, sentence)
+        for name, given, sentence in (
+            ("simclr", {"temperature": "abc"}, "temperature='abc' received, expected"),
+            ("simclr", {"projection_dim": (1,)}, "projection_dim=.1,., which does not"),
+            ("moco", {"momentum": "abc"}, "momentum='abc'"),
+            ("moco", {"version": [1]}, r"version=\[1\] received, expected"),
+            ("swav", {"num_prototypes": 1.5}, "num_prototypes=1.5 received, expected"),
+        )
+    ],
     ("training on data that is not there", lambda m: _pretrain(m, data=f"{m}/no"),
      ValueError, "/no' is no folder.*check the path"),
     ("an argument that no data takes",
      lambda m: _pretrain(m, data_args={"rot": "/"}), ValueError,
      "data_arg 'rot' received, expected some of follow_links"),
+    ("a text that means neither yes nor no",
+     lambda m: _pretrain(m, data=f"{m}/images", data_args={"follow_links": "no"}),
+     ValueError, "follow_links='no' received, expected True or False"),
     ("kNN without validation images", lambda m: _pretrain(m, knn_epochs=1), ValueError,
      "knn_epochs=1 .*or set knn_epochs=0"),
     ("an argument that a method lacks",
@@ -329,8 +424,35 @@ ROWS = [
      ValueError, "lambda.keras' holds Python code.*rebuild"),
     ("evaluating what is no run", lambda m: tfssl.evaluate(f"{m}/no"), ValueError,
      "No encoder at .*no.*pass the --out folder"),
-    ("settings of what is no run", lambda m: runs.settings_of(f"{m}/empty"), ValueError,
-     "empty' holds no run.json; pass"),
+    ("settings of what is no run", lambda m: recorded.settings_of(f"{m}/empty"),
+     ValueError, "empty' holds no run.json with settings; pass"),
+    *[
+        (f"exporting as {name!r}",
+         lambda m, name=name: export.export(f"{m}/plain.keras", f"{m}/out", name=name),
+         ValueError, "^name=.* received, expected a file name, no path")
+        for name in ("../../x", "..", ".", "a/b", "")
+    ],
+    ("exporting an encoder without preprocessing",
+     lambda m: export.export(f"{m}/plain.keras", f"{m}/out"), ValueError,
+     "plain.keras' holds no preprocessing.*save it with"),
+    ("more warm-up than TF Serving takes",
+     lambda m: export.export(f"{m}/plain.keras", f"{m}/out", warmup=998), ValueError,
+     "warmup=998 received, expected a whole number from 0 to 997"),
+    ("records with a path as their name",
+     lambda m: make_tfrecords.make_tfrecords(_PIXELS, f"{m}/out", name="../x"),
+     ValueError, "name='../x' received, expected a file name"),
+    ("JPEG of quality 101",
+     lambda m: make_tfrecords.make_tfrecords(_PIXELS, f"{m}/out", quality=101),
+     ValueError, "quality=101 received, expected a whole number from 1 to 100"),
+    ("a sheet of huge views",
+     lambda m: show_views.show_views(_PIXELS, f"{m}/out/v.png", image_size=100_000),
+     ValueError, "image_size=100000 received, expected a whole number from 1 to 10000"),
+    ("retrieval at no scale",
+     lambda m: retrieve.retrieve(f"{m}/plain.keras", f"{m}/images", m, levels=0),
+     ValueError, "levels=0 received, expected"),
+    ("evaluating with a negative seed",
+     lambda m: tfssl.evaluate(f"{m}/no", seed=-1), ValueError,
+     "seed=-1 received, expected a whole number"),
     ("exporting what is no run", lambda m: export.export(f"{m}/no", f"{m}/out"),
      ValueError, "No encoder at .*no.*pass the --out folder"),
     ("embedding without preprocessing",
@@ -338,7 +460,7 @@ ROWS = [
      "carries no preprocessing; load it with"),
     ("a sheet of nothing",
      lambda m: show_views.show_views(_PIXELS, f"{m}/out/v.png", num_images=0),
-     ValueError, "num_images=0 received, expected 1"),
+     ValueError, "num_images=0 received, expected a whole number, 1 or more"),
     # Files of models.
     ("a model that holds code", lambda m: keras_file.load(f"{m}/lambda.keras"),
      ValueError, "lambda.keras' holds Python code.*rebuild"),
@@ -356,7 +478,7 @@ ROWS = [
     ("a served version of 0",
      lambda m: serving.saved_model(
          _encoder(), f"{m}/out/model", preprocessing=_plain(), version=0),
-     ValueError, "must be a positive integer.*got 0"),
+     ValueError, "version=0 received, expected a whole number, 1 or more"),
     ("preprocessing of other images",
      lambda m: serving.saved_model(
          models.encoder("resnet18", input_shape=(8, 8, 3), width=1 / 64),
@@ -397,7 +519,7 @@ def test_a_mistake_is_answered_in_one_sentence(made, call, kind, pattern):
 
 
 def test_the_table_is_long_enough_and_has_no_row_twice():
-    assert len({row[0] for row in ROWS}) == len(ROWS) >= 60
+    assert len({row[0] for row in ROWS}) == len(ROWS) >= 170
 
 
 def test_the_count_of_sentences_can_fail():

@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
+import tfssl  # noqa: F401  Before TensorFlow, which it sets up.
+
+# isort: split
 import pytest
 import tensorflow as tf
 

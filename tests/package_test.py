@@ -8,6 +8,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -49,10 +50,11 @@ def test_core_requirements_stay_light():
     """A dependency joins by a decision, not by an import."""
     text = (ROOT / "setup.py").read_text()
     block = re.search(r"install_requires=\[(.*?)\]", text, re.DOTALL).group(1)
-    names = set(re.findall(r'"([A-Za-z_-]+)', block))
+    names = set(re.findall(r'"([A-Za-z_0-9-]+)', block))
     assert names == {
         "absl-py",
         "importlib_resources",
+        "jinja2",
         "keras",
         "numpy",
         "scikit-learn",
@@ -81,6 +83,24 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
     build = (ROOT / "BUILD").read_text()
     for _, module, _ in entries:
         assert f'"{module.rpartition(".")[2]}"' in build
+
+
+def test_what_is_installed_holds_the_templates_and_the_recipes(tmp_path):
+    """Wheel and source archive, made as an installer makes them."""
+    told = ["egg_info", "--egg-base", tmp_path, "build", "--build-base", tmp_path]
+    told += ["bdist_wheel", "--dist-dir", tmp_path, "--bdist-dir", tmp_path / "wheel"]
+    told += ["sdist", "--dist-dir", tmp_path, "--formats", "zip"]
+    subprocess.run([sys.executable, "setup.py", "--quiet", *told], cwd=ROOT, check=True)
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for pattern in ("tfssl/*/templates/*", "pipelines/recipes/*.flags")
+        for path in ROOT.glob(pattern)
+    }
+    assert "tfssl/evaluation/templates/report.html.jinja" in wanted
+    (wheel,), (archive,) = tmp_path.glob("*.whl"), tmp_path.glob("*.zip")
+    assert wanted <= set(zipfile.ZipFile(wheel).namelist())
+    inside = zipfile.ZipFile(archive).namelist()
+    assert wanted <= {name.partition("/")[2] for name in inside}
 
 
 def test_every_room_has_a_build_target():

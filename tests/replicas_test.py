@@ -89,3 +89,14 @@ def test_replicas_are_numbered(mirrored, count):
 def test_cross_replica_use_is_refused(mirrored):
     with mirrored(2).scope(), pytest.raises(RuntimeError, match="cross-replica"):
         replicas.sum_over_replicas(tf.constant(1.0))
+
+
+def test_the_only_gpu_is_that_of_one_replica(mirrored, monkeypatch):
+    default = tf.distribute.get_strategy()
+    for strategy in (default, mirrored(1), mirrored(2)):
+        assert replicas.single_gpu(strategy) is None
+    gpus = [tf.config.LogicalDevice(f"/device:GPU:{i}", "GPU") for i in range(2)]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
+    assert replicas.single_gpu(default) == "/device:GPU:0"
+    assert replicas.single_gpu(mirrored(1)) is None  # It is on a CPU.
+    assert replicas.single_gpu(mirrored(2)) is None

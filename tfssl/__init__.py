@@ -7,6 +7,11 @@ features = tfssl.embed(encoder, "photos/", "embeddings.npz")
 
 import os
 
+# TensorFlow decides when it is loaded. Without this it leaves oneDNN off on processors
+# without AVX-512, where a step then takes several times as long.
+_onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 import keras
 
 if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
@@ -23,11 +28,13 @@ from tfssl import models
 from tfssl.version import __version__
 
 if keras.config.backend() == "tensorflow":
-    from tfssl import data, evaluation, export, losses, methods, optimizers
+    from tfssl import data, evaluation, export, losses, methods, optimizers, processor
     from tfssl.tasks.embed import embed
     from tfssl.tasks.evaluate import evaluate
     from tfssl.tasks.pretrain import pretrain
     from tfssl.tasks.runs import load
+
+    processor.warn_if_slow(_onednn)
 
 
 def __getattr__(name):

@@ -6,12 +6,98 @@ Paths may be remote (`gs://…`): everything goes through `tf.io.gfile`.
 import contextlib
 import json
 import os
+import re
 
 import tensorflow as tf
 from absl import logging
 
 # What a storage that is full, broken or away raises.
 STORAGE_ERRORS = (OSError, tf.errors.OpError)
+_PART = ".part"
+# Of an operating system and of TensorFlow: the path is wrong.
+_OF_THE_PATH = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+    tf.errors.AlreadyExistsError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.InvalidArgumentError,  # The name is too long.
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.UnimplementedError,  # There is no such kind of storage.
+)
+# What a storage raises more than operations do.
+_OF_A_STORAGE = (
+    tf.errors.AlreadyExistsError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+    tf.errors.UnimplementedError,
+)
+# An operation puts its name around what the storage says.
+_OPERATION = re.compile(r"\{\{.*?\}\} | \[Op:.*")
+
+
+def expanded(path):
+    """A path with a leading `~` as the home folder; what is no path stays as it is.
+
+    A shell does not do it behind `--flag=`, and nobody does it in a notebook.
+    """
+    if isinstance(path, str | os.PathLike):
+        return os.path.expanduser(os.fspath(path))
+    return path
+
+
+def storage_failure(error):
+    """What a storage's error says.
+
+    Args:
+        error: an exception.
+
+    Returns:
+        `(sentence, whether the path is wrong)`, or None if no storage raised it, but
+        an operation of TensorFlow, say. A path that is right may fail as well: a
+        disk is full.
+    """
+    if isinstance(error, OSError):
+        told = error.filename, error.strerror or reason_of(error)
+    elif isinstance(error, tf.errors.OpError):
+        told = _told_by_tensorflow(error)
+    else:
+        told = None
+    if told is None:
+        return None
+    path, reason = told
+    # What is written has another name until it is whole.
+    named = isinstance(path, str | bytes)
+    what = repr(os.fsdecode(path).removesuffix(_PART)) if named else "A file"
+    wrong = isinstance(error, _OF_THE_PATH)
+    advice = "check the path" if wrong else "mend that, and start the same again"
+    return f"{what} cannot be read or written ({reason.rstrip('.')}); {advice}.", wrong
+
+
+def _told_by_tensorflow(error):
+    """`(path or None, reason)` if its storage failed, None if an operation did."""
+    line = (str(error).splitlines() or [""])[0]
+    text = reason_of(error)
+    path, _, reason = text.rpartition("; ")  # As its storage says it.
+    of_a_storage = isinstance(error, _OF_A_STORAGE)
+    bare = text == line and not line.startswith("Graph execution error")
+    told = (bare or of_a_storage) if path else (bare and of_a_storage)
+    if told or isinstance(error, tf.errors.DataLossError):
+        return path or None, reason
+    return None
+
+
+def reason_of(error):
+    """The first line of what an error says, without TensorFlow's frame around it."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _OPERATION.sub("", line)
 
 
 def write_bytes(path, content):
@@ -29,13 +115,34 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
+class DamagedFile(ValueError):
+    """A file that is empty, cut short or changed."""
+
+
 def read_json(path):
-    """The value in a JSON file, or None if there is no such file."""
+    """The value in a JSON file, or None if there is no such file.
+
+    Raises:
+        DamagedFile: if it holds no JSON.
+    """
     path = os.fspath(path)
     if not tf.io.gfile.exists(path):
         return None
-    with tf.io.gfile.GFile(path) as file:
-        return json.load(file)
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{path} is empty or damaged ({error}).") from error
+
+
+def read_json_if_whole(path):
+    """Like `read_json`, for files that one can do without: None if damaged, warned."""
+    try:
+        return read_json(path)
+    except DamagedFile as error:
+        logging.warning("%s It is left out.", error)
+        return None
 
 
 @contextlib.contextmanager
@@ -44,7 +151,7 @@ def failures_logged(path):
     try:
         yield
     except STORAGE_ERRORS as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         logging.warning("%s could not be written (%s). Training goes on.", path, reason)
 
 
@@ -53,7 +160,7 @@ def _write(path, content, mode):
     folder = os.path.dirname(path)
     if folder:
         tf.io.gfile.makedirs(folder)
-    part = f"{path}.part"
+    part = f"{path}{_PART}"
     try:
         with tf.io.gfile.GFile(part, mode) as file:
             file.write(content)

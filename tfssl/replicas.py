@@ -1,6 +1,6 @@
 """The only module that talks to `tf.distribute` inside a step.
 
-Every function works on one replica (where it is the identity), under
+Every function but `single_gpu` works on one replica (where it is the identity), under
 `MirroredStrategy`, `MultiWorkerMirroredStrategy` and `TPUStrategy`, and lets
 gradients through: the gradient of a gathered row reaches the replica that made
 the row. Results are equal on all replicas, so they may be written to variables.
@@ -22,6 +22,17 @@ def _replica_context():
 def num_replicas():
     """Number of replicas that take part in this step, a Python int."""
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def single_gpu(strategy):
+    """The name of the one GPU that a strategy trains on, or None if there is no one."""
+    if strategy.num_replicas_in_sync > 1:
+        return None
+    try:
+        devices = strategy.extended.worker_devices
+    except RuntimeError:  # The default strategy takes the first GPU.
+        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
+    return next((name for name in devices if "GPU" in name), None)
 
 
 def replica_index():

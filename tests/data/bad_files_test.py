@@ -62,6 +62,39 @@ def test_an_endless_dataset_gives_whole_batches_only():
     assert met.files == ["mem[1]"]  # 13 has no batch after it yet.
 
 
+def test_reading_that_fails_on_and_on_is_noticed_without_a_batch():
+    """And ends with the limit, not with the images: the stream has no end."""
+    met = bad_files.BadFiles(max_fraction=0.1, log=False)
+    elements = failing_at(range(5, 10_000), 10_000)
+    kept = iter(bad_files.skip(elements, 4, 0, int, source_of([png()] * 40), met))
+    assert next(kept)[0].numpy().tolist() == [0, 1, 2, 3]
+    with pytest.raises(tf.errors.OpError, match="5 of 40 images of mem could not be"):
+        next(kept)
+    assert met.files == [f"mem[{k}]" for k in range(5, 10)]
+
+
+def test_images_that_come_back_go_on_in_order():
+    met = bad_files.BadFiles(max_fraction=0.9, log=False)
+    lost = [1, *range(6, 70), 75]
+    source = source_of([png()] * 100)
+    for size in (3, 16):
+        kept = bad_files.skip(failing_at(lost, 100), size, 0, int, source, met)
+        found = np.concatenate([k.numpy() for k, _ in kept]).tolist()
+        good = [k for k in range(100) if k not in lost]
+        assert found == good[: len(good) // size * size]
+    assert met.files == [f"mem[{k}]" for k in lost]
+
+
+def test_a_stream_ends_where_nothing_can_be_read_and_all_may_be_bad():
+    met = bad_files.BadFiles(max_fraction=1.0, log=False)
+    source = source_of([png()] * 10)
+    elements = failing_at(range(4, 10_000), 10_000)
+    kept = iter(bad_files.skip(elements, 4, 0, lambda k: k % 10, source, met))
+    assert next(kept)[0].numpy().tolist() == [0, 1, 2, 3]
+    with pytest.raises(tf.errors.OpError, match="No image of mem can be read any more"):
+        next(kept)
+
+
 def test_check_finds_a_readable_image_and_runs_the_work_on_it():
     used = []
 

@@ -38,6 +38,26 @@ def test_crop_boxes_take_the_first_try_that_fits(fallback, height, width):
     assert (top + high <= height).all() and (left + wide <= width).all()
 
 
+@pytest.mark.parametrize("area", [(0.08, 1.0), (0.2, 0.25), (1.0, 1.0)])
+@pytest.mark.parametrize("height, width", [(50, 60), (1, 90), (300, 100), (32, 32)])
+def test_crops_by_height_are_those_of_a_loop_over_tries(area, height, width):
+    rng = np.random.default_rng(height)
+    shares = rng.uniform(size=(200, 3)).astype(np.float32)
+    aspects = rng.uniform(0.75, 1.333, size=(200, 3)).astype(np.float32)
+    place = rng.uniform(size=(200, 2)).astype(np.float32)
+    found = image_ops.crop_boxes(
+        shares, aspects, place, height, width, "whole", by_height=area
+    )
+    expected = [
+        plain_views.box_by_height(s, r, p, height, width, area)
+        for s, r, p in zip(shares, aspects, place)
+    ]
+    np.testing.assert_array_equal(found, expected)
+    top, left, high, wide = found.numpy().T
+    assert (top >= 0).all() and (top + high <= height).all()
+    assert (left >= 0).all() and (left + wide <= width).all()
+
+
 # Resize -------------------------------------------------------------------------
 
 

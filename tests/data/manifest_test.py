@@ -145,6 +145,7 @@ def test_files_stay_in_the_folder_or_in_root(folder, tmp_path, write_image):
         ("a.jsonl", '{"path": "x", "label": 1.5}\n', "line 1: label 1.5, expected"),
         ("a.jsonl", '{"path": "x", "label": true}\n', "line 1: label True, expected"),
         ("a.jsonl", '{"path": "x", "split": 1}\n', "line 1: split 1"),
+        ("a.jsonl", '{"path": ' + "[" * 100_000, "line 1: not JSON .nested too deeply"),
         ("a.jsonl", "\n\n", "lists no image"),
     ],
 )  # fmt: skip
@@ -169,3 +170,10 @@ def test_manifests_and_splits_that_are_not_there(folder, tmp_path):
     for split in ("val", None):
         with pytest.raises(ValueError, match="has dev, test; choose"):
             sources.open_source(path, split=split)
+
+
+def test_what_a_read_could_wait_for_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+    with pytest.raises(ValueError, match=r"list\.csv, line 2: 'a\.png' is a pipe"):
+        sources.open_source(str(tmp_path / "list.csv"))

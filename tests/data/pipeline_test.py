@@ -1,13 +1,14 @@
 import functools
 import io
 import os
+import shutil
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl.data import pipeline, preprocessing, recipes, sources, views
+from tfssl.data import bad_files, pipeline, preprocessing, recipes, sources, views
 
 # 23 images in batches of 4: epochs of 20, so that 3 images are left out of each.
 _COUNT, _BATCH, _EPOCH = 23, 4, 20
@@ -402,6 +403,39 @@ def test_files_that_vanish_are_unreadable_files(tmp_path):
     assert sorted(met.files) == sorted([*bad, gone])
 
 
+@pytest.mark.parametrize("small", [64, 0])
+def test_a_folder_that_is_deleted_stops_the_stream(tmp_path, monkeypatch, small):
+    monkeypatch.setattr(pipeline, "_SMALL", small)
+    source, _ = _folder(tmp_path / "data")
+    met = pipeline.BadFiles(max_fraction=0.3)
+    dataset = pipeline.multiview(source, _recipe(), batch_size=_BATCH, bad_files=met)
+    batches = iter(dataset)
+    next(batches)
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(ValueError, match="8 of 25 images .* could not be read"):
+        with bad_files.explained(met):
+            for _ in batches:
+                pass
+    assert met.count == 8  # One more than may be.
+
+
+def test_a_sequence_whose_file_is_deleted_stops_the_stream(tmp_path):
+    path = str(tmp_path / "images.tfrecord")
+    with tf.io.TFRecordWriter(path) as writer:
+        for image in _images():
+            writer.write(_file(image, "PNG"))
+    source = sources.open_source(tf.data.TFRecordDataset(path))
+    met = pipeline.BadFiles(max_fraction=0.2)
+    dataset = pipeline.multiview(source, _recipe(), batch_size=_BATCH, bad_files=met)
+    batches = iter(dataset)
+    next(batches)
+    os.remove(path)  # It is opened anew in every epoch.
+    with pytest.raises(ValueError, match="5 of 23 images .* could not be read"):
+        with bad_files.explained(met):
+            for _ in batches:
+                pass
+
+
 def _encoded_sequence(bad_places, count=20):
     files = [_file(image, "PNG") for image in _images(count)]
     for i in bad_places:
@@ -527,6 +561,19 @@ def test_labeled_stops_at_too_many_unreadable_files(tmp_path):
     with pytest.raises((ValueError, tf.errors.OpError), match="3 of 25 images"):
         _labeled(source, batch_size=8, bad_files=met)
     assert "3 of 25 images" in met.error
+
+
+def test_labeled_ends_when_its_folder_is_deleted(tmp_path):
+    source, _ = _folder(tmp_path / "data")
+    met = pipeline.BadFiles(max_fraction=0.3)
+    one = preprocessing.Preprocessing(size=8)
+    batches = iter(pipeline.labeled(source, one, batch_size=2, bad_files=met))
+    next(batches)
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(ValueError, match="8 of 25 images .* could not be read"):
+        with bad_files.explained(met):
+            for _ in batches:
+                pass
 
 
 def test_labeled_names_unreadable_images_of_a_sequence():

@@ -38,6 +38,31 @@ def box(areas, aspects, place, height, width, fallback):
     return [(height - h + 1) // 2, (width - w + 1) // 2, h, w]
 
 
+def box_by_height(shares, aspects, place, height, width, areas):
+    """`GenerateRandomCrop` of TensorFlow's sample_distorted_bounding_box_op.cc."""
+    f, whole = np.float32, height * width
+    least, most = f(areas[0]) * f(whole), f(areas[1]) * f(whole)
+    for share, aspect in zip(shares, aspects):
+        low = int(np.rint(np.sqrt(least / f(aspect))))
+        high = int(np.rint(np.sqrt(most / f(aspect))))
+        if np.rint(f(high) * f(aspect)) > width:
+            high = int((width + 0.5 - 1e-7) / f(aspect))
+        high = min(high, height)
+        h = min(low, high)
+        h += min(int(f(share) * f(high - h + 1)), high - h)
+        w = int(np.rint(f(h) * f(aspect)))
+        if w * h < least:
+            h += 1
+            w = int(np.rint(f(h) * f(aspect)))
+        if w * h > most:
+            h -= 1
+            w = int(np.rint(f(h) * f(aspect)))
+        fits = 0 < w <= width and 0 < h <= height and least <= w * h <= most
+        if fits and w * h >= f(0.1) * f(whole):  # min_object_covered.
+            return [int(place[0] * (height - h)), int(place[1] * (width - w)), h, w]
+    return [0, 0, height, width]
+
+
 def _keys(x):
     x = np.abs(x)
     near = 1.5 * x**3 - 2.5 * x**2 + 1
@@ -186,14 +211,17 @@ def view(image, n, view, **spaces):
     """
     channels = image.shape[-1]
     tries = view.crop_tries
-    top, left, high, wide = box(
+    by_height = view.crop_rule == "height"
+    top, left, high, wide = (box_by_height if by_height else box)(
         n["areas"][:tries], n["aspects"][:tries], n["place"], *image.shape[:2],
-        view.crop_fallback,
+        view.area if by_height else view.crop_fallback,
     )  # fmt: skip
     out = image[top : top + high, left : left + wide]
     if n["flip"] > 0.5:
         out = out[:, ::-1]
     out = resize(out, view.size, view.resize, view.antialias)
+    if view.clip_resized:
+        out = np.clip(out, 0.0, 1.0)
     if max(view.rotation, view.shear, view.translation) > 0:
         out = affine(out, n["rotation"], n["shear"], n["translation"])
     out = jitter(out, n, view, **spaces)

@@ -9,15 +9,19 @@ _PAPERS = {
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8,
         saturation=0.8, hue=0.2, gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0),
         resize="bicubic", antialias=False, mean=None, brightness_mode="multiply",
+        crop_rule="height", crop_fallback="whole", clip_resized=False,
     ),
     "simclr_cifar10": dict(
+        crop_rule="height",
         size=32, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0,
         jitter=0.8, gray=0.2,
     ),
     "simclr_digits": dict(
         size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
+        crop_rule="area",
     ),
     "byol": dict(
+        crop_rule="area", clip_resized=True,
         size=224, area=(0.08, 1.0), crop_tries=1, brightness=0.4, contrast=0.4,
         saturation=0.2, hue=0.1, brightness_mode="add", blur=1.0, solarize=0.0,
         resize="bicubic", std=(0.229, 0.224, 0.225),
@@ -31,6 +35,7 @@ _PAPERS = {
     "moco_cifar10": dict(
         size=32, area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
         saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
     ),
     "moco_v2": dict(
         area=(0.2, 1.0), jitter=0.8, hue=0.1, blur=0.5, gray=0.2, gray_first=False,

@@ -76,3 +76,5 @@ def test_done_tells_finished_shards_from_others(tmp_path):
     assert record_writer.done(paths, index, origin) == [None, notes[1], None]
     with pytest.raises(ValueError, match=r"other images or options \(pixels differ\)"):
         record_writer.done(paths, index, {**origin, "pixels": True})
+    (tmp_path / f"{notes[1]['file']}.json").write_text("")  # Its shard is made anew.
+    assert record_writer.done(paths, index, origin) == [None] * 3

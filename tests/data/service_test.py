@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data
-from tfssl.data import pipeline, recipes, service
+from tfssl.data import bad_files, pipeline, recipes, service
 from tfssl.tasks import data_service
 
 RECIPE = recipes.SIMCLR.scaled(8)
@@ -82,6 +82,24 @@ def test_unreadable_files_are_named_on_this_side(addresses, tmp_path):
     assert found_files == [str(bad)]
     first = np.concatenate([batch["position"] for batch in found[:3]])
     assert len(set(first)) == len(first) == 18
+
+
+def test_a_folder_that_is_deleted_stops_the_stream(addresses, tmp_path):
+    for i, image in enumerate(pixels()):
+        (tmp_path / f"{i:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    source = data.open_source(str(tmp_path))
+    met = pipeline.BadFiles(max_fraction=0.1)
+    dataset = data.multiview(
+        source, RECIPE, batch_size=BATCH, bad_files=met, data_service=addresses[0]
+    )
+    batches = iter(dataset)
+    next(batches)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(ValueError, match="3 of 20 images .* could not be read"):
+        with bad_files.explained(met), service.errors_explained():
+            for _ in batches:
+                pass
 
 
 def test_python_does_not_leave_the_process(addresses):

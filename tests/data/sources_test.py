@@ -61,7 +61,19 @@ def test_holdout_keeps_the_shares_of_the_classes():
     assert "validation part" in validation.name and "training part" in train.name
 
 
-@pytest.mark.parametrize("labels", [None, [-1] * 20, [-1, 0] * 10])
+def test_holdout_of_partly_labelled_images_takes_labelled_ones():
+    labels = np.random.default_rng(0).permutation(np.repeat([-1, 0, 1], [80, 20, 40]))
+    source = _labelled(labels)
+    train, validation = sources.holdout(source, fraction=0.25)
+    a, b = _members(train), _members(validation)
+    assert sorted(a + b) == list(range(140)) and b == sorted(b)
+    assert np.bincount(validation.labels).tolist() == [5, 10]  # A quarter of each.
+    assert (train.labels < 0).sum() == 80
+    with pytest.raises(ValueError, match="fraction=0.01 of 3 labelled images received"):
+        sources.holdout(_labelled(np.array([-1] * 100 + [0, 1, 2])), fraction=0.01)
+
+
+@pytest.mark.parametrize("labels", [None, [-1] * 20])
 def test_holdout_of_images_without_labels(labels):
     images = (
         np.zeros((20, 2, 2, 1), np.uint8)
@@ -110,3 +122,29 @@ def test_fingerprint_of_folders_follows_names_and_sizes(tmp_path, write_tree):
     assert sources.open_source(tmp_path / "a").fingerprint() != a
     os.rename(tmp_path / "b/a_dog/1.png", tmp_path / "b/a_dog/3.png")
     assert sources.open_source(tmp_path / "b").fingerprint() != a
+
+
+def test_the_identity_is_of_images_alone(tmp_path, write_tree, make_images):
+    write_tree(tmp_path / "a")
+    (tmp_path / "moved").mkdir()
+    write_tree(tmp_path / "moved" / "b")
+    a = sources.open_source(tmp_path / "a").identity()
+    assert sources.open_source(tmp_path / "moved" / "b").identity() == a
+    assert sources.open_source(tmp_path / "a", labels="folders").identity() == a
+    with open(tmp_path / "a" / "a_dog" / "1.png", "ab") as file:
+        file.write(b"\0")
+    assert sources.open_source(tmp_path / "a").identity() != a
+    # Unlike the fingerprint, with the folders' names.
+    os.rename(tmp_path / "moved/b/a_dog", tmp_path / "moved/b/b_dog")
+    renamed = sources.open_source(tmp_path / "moved" / "b")
+    assert renamed.identity() != a
+    part, other = renamed.subset([1, 2]).identity(), renamed.subset([2, 1]).identity()
+    assert len({part, other, renamed.identity()}) == 3
+    listed = tmp_path / "list.csv"
+    listed.write_text("path\nmissing/1.png\nmissing/2.png\n")
+    assert len(sources.open_source(listed).identity()) == 64  # Found out in decoding.
+
+    images = make_images()
+    plain = sources.open_source(images).identity()
+    assert sources.open_source((images, np.arange(6))).identity() == plain
+    assert sources.open_source(images[::-1]).identity() != plain

@@ -17,6 +17,7 @@ from tfssl.data import recipes, specs
         ({"area": 0.5}, r"area=0.5; give two numbers \(low, high\)"),
         ({"aspect": (0.0, 1.0)}, "aspect="),
         ({"crop_tries": 0}, "crop_tries=0"),
+        ({"crop_rule": "width"}, "crop_rule='width'; give one of area, height"),
         ({"crop_fallback": "none"}, "one of center, whole, clamp"),
         ({"flip": 1.5}, "flip=1.5; give a probability"),
         ({"gray": -0.1}, "gray=-0.1"),

@@ -66,6 +66,24 @@ def colours(image):
     return plain_views.resize(image / 255.0, 16)
 
 
+def test_a_clipped_resize_is_cut_before_the_first_step():
+    # Hard edges: the cubic overshoots by up to a seventh on both sides.
+    image = np.repeat(np.repeat(255 * (np.indices((10, 8)).sum(0) % 2), 4, 0), 4, 1)
+    image = np.repeat(image[..., None], 3, -1).astype(np.uint8)
+    found = {}
+    for clips in (False, True):
+        view = plain_view(size=24, resize="bicubic", clip_resized=clips, contrast=0.8)
+        view = view.scaled(jitter=1.0)
+        found[clips] = applied(image, view, jitter=1.0, contrast=0.5)
+        x = plain_views.resize(image / 255.0, 24, "bicubic")
+        assert x.min() < -0.05 and x.max() > 1.05
+        x = np.clip(x, 0, 1) if clips else x
+        expected = np.clip(x.mean((0, 1)) + 0.5 * (x - x.mean((0, 1))), 0, 1)
+        # TensorFlow's kernel rounds offsets to 1/1024.
+        np.testing.assert_allclose(found[clips], expected, atol=2e-3)
+    assert np.abs(found[True] - found[False]).max() > 0.02
+
+
 _STRENGTHS = dict(jitter=1.0, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2)
 
 

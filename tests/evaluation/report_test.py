@@ -25,9 +25,12 @@ class Checker(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
         self.open, self.tags, self.links, self.text = [], [], [], ""
+        self.structure, self.values = [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.structure.append((tag, [key for key, _ in attrs]))
+        self.values += [value for _, value in attrs]
         self.links += [v for k, v in attrs if k in ("src", "href", "srcset")]
         # Void elements, and those whose end tag HTML lets one leave out.
         if tag not in ("meta", "img", "link", "br", "th", "tr"):
@@ -144,6 +147,58 @@ def test_any_number_of_channels(tmp_path, shape, mode):
         report.write(tmp_path / "r.html", title="t", neighbors=neighbors)
 
 
+def with_names(path, everything, name):
+    """A report with a name in every place where text enters, and those names."""
+    names = []
+
+    def new():
+        names.append(f"{name} {len(names)}")
+        return names[-1]
+
+    tile = everything["neighbors"][0]["query"]
+    row = {"accuracy": 0.5, "std": 0.1, "draws": 2}
+    stage = {"encoder": new(), "stage": new(), "labels": new(), "probe": new()}
+    report.write(
+        path,
+        title=new(),
+        settings={new(): new(), "list": [1]},
+        curves={new(): [(1, 1.0)], f"panel/{new()}": [(1, 1.0)]},
+        neighbors=[
+            {"query": tile | {"label": new()}, "neighbors": [tile | {"label": new()}]}
+        ],
+        embedding=report.Embedding(np.eye(2), np.arange(2), np.arange(2), new()),
+        table=[
+            row | {"features": new(), "labels": new(), "protocol": new()},
+            row | stage | {"features": new(), "protocol": new()},
+        ],
+        notes=[new(), new()],
+        class_names=(new(), new()),
+        step_name=new(),
+    )
+    return names
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        # No slash, which splits the names of curves.
+        "<!-- <script>alert(1)<style>",
+        "\" onload=alert(1) '>`",
+        "&lt;b&gt; &amp; &#60; &copy; ]]>",
+        "{{ 7*7 }}{% include 'report.css' %}{# gone #}",
+    ],
+)
+def test_names_are_shown_letter_for_letter(tmp_path, everything, hostile):
+    """Whatever a name holds: no tag or attribute more than with a plain one."""
+    with_names(tmp_path / "plain.html", everything, "name")
+    names = with_names(tmp_path / "r.html", everything, hostile)
+    _, plain = checked(tmp_path / "plain.html")
+    _, checker = checked(tmp_path / "r.html")
+    assert checker.structure == plain.structure
+    shown = checker.text + "".join(checker.values)
+    assert [name for name in names if name not in shown] == []
+
+
 def test_every_text_is_escaped(tmp_path, everything):
     evil = "</title></style><script>alert(1)</script><img src=http://x/y>"
     everything.update(
@@ -250,8 +305,11 @@ def test_stages_get_a_table_and_a_chart_per_probe_and_budget(tmp_path):
     ]  # fmt: skip
     path = report.write(tmp_path / "report.html", title="Stages", table=rows)
     text, checker = checked(path)
-    section = re.search(r"<h2>Stages of the encoder</h2>(.*?)</section>", text).group(1)
-    tables = re.findall(r"<h3>([^<]*)</h3><div.*?<tbody>(.*?)</tbody>", section)
+    section = re.search(r"<h2>Stages of the encoder</h2>(.*?)</section>", text, re.S)
+    section = section.group(1)
+    tables = re.findall(
+        r"<h3>([^<]*)</h3>\s*<div.*?<tbody>(.*?)</tbody>", section, re.S
+    )
     assert [title for title, _ in tables] == [
         "Linear probe, labels: 100 %, top-1 accuracy in %",
         "MLP probe, labels: 100 %, top-1 accuracy in %",

@@ -110,6 +110,37 @@ def test_a_plain_keras_model_and_a_file_without_preprocessing(tmp_path, images):
     np.testing.assert_array_equal(loaded(images), encoder(images))
 
 
+def test_what_a_killed_save_leaves_goes_with_the_next(tmp_path, monkeypatch):
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    preprocessing = preprocessing_lib.Preprocessing(size=4)
+    with monkeypatch.context() as patch:
+        # A process that is killed removes nothing.
+        patch.setattr(os, "replace", lambda *_: 1 / 0)
+        patch.setattr(os, "remove", lambda _: None)
+        with pytest.raises(ZeroDivisionError):
+            keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert os.listdir(tmp_path) == ["e.part.keras"]
+    keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert os.listdir(tmp_path) == ["e.keras"]
+    assert keras_file.load(tmp_path / "e.keras")[1] == preprocessing
+
+
+def test_a_save_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    def full(_):
+        raise OSError("No space left on device")
+
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    preprocessing = preprocessing_lib.Preprocessing(size=4)
+    monkeypatch.setattr(preprocessing_lib.Preprocessing, "get_config", full)
+    with pytest.raises(OSError, match="No space left"):
+        keras_file.save(encoder, tmp_path / "e.keras", preprocessing)
+    assert not os.listdir(tmp_path)
+
+
 def test_saving_again_replaces_the_file(tmp_path):
     path = tmp_path / "deep" / "folder" / "e.keras"
     encoder = keras.Sequential(
@@ -128,6 +159,74 @@ def test_code_in_a_file_is_refused(tmp_path):
     encoder.save(tmp_path / "evil.keras")
     with pytest.raises(ValueError, match="unsafe|lambda|Lambda"):
         keras_file.load(tmp_path / "evil.keras")
+
+
+def test_damage_is_found_whatever_byte_it_hits(tmp_path):
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING)
+    whole = open(path, "rb").read()
+    rng = np.random.default_rng(0)
+    damaged = tmp_path / "damaged.keras"
+    refused = 0
+    for place in rng.integers(0, len(whole), 60):
+        content = bytearray(whole)
+        content[place] ^= 1 << rng.integers(8)
+        damaged.write_bytes(content)
+        try:
+            keras_file.load(damaged)
+        except ValueError as error:
+            refused += 1
+            assert "damaged.keras" in str(error) and str(error).count("\n") == 0
+    assert refused >= 30  # The rest are dates and the like.
+
+
+def test_a_damaged_member_is_no_question_of_classes(tmp_path):
+    path = keras_file.save(small_encoder(), tmp_path / "e.keras", _PREPROCESSING)
+    content = bytearray(open(path, "rb").read())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "e.keras").write_bytes(content)
+    with pytest.raises(ValueError, match="e.keras' is damaged .*copy it anew"):
+        keras_file.load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "[]", "{", "null", '{"size": "8"}', '{"size": 8, "std": [null]}',
+     '{"size": 8, "zoom": 1}', "[" * 100_000],
+)  # fmt: skip
+def test_preprocessing_of_another_kind(tmp_path, text):
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    encoder.save(tmp_path / "e.keras")
+    with zipfile.ZipFile(tmp_path / "e.keras", "a") as archive:
+        archive.writestr("preprocessing.json", text)
+    with pytest.raises(ValueError, match="The preprocessing.json in .*e.keras' is no"):
+        keras_file.load(tmp_path / "e.keras")
+
+
+class _Mine(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+def test_classes_are_asked_for_where_they_are_missing_only(tmp_path):
+    mine = keras.Sequential([keras.Input((4,)), _Mine()])
+    mine.save(tmp_path / "mine.keras")
+    with pytest.raises(ValueError, match="register its classes with keras"):
+        keras_file.load(tmp_path / "mine.keras")
+    plain = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    plain.save(tmp_path / "plain.keras")
+    with zipfile.ZipFile(tmp_path / "plain.keras") as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    members["config.json"] = members["config.json"].replace(b'"units"', b'"unitz"')
+    with zipfile.ZipFile(tmp_path / "plain.keras", "w") as new:
+        for name, content in members.items():
+            new.writestr(name, content)
+    with pytest.raises(ValueError, match="unitz.*save it again with this version"):
+        keras_file.load(tmp_path / "plain.keras")
 
 
 def test_bad_paths(tmp_path):

@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -158,9 +159,13 @@ def test_interface(tmp_path, encoder, preprocessing):
     for name, function in loaded.signatures.items():
         (spec,) = function.structured_input_signature[1].values()
         assert (spec.name, spec.dtype, spec.shape.as_list()) == expected[name]
-        assert list(function.structured_outputs) == ["features"]
-        output = function.structured_outputs["features"]
+        outputs = dict(function.structured_outputs)
+        output = outputs.pop("features")
         assert output.dtype == tf.float32 and output.shape.as_list() == [None, 32]
+        if name == "serving_default":
+            output = outputs.pop("valid")
+            assert output.dtype == tf.bool and output.shape.as_list() == [None]
+        assert not outputs
 
 
 def test_graph_has_no_forbidden_operation(tmp_path, encoder, preprocessing):
@@ -172,6 +177,7 @@ def test_graph_has_no_forbidden_operation(tmp_path, encoder, preprocessing):
     nodes = list(graph.node) + [n for f in graph.library.function for n in f.node_def]
     names = {node.op for node in nodes}
     assert "FusedBatchNormV3" in names  # The search does look inside functions.
+    assert "DecodeWebP" not in names  # Unknown to servers before TensorFlow 2.20.
     assert not {n for n in names if "Base64" in n or "HashTable" in n or "Py" in n}
     assert not any(node.attr["_XlaMustCompile"].b for node in nodes)
     assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
@@ -207,6 +213,64 @@ def test_empty_batches(tmp_path, encoder, preprocessing):
         ("uint8_images", tf.zeros([0, 9, 7, 3], tf.uint8)),
     ):
         assert loaded.signatures[name](images)["features"].shape == (0, 32)
+    answer = loaded.signatures["serving_default"](tf.zeros([0], tf.string))
+    assert answer["valid"].shape == (0,)
+
+
+def _bad_files(good):
+    """Bytes that no decoder takes, or should."""
+    huge_png = bytearray(tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy())
+    huge_png[16:24] = (2**30).to_bytes(4, "big") * 2  # Width and height.
+    return {
+        "cut short": good[: len(good) // 2],
+        "cut in its header": good[:12],
+        "text": b"<html>404</html>",
+        "nothing": b"",
+        "a header of a huge image": bytes(huge_png),
+        "noise that begins like a JPEG file": b"\xff\xd8\xff" + bytes(range(256)),
+    }
+
+
+def test_bad_images_do_not_fail_the_good_ones_of_a_batch(
+    tmp_path, encoder, preprocessing, files
+):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    good = [open(file, "rb").read() for file in files]
+    bad = list(_bad_files(good[0]).values())
+    batch = [bad[0], good[0], *bad[1:4], good[1], good[2], *bad[4:], good[3]]
+    answer = loaded.signatures["serving_default"](tf.constant(batch))
+    valid = answer["valid"].numpy()
+    np.testing.assert_array_equal(valid, [image in good for image in batch])
+    expected = in_python(encoder, preprocessing, files)
+    np.testing.assert_allclose(answer["features"][valid], expected, atol=1e-5)
+    np.testing.assert_array_equal(answer["features"][~valid], 0.0)
+    # A bad row is a row of zeros, though the encoder gives something else for zeros.
+    assert np.abs(encoder(tf.zeros((1, _SIZE, _SIZE, 3)), training=False)).max() > 0.1
+
+    none = loaded.signatures["serving_default"](tf.constant(bad))
+    assert not np.any(none["valid"]) and not np.any(none["features"])
+
+
+def test_still_webp_is_read_and_its_animations_are_not(
+    tmp_path, encoder, preprocessing
+):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    loaded = tf.saved_model.load(path)
+    names = [
+        str(tmp_path / name) for name in ("lossy.webp", "exact.webp", "alpha.webp")
+    ]
+    picture(40, 30, 0).save(names[0], quality=90)
+    picture(20, 55, 1).save(names[1], lossless=True)
+    picture(20, 30, 2, channels=4).save(names[2], lossless=True)
+    moves = tmp_path / "moves.webp"
+    frames = [picture(20, 20, seed) for seed in range(3)]
+    frames[0].save(moves, save_all=True, append_images=frames[1:])
+    batch = [open(file, "rb").read() for file in (*names, moves)]
+    answer = loaded.signatures["serving_default"](tf.constant(batch))
+    np.testing.assert_array_equal(answer["valid"], [True, True, True, False])
+    expected = in_python(encoder, preprocessing, names)
+    np.testing.assert_allclose(answer["features"][:3], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -293,9 +357,9 @@ def test_versions_count_up_and_are_never_overwritten(tmp_path):
     assert os.stat(base / "2" / "saved_model.pb").st_mtime_ns == before
 
 
-@pytest.mark.parametrize("version", ["v0.1", "3", 0, -1, 1.0, True])
+@pytest.mark.parametrize("version", ["v0.1", "3", 0, -1, 1.0, True, 10**20])
 def test_names_that_serving_would_ignore(tmp_path, version):
-    with pytest.raises(ValueError, match="positive integer .*got"):
+    with pytest.raises(ValueError, match="version=.* received, expected a whole"):
         serving.saved_model(tiny(), tmp_path, preprocessing=_TINY, version=version)
     assert not os.listdir(tmp_path)
 
@@ -308,6 +372,18 @@ def test_a_failed_export_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="disk full"):
         serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
     assert os.listdir(tmp_path / "m") == []
+
+
+def test_what_killed_exports_of_this_host_left_is_removed(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
+                          capture_output=True, text=True).stdout.strip()  # fmt: skip
+    host = platform.node()
+    left = [f".writing-{host}-{dead}", f".writing-{host}-{os.getpid()}"]
+    alive = [f".writing-{host}-{os.getppid()}", f".writing-another-{dead}"]
+    for name in left + alive:
+        (tmp_path / name / "assets").mkdir(parents=True)
+    serving.saved_model(tiny(), tmp_path, preprocessing=_TINY)
+    assert sorted(os.listdir(tmp_path)) == sorted([*alive, "1", "README.md"])
 
 
 def test_unwritable_folder(tmp_path):

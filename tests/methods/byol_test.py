@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.methods.cases import batch_of, unit
 from tests.methods.cases import one_convolution as encoder
@@ -48,6 +49,42 @@ def test_the_target_follows_the_updated_network_with_a_rising_momentum():
         np.testing.assert_allclose(
             method.target.trainable_variables[0], target, atol=1e-6
         )
+
+
+def test_the_gradient_is_four_times_that_of_the_mean_of_negative_cosines():
+    """0.5 * (-cos - cos), as lightly has it, in NumPy by differences."""
+    method = make()
+    view_a, view_b = views()
+    (kernel,) = method.predictor.layers[-1].trainable_variables
+    with tf.GradientTape() as tape:
+        losses = method.image_losses(batch_of(view_a, view_b), training=True)["loss"]
+        loss = tf.reduce_mean(losses)
+    ours = tape.gradient(loss, kernel.value)
+
+    def hidden(view):
+        x = method.projector(method.encoder(view, training=True), training=True)
+        for layer in method.predictor.layers[:-1]:
+            norm = isinstance(layer, models.norms.BatchNorm)
+            x = layer(x, training=True) if norm else layer(x)
+        return np.array(x, np.float64)
+
+    pairs = [
+        (hidden(view), unit(np.array(method.target(other, training=True), np.float64)))
+        for view, other in ((view_a, view_b), (view_b, view_a))
+    ]
+
+    def lightlys(w):
+        cosines = [np.sum(unit(h @ w) * z, axis=1).mean() for h, z in pairs]
+        return 0.5 * (-cosines[0] - cosines[1])
+
+    w = np.array(kernel, np.float64)
+    theirs = np.zeros_like(w)
+    for place in np.ndindex(*w.shape):
+        step = np.zeros_like(w)
+        step[place] = 1e-5
+        theirs[place] = (lightlys(w + step) - lightlys(w - step)) / 2e-5
+    assert np.abs(theirs).max() > 1e-2
+    np.testing.assert_allclose(ours, 4.0 * theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_heads_have_the_codes_sizes():

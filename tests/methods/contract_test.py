@@ -10,9 +10,11 @@ from tests.methods.cases import (
     CASES,
     SIZE,
     STEPS,
+    TOLERANCE,
     assert_close,
     batches,
     make,
+    rounded,
     state,
     tiny_encoder,
     train,
@@ -98,6 +100,11 @@ def test_steps_per_execution_does_not_change_the_weights(name, mirrored):
         both = make(name, steps_per_execution=4)
     train(both, batches(name, 8), steps=8, strategy=strategy)
     assert_close(state(one), state(both))
+    # Where this fails, the case is at fault, and says nothing about its method.
+    other = make(name)
+    rounded(other)
+    train(other, batches(name, 8), steps=8)
+    assert_close(state(one), state(other), tolerance=TOLERANCE / 2)
 
 
 @every_method
@@ -230,6 +237,20 @@ def test_clear_errors(mirrored):
         method = methods.SimCLR(tiny_encoder())
         with pytest.raises(ValueError, match="jit_compile=True received with 2"):
             method.compile("sgd", jit_compile=True)
+
+
+def test_xla_by_itself_is_for_one_gpu(monkeypatch, mirrored):
+    assert not make("simclr").jit_compile
+    monkeypatch.setattr(base.replicas, "single_gpu", lambda strategy: "/GPU:0")
+    assert make("simclr").jit_compile
+    assert not make("simclr", jit_compile=False).jit_compile
+    assert not make("simclr", run_eagerly=True).jit_compile
+    method = make("simclr")
+    method.encoder.layers[1].supports_jit = False
+    method.compile("sgd")
+    assert not method.jit_compile
+    with pytest.raises(ValueError, match="jit_compile='on' received, expected True"):
+        method.compile("sgd", jit_compile="on")
 
 
 def test_base_is_no_method_by_itself():

@@ -140,28 +140,6 @@ def test_float64_policy_takes_the_exact_form():
     np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-12)
 
 
-def test_keras_form_equals_the_kernel():
-    x, weights = tf.constant(_images()), tf.constant(_images(seed=2))
-    gamma, beta = tf.constant(_images((5,), 3)), tf.constant(_images((5,), 4))
-
-    def run(form, *args):
-        with tf.GradientTape() as tape:
-            tape.watch([x, gamma, beta])
-            y, mean, variance = form(x, gamma, beta, 1e-5, *args)
-            loss = tf.reduce_sum(y * weights)
-        return y, mean, variance, *tape.gradient(loss, [x, gamma, beta])
-
-    fused = run(norms._fused_training)
-    for ours, theirs in zip(run(norms._ops_training, False), fused):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    moments = (tf.constant(_images((5,), 5)), tf.constant(_images((5,), 6) ** 2))
-    np.testing.assert_allclose(
-        norms._ops_inference(x, gamma, beta, *moments, 1e-5),
-        norms._fused_inference(x, gamma, beta, *moments, 1e-5),
-        atol=1e-5,
-    )
-
-
 @pytest.mark.parametrize("training", [False, True])
 def test_xla_agrees(training):
     x, weights = _images(), tf.constant(_images(seed=2))
@@ -176,10 +154,12 @@ def test_xla_agrees(training):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
-def _on_replicas(strategy, statistics, x, weights, dtype=None):
+def _on_replicas(strategy, statistics, x, weights, dtype=None, **kwargs):
     """Runs one training call on shards of `x`; per-replica results, stacked."""
     with strategy.scope():
-        layer = _built((None, *x.shape[1:]), statistics=statistics, dtype=dtype)
+        layer = _built(
+            (None, *x.shape[1:]), statistics=statistics, dtype=dtype, **kwargs
+        )
     count = strategy.num_replicas_in_sync
     x, weights = np.split(x, count), np.split(weights, count)
 
@@ -230,6 +210,47 @@ def test_global_statistics_equal_one_replica(mirrored, count, dtype, tolerance):
         for value in values:
             np.testing.assert_array_equal(value, values[0])
             np.testing.assert_allclose(value, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("float64", 1e-12)])
+def test_groups_of_replicas_are_as_many_runs_with_global_statistics(
+    mirrored, dtype, tolerance
+):
+    x, weights = _images((8, 3, 2, 5)).astype(dtype), _images(seed=2).astype(dtype)
+    x *= np.linspace(0.2, 3, 8).reshape(8, 1, 1, 1).astype(dtype)
+    results, copies = _on_replicas(
+        mirrored(4), "global", x, weights, dtype, replica_groups=2
+    )
+    means = []
+    for group in (0, 1):  # Replicas 0 and 1, 2 and 3, of two images each.
+        rows = slice(4 * group, 4 * group + 4)
+        alone = _built(dtype=dtype)
+        expected = _gradients(alone, x[rows], tf.constant(weights[rows]))
+        for made, value in zip(results[:2], expected):
+            found = np.concatenate(made)[rows]
+            np.testing.assert_allclose(found, value, atol=tolerance)
+        for made, value in zip(results[2:], expected[2:]):
+            found = sum(made[2 * group : 2 * group + 2])
+            np.testing.assert_allclose(found, value, rtol=tolerance, atol=1e-4)
+        means.append(alone.get_weights()[2:])
+    for values, expected in zip(copies, np.mean(means, axis=0)):
+        for value in values:  # The mean of both groups, the same bits on all.
+            np.testing.assert_array_equal(value, values[0])
+            np.testing.assert_allclose(value, expected, rtol=tolerance)
+
+
+def test_as_many_groups_as_replicas_are_local_statistics(mirrored):
+    x, weights = _images(), _images(seed=2)
+    for groups in (2, 8):
+        found = _on_replicas(mirrored(2), "global", x, weights, replica_groups=groups)
+        local = _on_replicas(mirrored(2), "local", x, weights)
+        tf.nest.map_structure(np.testing.assert_array_equal, found, local)
+
+
+def test_replicas_that_do_not_divide_are_refused_when_the_layer_is_built(mirrored):
+    with mirrored(4).scope():
+        with pytest.raises(ValueError, match="replica_groups=3 .* with 4 replicas"):
+            _built(statistics="global", replica_groups=3)
 
 
 def test_global_statistics_in_half_precision(mirrored):
@@ -292,6 +313,7 @@ def test_config_round_trip():
         ({"momentum": 1.5}, "momentum must be in .* got 1.5"),
         ({"epsilon": 0.0}, "epsilon .* got 0.0"),
         ({"statistics": "sync"}, "statistics must be one of .* got 'sync'"),
+        ({"replica_groups": 0}, "replica_groups must be at least 1, got 0"),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -142,25 +142,69 @@ def test_forward_matches_numpy(depth, stem, padding, projection, size):
     np.testing.assert_allclose(model(x) / scale, expected / scale, atol=1e-5)
 
 
-def test_last_norm_of_every_branch_starts_at_zero():
-    model = models.resnet(50, width=1 / 16)
+@pytest.mark.parametrize("zero", [True, False])
+def test_last_norm_of_every_branch_starts_at_zero_or_one(zero):
+    model = models.resnet(50, width=1 / 16, zero_init_residual=zero)
     gammas = {v.path: v.numpy() for v in model.variables if v.path.endswith("gamma")}
-    zero = {path for path, value in gammas.items() if not value.any()}
-    assert zero == {path for path in gammas if path.endswith("_3_bn/gamma")}
-    assert len(zero) == 16
-    assert all((v == 1).all() for path, v in gammas.items() if path not in zero)
+    last = {path for path in gammas if path.endswith("_3_bn/gamma")}
+    assert len(last) == 16
+    for path, value in gammas.items():
+        assert (value == (0 if zero and path in last else 1)).all(), path
 
 
-def test_kernels_start_with_variance_one_over_fan_in():
-    model = models.resnet(18, width=0.5)
-    kernels = [v.numpy() for v in model.variables if v.path.endswith("kernel")]
-    for kernel in kernels:
-        deviation = kernel.std() * np.sqrt(np.prod(kernel.shape[:3]))
-        # 1,000 values or more: the deviation's own error is below 3 %.
-        assert deviation == pytest.approx(1, abs=0.1)
-    alike = [k for k in kernels if k.shape == (3, 3, 256, 256)]
+# Standard deviations of the 7x7 stem, of a 3x3 convolution of 64 channels and of
+# their 1x1 shortcut, from the authors' code: He normal by fan out in torchvision,
+# facebookresearch/swav and moco; 1 / fan in in google-research/simclr; kaiming_uniform_
+# with a = sqrt(5) in PyTorch's own layers.
+@pytest.mark.parametrize(
+    "init, expected",
+    [
+        ("simclr", (0.0825, 0.0417, 0.1250)),
+        ("torchvision", (0.0253, 0.0589, 0.1768)),
+        ("torch", (0.0476, 0.0241, 0.0722)),
+    ],
+)
+def test_kernels_start_as_in_the_authors_code(init, expected):
+    model = models.resnet(18, init=init)
+    kernels = {v.path: v.numpy() for v in model.variables if "kernel" in v.path}
+    first = ("conv1", "stack0_block0_1", "stack0_block0_0")
+    found = [kernels[f"{name}_conv/kernel"].std() for name in first]
+    # Of 4,096 values or more: the deviation's own error is below 1.1 %.
+    np.testing.assert_allclose(found, expected, rtol=0.04)
+    for path, kernel in kernels.items():
+        side, _, fan_in, fan_out = kernel.shape
+        variance = {
+            "simclr": 1 / (side**2 * fan_in),
+            "torchvision": 2 / (side**2 * fan_out),
+            "torch": 1 / (3 * side**2 * fan_in),
+        }[init]
+        assert kernel.std() == pytest.approx(variance**0.5, rel=0.04), path
+        # A uniform form ends at sqrt(3) deviations, one cut at two at 2 / 0.88.
+        low, high = {"torch": (1.7, 1.8), "simclr": (2.2, 2.4)}.get(init, (3.0, 7.0))
+        assert low < np.abs(kernel).max() / kernel.std() < high, path
+    alike = [k for k in kernels.values() if k.shape == (3, 3, 512, 512)]
     assert len(alike) == 3
     assert np.abs(alike[0] - alike[1]).max() > 0.01
+
+
+def test_the_small_stem_beside_torchvisions_layers_is_a_layer_of_pytorch():
+    model = models.resnet(18, stem="cifar", init="torchvision")
+    kernels = {v.path: v.numpy() for v in model.variables if "kernel" in v.path}
+    # nn.Conv2d(3, 64, 3): uniform up to 1 / sqrt(27).
+    stem = kernels["conv1_conv/kernel"]
+    assert np.abs(stem).max() == pytest.approx(27**-0.5, rel=0.01)
+    assert stem.std() == pytest.approx(81**-0.5, rel=0.04)
+    assert kernels["stack0_block0_1_conv/kernel"].std() == pytest.approx(0.0589, 0.04)
+
+
+def test_a_config_of_before_these_arguments_is_read():
+    config = _tiny(name="old").get_config()
+    for name in ("init", "zero_init_residual", "norm_replica_groups"):
+        del config[name]
+    again = models.ResNet.from_config(config)
+    assert (again.init, again.zero_init_residual) == ("simclr", True)
+    gamma = next(v for v in again.variables if "stack0_block0_2_bn/gamma" in v.path)
+    np.testing.assert_array_equal(gamma, np.zeros(4))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +213,8 @@ def test_kernels_start_with_variance_one_over_fan_in():
         {"dtype": "mixed_bfloat16", "padding": "same", "norm": "batch_global"},
         {"stem": "cifar", "projection_in_first_block": False, "name": "small"},
         {"stem": "cifar", "sobel": True},
+        {"init": "torchvision", "zero_init_residual": False},
+        {"norm": "batch_global", "norm_replica_groups": 8},
     ],
 )
 def test_keras_file_round_trip(tmp_path, kwargs):
@@ -294,6 +340,7 @@ def test_norm_statistics(norm, statistics):
     assert {layer.statistics for layer in found} == {statistics}
     group_size = 32 if statistics == "split" else None
     assert {layer.group_size for layer in found} == {group_size}
+    assert {layer.replica_groups for layer in found} == {1}
     assert {(layer.momentum, layer.epsilon) for layer in found} == {(0.9, 1e-5)}
 
 
@@ -305,6 +352,7 @@ def test_norm_statistics(norm, statistics):
         ({"stem": "tiny"}, "stem must be one of .* got 'tiny'"),
         ({"norm": "layer"}, "norm must be one of .* got 'layer'"),
         ({"padding": "valid"}, "padding must be one of .* got 'valid'"),
+        ({"init": "he"}, "init must be one of .*'torchvision'.* got 'he'"),
         ({"input_shape": (32, 32)}, r"input_shape .* got \(32, 32\)"),
         ({"input_shape": (32, 32, None)}, r"input_shape .* got \(32, 32, None\)"),
     ],

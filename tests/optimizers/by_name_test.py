@@ -68,6 +68,16 @@ def test_further_arguments_reach_the_class():
         optimizers.build("adamw", learning_rate=0.1, nesterov=True)
 
 
+@pytest.mark.parametrize("name", ["adamw", "lamb"])
+def test_momentum_by_its_own_name(name):
+    for given, expected in (
+        ({}, 0.9),
+        ({"momentum": 0.5}, 0.5),
+        ({"beta_1": 0.1}, 0.1),
+    ):
+        assert optimizers.build(name, learning_rate=0.1, **given).beta_1 == expected
+
+
 @pytest.mark.parametrize("name", ["adamw", "lars"])
 def test_exclusion_on_replicas(name, mirrored):
     strategy = mirrored(2)
@@ -88,7 +98,22 @@ def test_takes_a_schedule(name):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="'adam'; valid names are lars, larc, sgd, "):
         optimizers.build("adam", learning_rate=0.1)
-    with pytest.raises(ValueError, match="weight_decay .* got -1"):
+    with pytest.raises(ValueError, match="weight_decay=-1 received"):
         optimizers.build("sgd", learning_rate=0.1, weight_decay=-1)
+    for name, given, sentence in (
+        ("lars", {"name": ""}, "optimizer_arg 'name' received, but lars takes only"),
+        ("lars", {"momentum": "abc"}, "momentum='abc' received, expected a number"),
+        ("lars", {"clip": True}, "optimizer_arg 'clip' received, but lars takes only"),
+        ("lars", {"nesterov": "no"}, "nesterov='no' received, expected True or False"),
+        ("adamw", {"beta_1": 2}, r"beta_1=2 received, expected a number in \[0, 1\)"),
+        ("adamw", {"beta_2": 1.0}, r"beta_2=1.0 received, expected"),
+        ("adamw", {"clipnorm": "abc"}, "clipnorm='abc' received, expected a number ab"),
+        ("lamb", {"epsilon": -1}, "epsilon=-1 received, expected a number above 0"),
+        ("lamb", {"ema_momentum": 5}, "ema_momentum=5 received, expected"),
+        ("lamb", {"beta_1": "abc"}, "beta_1='abc' received, expected a number"),
+        ("lamb", {"beta_1": 0.5, "momentum": 0.9}, "they are the same of lamb; give"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            optimizers.build(name, learning_rate=0.1, **given)
     with pytest.raises(ValueError, match="exclude_from_decay .* got 'bias'"):
         optimizers.build("adamw", learning_rate=0.1, exclude_from_decay="bias")

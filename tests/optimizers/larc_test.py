@@ -74,5 +74,5 @@ def test_config_round_trip():
 
 @pytest.mark.parametrize("argument", ["trust_coefficient", "epsilon"])
 def test_clear_errors(argument):
-    with pytest.raises(ValueError, match=f"{argument} must be greater than 0, got 0"):
+    with pytest.raises(ValueError, match=f"{argument}=0 received, expected a number"):
         optimizers.LARC(0.1, **{argument: 0})

@@ -60,6 +60,31 @@ def test_a_warmup_may_start_above_zero():
         assert float(schedule(step)) == pytest.approx(rate, abs=1e-6)
 
 
+@pytest.mark.parametrize("epoch, inside", [(0, 0), (0, 4), (1, 0), (137, 3), (199, 4)])
+def test_a_cosine_by_epochs_is_that_of_mocos_code(epoch, inside):
+    schedule = schedules.WarmupCosine(0.03, 0, 200 * 5, hold=5)
+    # main_moco.py: lr *= 0.5 * (1. + math.cos(math.pi * epoch / args.epochs))
+    expected = 0.03 * 0.5 * (1 + np.cos(np.pi * epoch / 200))
+    variable = tf.Variable(epoch * 5 + inside, dtype=tf.int64)
+    for compiled in (False, True):
+        found = tf.function(lambda: schedule(variable), jit_compile=compiled)()
+        assert float(found) == pytest.approx(expected, abs=3e-8)
+
+
+def test_epochs_count_from_the_start_of_the_run_behind_a_warmup():
+    schedule = schedules.WarmupCosine(1.0, 2, 10, hold=4)  # Half an epoch of warm-up.
+    found = [float(schedule(step)) for step in range(11)]
+    by_step = schedules.WarmupCosine(1.0, 2, 10)
+    kept = [float(by_step(step)) for step in (4, 8)]
+    expected = [0, 0.5, 1, 1] + [kept[0]] * 4 + [kept[1]] * 3
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_nothing_to_hold_is_refused():
+    with pytest.raises(ValueError, match="hold must be at least 1 step, got 0"):
+        schedules.WarmupCosine(1.0, 0, 10, hold=0)
+
+
 @pytest.mark.parametrize(
     "step, expected", [(0, 0.01), (1, 0.02), (2, 0.03), (11, 0.03), (12, 0.003),
                        (15, 0.003), (16, 0.0003), (100, 0.0003)],
@@ -83,7 +108,7 @@ def test_a_drop_inside_the_warmup_is_refused():
 @pytest.mark.parametrize(
     "schedule",
     [
-        schedules.WarmupCosine(4.8, 10, 110, final=0.1, start=0.2),
+        schedules.WarmupCosine(4.8, 10, 110, final=0.1, start=0.2, hold=5),
         schedules.WarmupSteps(0.1, (30, 40), 0.2, 3, 0.01),
     ],
 )

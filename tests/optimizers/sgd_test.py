@@ -70,8 +70,8 @@ def test_config_round_trip():
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"momentum": -0.1}, "momentum .* got -0.1"),
-        ({"weight_decay": float("nan")}, "weight_decay .* got nan"),
+        ({"momentum": -0.1}, "momentum=-0.1 received"),
+        ({"weight_decay": float("nan")}, "weight_decay=nan received"),
         ({"exclude_from_decay": "bias"}, "exclude_from_decay .* got 'bias'"),
     ],
 )

@@ -126,6 +126,12 @@ def test_images_to_served_features(tmp_path):
         "--batch_size=6",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    flags = (out / "run.flags").read_text()
+    assert f"--data={tmp_path / 'images'}\n" in flags
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = binary("pretrain", f"--flagfile={out / 'run.flags'}", "--seed=9")
+    assert done.returncode == 2 and "seed is 0 there and 9 here" in done.stderr
+    assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     done = binary(
         "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
         "--supervised_epochs=1", "--stages=conv1,res5", "--stage_features=64",
@@ -207,6 +213,7 @@ def test_bad_input_ends_in_one_sentence(tmp_path, name, flags, sentence):
     if name == "pretrain":
         flags = [f"--out={tmp_path / 'run'}", "--batch_size=4", *flags]
     done = binary(name, *flags)
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert sentence in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()

@@ -11,17 +11,17 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
-from tfssl import data
+from tfssl import data, files
 from tfssl.export import keras_file
 from tfssl.models import norms
-from tfssl.training import checkpoint
+from tfssl.training import checkpoint, history
 
 STEPS = 60  # 1297 images, 20 steps of 64 an epoch, 3 epochs.
 
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory):
-    """Function `out -> command` of one pre-training with a tiny encoder."""
+    """Function `out, *flags -> command` of one pre-training with a tiny encoder."""
     inputs = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(8, 3, use_bias=False)(inputs)
     x = norms.BatchNorm(statistics="global")(x)
@@ -36,8 +36,8 @@ def command(tmp_path_factory):
         "--warmup_epochs=0.5", "--optimizer=adamw", "--learning_rate=1e-3",
         "--lr_scaling=none", "--checkpoint_steps=3", "--keep=2",
     ]  # fmt: skip
-    return lambda out: [
-        sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}"
+    return lambda out, *more: [
+        sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}", *more
     ]  # fmt: skip
 
 
@@ -46,10 +46,10 @@ def last_step(out):
     return int(newest.rpartition("-")[2]) if newest else 0
 
 
-def interrupted(command, out, worker, kind):
+def interrupted(command, out, worker, kind, *flags):
     """Starts two workers, sends one a signal once they have saved; their ends."""
     before = last_step(out)
-    started = processes.start(2, command(out))
+    started = processes.start(2, command(out, *flags))
     while last_step(out) <= before and started[0].process.poll() is None:
         time.sleep(0.01)
     started[worker].process.send_signal(kind)
@@ -60,6 +60,22 @@ def weights(out):
     path = checkpoint.latest(os.path.join(out, "checkpoints"))
     reader = tf.train.load_checkpoint(os.path.join(path, "variables"))
     return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
+
+
+def assert_same_history(whole, out):
+    """Every line, but for speed, and the best checkpoint."""
+    timing = {"images_per_second", "input_wait_share"}
+    lines = [history.read(os.path.join(run, "metrics.jsonl")) for run in (whole, out)]
+    for expected, found in zip(*lines, strict=True):
+        numbers = {k: v for k, v in expected.items() if k not in timing}
+        assert {k: v for k, v in found.items() if k not in timing} == pytest.approx(
+            numbers, rel=1e-5
+        )
+    best = [
+        files.read_json(os.path.join(run, "checkpoints", "best.json"))
+        for run in (whole, out)
+    ]
+    assert best[0] == best[1]
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +132,19 @@ def test_all_stop_and_resume_to_the_same_weights(
     assert set(expected) == set(found)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-6, err_msg=name)
+    assert_same_history(whole, out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", [0, 1])
+def test_a_kill_between_checkpoint_and_monitors_loses_no_epoch(
+    command, whole, tmp_path, worker
+):
+    """The checkpoint of an epoch's last step is there before the monitors have run."""
+    out = str(tmp_path)
+    at_last_steps = "--checkpoint_steps=20"
+    interrupted(command, out, worker, signal.SIGKILL, at_last_steps)
+    assert last_step(out) % 20 == 0
+    ends = processes.run(2, command(out, at_last_steps))
+    assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    assert_same_history(whole, out)

@@ -120,7 +120,7 @@ def test_features_are_those_of_clean_images_in_their_order(tmp_path):
     moments.update(clean)
     rows = kmeans.pca(moments, components=4, whiten=True).transform(clean)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    expected = kmeans.fit(rows, num_clusters=6, iterations=20, seed=0)
+    expected = kmeans.fit(rows, num_clusters=6, iterations=20, init="random", seed=0)
     np.testing.assert_array_equal(
         method.assignments.clusters.numpy()[0], expected.assignments
     )

@@ -71,6 +71,32 @@ def test_every_number_has_its_protocol(run, capsys):
         assert text in html
 
 
+def test_partly_labelled_data_is_judged_by_its_labelled_part(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+
+    def partly(seed):
+        """Every other image is noise of no label."""
+        pixels, labels = small.images(seed=seed)
+        noise = np.random.default_rng(seed).permutation(pixels, axis=1)
+        mixed = np.stack([noise, pixels], axis=1).reshape(-1, *pixels.shape[1:])
+        return mixed, np.stack([np.full(40, -1), labels], axis=1).reshape(-1)
+
+    rows = evaluated(
+        copy, data=partly(0), validation_data=partly(1), verbose=1, clusters=2
+    )
+    printed = capsys.readouterr().out
+    for part in ("training", "validation"):
+        assert f"the 40 of 80 {part} images of array that have a label" in printed
+    hashes = re.compile("label lists.*")
+    for row, expected in zip(rows, evaluated(run, clusters=2), strict=True):
+        for found in (row, expected):
+            found["protocol"] = hashes.sub("", found["protocol"])
+        assert row == expected
+    source = data_lib.open_source(partly(0))
+    selection = data_lib.labels.load(copy / "labels" / "1_per_class-0.json", source)
+    assert sorted(source.labels[selection.indices]) == [0, 1]
+
+
 def test_the_same_call_gives_the_same_numbers(run):
     options = {"baselines": ("random_encoder",), "budgets": ("1",)}
     assert evaluated(run, **options) == evaluated(run, **options)
@@ -168,7 +194,12 @@ def test_evaluation_changes_no_weight(run):
     [
         ({"budgets": ("many",)}, "label budget 'many' received, expected a number"),
         ({"budgets": ("0",)}, "label budget '0' received"),
-        ({"budgets": ("99",)}, "99"),
+        ({"budgets": ("99",)}, "label budget '99' received, but class"),
+        ({"budgets": ("1", "150%")}, "label budget '150%' received, expected"),
+        ({"budgets": ("0%",)}, "label budget '0%' received, expected"),
+        ({"budgets": ()}, r"budgets=\(\) received, expected one or more"),
+        ({"seed": -1}, "seed=-1 received, expected a whole number"),
+        ({"knn_temperature": float("inf")}, "knn_temperature=inf received"),
         (
             {"baselines": ("imagenet",)},
             "baseline 'imagenet' received, expected some of",
@@ -177,13 +208,16 @@ def test_evaluation_changes_no_weight(run):
         ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),
-        ({"probe_epochs": 0}, "epochs must be at least 1"),
+        ({"probe_epochs": 0}, "probe_epochs=0 received, expected a whole"),
         ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
         ({"validation_data": small.images()[0]}, "labelled validation images"),
     ],
 )
-def test_bad_input(run, changes, sentence):
+def test_bad_input(run, changes, sentence, monkeypatch):
+    monkeypatch.setattr(  # What is wrong is found before the first pass.
+        evaluate.evaluation_features, "of_networks", lambda *_, **__: 1 / 0
+    )
     with pytest.raises(ValueError, match=sentence):
         evaluated(run, **changes)
 
@@ -374,3 +408,19 @@ def test_bad_stages(staged, changes, sentence):
 def test_an_encoder_without_stages(run):
     with pytest.raises(ValueError, match="names no stages .* such as resnet50"):
         evaluated(run, stages=("all",))
+
+
+def test_classes_are_matched_by_name(run):
+    (pixels, labels), (queries, others) = small.images(), small.images(seed=1)
+    names = ("dark", "bright")
+    rows = evaluated(
+        run,
+        data=data_lib.sources.ArraySource(pixels, labels, class_names=names),
+        validation_data=data_lib.sources.ArraySource(
+            queries, 1 - others, class_names=names[::-1]
+        ),
+        budgets=("100%",),
+        baselines=("raw_pixels",),
+    )
+    raw = {r["probe"]: r["accuracy"] for r in rows if r["features"] == "raw pixels"}
+    assert raw == {"kNN": 1.0, "linear": 1.0}

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import files
+from tfssl import data, files, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs
 from tfssl.training import checkpoint, monitors
@@ -67,9 +68,12 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
     assert "global batch 8 on 1 replica(s), 5 steps per epoch" in printed
     assert "14 negatives per anchor" in printed
     assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
+    assert "input from 0 (black) to 1 (white)" in printed
+    assert "XLA off (jit_compile=auto)" in printed
     record = json.load(open(os.path.join(out, "run.json")))
     assert record["settings"]["hparams"] == TINY["hparams"]
     assert record["versions"]["keras"] == keras.__version__
+    assert record["versions"]["xla"] == "off" and record["versions"]["processor"]
     assert record["results"]["steps"] == 10
     assert {"views.png", "encoder.keras", "metrics.jsonl"} <= set(os.listdir(out))
     encoder = runs.load(out)
@@ -112,6 +116,16 @@ def straight_and_interrupted(tmp_path, save_at=6, **settings):
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     assert_same_runs(*straight_and_interrupted(tmp_path))
+
+
+def test_on_one_gpu_steps_are_compiled_and_batches_copied_ahead(tmp_path, monkeypatch):
+    """What a GPU turns on, on the CPU; what waits on the device is not lost."""
+    monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
+    whole, parts = straight_and_interrupted(tmp_path)
+    assert_same_runs(whole, parts)
+    assert whole.method.jit_compile and whole.settings["jit_compile"] == "auto"
+    record = files.read_json(os.path.join(whole.path, "run.json"))
+    assert record["versions"]["xla"] == "on"
 
 
 def assert_same_runs(whole, parts):
@@ -301,7 +315,22 @@ def test_encoders_from_keras_applications_and_files(tmp_path):
         ({"knn_epochs": 1}, "there are no validation images"),
         (
             {"knn_epochs": 1, "validation_data": images()[0]},
-            "there are no labels",
+            "there are no validation labels",
+        ),
+        (
+            {
+                "knn_epochs": 1,
+                "data": (images()[0], [-1] * 40),
+                "validation_data": images(),
+            },
+            "there are no training labels",
+        ),
+        (
+            {
+                "online_probe_epochs": 1,
+                "validation_data": (images()[0], [-1] * 40),
+            },
+            "there are no labelled validation images",
         ),
         ({"online_probe_epochs": 1}, "there are no labelled validation images"),
         (
@@ -326,6 +355,70 @@ def test_bad_input_gets_one_clear_sentence(tmp_path, changes, sentence):
     assert len(str(caught.value)) < 500
 
 
+def partly_labelled(n, known, seed=0):
+    """Every image but the first `known` has the label -1."""
+    pixels, labels = images(n, seed=seed)
+    return pixels, np.where(np.arange(n) < known, labels, -1)
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_the_knn_monitor_takes_the_labelled_part(tmp_path, capsys, held_out):
+    settings = {"validation_data": partly_labelled(20, 12, seed=1)}
+    told = ["24 of 48 training", "12 of 20 validation"]
+    if held_out:
+        settings = {"validation_fraction": 0.25}
+        told = ["18 of 42 training"]
+    run = pretrain.pretrain(
+        partly_labelled(48, 24),
+        str(tmp_path),
+        epochs=1,
+        knn_epochs=1,
+        **TINY | {"verbose": 2} | settings,
+    )
+    assert run.history[0]["knn_accuracy"] == 1.0
+    printed = capsys.readouterr().out.splitlines()
+    found = [line for line in printed if line.startswith("kNN monitor: ")]
+    expected = [f"kNN monitor: the {part} images that have a label" for part in told]
+    assert found == expected
+
+
+def test_what_monitors_raise_costs_no_training(tmp_path, caplog, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(monitors, "embedding_spread", broken)
+    monkeypatch.setattr(pretrain.show_views, "sheet", broken)
+    monkeypatch.setattr(tf.summary, "create_file_writer", broken)
+    folder = tmp_path / "validation"
+    for number, image in enumerate(images(20, seed=1)[0]):
+        file = folder / "ab"[number % 2] / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        content = tf.io.encode_png(image).numpy()
+        file.write_bytes(content[: len(content) // (2 if number in (3, 5, 8) else 1)])
+    run = pretrain.pretrain(
+        images(),
+        str(tmp_path / "run"),
+        epochs=2,
+        knn_epochs=1,
+        online_probe_epochs=1,
+        validation_data=data.open_source(str(folder), labels="folders", channels=1),
+        **TINY,
+    )
+    assert [line["step"] for line in run.history] == [5, 10]
+    assert set(run.history[0]).isdisjoint({"knn_accuracy", "embedding_std"})
+    told = [m for m in caplog.messages if m.endswith("Training goes on.")]
+    assert sum("views.png failed (no memory)" in message for message in told) == 1
+    for name, reason in (
+        ("Collapse", "no memory"),
+        ("OnlineKNN", "3 of 20 images of .* could not be read"),
+        ("OnlineProbe", "3 of 20 images of .* could not be read"),
+        ("Curves", "no memory"),
+    ):
+        for step in (5, 10):
+            pattern = rf"{name} at step {step} failed \({reason}"
+            assert sum(bool(re.match(pattern, m)) for m in told) == 1, (name, told)
+
+
 def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path):
     mine = TINY | {"encoder": tiny_encoder((8, 8, 1))}
     with pytest.raises(ValueError, match="outside of the strategy; pass a function"):
@@ -344,9 +437,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     pretrain.pretrain(images(), out, epochs=1, **TINY)
     wider = TINY | {"encoder": lambda shape: tiny_encoder(shape, width=6)}
     with pytest.raises(ValueError, match="was written by another model or optimizer"):
-        pretrain.pretrain(images(), out, epochs=2, **wider)
+        pretrain.pretrain(images(), out, epochs=1, **wider)
     with pytest.raises(ValueError, match="resume is off"):
-        pretrain.pretrain(images(), out, epochs=2, resume=False, **TINY)
+        pretrain.pretrain(images(), out, epochs=1, resume=False, **TINY)
 
 
 def test_bad_files_are_skipped_listed_and_bounded(tmp_path):

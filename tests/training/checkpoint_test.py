@@ -251,6 +251,7 @@ def flip(path):
         ("variables.index", flip),
         ("variables.index", os.remove),
         ("state.json", cut),
+        ("state.json", flip),
         ("state.json", os.remove),
     ],
 )
@@ -278,6 +279,31 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(
     assert sorted(os.listdir(folder)) == ["checkpoint-0", "damaged-7"]
     checkpoint.save(folder, method, keep=1)
     assert sorted(os.listdir(folder)) == ["checkpoint-7", "damaged-7"]
+
+
+def test_no_changed_byte_of_the_state_passes(tmp_path):
+    """It would be taken for another model, and a good older checkpoint not be used."""
+    path = pathlib.Path(checkpoint.save(str(tmp_path), method_of()))
+    content = (path / "state.json").read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        (path / "state.json").write_bytes(bytes(changed))
+        with pytest.raises(checkpoint.DamagedCheckpoint, match="state.json is damaged"):
+            checkpoint.read_state(path)
+    (path / "state.json").write_bytes(content)
+    assert checkpoint.read_state(path)["step"] == 0
+
+
+def test_a_state_without_checksum_is_read(tmp_path):
+    method = method_of()
+    path = pathlib.Path(checkpoint.save(str(tmp_path), method))
+    state = json.loads((path / "state.json").read_text())
+    del state["checksum"]
+    (path / "state.json").write_text(json.dumps(state | {"format": 1}))
+    fresh = method_of(seed=5)
+    assert checkpoint.restore_latest(str(tmp_path), fresh) == str(path)
+    assert_same(values(method), values(fresh))
 
 
 def test_only_damaged_checkpoints_are_no_reason_to_start_anew(tmp_path):

@@ -1,13 +1,12 @@
-import json
-import math
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from tfssl import methods
-from tfssl.training import monitors
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.training import monitors, saving
+from tfssl.training import workers as workers_lib
 
 
 def tiny_method(**kwargs):
@@ -65,6 +64,9 @@ def test_spread_of_known_embeddings():
     # Scale does not matter, zero rows do no harm.
     assert monitors.embedding_spread(1e3 * rows)[0] == pytest.approx(1.0)
     assert np.isfinite(monitors.embedding_spread(np.zeros((4, dim)))).all()
+    rows[3] = np.inf
+    with pytest.raises(ValueError, match="1 of 16 embeddings hold NaN or infinity"):
+        monitors.embedding_spread(rows)
 
 
 def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
@@ -103,6 +105,25 @@ def test_a_non_finite_loss_stops_and_names_step_and_checkpoint():
         method.fit(batches(5, value=2), verbose=0, callbacks=[watch])
 
 
+def test_non_finite_weights_stop_at_an_epochs_end_and_are_never_saved(tmp_path):
+    method = tiny_method()
+    saver = saving.Saver(str(tmp_path))
+    saver.set_model(method)
+    saver.save()
+    kernel = method.encoder.trainable_variables[0]
+    kernel.assign(tf.fill(kernel.shape, np.nan))
+    method.step.assign(7)
+    sentence = r"weights \(.*kernel\) became NaN or infinite at step 7; the last good "
+    sentence += r"checkpoint is .*checkpoint-0\. Lower the learning rate"
+    with pytest.raises(monitors.TrainingStopped, match=sentence):
+        saver.save()
+    watch = monitors.NonFinite(lambda: "run/checkpoint-0")
+    watch.set_model(method)
+    with pytest.raises(monitors.TrainingStopped, match=sentence):
+        watch.on_epoch_end(0)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-0"]
+
+
 def test_online_knn_reads_the_encoder_and_changes_nothing():
     method = tiny_method(optimizer=keras.optimizers.SGD(0.0))
     watch = monitors.OnlineKNN(labelled(), labelled(seed=1), every=2, epochs=3, k=3)
@@ -118,36 +139,88 @@ def test_online_knn_reads_the_encoder_and_changes_nothing():
         np.testing.assert_array_equal(a, b)
 
 
-def test_throughput_and_history(tmp_path):
-    method = tiny_method()
-    folder = str(tmp_path)
-    callbacks = [monitors.Throughput(8), monitors.History(folder, steps_per_epoch=3)]
-    method.fit(
-        batches(3).repeat(), epochs=2, steps_per_epoch=3, verbose=0, callbacks=callbacks
+def test_throughput():
+    watch = monitors.Throughput(8)
+    logs = tiny_method().fit(
+        batches(3).repeat(), epochs=2, steps_per_epoch=3, verbose=0, callbacks=[watch]
     )
-    lines = monitors.read_history(tmp_path / "metrics.jsonl")
-    assert [line["step"] for line in lines] == [3, 6]
-    assert [line["epoch"] for line in lines] == [1.0, 2.0]
-    assert lines[1]["images_per_second"] > 0
-    assert 0 <= lines[1]["input_wait_share"] <= 1
-    assert math.isclose(lines[0]["learning_rate"], 0.01, rel_tol=1e-6)
-    assert list((tmp_path / "tensorboard").iterdir())
+    assert min(logs.history["images_per_second"]) > 0
+    assert 0 <= logs.history["input_wait_share"][1] <= 1
 
-    # A run that was killed after its log and before its checkpoint: the line of
-    # the lost epoch goes when training restarts from step 3.
-    again = tiny_method()
-    again.step.assign(3)
-    again.fit(
-        batches(3).repeat(),
-        initial_epoch=1,
+
+class Broken(keras.callbacks.Callback):
+    """Fails where it is told to, and counts its calls."""
+
+    def __init__(self, hook, error):
+        super().__init__()
+        self.hook, self.error, self.calls = hook, error, []
+
+    def _called(self, hook):
+        self.calls.append(hook)
+        if hook == self.hook:
+            raise self.error
+
+    def on_train_begin(self, logs=None):
+        self._called("begin")
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._called("step")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._called("epoch")
+        logs["mine"] = 1.0
+
+
+@pytest.mark.parametrize(
+    "hook, calls",
+    [
+        ("begin", ["begin"]),
+        ("step", ["begin", "step"]),
+        ("epoch", ["begin", "step", "step", "epoch", "step", "step", "epoch"]),
+        (None, ["begin", "step", "step", "epoch", "step", "step", "epoch"]),
+    ],
+)
+def test_an_error_of_a_monitor_costs_no_training(hook, calls, caplog):
+    broken = Broken(hook, np.linalg.LinAlgError("SVD did not converge\nat all"))
+    method = tiny_method()
+    history = method.fit(
+        batches(2).repeat(),
         epochs=2,
-        steps_per_epoch=3,
+        steps_per_epoch=2,
         verbose=0,
-        callbacks=[monitors.History(folder, steps_per_epoch=3)],
+        callbacks=[monitors.Harmless(broken)],
     )
-    text = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in text] == [3, 6]
-    assert text[0] == json.dumps(lines[0])
+    assert int(method.step.numpy()) == 4
+    assert broken.calls == calls
+    assert history.history.get("mine") == (None if hook else [1.0, 1.0])
+    told = [m for m in caplog.messages if "Training goes on" in m]
+    assert len(told) == calls.count(hook)
+    for message in told:
+        assert message.startswith("Broken at step ")
+        assert "failed (SVD did not converge)." in message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [monitors.TrainingStopped("enough"), workers_lib.WorkerLost("gone")],
+    ids=["stopped", "lost"],
+)
+def test_what_is_to_end_the_training_still_does(error):
+    with pytest.raises(type(error)):
+        tiny_method().fit(
+            batches(1),
+            verbose=0,
+            callbacks=[monitors.Harmless(Broken("epoch", error))],
+        )
+
+
+def test_too_many_unreadable_files_are_told_without_the_graphs_traceback(caplog):
+    bad_files = bad_files_lib.BadFiles()
+    bad_files.error = "3 of 20 images could not be read"
+    error = tf.errors.UnknownError(None, None, "Traceback: many lines")
+    watch = monitors.Harmless(Broken("epoch", error), bad_files=[bad_files])
+    tiny_method().fit(batches(1), verbose=0, callbacks=[watch])
+    assert "failed (3 of 20 images could not be read). Training" in caplog.text
 
 
 def test_waiting_for_slow_input_is_seen():

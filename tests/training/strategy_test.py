@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tfssl import replicas
 from tfssl.training import strategy as strategies
 
 
@@ -46,6 +47,21 @@ def test_replicas_get_the_rows_of_the_global_batch_in_order(mirrored, count):
         assert len(parts) == count
         np.testing.assert_array_equal(np.concatenate(parts), np.arange(8) + 8 * step)
     assert shards == [(0, 1)]
+
+
+def test_batches_are_copied_ahead_where_there_is_one_gpu(monkeypatch, mirrored):
+    made = tf.data.Dataset.range(24).batch(8)
+    default = tf.distribute.get_strategy()
+    assert strategies.distribute(default, lambda shard: made, 8) is made
+    # No GPU here: the copy goes to the CPU.
+    monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
+    ahead = strategies.distribute(default, lambda shard: made, 8)
+    assert ahead is not made
+    assert [b.numpy().tolist() for b in ahead] == [b.numpy().tolist() for b in made]
+    # A strategy with a scope copies by itself.
+    with mirrored(1).scope():
+        strategy = tf.distribute.get_strategy()
+        assert strategies.distribute(strategy, lambda shard: made, 8) is made
 
 
 @pytest.mark.parametrize(

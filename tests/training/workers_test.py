@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -13,6 +14,28 @@ def test_one_process_agrees_with_itself(mirrored, replicas):
     assert workers.from_chief(lambda: (0.5, 2.0), size=2) == (0.5, 2.0)
     assert workers.any(None, 3, False) == (False, True, False)
     workers.wait()
+
+
+def pair(is_chief, failed):
+    """One of two processes, as the other one's numbers reach it."""
+    workers = workers_lib.Workers()
+    workers.count, workers.is_chief = 2, is_chief
+    chiefs = [] if is_chief else [0.0] * 2 + [float(failed)]
+    workers._sum = lambda mine: np.add(mine, chiefs or 0.0)
+    return workers
+
+
+def test_an_error_on_the_chief_reaches_all():
+    def broken():
+        raise OSError("the disk is away")
+
+    with pytest.raises(OSError, match="the disk is away"):
+        pair(is_chief=True, failed=True).from_chief(broken, size=2)
+    with pytest.raises(workers_lib.ChiefFailed, match="the chief's log"):
+        pair(is_chief=False, failed=True).from_chief(broken, size=2)
+    # Where it does not fail, nobody else computes.
+    assert pair(is_chief=False, failed=False).from_chief(broken, size=2) == (0.0, 0.0)
+    assert pair(is_chief=True, failed=False).from_chief(lambda: (0.5,)) == (0.5,)
 
 
 def error(kind, message):

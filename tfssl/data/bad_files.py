@@ -7,11 +7,14 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data import image_headers
+from tfssl.data.source import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
 # message of TensorFlow's that quotes the image's bytes.
 _ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _SPREAD = 16  # Images tried, spread over the source, before all are.
+_MARKS = 8  # Of so many elements one mark more is copied into the batch, and left out.
+_FOREVER = np.int64(2) ** 62
 
 
 class BadFiles:
@@ -90,12 +93,16 @@ class BadFiles:
                     logging.warning("Skipped unreadable image %s", self.listed[-1])
         if self.count > self.max_fraction * source.num_images:
             shown = ", ".join(self.listed[:5])
-            self.error = (
+            self.stop(
                 f"{self.count} of {source.num_images} images of {source.name} could "
                 f"not be read, more than max_bad_fraction={self.max_fraction:g}: "
                 f"{shown}; repair or remove them, or raise the limit."
             )
-            raise ValueError(self.error)
+
+    def stop(self, error):
+        """Stops the pipeline, for good, with the message of an error."""
+        self.error = error
+        raise ValueError(error)
 
 
 @contextlib.contextmanager
@@ -168,7 +175,7 @@ def _raws(source):
 
 def _reason(error):
     """Why an image is left out, in a few words, by the error of reading it."""
-    for reason in (image_headers.TOO_LARGE, image_headers.MOVES):
+    for reason in (image_headers.TOO_LARGE, image_headers.MOVES, OUT_OF_RANGE):
         if reason in str(error):
             return reason
     return "missing" if isinstance(error, tf.errors.NotFoundError) else ""
@@ -200,56 +207,120 @@ def skip(elements, size, first, index_of, source, bad_files, end=None):
     Returns:
         Dataset of batches. Elements after a failed one move up.
     """
-    batches = readable(elements, size, end)
+    batches = readable(elements, size, first, end)
     return record_gaps(batches, first, index_of, source, bad_files, end)
 
 
-def readable(elements, size, end=None):
+def readable(elements, size, first, end=None):
     """Batches the elements that do not fail; the first half of `skip`, without Python.
 
     It may run in another process; the gaps in the numbers are still to be recorded.
+
+    Where nothing can be read, an endless dataset would wait for ever for its next
+    element. So marks that cannot fail follow every `size` elements. They are taken
+    out again, unless nothing else is there: then batches of marks tell `record_gaps`
+    how far the reading came.
     """
-    batches = elements.ignore_errors().batch(size, drop_remainder=end is None)
     if end is not None:
-        batches = batches.concatenate(_marker(batches.element_spec, end))
-    return batches
+        batches = elements.ignore_errors().batch(size)
+        return batches.concatenate(_marks(batches.element_spec, lambda _: end, 1))
+    count = max(1, size // _MARKS)
+    of_elements = elements.element_spec
+    marks = _marks(of_elements, lambda n: -(first + (n // count + 1) * size))
+    turns = tf.data.Dataset.from_tensor_slices(np.int64([0] * size + [1] * count))
+    marked = tf.data.Dataset.choose_from_datasets([elements, marks], turns.repeat())
+
+    def unmarked(*batch):
+        good = batch[0] >= 0
+        found = tf.math.count_nonzero(good)
+        kept = tf.where(found > 0, found, tf.size(good, tf.int64))
+        return tf.cond(
+            tf.reduce_all(good[:found]),  # Then nothing needs to be copied.
+            lambda: tf.nest.map_structure(lambda x: x[:kept], batch),
+            lambda: _good_rows(batch),
+        )
+
+    batches = marked.ignore_errors().batch(size + count).map(unmarked)
+    return batches.rebatch(size, drop_remainder=True)
+
+
+def tried(number):
+    """How many elements, from number 0 on, were tried when one came out; in a graph.
+
+    Args:
+        number: int64 tensor, an element's number, or negative, that of a mark.
+    """
+    return tf.where(number < 0, -number, number + 1)
 
 
 def record_gaps(batches, first, index_of, source, bad_files, end=None):
     """Names the elements that are missing; the second half of `skip`."""
 
-    def record(expected, numbers):
-        found = set(numbers.tolist())
-        lost = [k for k in range(expected, numbers[-1] + 1) if k not in found]
-        indices = [int(index_of(k)) for k in lost]
-        bad_files.add(bad_files.reasons(indices, source), source)
-        return numbers[-1]
+    def record(lost, since_good):
+        try:
+            for k in lost.tolist():
+                index = int(index_of(k))
+                bad_files.add(bad_files.reasons([index], source), source)
+            if since_good > 2 * source.num_images:
+                bad_files.stop(f"No image of {source.name} can be read any more.")
+        except ValueError as error:
+            return str(error).encode()
+        return b""
 
-    def follow(expected, batch):
+    def follow(state, batch):
+        expected, good, stopped = state
         numbers = batch[0]
-        last = numbers[-1]
-        whole = last - expected + 1 == tf.size(numbers, tf.int64)
-        last = tf.cond(
-            whole,
-            lambda: last,
-            lambda: tf.numpy_function(record, [expected, numbers], tf.int64),
-        )
-        return tf.ensure_shape(last, []) + 1, batch
+        reached = tf.reduce_max(tried(numbers))
+        good = tf.maximum(good, tf.reduce_max(numbers) + 1)
+
+        def gaps():
+            lost = tf.raw_ops.ListDiff(x=tf.range(expected, reached), y=numbers)
+            return tf.numpy_function(record, [lost.out, reached - good], tf.string)
+
+        whole = reached - expected == tf.math.count_nonzero(numbers >= 0)
+        # Python is not called again after a stop: a thread that prefetches would wait
+        # for the interpreter, which waits for the thread while it deletes the iterator.
+        quiet = whole | (stopped != "")
+        stopped = tf.cond(quiet, lambda: stopped, gaps)
+        stopped = tf.ensure_shape(stopped, [])
+        return (reached, good, stopped), (stopped, batch)
+
+    def checked(stopped, batch):
+        check = tf.debugging.Assert(stopped == "", [stopped])
+        with tf.control_dependencies([check] if check is not None else []):
+            good = tf.reduce_all(batch[0] >= 0)
+        return tf.cond(good, lambda: batch, lambda: _good_rows(batch))
 
     # Once per batch: a scan over single images costs a tenth of a millisecond each.
-    batches = batches.scan(np.int64(first), follow)
+    start = (np.int64(first), np.int64(first), "")
+    recorded = batches.scan(start, follow).map(checked)
     if end is not None:
-        batches = batches.filter(lambda numbers, *_: numbers[0] < end)
-    return batches
+        return recorded.filter(lambda numbers, *_: numbers[0] < end)
+    return recorded.rebatch(batches.element_spec[0].shape[0], drop_remainder=True)
 
 
-def _marker(spec, end):
-    """A dataset of one batch that only says that the end is reached."""
+def _good_rows(batch):
+    good = batch[0] >= 0
+    return tf.nest.map_structure(lambda x: tf.boolean_mask(x, good), batch)
+
+
+def _marks(spec, number_of, count=None):
+    """Dataset of tuples of zeros in the given form that start with a number.
+
+    Args:
+        spec: of the elements or batches between which they stand.
+        number_of: function of the mark's own int64 number.
+        count: of marks; None for an endless dataset.
+    """
+    number, *others = spec
 
     def nothing(part):
         return tf.zeros([n or 1 for n in part.shape], part.dtype)
 
-    _, *others = spec
-    others = tf.nest.map_structure(nothing, others)
-    number = tf.constant([end], tf.int64)
-    return tf.data.Dataset.from_tensors((number, *others))
+    zeros = tf.nest.map_structure(nothing, others)
+
+    def mark(n):
+        shape = [1] * number.shape.rank
+        return tf.reshape(tf.cast(number_of(n), tf.int64), shape), *zeros
+
+    return tf.data.Dataset.range(_FOREVER if count is None else count).map(mark)

@@ -64,6 +64,8 @@ def finish(resized, packed, recipe, white):
         size = view.size
         named = views.fields(packed[:, number], recipe, channels)
         images = images * (1.0 / white)
+        if view.clip_resized:
+            images = tf.clip_by_value(images, 0.0, 1.0)
         if views.has_affine(view):
             turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
             images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)

@@ -131,6 +131,11 @@ def is_plain(view, channels):
     return not active(view, channels) and not (view.gray and channels == 3)
 
 
+def overshoots(view):
+    """Whether values come to the colour steps from beyond [0, 1]."""
+    return view.resize == "bicubic" and not view.clip_resized
+
+
 def folds_normalization(view, channels):
     """Whether a view's mean and std may go into its last map.
 
@@ -182,7 +187,7 @@ def groups(numbers, views, channels, white):
         offset = _moved(a + k, offset) + o
         matrix = _mixed(a, matrix)
         if position == 0:
-            clips |= np.array([v.resize == "bicubic" for v in views])  # Overshoots.
+            clips |= np.array([overshoots(view) for view in views])
         if position == limit - 1:
             clips |= used == 0  # The first map with a clip is always there.
         here = clips[..., tf.newaxis] & (tf.range(limit) == used[..., tf.newaxis])

@@ -63,7 +63,7 @@ def _switched(step, decode_by):
     return tf.switch_case(step, [functools.partial(decode_by, r) for r in _RATIOS])
 
 
-def _decode_any(encoded, channels, dtype, webp):
+def _decode_any(encoded, channels, dtype):
     """PNG, GIF (first frame), BMP, JPEG, WebP; the type is read from the bytes."""
     encoded = image_headers.limited(encoded)
 
@@ -94,20 +94,23 @@ def _decode_any(encoded, channels, dtype, webp):
             image_headers.is_png(encoded), png, lambda: _to_channels(read(3), channels)
         )
 
-    kinds = [(image_headers.is_bmp, lambda: fitted(tf.io.decode_bmp(encoded)))]
-    if webp:
-        kinds.append(
-            (image_headers.is_webp, lambda: fitted(tf.io.decode_webp(encoded)[0]))
-        )
+    def own_channels():
+        # Not by an operation of its own: that is new in TensorFlow 2.20, and a server
+        # of an older version would load no graph that holds it.
+        return tf.io.decode_image(encoded, expand_animations=False)
+
     read = other
-    for matches, decode_kind in kinds:
+    for matches, decode_kind in (
+        (image_headers.is_bmp, lambda: fitted(tf.io.decode_bmp(encoded))),
+        (image_headers.is_webp, lambda: fitted(own_channels())),
+    ):
         read = functools.partial(tf.cond, matches(encoded), decode_kind, read)
     image = read()
     image.set_shape([None, None, channels])
     return image
 
 
-def decode(encoded, channels, dtype=tf.uint8, webp=True, side=None):
+def decode(encoded, channels, dtype=tf.uint8, side=None):
     """Decodes one image file held in a string.
 
     Args:
@@ -118,8 +121,6 @@ def decode(encoded, channels, dtype=tf.uint8, webp=True, side=None):
         channels: 1 (grey), 3 (RGB) or 4 (RGBA; opaque where a file has no alpha).
         dtype: `tf.uint8`, or `tf.uint16` to keep the depth of 16-bit PNG. 8-bit
             files are then stretched to the 16-bit range.
-        webp: False leaves WebP out, whose operation is new in TensorFlow 2.20: a
-            server of an older version loads no graph that holds it.
         side: None for the image as it is; or how many pixels of its shorter side are
             of use. An 8-bit JPEG file (grey or RGB) is then made smaller as it is
             decoded, by the largest of 2, 4 and 8 that leaves `KEPT * side` pixels;
@@ -151,7 +152,7 @@ def decode(encoded, channels, dtype=tf.uint8, webp=True, side=None):
         return _switched(step, by)
 
     def other():
-        return _decode_any(encoded, channels, dtype, webp)
+        return _decode_any(encoded, channels, dtype)
 
     if dtype == tf.uint8 and channels in (1, 3):
         image = tf.cond(image_headers.is_jpeg(encoded), jpeg, other)
@@ -192,7 +193,7 @@ def decode_window(encoded, channels, dtype, boxes_of, sizes=None):
     dtype = tf.as_dtype(dtype)
 
     def whole():
-        image = _decode_any(encoded, channels, dtype, webp=True)
+        image = _decode_any(encoded, channels, dtype)
         shape = tf.shape(image)
         return image, boxes_of(shape[0], shape[1])
 

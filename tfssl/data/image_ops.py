@@ -11,6 +11,8 @@ import tensorflow as tf
 _RESIZE = ("bilinear", "bicubic")
 # Values of an image that is cast before a resize: 16 MB of float32.
 _CAST_UP_TO = 1 << 22
+# Smallest crop by height, of the image: SimCLR's `min_object_covered`.
+_COVERED = 0.1
 # Four standard deviations hold all but 6e-5 of a Gaussian.
 _SIGMAS_KEPT = 4.0
 
@@ -26,14 +28,15 @@ def check_resize(method, owner):
 # Geometry ---------------------------------------------------------------------
 
 
-def crop_boxes(areas, aspects, place, height, width, fallback):
+def crop_boxes(areas, aspects, place, height, width, fallback, by_height=None):
     """Turns drawn crop numbers into a box of whole pixels inside an image.
 
     The first try whose rectangle fits is taken (RandomResizedCrop); `areas` are
     fractions of the image's area and `aspects` are width over height.
 
     Args:
-        areas: float32 `(..., tries)`, each in (0, 1].
+        areas: float32 `(..., tries)`, each in (0, 1]; with `by_height` in [0, 1):
+            where the height lies between the smallest and the largest one.
         aspects: float32 `(..., tries)`, each > 0.
         place: float32 `(..., 2)` in [0, 1): where the box lies, from top and left.
         height: int32 scalar, rows of the image, at least 1.
@@ -43,15 +46,26 @@ def crop_boxes(areas, aspects, place, height, width, fallback):
             are those of the tries, which is as near as the numbers tell),
             `"whole"` the whole image (TensorFlow), `"clamp"` the last try with
             its sides cut to the image (BYOL, with one try).
+        by_height: None, or the smallest and largest area of a crop, to do as
+            `tf.image.sample_distorted_bounding_box` with its `min_object_covered` at
+            0.1 does: the height is uniform between what these areas allow, a crop of
+            less than a tenth of the image does not fit, and none touches the last
+            row or column unless it touches the first.
 
     Returns:
         int32 `(..., 4)`: `[top, left, height, width]`.
     """
     rows, columns = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
-    pixels = areas * (rows * columns)
-    wide = tf.maximum(tf.round(tf.sqrt(pixels * aspects)), 1.0)
-    high = tf.maximum(tf.round(tf.sqrt(pixels / aspects)), 1.0)
-    fits = tf.cast((wide <= columns) & (high <= rows), tf.float32)
+    if by_height:
+        high, wide, fits = _by_height(areas, aspects, rows, columns, by_height)
+        beyond = 0.0
+    else:
+        pixels = areas * (rows * columns)
+        wide = tf.maximum(tf.round(tf.sqrt(pixels * aspects)), 1.0)
+        high = tf.maximum(tf.round(tf.sqrt(pixels / aspects)), 1.0)
+        fits = (wide <= columns) & (high <= rows)
+        beyond = 1.0
+    fits = tf.cast(fits, tf.float32)
     # The weight of try t is 1 for the first that fits, else 0.
     first = fits * tf.cast(tf.cumsum(fits, axis=-1) < 1.5, tf.float32)
     found = tf.reduce_sum(first, -1)
@@ -70,9 +84,30 @@ def crop_boxes(areas, aspects, place, height, width, fallback):
         place = tf.where(found[..., tf.newaxis] > 0, place, 0.5)
     wide = tf.reduce_sum(first * wide, -1) + (1.0 - found) * else_wide
     high = tf.reduce_sum(first * high, -1) + (1.0 - found) * else_high
-    top = tf.minimum(tf.floor(place[..., 0] * (rows - high + 1.0)), rows - high)
-    left = tf.minimum(tf.floor(place[..., 1] * (columns - wide + 1.0)), columns - wide)
+    spare, beside = rows - high, columns - wide
+    top = tf.minimum(tf.floor(place[..., 0] * (spare + beyond)), spare)
+    left = tf.minimum(tf.floor(place[..., 1] * (beside + beyond)), beside)
     return tf.cast(tf.stack([top, left, high, wide], -1), tf.int32)
+
+
+def _by_height(shares, aspects, rows, columns, areas):
+    """Heights, widths and whether they fit: `GenerateRandomCrop` of TensorFlow."""
+    least, most = areas[0] * (rows * columns), areas[1] * (rows * columns)
+    tallest = tf.round(tf.sqrt(most / aspects))
+    too_wide = tf.round(tallest * aspects) > columns
+    tallest = tf.where(too_wide, tf.floor((columns + 0.5) / aspects), tallest)
+    tallest = tf.minimum(tallest, rows)
+    shortest = tf.minimum(tf.round(tf.sqrt(least / aspects)), tallest)
+    drawn = tf.floor(shares * (tallest - shortest + 1.0))
+    high = tf.minimum(shortest + drawn, tallest)
+    # One row more or less, where rounding led out of the areas.
+    high += tf.cast(tf.round(high * aspects) * high < least, tf.float32)
+    high -= tf.cast(tf.round(high * aspects) * high > most, tf.float32)
+    wide = tf.round(high * aspects)
+    pixels = wide * high
+    least = tf.maximum(least, _COVERED * (rows * columns))
+    inside = (wide <= columns) & (high <= rows)
+    return high, wide, inside & (pixels >= least) & (pixels <= most) & (pixels > 0.0)
 
 
 def resize(image, size, method="bilinear", antialias=False, turned=False):

@@ -38,7 +38,18 @@ class Selection:
         )
 
 
-def select(labels, *, fraction=None, per_class=None, seed=0):
+def labelled(source):
+    """Positions of the images of a source that have a label, int64 `(count,)`.
+
+    Args:
+        source: a `Source`, or None, which has no images.
+    """
+    if source is None or source.labels is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero(source.labels >= 0)
+
+
+def select(labels, *, fraction=None, per_class=None, seed=0, index=None):
     """Chooses labelled images, the same share or number of every class.
 
     The images of a class are put in one order per seed and the first are taken:
@@ -49,6 +60,9 @@ def select(labels, *, fraction=None, per_class=None, seed=0):
         fraction: in (0, 1], share of each class, at least one image of each.
         per_class: int >= 1, images of each class; instead of `fraction`.
         seed: int.
+        index: int array `(num_images,)`, the positions in the source of these images,
+            ascending, where they are a part of it. The selection's hash is of them, its
+            `indices` are positions in `labels`.
 
     Returns:
         `Selection`.
@@ -84,13 +98,15 @@ def select(labels, *, fraction=None, per_class=None, seed=0):
         rng = np.random.default_rng((seed, int(label)))
         chosen.append(rng.permutation(rows)[:count])
     amount = f"{per_class} per class" if per_class else f"{100 * fraction:g} %"
-    return _selection(np.concatenate(chosen), labels, f"{amount}, seed {seed}")
+    told = f"{amount}, seed {seed}"
+    return _selection(np.concatenate(chosen), labels, told, index)
 
 
-def _selection(indices, labels, description):
+def _selection(indices, labels, description, index=None):
     indices = np.sort(np.asarray(indices, np.int64))
     digest = hashlib.sha256()
-    digest.update(indices.astype("<i8").tobytes())
+    positions = indices if index is None else np.asarray(index)[indices]
+    digest.update(positions.astype("<i8").tobytes())
     if labels is not None:
         digest.update(np.asarray(labels)[indices].astype("<i8").tobytes())
     return Selection(indices, digest.hexdigest(), description)
@@ -155,7 +171,7 @@ def balanced_order(labels, seed):
     rank = np.zeros(len(labels))
     for label in np.unique(labels):
         rows = np.flatnonzero(labels == label)
-        # A seed cannot be negative; -1 is the label of unlabelled images.
+        # A seed cannot be negative; -1 is the label of images without one.
         rng = np.random.default_rng((seed, int(label) % 2**32))
         rank[rng.permutation(rows)] = (np.arange(len(rows)) + rng.uniform()) / len(rows)
     return np.argsort(rank, kind="stable")

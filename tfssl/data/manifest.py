@@ -128,10 +128,9 @@ def _json_rows(path, text):
             continue
         try:
             row = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise _error(
-                path, line, f"not JSON ({error.msg}); repair the line."
-            ) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise _error(path, line, f"not JSON ({what}); repair the line.") from error
         if not isinstance(row, dict) or "path" not in row:
             raise _error(path, line, "no 'path'; expected an object that has one.")
         yield line, {key: row.get(key) for key in _COLUMNS}
@@ -164,6 +163,12 @@ def _files(path, rows, folder, allowed):
         if real in seen:
             raise _error(
                 path, line, f"{given!r} again, as in line {seen[real]}; list it once."
+            )
+        if "://" not in file and image_folder.is_special(file):
+            raise _error(
+                path,
+                line,
+                f"{given!r} is a pipe, a socket or a device; list image files only.",
             )
         seen[real] = line
         files.append(file)

@@ -12,6 +12,8 @@ counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 import numpy as np
 import tensorflow as tf
 
+from tfssl import internals
+
 # Sequential sources shuffle in a buffer of at most this many bytes.
 _SHUFFLE_BYTES = 256 << 20
 _FOREVER = np.int64(2) ** 62
@@ -62,6 +64,7 @@ class Order:
         self.first = batch * self.rows + row  # The `k` of the first element.
         self.hand = hand
         self.sampling = None if sampling is None else self._checked(sampling)
+        self._numbers = None, None  # An epoch, and its images in order.
 
     def _checked(self, sampling):
         sampling = np.asarray(sampling, np.int64)
@@ -119,11 +122,16 @@ class Order:
         else:
             # A shuffle depends on the number of elements only, not on what they are.
             epoch, place = divmod(position, self.epoch_size)
-            numbers = tf.data.Dataset.range(self.source.num_images)
-            epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
-            shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
-            index = next(iter(shuffled.skip(place)))
+            if self._numbers[0] != epoch:
+                self._numbers = epoch, self._numbers_of(epoch)
+            index = self._numbers[1][place]
         return int(index)
+
+    def _numbers_of(self, epoch):
+        numbers = tf.data.Dataset.range(self.source.num_images)
+        epochs = tf.data.Dataset.from_tensors(np.int64(epoch))
+        shuffled = epochs.flat_map(lambda e: self._shuffled(numbers, e))
+        return np.fromiter(shuffled.as_numpy_iterator(), np.int64)
 
     def batches(self, draw):
         """Endless dataset of `(k, position, index, numbers)`, `rows` at a time.
@@ -193,9 +201,7 @@ class Order:
 
     def _shuffled(self, dataset, epoch):
         """A dataset of the source's images in the order of an epoch."""
-        # Else the process's global seed, set or not, would change the order. This
-        # is the graph of the dataset's function, not one that a user sees.
-        tf.compat.v1.get_default_graph().seed = 1
+        internals.pin_graph_seed()  # Or the global seed would change the order.
         fits = max(1, _SHUFFLE_BYTES // self.source.bytes_per_image)
         return dataset.shuffle(
             min(self.source.num_images, fits),

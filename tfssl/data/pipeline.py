@@ -304,7 +304,7 @@ def _images(order, batches, size, make, bad_files, parallel):
         return elements.batch(size, drop_remainder=True)
     first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
-    return bad_files_lib.readable(elements, size)
+    return bad_files_lib.readable(elements, size, order.first)
 
 
 def labeled(

@@ -94,13 +94,13 @@ class Preprocessing:
         """Pixels of an image's shorter side that the result has a use for."""
         return math.ceil(self.size / self.crop)
 
-    def decode(self, encoded, webp=True, side=None):
+    def decode(self, encoded, side=None):
         """Decodes a scalar string to `(h, w, channels)`, see `decoding.decode`.
 
         The values are in [0, `max_value`]: uint8, uint16 (files of 8 bits are
         stretched), or float32 where the encoder was made for images in [0, 1].
         """
-        image = decoding.decode(encoded, self.channels, self.image_dtype, webp, side)
+        image = decoding.decode(encoded, self.channels, self.image_dtype, side)
         if self.max_value in (255, 65535):
             return image
         return tf.cast(image, tf.float32) * (self.max_value / self.image_dtype.max)
@@ -150,9 +150,9 @@ class Preprocessing:
         # Bicubic filters overshoot; no image lies outside its range.
         return self.normalize(tf.clip_by_value(out / self.max_value, 0.0, 1.0))
 
-    def apply_encoded(self, encoded, webp=True):
+    def apply_encoded(self, encoded):
         """`decode`, then `apply`; large JPEG files are decoded smaller, see `side`."""
-        return self.apply(self.decode(encoded, webp, self.side))
+        return self.apply(self.decode(encoded, self.side))
 
     def normalize(self, images):
         """`(images - mean) / std` for float images in [0, 1], any rank."""

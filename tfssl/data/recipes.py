@@ -15,10 +15,11 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
 # default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
-# every step of the jitter clipped; no normalisation. Here each image has its own
-# sigma (the code: one per batch and replica) and 10 tries of a crop instead of 100.
-# TensorFlow's crop operation, which the code calls, draws smaller crops than its
-# arguments say: a mean area of 0.39 on 375 x 500 pixels, here 0.43.
+# every step of the jitter clipped; no normalisation. Crops are those of TensorFlow's
+# operation, which the code calls: smaller ones than the paper's words give, a mean
+# area of 0.39 of 375 x 500 pixels for 0.44, and none below a tenth. Here each image
+# has its own sigma (the code: one per batch and replica) and 10 tries of a crop
+# instead of 100.
 SIMCLR = Recipe(
     [
         View(
@@ -26,6 +27,7 @@ SIMCLR = Recipe(
             area=(0.08, 1.0),
             aspect=(3 / 4, 4 / 3),
             aspect_scale="linear",
+            crop_rule="height",
             crop_fallback="whole",
             flip=0.5,
             jitter=0.8,
@@ -79,12 +81,14 @@ _BYOL_VIEW = View(
     blur=1.0,
     blur_border="zero",
     resize="bicubic",
+    clip_resized=True,
     mean=_IMAGENET_MEAN,
     std=_IMAGENET_STD,
 )
 # Grill et al., 2020, https://arxiv.org/abs/2006.07733, and the authors' code
 # (google-deepmind/deepmind-research): one try of a crop, cut to the image; additive
-# brightness; the two views differ in blur and solarisation.
+# brightness; the two views differ in blur and solarisation. The code resizes and clips
+# on the host, before all else.
 BYOL = Recipe([_BYOL_VIEW, _BYOL_VIEW.scaled(blur=0.1, solarize=0.2)], "byol")
 
 # Not the paper's: 32 pixels, no blur, ImageNet's normalisation kept; the
@@ -117,8 +121,18 @@ MOCO_V2 = Recipe(
     "moco_v2",
 )
 
-# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur.
-MOCO_CIFAR10 = Recipe(MOCO_V2.scaled(32, area=(0.08, 1.0), blur=0.0), "moco_cifar10")
+# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur, CIFAR-10's
+# mean and the deviations that the demo states.
+MOCO_CIFAR10 = Recipe(
+    MOCO_V2.scaled(
+        32,
+        area=(0.08, 1.0),
+        blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "moco_cifar10",
+)
 
 # Chen et al., 2021, https://arxiv.org/abs/2104.02057, facebookresearch/moco-v3, for
 # ResNets (ViTs crop down to 0.08): BYOL's asymmetry on PIL's operations.

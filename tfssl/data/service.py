@@ -9,14 +9,19 @@ pipeline, batch by batch, and no batch is made twice.
 """
 
 import contextlib
+import re
 import socket
 
 import tensorflow as tf
+
+from tfssl.data import bad_files
 
 _SCHEME = "grpc://"
 _PATIENCE = 20.0  # Seconds to wait for an answer.
 _IGNORE_STATE = tf.data.experimental.ExternalStatePolicy.IGNORE
 _ORDER_BROKEN = "a data service gave a batch twice or out of order"
+# A service that was started anew does not know what was asked of the one before.
+_LOST = re.compile(r"[Ii]teration client|[Dd]ispatcher|[Ff]ailed to connect|grpc")
 
 
 def addresses(text):
@@ -87,9 +92,11 @@ def in_turn(hands):
 
 
 def _in_order(last, batch):
-    numbers = batch[0]
-    follows = tf.debugging.Assert(numbers[0] > last, [_ORDER_BROKEN])
-    with tf.control_dependencies([follows] if follows is not None else []):
+    numbers = bad_files.tried(batch[0])
+    # A mark (see `bad_files.readable`) repeats the number of the element before it.
+    follows = (numbers[0] > last) | ((batch[0][0] < 0) & (numbers[0] == last))
+    check = tf.debugging.Assert(follows, [_ORDER_BROKEN])
+    with tf.control_dependencies([check] if check is not None else []):
         return numbers[-1], batch
 
 
@@ -107,12 +114,31 @@ def errors_explained():
         ) from error
 
 
+def lost(error):
+    """The sentence for an error that tells of a service's end, or None."""
+    if not _LOST.search(str(error)):
+        return None
+    return "A data service was lost or started anew"
+
+
+def answers(address, patience=_PATIENCE):
+    """Whether something accepts a connection at an address."""
+    return _refusal(address, patience) is None
+
+
 def _check_answers(address):
-    host, _, port = address.removeprefix(_SCHEME).rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _PATIENCE).close()
-    except OSError as error:
+    error = _refusal(address, _PATIENCE)
+    if error:
         raise ValueError(
             f"No data service answers at {address} ({error}); start it with "
             "tfssl-data-service, or correct data_service."
         ) from error
+
+
+def _refusal(address, patience):
+    host, _, port = address.removeprefix(_SCHEME).rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), patience).close()
+    except OSError as error:
+        return error
+    return None

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfssl import files
 from tfssl.data import digits, image_folder, manifest, records, tfds_source
 from tfssl.data import labels as labels_lib
 from tfssl.data.arrays import ArraySource, BytesSource
@@ -60,7 +61,8 @@ def open_source(
             `"tfrecord:PATH"`: the index (`….json`) of records that
             `tasks.make_tfrecords` wrote, or a pattern of files, see `records`;
             an array `(n, height, width[, channels])`, or a pair with its labels;
-            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`;
+            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`,
+            the same in every pass (see `streams`);
             a `Source`, which is returned as it is (or, with `labels="none"`, a copy
             without labels).
         split: part of TFDS data (default `"train"`), of a manifest (its `split`
@@ -90,7 +92,8 @@ def open_source(
         raise ValueError(f"bit_depth={bit_depth!r} received, expected 8 or 16.")
     if channels is not None and channels < 1:
         raise ValueError(f"channels={channels} received, expected 1 or more.")
-    files = {"channels": channels, "bit_depth": bit_depth}
+    data_dir, root = files.expanded(data_dir), files.expanded(root)
+    decoded = {"channels": channels, "bit_depth": bit_depth}
     only = {"follow_links": follow_links, "root": root, "verify": verify}
     if isinstance(data, str | os.PathLike):
         kind, path = _kind(os.fspath(data))
@@ -99,18 +102,18 @@ def open_source(
             source = digits.digits(split or "train")
         elif kind == "folder":
             source = image_folder.folder(
-                path, labels=labels, follow_links=follow_links, **files
+                path, labels=labels, follow_links=follow_links, **decoded
             )
         elif kind == "manifest":
-            source = manifest.manifest(path, split=split, root=root, **files)
+            source = manifest.manifest(path, split=split, root=root, **decoded)
         elif kind == "tfrecord":
-            source = records.open_records(path, verify=verify, **files)
+            source = records.open_records(path, verify=verify, **decoded)
         else:
             source = tfds_source.open_tfds(
-                kind, path, split=split or "train", data_dir=data_dir, **files
+                kind, path, split=split or "train", data_dir=data_dir, **decoded
             )
     else:
-        source = _open_object(data, **files)
+        source = _open_object(data, **decoded)
         _check_options(None, source.name, split, labels, only)
     if labels == "none":
         source = copy.copy(source)
@@ -137,8 +140,9 @@ def _kind(data):
     if data == "digits":
         return data, ""
     kind, _, rest = data.partition(":")
+    data = files.expanded(data)
     if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
-        path = rest
+        path = files.expanded(rest)
     elif tf.io.gfile.isdir(data):
         kind, path = "folder", data
     elif data.lower().endswith(manifest.ENDINGS):
@@ -194,11 +198,14 @@ def _open_object(data, channels, bit_depth):
 def holdout(source, *, fraction=0.1, seed=0):
     """Cuts a source into training and validation images.
 
-    Class-balanced where there are labels; the same cut for the same seed.
+    Class-balanced where there are labels; the same cut for the same seed. Where some
+    images have a label, the validation images are a share of those, since validation
+    is of use with labels only; all unlabelled images are for training.
 
     Args:
         source: a `Source`; both parts of one that is read in sequence read all of it.
-        fraction: in (0, 1), share of the validation images.
+        fraction: in (0, 1), share of the images (the labelled ones, if there are any)
+            that are for validation.
         seed: int.
 
     Returns:
@@ -207,17 +214,21 @@ def holdout(source, *, fraction=0.1, seed=0):
     Raises:
         ValueError: if one of them would be empty.
     """
-    count = round(fraction * source.num_images)
-    if not 0 < fraction < 1 or not 0 < count < source.num_images:
+    rows, kind = labels_lib.labelled(source), "labelled images"
+    if not len(rows):
+        rows, kind = np.arange(source.num_images), "images"
+    count = round(fraction * len(rows))
+    if not 0 < fraction < 1 or not 0 < count < len(rows):
         raise ValueError(
-            f"fraction={fraction} of {source.num_images} images received for "
-            "validation; expected a share in (0, 1) that leaves images on both sides."
+            f"fraction={fraction} of {len(rows)} {kind} received for validation; "
+            "expected a share in (0, 1) that leaves images on both sides."
         )
-    labels = source.labels
-    if labels is None:
-        labels = np.zeros(source.num_images, np.int64)
-    order = labels_lib.balanced_order(labels, seed)
+    labels = np.zeros(len(rows), np.int64)
+    if source.labels is not None:
+        labels = source.labels[rows]
+    validation = rows[labels_lib.balanced_order(labels, seed)[:count]]
+    training = np.setdiff1d(np.arange(source.num_images), validation)
     return (
-        source.subset(np.sort(order[count:]), f"{source.name}[training part]"),
-        source.subset(np.sort(order[:count]), f"{source.name}[validation part]"),
+        source.subset(training, f"{source.name}[training part]"),
+        source.subset(np.sort(validation), f"{source.name}[validation part]"),
     )

@@ -4,6 +4,7 @@ import dataclasses
 
 from tfssl.data import image_ops
 
+_CROP_RULES = ("area", "height")
 _CROP_FALLBACKS = ("center", "whole", "clamp")
 _BRIGHTNESS_MODES = ("multiply", "add")
 _CONTRAST_MEANS = ("channel", "gray")
@@ -23,6 +24,9 @@ class View:
         aspect: smallest and largest width over height of the crop.
         aspect_scale: `"log"` draws the logarithm of the ratio uniformly,
             `"linear"` the ratio itself.
+        crop_rule: `"area"` draws the area uniformly, as the papers say; `"height"`
+            draws the height, as TensorFlow's operation does, and leaves out crops of
+            less than a tenth of the image, see `image_ops.crop_boxes`.
         crop_tries: rectangles drawn until one fits into the image.
         crop_fallback: `"center"`, `"whole"` or `"clamp"`, see
             `image_ops.crop_boxes`.
@@ -53,6 +57,8 @@ class View:
         resize: `"bilinear"` or `"bicubic"` (twice the cost).
         antialias: widen the filter when shrinking, as PIL does (twice the cost
             of plain bilinear).
+        clip_resized: what a bicubic resize leaves beyond [0, 1] is cut before the
+            jitter, instead of after its first step.
         mean: per channel, or None for no normalisation.
         std: per channel, or None.
     """
@@ -61,6 +67,7 @@ class View:
     area: tuple = (0.08, 1.0)
     aspect: tuple = (3 / 4, 4 / 3)
     aspect_scale: str = "log"
+    crop_rule: str = "area"
     crop_tries: int = 10
     crop_fallback: str = "center"
     flip: float = 0.5
@@ -84,6 +91,7 @@ class View:
     translation: float = 0.0
     resize: str = "bilinear"
     antialias: bool = False
+    clip_resized: bool = False
     mean: tuple | None = None
     std: tuple | None = None
 
@@ -113,6 +121,7 @@ class View:
             _refuse("solarize_threshold", self.solarize_threshold, "a value in [0, 1]")
         for name, allowed in (
             ("aspect_scale", ("log", "linear")),
+            ("crop_rule", _CROP_RULES),
             ("crop_fallback", _CROP_FALLBACKS),
             ("brightness_mode", _BRIGHTNESS_MODES),
             ("contrast_mean", _CONTRAST_MEANS),

@@ -52,7 +52,8 @@ def split(numbers, recipe):
         recipe: the recipe they were drawn for.
 
     Returns:
-        Dict: `areas` and `aspects` `(..., tries)`, `place` and `translation`
+        Dict: `areas` (of a view cropped by height, see `image_ops.crop_boxes`, the
+        places of the heights) and `aspects` `(..., tries)`, `place` and `translation`
         `(..., 2)`, `order` `(..., 4)`, and `flip, rotation, shear, jitter,
         brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`.
     """
@@ -126,8 +127,9 @@ def sample(recipe, *, batch, channels, seed, step):
     fixed = tf.constant([0.0, 0.25, 0.5, 0.75])
     in_random_order = per_view(lambda v: v.random_order).reshape(-1, 1) > 0
     sigma = between(u["sigma"], lambda v: v.blur_sigma[0], lambda v: v.blur_sigma[1])
+    areas = lambda v: (0.0, 1.0) if v.crop_rule == "height" else v.area  # noqa: E731
     values = {
-        "areas": between(u["areas"], lambda v: v.area[0], lambda v: v.area[1]),
+        "areas": between(u["areas"], lambda v: areas(v)[0], lambda v: areas(v)[1]),
         "aspects": aspects,
         "place": u["place"],
         "flip": coin(u["flip"], "flip"),
@@ -281,13 +283,14 @@ def boxes(packed, recipe, height, width):
     areas, aspects, place, _ = tf.split(packed, [tries, tries, 2, -1], -1)
     groups = {}
     for position, view in enumerate(recipe):
-        rule = (view.crop_fallback, view.crop_tries)
+        by_height = view.area if view.crop_rule == "height" else None
+        rule = (view.crop_fallback, by_height, view.crop_tries)
         groups.setdefault(rule, []).append(position)
     if len(groups) == 1:
-        ((fallback, _),) = groups
-        return image_ops.crop_boxes(areas, aspects, place, height, width, fallback)
+        ((*rule, _),) = groups
+        return image_ops.crop_boxes(areas, aspects, place, height, width, *rule)
     found = [None] * len(recipe)
-    for (fallback, used), members in groups.items():
+    for (*rule, used), members in groups.items():
         pick = lambda x, m=members: tf.gather(x, m, axis=-2)  # noqa: E731
         part = image_ops.crop_boxes(
             pick(areas)[..., :used],
@@ -295,7 +298,7 @@ def boxes(packed, recipe, height, width):
             pick(place),
             height,
             width,
-            fallback,
+            *rule,
         )
         for position, box in zip(members, tf.unstack(part, axis=-2)):
             found[position] = box
@@ -314,6 +317,8 @@ def render(named, coins, out, view, white):
         white: the pixel value that stands for 1.0.
     """
     size, channels = view.size, out.shape[-1]
+    if view.clip_resized:
+        out = tf.clip_by_value(out, 0.0, white)
     if has_affine(view):
         affine = named["affine"][tf.newaxis]
         out = image_ops.affine(
@@ -345,7 +350,7 @@ def render(named, coins, out, view, white):
 def plain(images, view, white):
     """To [0, 1], for a view that leaves colours as they are; cubics overshoot."""
     images = images if white == 1 else images * (1.0 / white)
-    return tf.clip_by_value(images, 0.0, 1.0) if view.resize == "bicubic" else images
+    return tf.clip_by_value(images, 0.0, 1.0) if color.overshoots(view) else images
 
 
 def taps_of(view, taps):

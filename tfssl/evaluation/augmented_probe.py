@@ -31,8 +31,8 @@ import math
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from tfssl import progress
 from tfssl.data import pipeline
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import linear_heads, linear_probe, supervised
@@ -281,9 +281,7 @@ def _trained(heads, encoder, dataset, positions, held, factors, verbose):
         )
 
     state = heads.start()
-    bar = tqdm.tqdm(
-        factors, desc="probe", unit="step", disable=not verbose, leave=False
-    )
+    bar = progress.bar(factors, wanted=verbose, desc="probe", unit="step", leave=False)
     for factor, batch in zip(bar, dataset):
         images = batch["views"]["view_0"]
         state = step(state, images, batch["index"], tf.constant(factor, tf.float32))

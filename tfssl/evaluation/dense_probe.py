@@ -17,8 +17,8 @@ import math
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from tfssl import progress
 from tfssl.evaluation import dense_networks, linear_probe
 from tfssl.evaluation import features as features_lib
 
@@ -249,12 +249,8 @@ class _Trainer:
         """Trains; yields 1, 2, … after each part of the schedule."""
         rng = np.random.default_rng((self._seed, 1))
         order, done, total = np.zeros(0, np.int64), 0, self.ends[-1]
-        bar = tqdm.tqdm(
-            total=total,
-            desc="probe",
-            unit="step",
-            disable=not self._verbose,
-            leave=False,
+        bar = progress.bar(
+            total=total, wanted=self._verbose, desc="probe", unit="step", leave=False
         )
         with bar:
             for part, end in enumerate(self.ends, start=1):

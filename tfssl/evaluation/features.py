@@ -8,7 +8,8 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
-import tqdm
+
+from tfssl import progress as progress_lib
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,12 +181,12 @@ def _collect(dataset, rows_of, progress):
         )
     total = int(dataset.cardinality())
     rows, labels, index, seen = _Stack(), [], [], 0
-    for batch in tqdm.tqdm(
+    for batch in progress_lib.bar(
         dataset,
+        wanted=progress,
         total=total if total >= 0 else None,
         desc="features",
         unit="batch",
-        disable=not progress,
         leave=False,
     ):
         values = rows_of(batch)

@@ -83,7 +83,7 @@ def _row(train, test, budget, draws, seed, probe):
     if budget.get("fraction") == 1:
         draws = 1
     chosen = [
-        labels_lib.select(train.labels, **budget, seed=seed + draw)
+        labels_lib.select(train.labels, **budget, seed=seed + draw, index=train.index)
         for draw in range(draws)
     ]
     results = [

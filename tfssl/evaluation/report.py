@@ -1,7 +1,8 @@
 """One HTML file that tells a run: numbers, curves, pictures, settings.
 
 Self-contained (inline SVG and PNG, no script, no request), readable in light, dark
-and print. Every text that comes from outside is escaped.
+and print. `templates/report.html.jinja` says how it looks; every text that comes
+from outside is escaped there, and in `charts`.
 """
 
 import base64
@@ -13,8 +14,10 @@ import tensorflow as tf
 import threadpoolctl
 from sklearn import decomposition, manifold
 
-from tfssl import files, kmeans
-from tfssl.evaluation import charts, knn, report_stages, report_style
+from tfssl import files, kmeans, templates
+from tfssl.evaluation import charts, knn, report_stages
+
+_TEMPLATES = templates.html("tfssl.evaluation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,32 +147,17 @@ def write(
     Returns:
         `path`.
     """
-    sections = [
-        ("Accuracy", _overview(table)),
-        ("Stages of the encoder", report_stages.section(table)),
-        ("Training curves", _curves(curves, step_name)),
-        ("Nearest neighbours", _neighbors(neighbors)),
-        ("The features in the plane", _embedding(embedding, class_names)),
-        ("Training views", _views(views_png)),
-        ("How each number was measured", _protocols(table)),
-        ("Settings", _settings(settings)),
-        ("Notes", _notes(notes)),
-    ]
-    body = "".join(
-        f"<section><h2>{heading}</h2>{content}</section>"
-        for heading, content in sections
-        if content
-    )
-    title = charts.escape(title)
-    text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta name="color-scheme" content="light dark">'
-        # The file cannot load anything, whatever a class or a folder is called.
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{title}</title><style>{report_style.CSS}</style></head>"
-        f"<body><main><header><h1>{title}</h1></header>{body}</main></body></html>\n"
+    text = _TEMPLATES.get_template("report.html.jinja").render(
+        title=title,
+        comparisons=_comparisons(table),
+        stages=report_stages.tables(table),
+        curves=_curves(curves, step_name),
+        neighbors=_neighbors(neighbors),
+        embedding=_embedding(embedding, class_names),
+        views=_views(views_png),
+        protocols=_protocols(table),
+        settings=settings,
+        notes=[notes] if notes and isinstance(notes, str) else notes,
     )
     files.write_text(path, text)
     return os.fspath(path)
@@ -177,21 +165,14 @@ def write(
 
 def _protocols(rows):
     """Every row of the table, with the line that says how it was measured."""
-    body = "".join(
-        f"<tr><th scope=row>{charts.escape(row.get('features', ''))}</th>"
-        f'<td class="fixed">{charts.escape(row.get("labels", ""))}</td>'
-        f'<td class="number">{_accuracy(row)}</td>'
-        f"<td>{charts.escape(row.get('protocol', ''))}</td></tr>"
+    return [
+        {key: row.get(key, "") for key in ("features", "labels", "protocol")}
+        | _accuracy(row)
         for row in rows or ()
-    )
-    return body and (
-        '<div class="wide"><table class="protocols"><thead><tr><th>features<th>labels'
-        '<th class="number">%<th>protocol</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    ]
 
 
-def _overview(rows):
+def _comparisons(rows):
     """A small table per kind of probe: features down, label budgets across."""
     titles = {
         "linear": "Linear probe (supervised: trained end to end), top-1 accuracy",
@@ -208,13 +189,15 @@ def _overview(rows):
         told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
         kind = next((k for k in titles if k != "linear" and k in told), "linear")
         kinds.setdefault(kind, []).append(row)
-    return "".join(_comparison(title, kinds.get(k)) for k, title in titles.items())
+    return [
+        _comparison(f"{title} in %", kinds[kind])
+        for kind, title in titles.items()
+        if kind in kinds
+    ]
 
 
 def _comparison(title, rows):
     """Accuracies in percent, the best of each column set off."""
-    if not rows:
-        return ""
     columns = list(dict.fromkeys(str(row.get("labels", "")) for row in rows))
     names = list(dict.fromkeys(str(row.get("features", "")) for row in rows))
     cells = {(str(r.get("features", "")), str(r.get("labels", ""))): r for r in rows}
@@ -222,27 +205,26 @@ def _comparison(title, rows):
         column: max(_rounded(row) for (_, c), row in cells.items() if c == column)
         for column in columns
     }
-    head = "".join(f'<th class="number">{charts.escape(c)}' for c in columns)
-    body = ""
-    for name in names:
-        body += f"<tr><th scope=row>{charts.escape(name)}</th>"
-        for column in columns:
-            row = cells.get((name, column))
-            if row is None:
-                body += '<td class="number muted">–</td>'
-                continue
-            mark = " best" if _rounded(row) == best[column] else ""
-            width = 100 * min(max(row["accuracy"], 0), 1)
-            body += (
-                f'<td class="number{mark}">{_accuracy(row)}<i class="bar" '
-                f'style="width:{width:.0f}%"></i></td>'
-            )
-        body += "</tr>"
-    return (
-        f'<h3>{title} in %</h3><div class="wide"><table class='
-        f'"overview"><thead><tr><th>features \\ labels{head}</tr></thead><tbody>{body}'
-        "</tbody></table></div>"
-    )
+
+    def cell(name, column):
+        row = cells.get((name, column))
+        if row is None:
+            return None
+        width = 100 * min(max(row["accuracy"], 0), 1)
+        return _accuracy(row) | {
+            "best": _rounded(row) == best[column],
+            "width": f"{width:.0f}",
+        }
+
+    return {
+        "title": title,
+        "corner": "features \\ labels",
+        "columns": columns,
+        "rows": [
+            {"name": name, "cells": [cell(name, column) for column in columns]}
+            for name in names
+        ],
+    }
 
 
 def _rounded(row):
@@ -250,11 +232,11 @@ def _rounded(row):
 
 
 def _accuracy(row):
-    text = f"{100 * row['accuracy']:.1f}"
+    spread = ""
     draws = row.get("draws") or 1
-    if row.get("std") is None or draws < 2:
-        return text
-    return f"{text} <small>± {100 * row['std']:.1f}, {draws} draws</small>"
+    if row.get("std") is not None and draws > 1:
+        spread = f"± {100 * row['std']:.1f}, {draws} draws"
+    return {"percent": f"{100 * row['accuracy']:.1f}", "spread": spread}
 
 
 def _curves(curves, step_name):
@@ -268,56 +250,46 @@ def _curves(curves, step_name):
             panel = base if base in curves else line
         panel, line = panel.replace("_", " "), line.replace("_", " ")
         panels.setdefault(panel, {})[line] = points
-    if not panels:
-        return ""
-    charts_ = (
-        charts.line_chart(panel, lines, step_name=step_name)
+    return [
+        templates.ready(charts.line_chart(panel, lines, step_name=step_name))
         for panel, lines in panels.items()
-    )
-    return f'<div class="panels">{"".join(charts_)}</div>'
+    ]
 
 
 def _neighbors(rows):
     if not rows:
-        return ""
-    known, same, body = 0, 0, ""
+        return None
+    shown, marks = [], []
     for row in rows:
         label = row["query"].get("label")
-        body += f'<tr><td class="query">{_tile(row["query"])}</td>'
+        tiles = []
         for tile in row["neighbors"]:
             mark = ""
             if label is not None and tile.get("label") is not None:
-                known += 1
-                same += tile["label"] == label
                 mark = "same" if tile["label"] == label else "other"
-            body += f'<td class="{mark}">{_tile(tile)}</td>'
-        body += "</tr>"
-    text = "The query is on the left; its nearest images by cosine similarity follow."
-    if known:
-        text += (
-            f" {100 * same / known:.0f} % of the neighbours below have the query's "
-            "class; the others are framed and marked ≠."
-        )
-    return (
-        f'<p class="muted">{text}</p><div class="wide"><table class="neighbors">'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+                marks.append(mark)
+            tiles.append(_tile(tile) | {"mark": mark})
+        shown.append({"query": _tile(row["query"]), "tiles": tiles})
+    same = f"{100 * marks.count('same') / len(marks):.0f}" if marks else None
+    return {"rows": shown, "same_class": same}
 
 
 def _tile(tile):
     label = "" if tile.get("label") is None else str(tile["label"])
-    similarity = tile.get("similarity")
-    number = "" if similarity is None else f"<small>{similarity:.2f}</small>"
-    alt = charts.escape(f"{label} {number and f'similarity {similarity:.3f}'}".strip())
-    return (
-        f'<img alt="{alt}" title="{alt}" src="{_data_url(tile["image"])}">'
-        f"<span>{charts.escape(label)} {number}</span>"
-    )
+    similarity, number, told = tile.get("similarity"), "", ""
+    if similarity is not None:
+        number, told = f"{similarity:.2f}", f"similarity {similarity:.3f}"
+    return {
+        "label": label,
+        "similarity": number,
+        "alt": f"{label} {told}".strip(),
+        "url": _data_url(tile["image"]),
+    }
 
 
 def _embedding(embedding, class_names):
     if embedding is None:
-        return ""
+        return None
     description = ""
     if isinstance(embedding, Embedding):
         points, labels = embedding.points, embedding.labels
@@ -331,39 +303,19 @@ def _embedding(embedding, class_names):
     elif not names:
         names = [str(label) for label in range(max(labels.max(initial=0) + 1, 0))]
     chart = charts.scatter(points, labels, names, label=f"Scatter plot. {description}")
-    return f'<p class="muted">{charts.escape(description)}</p>{chart}'
+    return {"description": description, "chart": templates.ready(chart)}
 
 
 def _views(views_png):
     if views_png is None:
-        return ""
+        return None
     if isinstance(views_png, str | os.PathLike):
         with tf.io.gfile.GFile(os.fspath(views_png), "rb") as file:
             views_png = file.read()
     # The width stands at byte 16 of every PNG; small sheets are shown enlarged.
     width = int.from_bytes(views_png[16:20], "big")
     width *= min(max(640 // max(width, 1), 1), 3)
-    return (
-        f'<img class="sheet" width="{width}" alt="Contact sheet of training views" '
-        f'src="{_data_url(views_png)}">'
-    )
-
-
-def _settings(settings):
-    if not settings:
-        return ""
-    items = "".join(
-        f"<div><dt>{charts.escape(name)}</dt><dd>{charts.escape(value)}</dd></div>"
-        for name, value in settings.items()
-    )
-    return f'<dl class="settings">{items}</dl>'
-
-
-def _notes(notes):
-    if not notes:
-        return ""
-    notes = [notes] if isinstance(notes, str) else notes
-    return "".join(f"<p>{charts.escape(note)}</p>" for note in notes)
+    return {"width": width, "url": _data_url(views_png)}
 
 
 def _data_url(image):

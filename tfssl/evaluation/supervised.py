@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 import tensorflow as tf
-import tqdm
 
+from tfssl import progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
@@ -125,10 +125,10 @@ def train(
             images cannot be read.
     """
     _check_arguments(optimizer, epochs, min_steps, batch_size)
-    _check_labels(source, "training")
-    _check_labels(test_source, "test")
     if indices is not None:
         source = source.subset(np.asarray(indices))
+    _check_labels(source, "training")
+    _check_labels(test_source, "test")
     classes = np.unique(source.labels)
     batch_size = min(batch_size, source.num_images)
     per_epoch = source.num_images // batch_size
@@ -254,7 +254,9 @@ class _Bar(keras.callbacks.Callback):
 
     def __init__(self, steps):
         super().__init__()
-        self._bar = tqdm.tqdm(total=steps, desc="supervised", unit="step", leave=False)
+        self._bar = progress.bar(
+            total=steps, desc="supervised", unit="step", leave=False
+        )
 
     def on_train_batch_end(self, batch, logs=None):
         self._bar.update()

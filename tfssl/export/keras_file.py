@@ -7,16 +7,33 @@ the file cannot separate the weights from the pixels they expect.
 
 import json
 import os
+import struct
 import tempfile
 import zipfile
+import zlib
 
 import keras
 import tensorflow as tf
 
-from tfssl import models  # noqa: F401  Registers the classes that files name.
+from tfssl import (
+    files,
+    models,  # noqa: F401  Registers the classes that files name.
+)
 from tfssl.data import preprocessing as preprocessing_lib
 
 _MEMBER = "preprocessing.json"
+# What `zipfile` raises on damaged files, beside its own error.
+_ZIP_ERRORS = (
+    zipfile.BadZipFile,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    ValueError,
+    struct.error,
+    zlib.error,
+)
 
 
 def save(encoder, path, preprocessing):
@@ -34,25 +51,33 @@ def save(encoder, path, preprocessing):
     Raises:
         ValueError: if `path` does not end in `.keras`.
     """
-    path = os.fspath(path)
+    path = files.expanded(path)
     if not path.endswith(".keras"):
         raise ValueError(f"An encoder file must end in .keras, got {path!r}.")
-    folder = os.path.dirname(path) or "."
-    tf.io.gfile.makedirs(folder)
-    remote = "://" in path
-    with tempfile.TemporaryDirectory(
-        prefix=".keras_file_", dir=None if remote else folder
-    ) as scratch:
-        # Keras insists on the ending; the rename below makes the write atomic.
-        part = os.path.join(scratch, "encoder.keras")
-        encoder.save(part)
-        with zipfile.ZipFile(part, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
-        if remote:
+    tf.io.gfile.makedirs(os.path.dirname(path) or ".")
+    if "://" in path:
+        with tempfile.TemporaryDirectory() as scratch:
+            part = os.path.join(scratch, "encoder.keras")
+            _write(encoder, part, preprocessing)
             tf.io.gfile.copy(part, path, overwrite=True)
-        else:
-            os.replace(part, path)
+        return path
+    # Keras insists on the ending. One name, so that the next save takes the place of
+    # what a killed one has left.
+    part = f"{path.removesuffix('.keras')}.part.keras"
+    try:
+        _write(encoder, part, preprocessing)
+        os.replace(part, path)
+    except BaseException:
+        if os.path.exists(part):
+            os.remove(part)
+        raise
     return path
+
+
+def _write(encoder, path, preprocessing):
+    encoder.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
 
 
 def load(path):
@@ -70,10 +95,10 @@ def load(path):
         written by `save`.
 
     Raises:
-        ValueError: if there is no such file, it is not a `.keras` file, it holds code,
-            or classes that are not registered.
+        ValueError: if there is no such file, it is not a `.keras` file, it is damaged,
+            it holds code, or classes that are not registered.
     """
-    path = os.fspath(path)
+    path = files.expanded(path)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise ValueError(f"There is no .keras file at {path!r}.")
     with tempfile.TemporaryDirectory() as scratch:
@@ -86,28 +111,58 @@ def load(path):
                 f"{path!r} is not a .keras file (or is cut short); give a file "
                 "written by export.keras_file.save."
             )
-        return _load_model(local, path), _read_preprocessing(local)
+        _check_members(local, path)
+        return _load_model(local, path), _read_preprocessing(local, path)
+
+
+def _check_members(local, path):
+    """Reads every byte against its checksum: Keras would say little of a wrong one."""
+    try:
+        with zipfile.ZipFile(local) as archive:
+            damaged = archive.testzip()
+    except _ZIP_ERRORS as error:
+        damaged = error
+    if damaged is not None:
+        raise ValueError(
+            f"{path!r} is damaged ({damaged}); copy it anew, or save the encoder again."
+        )
 
 
 def _load_model(local, path):
     try:
         return keras.saving.load_model(local, compile=False, safe_mode=True)
-    except (KeyError, OSError, TypeError, ValueError) as error:
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:  # Keras has no error of its own for this.
         if "safe_mode" in str(error) or "ambda" in str(error):
             raise ValueError(
                 f"{path!r} holds Python code (a Lambda layer), which loading it would "
                 "run; rebuild the model with layers of registered classes."
             ) from error
-        first = str(error).strip().splitlines()[0][:200]
+        # Keras puts the cause behind the configs of all that it stands in.
+        cause = str(error).rpartition("Exception encountered: ")[2].strip()
+        first = (cause or type(error).__name__).splitlines()[0][:200]
+        advice = "save it again with this version of Keras"
+        if "register_keras_serializable" in str(error):
+            advice = (
+                "register its classes with keras.saving.register_keras_serializable "
+                "before"
+            )
         raise ValueError(
-            f"{path!r} cannot be loaded ({first.rstrip('.')}); register its classes "
-            "with keras.saving.register_keras_serializable, or save it again."
+            f"{path!r} cannot be loaded ({first.rstrip('.')}); {advice}."
         ) from error
 
 
-def _read_preprocessing(path):
-    with zipfile.ZipFile(path) as archive:
+def _read_preprocessing(local, path):
+    with zipfile.ZipFile(local) as archive:
         if _MEMBER not in archive.namelist():
             return None
-        config = json.loads(archive.read(_MEMBER))
-    return preprocessing_lib.Preprocessing.from_config(config)
+        text = archive.read(_MEMBER)
+    try:
+        return preprocessing_lib.Preprocessing.from_config(json.loads(text))
+    except (AttributeError, RecursionError, TypeError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(
+            f"The {_MEMBER} in {path!r} is none of tfssl ({first.rstrip('.')}); save "
+            "the encoder again with export.keras_file.save."
+        ) from error

@@ -1,11 +1,13 @@
 """SavedModels for TF Serving: encoded images in, features out.
 
 A version holds the encoder's variables and three signatures, each with a batch
-dimension of any size and one named output, `features` float32 `(batch, dim)`:
+dimension of any size and an output `features`, float32 `(batch, dim)`:
 
-* `serving_default`: `encoded_images`, string `(batch,)`, JPEG or PNG files as they
-  are. Decoding, resizing and normalising happen inside, by the same functions as in
-  Python evaluation.
+* `serving_default`: `encoded_images`, string `(batch,)`, image files as they are.
+  Decoding, resizing and normalising happen inside, by the same functions as in
+  Python evaluation. A second output `valid`, bool `(batch,)`, says which of them could
+  be decoded; the features of the others are zeros. (Not NaN, which JSON does not have:
+  a client could not read the answer to the good ones either.)
 * `uint8_images`: `images` `(batch, height, width, channels)`, decoded pixels of any
   one size, uint8 (uint16 for an encoder of 16-bit images, float32 for one of float
   images).
@@ -14,14 +16,16 @@ dimension of any size and one named output, `features` float32 `(batch, dim)`:
   it is the only one that does not take an empty batch.
 """
 
-import functools
 import os
+import platform
 
 import tensorflow as tf
 
-from tfssl import files
+from tfssl import checks, files
 from tfssl.export import keras_file, warmup
 from tfssl.export import model_card as model_card_lib
+
+_PARALLEL = 16  # Images of a request that are decoded at a time.
 
 
 def saved_model(
@@ -63,15 +67,17 @@ def saved_model(
         ValueError: if the version exists or is no positive integer, if encoder and
             preprocessing do not fit, or if the folder cannot be written.
     """
-    base_dir = os.fspath(base_dir)
-    name = name or os.path.basename(os.path.abspath(base_dir))
+    base_dir = files.expanded(base_dir)
+    if name is None:
+        name = os.path.basename(os.path.abspath(base_dir))
+    checks.file_name({"name": name}, "name")
     dim = _check_encoder(encoder, preprocessing)
     _check_version(base_dir, version)
     records = None
     if warmup_images is not None:
         records = warmup.requests(warmup_images, preprocessing)
     _make_folder(base_dir)
-    scratch = os.path.join(base_dir, f".writing-{os.getpid()}")
+    scratch = _scratch(base_dir)
     try:
         _write_saved_model(encoder, preprocessing, scratch)
         files.write_json(
@@ -119,23 +125,28 @@ def signatures(encoder, preprocessing):
         # float32 outside, whatever the policy inside.
         return {"features": tf.cast(encoder(images, training=False), tf.float32)}
 
-    def mapped(function, inputs):
+    def features_of_any(images):
         # An empty batch becomes one zero-filled row that is cut off again: batch
         # normalisation fails on no rows at all.
-        images = tf.map_fn(function, inputs, fn_output_signature=one_image)
         count = tf.shape(images)[0]
         empty = tf.cast(tf.equal(count, 0), tf.int32)
         images = tf.pad(images, [[0, empty], [0, 0], [0, 0], [0, 0]])
         images = tf.ensure_shape(images, (None, size, size, channels))
-        return {"features": features_of(images)["features"][:count]}
+        return features_of(images)["features"][:count]
 
     def serving_default(encoded_images):
-        # Servers older than TensorFlow 2.20 would refuse the whole graph for WebP.
-        prepare = functools.partial(preprocessing.apply_encoded, webp=False)
-        return mapped(prepare, encoded_images)
+        images, valid = _readable(
+            preprocessing.apply_encoded, encoded_images, one_image.shape
+        )
+        features = features_of_any(images)
+        return {
+            "features": tf.where(valid[:, tf.newaxis], features, 0.0),
+            "valid": valid,
+        }
 
     def uint8_images(images):
-        return mapped(preprocessing.apply, images)
+        images = tf.map_fn(preprocessing.apply, images, fn_output_signature=one_image)
+        return {"features": features_of_any(images)}
 
     def float_images(images):
         return features_of(images)
@@ -156,6 +167,31 @@ def signatures(encoder, preprocessing):
             tf.TensorSpec((None, size, size, channels), tf.float32, name="images"),
         ),
     }
+
+
+def _readable(prepare, encoded, shape):
+    """`(images, valid)`: zeros for what `prepare` fails on, which must not fail others.
+
+    Only `tf.data` can go on after an error of an operation.
+    """
+    count = tf.shape(encoded, tf.int64)[0]
+    found = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
+    found = found.map(
+        lambda row, image: (row, prepare(image)),
+        num_parallel_calls=_PARALLEL,
+        deterministic=False,
+    ).ignore_errors()
+    # One more row, cut off below: there is no batch without a single row.
+    found = found.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    batches = found.batch(count + 1).with_options(options)
+    rows, images = tf.data.Dataset.get_single_element(batches)
+    rows = rows[:, tf.newaxis]
+    whole = tf.concat([[count + 1], tf.constant(shape.as_list(), tf.int64)], 0)
+    images = tf.scatter_nd(rows, images, whole)[:-1]
+    valid = tf.scatter_nd(rows, tf.ones_like(rows[:, 0]), [count + 1])[:-1] > 0
+    return images, valid
 
 
 def pixel_dtype(preprocessing):
@@ -202,11 +238,8 @@ def _check_encoder(encoder, preprocessing):
 def _check_version(base_dir, version):
     if version is None:
         return
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(
-            f"A version must be a positive integer (TF Serving ignores other names), "
-            f"got {version!r}."
-        )
+    # TF Serving ignores other names.
+    checks.whole({"version": version}, "version", most=2**63 - 1)
     if tf.io.gfile.exists(os.path.join(base_dir, str(version))):
         raise ValueError(
             f"Version {version} exists in {base_dir!r} and is never overwritten; leave "
@@ -220,6 +253,32 @@ def versions(base_dir):
         return []
     names = (entry.rstrip("/") for entry in tf.io.gfile.listdir(base_dir))
     return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _scratch(base_dir):
+    """The folder that this process writes in; what killed ones have left is removed.
+
+    A process of another host cannot be asked whether it lives; its folder stays.
+    """
+    mine = f".writing-{platform.node()}-"
+    for entry in tf.io.gfile.listdir(base_dir):
+        process = entry.rstrip("/").removeprefix(mine)
+        if process.isdecimal() and not _is_alive(int(process)):
+            tf.io.gfile.rmtree(os.path.join(base_dir, entry))
+    return os.path.join(base_dir, f"{mine}{os.getpid()}")
+
+
+def _is_alive(process):
+    """Whether another process of this host has this number."""
+    if process == os.getpid():
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # It lives, and is somebody else's.
+        return True
+    return True
 
 
 def _publish(scratch, base_dir, version):

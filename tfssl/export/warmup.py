@@ -13,6 +13,7 @@ import tensorflow as tf
 
 FILE = os.path.join("assets.extra", "tf_serving_warmup_requests")
 MAX_RECORDS = 1000  # TF Serving refuses a file with more.
+MOST_IMAGES = MAX_RECORDS - 3  # A record each, and three more, see `requests`.
 
 
 def requests(images, preprocessing):
@@ -30,11 +31,8 @@ def requests(images, preprocessing):
     Raises:
         ValueError: if there are no images, too many, or one cannot be decoded.
     """
-    spare = 3
-    if not 1 <= len(images) <= MAX_RECORDS - spare:
-        raise ValueError(
-            f"Warm-up takes 1 to {MAX_RECORDS - spare} images, got {len(images)}."
-        )
+    if not 1 <= len(images) <= MOST_IMAGES:
+        raise ValueError(f"Warm-up takes 1 to {MOST_IMAGES} images, got {len(images)}.")
     for position, image in enumerate(images):
         if not isinstance(image, bytes):
             raise ValueError(

@@ -1,12 +1,11 @@
-"""K-means: Lloyd's iteration and Sculley's mini-batches.
+"""K-means: Lloyd's iteration.
 
 Distances are blocks of matrix products on whatever device TensorFlow has; sums are
 added on the host, in the order of the rows, so that the same rows and the same seed
 give the same bits.
 
 References:
-    Lloyd, 1982; Arthur and Vassilvitskii, 2007 (k-means++); Sculley, 2010
-    (mini-batches). Empty clusters follow faiss (`Clustering.cpp`), which DeepCluster
+    Lloyd, 1982. Empty clusters follow faiss (`Clustering.cpp`), which DeepCluster
     (Caron et al., 2018, https://arxiv.org/abs/1807.05520) uses; spherical k-means
     follows DeepCluster-v2 (Caron et al., 2020, https://arxiv.org/abs/2006.09882).
 """
@@ -17,8 +16,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.kmeans import rows as rows_lib
+from tfssl.kmeans import starts
 
-_INITS = ("random", "k-means++")
 _EMPTY = ("split", "keep")
 _SPLIT = 1 / 1024  # faiss: how far the halves of a split cluster move apart.
 _SUM_ROWS = 65536  # Rows that are summed in float32 before float64 takes over.
@@ -49,14 +48,13 @@ def fit(
     *,
     num_clusters,
     iterations=20,
-    init="random",
+    init="k-means++",
     spherical=False,
     empty="split",
-    batch_size=None,
     seed=0,
     block_size=1024,
 ):
-    """Finds clusters by Lloyd's iteration, or by Sculley's mini-batches.
+    """Finds clusters by Lloyd's iteration.
 
     An iteration costs `n * dim * k` multiply-adds. The rows are held once more, in
     float32. On a GPU that rounds products to TF32, a row nearly as far from one
@@ -65,49 +63,38 @@ def fit(
     Args:
         x: float `(n, dim)`, array or tensor, without NaN and infinity.
         num_clusters: k, from 1 to n.
-        iterations: updates of the centroids, >= 0; a last assignment follows. With
-            mini-batches: passes over all rows, each in a random order of its own.
-        init: `"random"`, k different rows; `"k-means++"`, see `plus_plus`; or the
-            centroids, `(k, dim)`.
+        iterations: updates of the centroids, >= 0; a last assignment follows.
+        init: `"k-means++"`, k rows far from each other, see `plus_plus`; `"random"`, k
+            different rows, as the DeepClusters start; or the centroids, `(k, dim)`.
         spherical: whether rows are first divided by their L2 norm, and centroids
             after each update: the cosine decides, and squared distances are
             `2 - 2 * cosine`. A row of zeros stays one, at distance 1 of everything.
-        empty: what becomes of a cluster that got no row before an update, or in a
-            pass of mini-batches. `"split"`: half of another one, see `split_empty`;
-            `"keep"`: its centroid stays, as in DeepCluster-v2. Clusters may still
-            be empty after the last assignment.
-        batch_size: rows per update, or None for all. A mini-batch moves a centroid
-            to the mean of its new rows and of itself, weighted by their number and
-            by the rows it got so far in this pass and in the one before.
+        empty: what becomes of a cluster that got no row before an update. `"split"`:
+            half of another one, see `split_empty`; `"keep"`: its centroid stays, as in
+            DeepCluster-v2. Clusters may still be empty after the last assignment.
         seed: int >= 0, for everything drawn here.
         block_size: rows per matrix product; memory is a few times
             `4 * block_size * k` bytes.
 
     Returns:
-        A `Clustering`. With mini-batches the `objectives` but the last add up what
-        each batch found before its update.
+        A `Clustering`.
 
     Raises:
         ValueError: naming the argument, what was received and what is valid.
     """
     rows = rows_lib.checked_rows(x, "x")
-    _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size)
+    _check_arguments(rows, num_clusters, iterations, empty, block_size)
     generator = np.random.default_rng(seed)
     if spherical:
         rows = tf.convert_to_tensor(rows_lib.unit_norm(rows.numpy()))
-    centroids = _start(rows, num_clusters, init, generator)
+    centroids = starts.centroids(rows, num_clusters, init, generator)
     if spherical:
         centroids = rows_lib.unit_norm(centroids)
-    sizes = np.zeros(num_clusters)
     objectives = []
     for _ in range(iterations):
-        batches = _batches(rows, batch_size, generator)
-        # All rows at once leave nothing of the centroids before.
-        weights = np.zeros(num_clusters) if batch_size is None else sizes
-        centroids, sizes, objective = _update(
-            batches, centroids, weights, spherical, block_size
-        )
-        objectives.append(objective)
+        assignments, distances = _nearest(rows, centroids, block_size)
+        objectives.append(float(np.sum(distances, dtype=np.float64)))
+        centroids, sizes = _update(rows, assignments, centroids, spherical)
         if empty == "split":
             centroids, sizes = split_empty(centroids, sizes, generator)
             centroids = rows_lib.unit_norm(centroids) if spherical else centroids
@@ -151,55 +138,6 @@ def assign(x, centroids, *, block_size=1024):
     return _nearest(rows, centroids, block_size)
 
 
-def plus_plus(x, k, generator):
-    """Chooses k rows, each far from those before it: k-means++ (its greedy form).
-
-    The first row is any; each next one is the best of `2 + log(k)` tries, drawn with
-    probability proportional to the squared distance to the nearest row chosen so
-    far. Costs as many multiply-adds as `2 + log(k)` iterations of `fit`, in thin
-    products that take several times as long (`benchmarks/kmeans.py --plus_plus`), and
-    one more copy of x.
-
-    Args:
-        x: float32 `(n, dim)`, finite.
-        k: int from 1 to n.
-        generator: NumPy random generator.
-
-    Returns:
-        int64 `(k,)`, numbers of different rows. Where fewer than k rows differ in
-        their values, the rest are any rows.
-    """
-    x = np.asarray(x, np.float32)
-    x = x - x.mean(axis=0)  # Squares of differences lose fewer digits.
-    squares = np.einsum("nd,nd->n", x, x)
-    chosen = np.empty(k, np.int64)
-    chosen[0] = generator.integers(len(x))
-    free = np.ones(len(x), bool)
-    free[chosen[0]] = False
-    nearest = np.full(len(x), np.inf, np.float32)
-    candidates = chosen[:1]
-    for i in range(1, k + 1):
-        found = (-2 * x[candidates]) @ x.T  # (tries, n)
-        found += squares
-        found += squares[candidates, np.newaxis]
-        np.minimum(found, nearest, out=found)
-        best = np.argmin(found.sum(axis=1, dtype=np.float64))
-        nearest = np.maximum(found[best], 0)
-        chosen[i - 1] = candidates[best]
-        free[candidates[best]] = False
-        if i == k:
-            break
-        weights = np.cumsum(nearest * free, dtype=np.float64)
-        if weights[-1] > 0:
-            draws = generator.random(2 + int(np.log(k))) * weights[-1]
-            draws = np.minimum(draws, np.nextafter(weights[-1], 0))
-            # To the right: a row of weight 0 is never met.
-            candidates = np.searchsorted(weights, draws, side="right")
-        else:
-            candidates = generator.choice(np.flatnonzero(free), 1)
-    return chosen
-
-
 def split_empty(centroids, sizes, generator):
     """Gives each empty cluster half of another one, as faiss does.
 
@@ -235,55 +173,17 @@ def split_empty(centroids, sizes, generator):
     return centroids, sizes
 
 
-def _start(rows, k, init, generator):
-    if isinstance(init, str):
-        if init not in _INITS:
-            raise ValueError(
-                f"init must be one of {_INITS} or the centroids, got {init!r}."
-            )
-        if init == "k-means++":
-            chosen = plus_plus(rows.numpy(), k, generator)
-        else:
-            chosen = generator.choice(len(rows), k, replace=False)
-        return rows.numpy()[chosen]
-    centroids = rows_lib.checked_rows(init, "init").numpy()
-    if centroids.shape != (k, rows.shape[1]):
-        raise ValueError(
-            f"init has shape {centroids.shape}, expected (num_clusters, dim) = "
-            f"{(k, rows.shape[1])}."
-        )
-    return centroids
-
-
-def _batches(rows, batch_size, generator):
-    if batch_size is None:
-        return [rows]
-    order = generator.permutation(len(rows))
-    parts = np.split(order, range(batch_size, len(rows), batch_size))
-    return (tf.gather(rows, part) for part in parts)
-
-
-def _update(batches, centroids, weights, spherical, block_size):
-    """Moves the centroids once per batch.
-
-    Returns the centroids, how many rows each got, and the sum of the squared
-    distances as they were before the rows' own update.
-    """
-    sizes, objective = np.zeros(len(centroids)), 0.0
-    for batch in batches:
-        assignments, distances = _nearest(batch, centroids, block_size)
-        objective += float(np.sum(distances, dtype=np.float64))
-        sums, counts = _sums(batch, assignments, len(centroids))
-        now = (weights + sizes)[:, np.newaxis]
-        sizes += counts
-        means = (now * centroids + sums) / np.maximum(now + counts[:, np.newaxis], 1)
-        moved = counts > 0
-        if spherical:
-            # Opposite rows may cancel; the direction then stays as it was.
-            moved &= np.linalg.norm(means, axis=1) > 0
-            means = rows_lib.unit_norm(means)
-        centroids = np.where(moved[:, np.newaxis], means, centroids).astype(np.float32)
-    return centroids, sizes, objective
+def _update(rows, assignments, centroids, spherical):
+    """Means of the rows of each cluster, and their number; without rows as before."""
+    sums, sizes = _sums(rows, assignments, len(centroids))
+    means = sums / np.maximum(sizes[:, np.newaxis], 1)
+    moved = sizes > 0
+    if spherical:
+        # Opposite rows may cancel; the direction then stays as it was.
+        moved &= np.linalg.norm(means, axis=1) > 0
+        means = rows_lib.unit_norm(means)
+    means = np.where(moved[:, np.newaxis], means, centroids).astype(np.float32)
+    return means, sizes
 
 
 def _sums(rows, assignments, k):
@@ -351,7 +251,7 @@ def _nearest_in_blocks(rows, centroids, block_size):
     return [tf.concat([v[:last], v[last + skipped :]], axis=0) for v in found]
 
 
-def _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_size):
+def _check_arguments(rows, num_clusters, iterations, empty, block_size):
     if not 1 <= num_clusters <= len(rows):
         raise ValueError(
             f"num_clusters={num_clusters} clusters were asked of {len(rows)} rows; "
@@ -361,8 +261,7 @@ def _check_arguments(rows, num_clusters, iterations, empty, batch_size, block_si
         raise ValueError(f"empty must be one of {_EMPTY}, got {empty!r}.")
     for name, value, least in (
         ("iterations", iterations, 0),
-        ("batch_size", batch_size, 1),
         ("block_size", block_size, 1),
     ):
-        if value is not None and value < least:
+        if value < least:
             raise ValueError(f"{name} must be {least} or more, got {value!r}.")

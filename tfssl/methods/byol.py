@@ -28,7 +28,8 @@ class BYOL(base.Method):
         momentum: float in [0, 1], `tau` of the target network at step 0: 0.996
             for 1000 epochs, 0.99 for 100 and 300, 0.97 for 40, at batch 4096.
         total_steps: int, the step at which the momentum has risen to 1 along half
-            a cosine; None keeps it constant. `tfssl.pretrain` fills it in.
+            a cosine; None keeps it constant. `tfssl.pretrain` fills it in where it is
+            not given.
         projection_hidden: int, hidden width of projector and predictor (4096).
         projection_dim: int, width of projection and prediction (256).
         batch_norm: `"global"` (statistics of all replicas, the paper's) or
@@ -40,7 +41,9 @@ class BYOL(base.Method):
 
     The loss of an image is the sum of two terms `2 - 2 cos`, from 0 to 8: 4 means
     that predictions and targets have nothing in common, 0 also a collapse; watch
-    `embedding_std` beside it.
+    `embedding_std` beside it. Code that averages `-cos` over both directions (lightly,
+    SimSiam's) has a quarter of this gradient: a rate of SGD from there is divided by 4
+    here, and its weight decay multiplied by 4. LARS does not mind.
     """
 
     default_recipe = recipes.BYOL

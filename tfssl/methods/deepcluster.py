@@ -11,11 +11,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import kmeans, memory
+from tfssl import checks, kmeans, memory
 from tfssl import optimizers as optimizers_lib
 from tfssl.data import recipes
 from tfssl.losses import clustering
-from tfssl.methods import arguments, base
+from tfssl.methods import base
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -219,8 +219,8 @@ class DeepCluster(base.Method):
 
 
 def _check(given):
-    arguments.whole(given, "num_images", "num_clusters", "pca_components")
-    arguments.whole(given, "kmeans_iterations", "reassign_epochs")
+    checks.whole(given, "num_images", "num_clusters", "pca_components")
+    checks.whole(given, "kmeans_iterations", "reassign_epochs")
     if given["num_clusters"] > given["num_images"]:
         raise ValueError(
             f"num_clusters={given['num_clusters']} received for {given['num_images']} "

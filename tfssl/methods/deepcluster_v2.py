@@ -11,10 +11,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import kmeans, memory, replicas
+from tfssl import checks, kmeans, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import arguments, base, multicrop
+from tfssl.methods import base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
@@ -40,6 +40,8 @@ class DeepClusterV2(base.Method):
         projection_hidden: int, width of the hidden layer.
         projection_dim: int, width of the embedding.
         batch_norm: statistics of the head's batch norm: `"global"` or `"local"`.
+        norm_replica_groups: int >= 1, into how many groups `"global"` divides the
+            replicas, see `norms.BatchNorm`; the encoder has its own setting.
         seed: int, of k-means.
         name: optional name.
 
@@ -76,6 +78,7 @@ class DeepClusterV2(base.Method):
         projection_hidden=2048,
         projection_dim=128,
         batch_norm="global",
+        norm_replica_groups=1,
         seed=0,
         name=None,
     ):
@@ -91,6 +94,7 @@ class DeepClusterV2(base.Method):
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
             batch_norm=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             seed=seed,
         )
         _check(self.settings)
@@ -102,6 +106,7 @@ class DeepClusterV2(base.Method):
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             name="projector",
         )
         self.banks = [
@@ -191,6 +196,7 @@ class DeepClusterV2(base.Method):
                 banks[i % len(banks)][known],
                 num_clusters=count,
                 iterations=self.kmeans_iterations,
+                init="random",
                 spherical=True,
                 empty="keep",
                 seed=self.seed + int(self.step.numpy()) + i,
@@ -228,9 +234,9 @@ def _mean_of_views(values, count):
 
 
 def _check(given):
-    arguments.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
-    arguments.whole(given, "projection_hidden", "projection_dim")
-    arguments.positive(given, "temperature")
+    checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
+    checks.whole(given, "projection_hidden", "projection_dim")
+    checks.positive(given, "temperature")
     counts = given["num_clusters"]
     if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
         raise ValueError(

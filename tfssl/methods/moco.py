@@ -23,10 +23,10 @@ import math
 import keras
 from absl import logging
 
-from tfssl import ema, memory, replicas
+from tfssl import checks, ema, internals, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive, unit_norm
-from tfssl.methods import arguments, base
+from tfssl.methods import base
 from tfssl.models import heads, norms
 
 # What the papers set. None: the argument means nothing in that version.
@@ -239,24 +239,26 @@ class MoCo(base.Method):
 
     @classmethod
     def recipe_for(cls, *, version=2, **_):
-        return _RECIPES.get(version, cls.default_recipe)
+        _check_version(version)
+        return _RECIPES[version]
 
     def get_config(self):
         config = super().get_config() | self.settings
         return config | {"version": self.version, "total_steps": self.total_steps}
 
 
+def _check_version(version):
+    checks.one_of({"version": version}, "version", tuple(_DEFAULTS))
+
+
 def _resolved(version, given):
     """The arguments with the paper's values in place of None, checked."""
-    if version not in _DEFAULTS:
-        raise ValueError(
-            f"version={version!r} received, expected one of "
-            f"{', '.join(map(str, _DEFAULTS))}."
-        )
+    _check_version(version)
     found = {
         key: default if given[key] is None else given[key]
         for key, default in _DEFAULTS[version].items()
     }
+    checks.like(found, _DEFAULTS[version])
     if version == 3 and found["queue_size"] is not None:
         raise ValueError(
             f"queue_size={found['queue_size']} received with version=3, whose "
@@ -267,19 +269,15 @@ def _resolved(version, given):
             "symmetric=False received with version=3, which compares both views; "
             "leave it out, or choose version 2."
         )
-    if found["projection_layers"] < 1:
-        raise ValueError(
-            f"projection_layers={found['projection_layers']} received, expected 1 "
-            "or more."
-        )
-    arguments.positive(found, "temperature")
+    checks.whole(found, "projection_layers")
+    checks.positive(found, "temperature")
     return found
 
 
 def _warn_of_leaks(encoder, shuffled):
     """Says so where batch statistics tell a query which key is its own."""
     kinds = (norms.BatchNorm, keras.layers.BatchNormalization)
-    present = [x for x in encoder._flatten_layers() if isinstance(x, kinds)]
+    present = [x for x in internals.layers_of(encoder) if isinstance(x, kinds)]
     alone = replicas.num_replicas() == 1
     if not present:
         return

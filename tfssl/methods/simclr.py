@@ -17,10 +17,10 @@ SimCLRv2's pre-training (https://arxiv.org/abs/2006.10029) is this class with
 import keras
 import tensorflow as tf
 
-from tfssl import replicas
+from tfssl import checks, replicas
 from tfssl.data import recipes
 from tfssl.losses import contrastive
-from tfssl.methods import arguments, base
+from tfssl.methods import base
 from tfssl.models import heads
 
 
@@ -69,12 +69,9 @@ class SimCLR(base.Method):
         name=None,
     ):
         super().__init__(encoder, name=name)
-        if projection_layers < 1:
-            raise ValueError(
-                f"projection_layers={projection_layers} received, expected 1 or "
-                "more (2 for SimCLR, 3 for SimCLRv2)."
-            )
-        arguments.positive({"temperature": temperature}, "temperature")
+        checks.whole({"projection_layers": projection_layers}, "projection_layers")
+        checks.positive({"temperature": temperature}, "temperature")
+        checks.whole({"block_size": block_size}, "block_size", optional=True)
         self.temperature = temperature
         self.projection_dim = projection_dim
         self.projection_layers = projection_layers

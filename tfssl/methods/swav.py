@@ -9,10 +9,10 @@ import math
 import keras
 import tensorflow as tf
 
-from tfssl import memory, replicas
+from tfssl import checks, memory, replicas
 from tfssl.data import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import arguments, base, multicrop
+from tfssl.methods import base, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose assignments are predicted.
@@ -45,6 +45,8 @@ class SwAV(base.Method):
         projection_dim: int, width of the embedding.
         batch_norm: statistics of the head's batch norm: `"global"` as in the paper,
             or `"local"`.
+        norm_replica_groups: int >= 1, into how many groups `"global"` divides the
+            replicas, see `norms.BatchNorm`; the encoder has its own setting.
         name: optional name.
 
     Views: two or more, float32; the first two are the assigned ones. The default
@@ -84,6 +86,7 @@ class SwAV(base.Method):
         projection_hidden=2048,
         projection_dim=128,
         batch_norm="global",
+        norm_replica_groups=1,
         name=None,
     ):
         super().__init__(encoder, name=name)
@@ -99,6 +102,7 @@ class SwAV(base.Method):
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
             batch_norm=batch_norm,
+            norm_replica_groups=norm_replica_groups,
         )
         _check(self.settings)
         for key, value in self.settings.items():
@@ -112,6 +116,7 @@ class SwAV(base.Method):
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics=batch_norm,
+            norm_replica_groups=norm_replica_groups,
             name="projector",
         )
         self.prototypes = self.add_weight(
@@ -259,11 +264,11 @@ def _unit_rows(shape, dtype=None):
 
 
 def _check(given):
-    arguments.positive(given, "temperature", "epsilon")
-    arguments.whole(given, "num_prototypes", "sinkhorn_iterations")
-    arguments.whole(given, "projection_hidden", "projection_dim")
-    arguments.whole(given, "queue_size", least=0)
-    arguments.not_negative(given, "queue_epoch", "freeze_epochs")
+    checks.positive(given, "temperature", "epsilon")
+    checks.whole(given, "num_prototypes", "sinkhorn_iterations")
+    checks.whole(given, "projection_hidden", "projection_dim")
+    checks.whole(given, "queue_size", least=0)
+    checks.not_negative(given, "queue_epoch", "freeze_epochs")
     waits = given["freeze_epochs"] or (given["queue_size"] and given["queue_epoch"])
     if waits and not given["steps_per_epoch"]:
         raise ValueError(

@@ -5,7 +5,7 @@ modules they live in are reached as `tfssl.models.resnet` only by import machine
 never by house code.
 """
 
-from tfssl.models import heads, norms, sobel
+from tfssl.models import heads, input_range, norms, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
 from tfssl.models.encoders import ENCODERS, encoder
 from tfssl.models.resnet import ResNet, resnet
@@ -19,6 +19,7 @@ __all__ = [
     "alexnet",
     "encoder",
     "heads",
+    "input_range",
     "norms",
     "resnet",
     "sobel",

@@ -31,6 +31,7 @@ def mlp(
     last_bias=None,
     kernel_initializer=None,
     norm_statistics="local",
+    norm_replica_groups=1,
     dtype=None,
     name="mlp",
 ):
@@ -56,6 +57,7 @@ def mlp(
             anew for every layer. `None`: normal with standard deviation 0.01,
             as in SimCLR's code.
         norm_statistics: `statistics` of every `norms.BatchNorm`.
+        norm_replica_groups: their `replica_groups`.
         dtype: Keras dtype policy of every layer. `None`: the global policy.
         name: name of the head.
 
@@ -93,7 +95,11 @@ def mlp(
 
     def norm(part, **kwargs):
         return norms.BatchNorm(
-            statistics=norm_statistics, dtype=dtype, name=f"{part}_norm", **kwargs
+            statistics=norm_statistics,
+            replica_groups=norm_replica_groups,
+            dtype=dtype,
+            name=f"{part}_norm",
+            **kwargs,
         )
 
     hidden_bias = not hidden_norm if hidden_bias is None else hidden_bias

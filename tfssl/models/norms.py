@@ -10,165 +10,13 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfssl import replicas
+from tfssl import internals, replicas
+from tfssl.models import moments
 
 _STATISTICS = ("local", "global", "split", "shuffle")
 # What encoders call it -> `statistics` of `BatchNorm`.
 STATISTICS = {"batch": "local", "batch_global": "global", "batch_split": "split"}
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
-
-
-def _fused_training(x, gamma, beta, epsilon):
-    """Normalizes `(batch, h, w, c)` by its own moments.
-
-    Returns the output in the dtype of `x`, and float32 mean and biased variance.
-    """
-    fused = tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=gamma,
-        offset=beta,
-        mean=tf.zeros([0]),
-        variance=tf.zeros([0]),
-        epsilon=epsilon,
-        is_training=True,
-    )
-    # The kernel returns the unbiased variance n / (n - 1) * biased; Keras's
-    # moving variance is the biased one.
-    count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-    variance = fused.batch_variance * (tf.maximum(count - 1, 1) / count)
-    return fused.y, fused.batch_mean, variance
-
-
-def _fused_inference(x, gamma, beta, mean, variance, epsilon):
-    return tf.raw_ops.FusedBatchNormV3(
-        x=x,
-        scale=gamma,
-        offset=beta,
-        mean=mean,
-        variance=variance,
-        epsilon=epsilon,
-        is_training=False,
-    ).y
-
-
-def _combine_moments(mean, variance):
-    """Moments of the union of all replicas' equally large batches."""
-    gathered, _ = replicas.gather_rows(tf.stack([mean, variance])[tf.newaxis])
-    means, variances = gathered[:, 0], gathered[:, 1]  # Each (replicas, c).
-    total = tf.reduce_mean(means, axis=0)
-    between = tf.reduce_mean(tf.square(means - total), axis=0)
-    return total, tf.reduce_mean(variances, axis=0) + between
-
-
-def _fused_global_training(x, gamma, beta, epsilon):
-    """`_fused_training` with the moments of the batch of all replicas.
-
-    The kernel has no gradient towards given moments, so the gradient is written
-    here: with `n` the count over all replicas and `u` the normalized input,
-    `dx = gamma / std * (dy - sum(dy) / n - u * sum(dy * u) / n)`, both sums over
-    all replicas. The gradients of `gamma` and `beta` stay local: the optimizer
-    sums them.
-    """
-
-    @tf.custom_gradient
-    def normalize(x, gamma, beta):
-        _, mean, variance = _fused_training(x, gamma, beta, epsilon)
-        mean, variance = _combine_moments(mean, variance)
-        y = _fused_inference(x, gamma, beta, mean, variance, epsilon)
-
-        def gradient(dy, *unused_moments):
-            local = tf.raw_ops.FusedBatchNormGradV3(
-                y_backprop=dy,
-                x=x,
-                scale=gamma,
-                reserve_space_1=mean,
-                reserve_space_2=variance,
-                reserve_space_3=tf.zeros([0]),
-                epsilon=epsilon,
-                is_training=False,
-            )
-            dgamma, dbeta = local.scale_backprop, local.offset_backprop
-            count = tf.cast(tf.size(x) // tf.shape(x)[-1], tf.float32)
-            sums = replicas.mean_over_replicas(tf.stack([dgamma, dbeta])) / count
-            inverse = tf.math.rsqrt(variance + epsilon)
-            through_moments = (
-                sums[0] * inverse * (tf.cast(x, tf.float32) - mean) + sums[1]
-            ) * (gamma * inverse)
-            dx = tf.cast(local.x_backprop, tf.float32) - through_moments
-            return tf.cast(dx, x.dtype), dgamma, dbeta
-
-        return (y, mean, variance), gradient
-
-    return normalize(x, gamma, beta)
-
-
-def _ops_training(x, gamma, beta, epsilon, over_replicas):
-    """The training form in Keras operations, for any backend and float64."""
-    wide = ops.cast(x, gamma.dtype)
-    axes = tuple(range(len(x.shape) - 1))
-    mean = ops.mean(wide, axis=axes)
-    variance = ops.mean(ops.square(wide - mean), axis=axes)
-    if over_replicas:
-        mean, variance = _combine_moments(mean, variance)
-    y = _ops_inference(x, gamma, beta, mean, variance, epsilon)
-    return y, mean, variance
-
-
-def _ops_inference(x, gamma, beta, mean, variance, epsilon):
-    wide = ops.cast(x, gamma.dtype)
-    y = (wide - mean) * (gamma * ops.rsqrt(variance + epsilon)) + beta
-    return ops.cast(y, x.dtype)
-
-
-def _grouped_training(x, gamma, beta, epsilon, group_size, shuffled):
-    """Normalizes each group of rows by its own moments, in Keras operations.
-
-    Groups are runs of `group_size` rows of this replica; if `shuffled`, the rows of
-    all replicas are dealt to the groups in turn, like cards. Only moments per row
-    travel between replicas, never images or activations.
-
-    Returns the output and the mean of the groups' means and biased variances.
-    """
-    wide = ops.cast(x, gamma.dtype)
-    axes = tuple(range(1, len(x.shape) - 1))
-    # Moments over the pixels of each row, (rows, c); a vector is its own mean.
-    means = ops.mean(wide, axis=axes) if axes else wide
-    centred = wide - _per_row(means, wide)
-    variances = ops.mean(ops.square(centred), axis=axes) if axes else means * 0
-    rows = ops.shape(x)[0]
-    replica_count = replicas.num_replicas() if shuffled else 1
-    offset, first = 0, (means, variances)
-    if replica_count > 1:
-        both, offset = replicas.gather_rows(ops.stack(first, axis=1))
-        means, variances = both[:, 0], both[:, 1]
-    total = rows * replica_count
-    per_group = group_size or rows
-    groups = ops.maximum(total // per_group, 1)
-    numbers = ops.arange(total)
-    group_of = numbers % groups if shuffled else numbers * groups // total
-    member = ops.cast(
-        ops.expand_dims(group_of, 1) == ops.expand_dims(ops.arange(groups), 0),
-        gamma.dtype,
-    )  # (total rows, groups)
-    share = ops.transpose(member / ops.sum(member, axis=0))
-    group_mean = ops.matmul(share, means)  # (groups, c)
-    spread = ops.square(means - ops.matmul(member, group_mean))
-    group_variance = ops.matmul(share, variances + spread)
-    if replica_count > 1:
-        member = member[offset : offset + rows]
-    mean = ops.matmul(member, group_mean)  # Of each row's group, (rows, c).
-    variance = ops.matmul(member, group_variance)
-    scale = gamma * ops.rsqrt(variance + epsilon)
-    y = (wide - _per_row(mean, wide)) * _per_row(scale, wide) + beta
-    moments = ops.mean(group_mean, axis=0), ops.mean(group_variance, axis=0)
-    return ops.cast(y, x.dtype), *moments
-
-
-def _per_row(values, like):
-    """`(rows, c)` as `(rows, 1, …, 1, c)`, to be broadcast over pixels."""
-    for _ in range(len(like.shape) - 2):
-        values = ops.expand_dims(values, 1)
-    return values
 
 
 def shuffle_statistics(model):
@@ -181,7 +29,7 @@ def shuffle_statistics(model):
     """
     found = [
         layer
-        for layer in model._flatten_layers()
+        for layer in internals.layers_of(model)
         if isinstance(layer, BatchNorm) and layer.statistics in ("local", "split")
     ]
     for layer in found:
@@ -212,8 +60,9 @@ class BatchNorm(keras.layers.Layer):
             SimCLR code (Keras: 1e-3).
         statistics: whose moments normalize a row in training.
             `"local"`: those of this replica's batch.
-            `"global"`: those of the batch of all replicas (often called
-            synchronized); gradients flow through the moments of all replicas.
+            `"global"`: those of the batch of all replicas, or of each of
+            `replica_groups` groups of them (often called synchronized); gradients
+            flow through the moments of these replicas.
             `"split"`: those of a group of `group_size` neighbouring rows, as if
             each group were a device with local statistics.
             `"shuffle"`: those of a group of as many rows, dealt in turn from the
@@ -224,6 +73,10 @@ class BatchNorm(keras.layers.Layer):
         group_size: int >= 1, rows of a group of `"split"` and `"shuffle"`; None
             is the batch of one replica. A batch that it does not divide is cut
             into `batch // group_size` (at least 1) nearly equal groups.
+        replica_groups: int >= 1, into how many groups of neighbours `"global"`
+            divides the replicas, each with statistics of its own. With 64 replicas 8
+            makes groups of 8, as apex with `syncbn_process_group_size=8` in SwAV's
+            code; with 8 replicas or fewer each stands alone.
         center: whether to add `beta`.
         scale: whether to multiply with `gamma`.
         gamma_initializer: Keras initializer of `gamma`; `"zeros"` makes a
@@ -235,7 +88,8 @@ class BatchNorm(keras.layers.Layer):
 
     Raises:
         ValueError: if an argument is out of range, the input has rank 1, or
-            its last dimension is unknown.
+            its last dimension is unknown, or if there are more replicas than
+            `replica_groups` and not a multiple of it.
 
     Note:
         With `"local"` statistics on several replicas, and with groups, the moving
@@ -261,6 +115,7 @@ class BatchNorm(keras.layers.Layer):
         epsilon=1e-5,
         statistics="local",
         group_size=None,
+        replica_groups=1,
         center=True,
         scale=True,
         gamma_initializer="ones",
@@ -280,10 +135,15 @@ class BatchNorm(keras.layers.Layer):
                 f"group_size must be at least 1, or None for the rows of one "
                 f"replica, got {group_size}."
             )
+        if replica_groups < 1:
+            raise ValueError(
+                f"replica_groups must be at least 1, got {replica_groups}."
+            )
         self.momentum = momentum
         self.epsilon = epsilon
         self.statistics = statistics
         self.group_size = group_size
+        self.replica_groups = replica_groups
         self.center = center
         self.scale = scale
         self.gamma_initializer = keras.initializers.get(gamma_initializer)
@@ -296,6 +156,7 @@ class BatchNorm(keras.layers.Layer):
                 "BatchNorm needs an input (batch, …, channels) with known channels, "
                 f"got shape {tuple(input_shape)}; give the model a full input shape."
             )
+        self._together()
         shape = (input_shape[-1],)
         # autocast=False: statistics and scales stay float32 in mixed precision.
         self.gamma = self.beta = None
@@ -341,7 +202,7 @@ class BatchNorm(keras.layers.Layer):
             and self.compute_dtype in _FUSED_DTYPES
         )
         if not (training and self.trainable):
-            infer = self._fused_inference if fused else _ops_inference
+            infer = self._fused_inference if fused else moments.ops_inference
             return infer(inputs, gamma, beta, mean, variance, self.epsilon)
         if self.statistics in ("split", "shuffle"):
             train = self._grouped_training
@@ -351,32 +212,46 @@ class BatchNorm(keras.layers.Layer):
         self._update_moving(mean, variance)
         return outputs
 
-    def _over_replicas(self):
-        return self.statistics == "global" and replicas.num_replicas() > 1
+    def _together(self):
+        """How many replicas, this one among them, share statistics."""
+        if self.statistics != "global":
+            return 1
+        count = replicas.num_replicas()
+        if count > self.replica_groups and count % self.replica_groups:
+            raise ValueError(
+                f"replica_groups={self.replica_groups} received with {count} replicas, "
+                "expected a number that divides them, or one that is not smaller."
+            )
+        return max(1, count // self.replica_groups)
 
     def _fused_training(self, inputs, gamma, beta):
-        train = _fused_global_training if self._over_replicas() else _fused_training
-        x, shape = _as_images(inputs)
-        y, mean, variance = train(x, gamma, beta, self.epsilon)
-        return _as_before(y, inputs, shape), mean, variance
+        x, shape = moments.as_images(inputs)
+        together = self._together()
+        if together > 1:
+            made = moments.fused_global_training(x, gamma, beta, self.epsilon, together)
+        else:
+            made = moments.fused_training(x, gamma, beta, self.epsilon)
+        y, mean, variance = made
+        return moments.as_before(y, inputs, shape), mean, variance
 
     def _fused_inference(self, inputs, *args):
-        x, shape = _as_images(inputs)
-        return _as_before(_fused_inference(x, *args), inputs, shape)
+        x, shape = moments.as_images(inputs)
+        return moments.as_before(moments.fused_inference(x, *args), inputs, shape)
 
     def _ops_training(self, inputs, gamma, beta):
-        return _ops_training(inputs, gamma, beta, self.epsilon, self._over_replicas())
+        return moments.ops_training(inputs, gamma, beta, self.epsilon, self._together())
 
     def _grouped_training(self, inputs, gamma, beta):
         shuffled = self.statistics == "shuffle"
-        return _grouped_training(
+        return moments.grouped_training(
             inputs, gamma, beta, self.epsilon, self.group_size, shuffled
         )
 
     def _update_moving(self, mean, variance):
         mean, variance = ops.stop_gradient(mean), ops.stop_gradient(variance)
-        of_replica = self.statistics in ("local", "split")
-        if of_replica and replicas.num_replicas() > 1:
+        count = replicas.num_replicas()
+        alike = self.statistics == "shuffle" or self._together() == count
+        if not alike:
             both = replicas.mean_over_replicas(tf.stack([mean, variance]))
             mean, variance = tf.unstack(both)
         for moving, value in (
@@ -398,20 +273,8 @@ class BatchNorm(keras.layers.Layer):
             "epsilon": self.epsilon,
             "statistics": self.statistics,
             "group_size": self.group_size,
+            "replica_groups": self.replica_groups,
             "center": self.center,
             "scale": self.scale,
             "gamma_initializer": keras.initializers.serialize(self.gamma_initializer),
         }
-
-
-def _as_images(inputs):
-    """`inputs` as `(rows, h, w, c)`, the kernel's only rank, and its old shape."""
-    if len(inputs.shape) == 4:
-        return inputs, None
-    return tf.reshape(inputs, [-1, 1, 1, inputs.shape[-1]]), tf.shape(inputs)
-
-
-def _as_before(outputs, inputs, shape):
-    if shape is None:
-        return outputs
-    return tf.ensure_shape(tf.reshape(outputs, shape), inputs.shape)

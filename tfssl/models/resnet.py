@@ -1,14 +1,14 @@
 """ResNet encoders (He et al., 2016, https://arxiv.org/abs/1512.03385).
 
-Version 1 with the changes every self-supervised paper makes: the stride sits on
-the 3x3 convolution, the last batch norm of every residual branch starts at zero,
-and a width multiplier. Layer names follow keras-hub's `ResNetBackbone`.
+Version 1 with the stride on the 3x3 convolution, as all self-supervised papers have
+it, and a width multiplier. How the weights start differs between the papers: `init`
+and `zero_init_residual`. Layer names follow keras-hub's `ResNetBackbone`.
 """
 
 import keras
 from keras import layers
 
-from tfssl.models import norms
+from tfssl.models import heads, norms
 from tfssl.models import sobel as sobel_lib
 
 _BLOCKS = {
@@ -22,9 +22,15 @@ _BLOCKS = {
 _BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
 _STEMS = ("imagenet", "cifar")
 _PADDINGS = ("fixed", "same")
+# Arguments of `VarianceScaling` for the kernels.
+_INITS = {
+    "simclr": dict(scale=1.0, mode="fan_in", distribution="truncated_normal"),
+    "torchvision": dict(scale=2.0, mode="fan_out", distribution="untruncated_normal"),
+    "torch": heads.UNIFORM_FAN_IN["config"],
+}
 
 
-def _check_arguments(depth, width, stem, input_shape, norm, padding):
+def _check_arguments(depth, width, stem, input_shape, norm, padding, init):
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
     if int(64 * width) < 1:
@@ -38,18 +44,20 @@ def _check_arguments(depth, width, stem, input_shape, norm, padding):
         ("stem", stem, _STEMS),
         ("norm", norm, tuple(norms.STATISTICS)),
         ("padding", padding, _PADDINGS),
+        ("init", init, tuple(_INITS)),
     ):
         if value not in valid:
             raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
 
 
 class _Parts:
-    """Convolution, norm and ReLU with this network's padding, norm and dtype."""
+    """Convolution, norm and ReLU with this network's padding, norm, start and dtype."""
 
-    def __init__(self, norm, norm_group_size, padding, policy):
-        self.statistics = norms.STATISTICS[norm]
-        self.group_size = norm_group_size if self.statistics == "split" else None
+    def __init__(self, norm, padding, init, zero_init_residual, policy):
+        self.norm = norm  # Arguments of `BatchNorm`.
         self.padding = padding
+        self.init = init
+        self.zero_init_residual = zero_init_residual
         self.policy = policy
 
     def pad(self, x, kernel_size, name):
@@ -58,7 +66,10 @@ class _Parts:
         sides = (total // 2, total - total // 2)
         return layers.ZeroPadding2D((sides, sides), dtype=self.policy, name=name)(x)
 
-    def conv_norm(self, x, filters, kernel_size, strides, name, *, zero_init=False):
+    def conv_norm(
+        self, x, filters, kernel_size, strides, name, *, init=None, last=False
+    ):
+        """`init`: of this kernel; `last`: whether it ends a residual branch."""
         padding = "same"
         if self.padding == "fixed" and strides > 1:
             padding = "valid"
@@ -71,14 +82,15 @@ class _Parts:
             padding=padding,
             use_bias=False,
             # One object per layer: a shared one would repeat its values.
-            kernel_initializer=keras.initializers.VarianceScaling(),
+            kernel_initializer=keras.initializers.VarianceScaling(
+                **_INITS[init or self.init]
+            ),
             dtype=self.policy,
             name=f"{name}_conv",
         )(x)
         return norms.BatchNorm(
-            statistics=self.statistics,
-            group_size=self.group_size,
-            gamma_initializer="zeros" if zero_init else "ones",
+            **self.norm,
+            gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
             dtype=self.policy,
             name=f"{name}_bn",
         )(x)
@@ -87,10 +99,23 @@ class _Parts:
         return layers.ReLU(dtype=self.policy, name=name)(x)
 
 
+def _statistics(norm, group_size, replica_groups):
+    """The arguments of `BatchNorm` that say whose moments normalize a row."""
+    statistics = norms.STATISTICS[norm]
+    return dict(
+        statistics=statistics,
+        group_size=group_size if statistics == "split" else None,
+        replica_groups=replica_groups,
+    )
+
+
 def _stem(parts, x, filters, stem):
     """The first convolution's feature map, and what the first stage gets."""
     if stem == "cifar":
-        x = parts.relu(parts.conv_norm(x, filters, 3, 1, "conv1"), "conv1_relu")
+        # torchvision has no such stem: its users put in a convolution of PyTorch's.
+        init = "torch" if parts.init == "torchvision" else None
+        x = parts.conv_norm(x, filters, 3, 1, "conv1", init=init)
+        x = parts.relu(x, "conv1_relu")
         return x, x
     first = parts.relu(parts.conv_norm(x, filters, 7, 2, "conv1"), "conv1_relu")
     x, padding = first, "same"
@@ -113,7 +138,7 @@ def _block(parts, x, filters, strides, bottleneck, projection, name):
         shortcut = parts.conv_norm(x, branch[-1][0], 1, strides, f"{name}_0")
     for i, (width, kernel_size, step) in enumerate(branch, start=1):
         last = i == len(branch)
-        x = parts.conv_norm(x, width, kernel_size, step, f"{name}_{i}", zero_init=last)
+        x = parts.conv_norm(x, width, kernel_size, step, f"{name}_{i}", last=last)
         if not last:
             x = parts.relu(x, f"{name}_{i}_relu")
     x = layers.Add(dtype=parts.policy, name=f"{name}_add")([shortcut, x])
@@ -148,16 +173,20 @@ class ResNet(keras.Model):
         input_shape=(None, None, 3),
         norm="batch",
         norm_group_size=32,
+        norm_replica_groups=1,
         padding="fixed",
         projection_in_first_block=True,
+        init="simclr",
+        zero_init_residual=True,
         sobel=False,
         dtype=None,
         name=None,
         trainable=True,
     ):
-        _check_arguments(depth, width, stem, input_shape, norm, padding)
+        _check_arguments(depth, width, stem, input_shape, norm, padding, init)
         policy = keras.dtype_policies.get(dtype)
-        parts = _Parts(norm, norm_group_size, padding, policy)
+        statistics = _statistics(norm, norm_group_size, norm_replica_groups)
+        parts = _Parts(statistics, padding, init, zero_init_residual, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
         inputs = keras.Input(tuple(input_shape), name="images")
         # float32 where rounding matters: differences of pixels, and from the mean
@@ -195,8 +224,11 @@ class ResNet(keras.Model):
         self.stem = stem
         self.norm = norm
         self.norm_group_size = norm_group_size
+        self.norm_replica_groups = norm_replica_groups
         self.padding = padding
         self.projection_in_first_block = projection_in_first_block
+        self.init = init
+        self.zero_init_residual = zero_init_residual
         self.sobel = sobel
 
     def get_config(self):
@@ -208,8 +240,11 @@ class ResNet(keras.Model):
             "input_shape": tuple(self.input_shape[1:]),
             "norm": self.norm,
             "norm_group_size": self.norm_group_size,
+            "norm_replica_groups": self.norm_replica_groups,
             "padding": self.padding,
             "projection_in_first_block": self.projection_in_first_block,
+            "init": self.init,
+            "zero_init_residual": self.zero_init_residual,
             "sobel": self.sobel,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
@@ -230,8 +265,11 @@ def resnet(
     input_shape=(None, None, 3),
     norm="batch",
     norm_group_size=32,
+    norm_replica_groups=1,
     padding="fixed",
     projection_in_first_block=True,
+    init="simclr",
+    zero_init_residual=True,
     sobel=False,
     dtype=None,
     name=None,
@@ -254,6 +292,9 @@ def resnet(
             for MoCo on few devices. Momentum 0.9, epsilon 1e-5.
         norm_group_size: int >= 1, images per group of `"batch_split"`; 32 is the
             batch per device of MoCo's code.
+        norm_replica_groups: int >= 1, into how many groups `"batch_global"` divides
+            the replicas, see `norms.BatchNorm`; 8 at batch 4096 are the groups of 512
+            images of SwAV's code, on 8, 16, … 64 replicas.
         padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
             sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
             SAME, which Model Garden needs. Weights trained with one are wrong for
@@ -262,6 +303,16 @@ def resnet(
             34 has a convolution on its shortcut, as in SimCLR's code and Model
             Garden, or an identity, as in torchvision and keras-hub. Deeper
             networks always have one there.
+        init: how the kernels start, with variance `v / fan`. `"simclr"`: 1 / fan in,
+            a truncated normal (SimCLR's code). `"torchvision"`: 2 / fan out, a normal
+            (MoCo, SwAV, DeepCluster-v2), and with the CIFAR stem its convolution as
+            `"torch"`, which is what MoCo's demo and solo-learn do. `"torch"`:
+            1 / (3 fan in), uniform, the default of PyTorch's layers (lightly).
+        zero_init_residual: whether the last batch norm of every residual branch
+            starts with a scale of zero, so that the branch starts as nothing
+            (SimCLR, MoCo v3, BYOL's code), or of one (MoCo v1 and v2, SwAV,
+            DeepCluster-v2, BYOL's paper). It matters most with an optimizer that
+            adapts these scales, as LARC: they then leave zero slowly.
         sobel: whether a fixed `Sobel` filter comes first and the stem gets its two
             channels, as in ResNets trained with DeepCluster.
         dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
@@ -288,8 +339,11 @@ def resnet(
         input_shape=input_shape,
         norm=norm,
         norm_group_size=norm_group_size,
+        norm_replica_groups=norm_replica_groups,
         padding=padding,
         projection_in_first_block=projection_in_first_block,
+        init=init,
+        zero_init_residual=zero_init_residual,
         sobel=sobel,
         dtype=dtype,
         name=name,

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from tfssl import internals
+
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class AdamW(keras.optimizers.AdamW):
@@ -29,7 +31,7 @@ class AdamW(keras.optimizers.AdamW):
     def restart(self, variables):
         """Lets the steps of some variables count from here; see `slots.reset`."""
         starts = self._starts.numpy().copy()
-        starts[[self._get_variable_index(v) for v in variables]] = (
+        starts[[internals.variable_index(self, v) for v in variables]] = (
             self.iterations.numpy()
         )
         self._starts.assign(starts)
@@ -37,7 +39,7 @@ class AdamW(keras.optimizers.AdamW):
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slots."""
         steps = ops.cast(self.iterations + 1, "float32")
-        start = self._starts[self._get_variable_index(variable)]
+        start = self._starts[internals.variable_index(self, variable)]
         own = steps - ops.cast(start, "float32")
         # Exactly 1 for a variable that never started anew.
         change = self._correction(own) / self._correction(steps)

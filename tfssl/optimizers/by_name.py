@@ -5,6 +5,7 @@ import re
 
 import keras
 
+from tfssl import checks
 from tfssl.optimizers import updates
 from tfssl.optimizers.adamw import AdamW
 from tfssl.optimizers.larc import LARC
@@ -20,6 +21,10 @@ OPTIMIZERS = {
     "lamb": keras.optimizers.Lamb,
 }
 
+# Keras does not check them.
+_BELOW_ONE = ("momentum", "beta_1", "beta_2", "ema_momentum")
+_POSITIVE = ("epsilon", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
+
 
 def _exclude(optimizer, exclude_from_decay):
     """Spares variables of an optimizer of Keras from its weight decay."""
@@ -33,12 +38,27 @@ def _exclude(optimizer, exclude_from_decay):
         )
 
 
+def _with_momentum(name, known, arguments, momentum):
+    """The arguments of a class, checked, with its momentum under its name there."""
+    own = "momentum" if "momentum" in known else "beta_1"
+    if momentum is not None and own in arguments:
+        raise ValueError(
+            f"momentum={momentum} and {own}={arguments[own]} received, but they are "
+            f"the same of {name}; give one of them."
+        )
+    arguments = {own: 0.9 if momentum is None else momentum} | arguments
+    checks.fraction_below_one(arguments, *(k for k in _BELOW_ONE if k in arguments))
+    checks.positive(arguments, *(k for k in _POSITIVE if k in arguments), optional=True)
+    return arguments
+
+
 def build(
     name,
+    /,
     *,
     learning_rate,
     weight_decay=0.0,
-    momentum=0.9,
+    momentum=None,
     exclude_from_decay=None,
     **arguments,
 ):
@@ -57,7 +77,8 @@ def build(
         name: a name of the table.
         learning_rate: float, or a schedule such as `schedules.WarmupCosine`.
         weight_decay: float >= 0, in the optimizer's own meaning.
-        momentum: float in [0, 1); for `"adamw"` and `"lamb"` it is `beta_1`.
+        momentum: float in [0, 1), or None for 0.9. `"adamw"` and `"lamb"` call it
+            `beta_1` and take it by that name as well.
         exclude_from_decay: names of variables without weight decay, compared
             with the last part of their path. `None`: the optimizer's default,
             bias, gamma and beta for LARS, nothing for the others.
@@ -74,17 +95,17 @@ def build(
         raise ValueError(
             f"Unknown optimizer {name!r}; valid names are {', '.join(OPTIMIZERS)}."
         )
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+    checks.not_negative({"weight_decay": weight_decay}, "weight_decay")
     optimizer_class = OPTIMIZERS[name]
+    checks.keywords(
+        optimizer_class,
+        arguments,
+        "optimizer_arg",
+        name,
+        without=("learning_rate", "name"),
+    )
     known = inspect.signature(optimizer_class).parameters
-    unknown = sorted(set(arguments) - set(known))
-    if unknown:
-        raise ValueError(
-            f"Optimizer argument {unknown[0]!r} received, but {name} takes only: "
-            f"{', '.join(p for p in known if p != 'kwargs')}."
-        )
-    arguments["momentum" if "momentum" in known else "beta_1"] = momentum
+    arguments = _with_momentum(name, known, arguments, momentum)
     ours = "exclude_from_decay" in known
     if exclude_from_decay is not None:
         exclude_from_decay = updates.names("exclude_from_decay", exclude_from_decay)

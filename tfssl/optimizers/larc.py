@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfssl import checks, internals
 from tfssl.optimizers import updates
 
 
@@ -68,19 +69,15 @@ class LARC(updates.CoupledMomentum):
             name=name,
             **kwargs,
         )
-        for argument, value in (
-            ("trust_coefficient", trust_coefficient),
-            ("epsilon", epsilon),
-        ):
-            if not value > 0:
-                raise ValueError(f"{argument} must be greater than 0, got {value}.")
+        scale = {"trust_coefficient": trust_coefficient, "epsilon": epsilon}
+        checks.positive(scale, *scale)
         self.trust_coefficient = trust_coefficient
         self.clip = clip
         self.epsilon = epsilon
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        index = self._get_variable_index(variable)
+        index = internals.variable_index(self, variable)
         plain = self.dense(gradient, variable)
         decay = self.coupled_decay if self._decays[index] else 0.0
         value = ops.convert_to_tensor(variable)

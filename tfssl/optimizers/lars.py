@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfssl import checks, internals
 from tfssl.optimizers import updates
 
 _FORMS = ("classic", "adapted", "popular")
@@ -81,10 +82,7 @@ class LARS(updates.CoupledMomentum):
             name=name,
             **kwargs,
         )
-        if not trust_coefficient > 0:
-            raise ValueError(
-                f"trust_coefficient must be greater than 0, got {trust_coefficient}."
-            )
+        checks.positive({"trust_coefficient": trust_coefficient}, "trust_coefficient")
         if momentum_form not in _FORMS:
             raise ValueError(
                 f"momentum_form must be one of {_FORMS}, got {momentum_form!r}."
@@ -102,7 +100,7 @@ class LARS(updates.CoupledMomentum):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        index = self._get_variable_index(variable)
+        index = internals.variable_index(self, variable)
         rate = ops.cast(learning_rate, variable.dtype)
         value = ops.convert_to_tensor(variable)
         added = self.decayed(gradient, variable)

@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-_RULES = ("linear", "sqrt", "none")
+RULES = ("linear", "sqrt", "none")
 
 
 def scaled_rate(base, batch_size, rule="linear"):
@@ -36,7 +36,7 @@ def scaled_rate(base, batch_size, rule="linear"):
         return base * math.sqrt(batch_size)
     if rule == "none":
         return base
-    raise ValueError(f"rule must be one of {_RULES}, got {rule!r}.")
+    raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
 
 
 def cosine(step, start, end, total):
@@ -71,32 +71,40 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         total_steps: int > `warmup_steps`, warm-up included.
         final: float >= 0, the rate at the end.
         start: float >= 0, the rate at the beginning of a warm-up.
+        hold: int >= 1, the steps of an epoch where the cosine falls once per epoch:
+            step `s` after the warm-up has the rate of step `s // hold * hold`. 1 lets
+            it fall at every step.
 
     Raises:
-        ValueError: if the steps are out of order.
+        ValueError: if the steps are out of order, or `hold` is below 1.
 
     Reference:
-        google-research/simclr, tf2/model.py (`WarmUpAndCosineDecay`).
+        google-research/simclr, tf2/model.py (`WarmUpAndCosineDecay`);
+        facebookresearch/moco, main_moco.py (`adjust_learning_rate`), by epochs.
     """
 
-    def __init__(self, peak, warmup_steps, total_steps, final=0.0, start=0.0):
+    def __init__(self, peak, warmup_steps, total_steps, final=0.0, start=0.0, hold=1):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
                 "warmup_steps must be in [0, total_steps), got "
                 f"warmup_steps={warmup_steps}, total_steps={total_steps}; train "
                 "longer or warm up for less."
             )
+        if hold < 1:
+            raise ValueError(f"hold must be at least 1 step, got {hold}.")
         self.peak = peak
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps
         self.final = final
         self.start = start
+        self.hold = hold
 
     def __call__(self, step):
         """The rate of `step`, a float32 scalar."""
+        held = ops.floor_divide(ops.cast(step, "int64"), self.hold) * self.hold
         step = ops.cast(step, "float32")
         decay_steps = self.total_steps - self.warmup_steps
-        after = ops.maximum(step - self.warmup_steps, 0.0)
+        after = ops.maximum(ops.cast(held, "float32") - self.warmup_steps, 0.0)
         decayed = cosine(after, self.peak, self.final, decay_steps)
         return _warming_up(step, self.start, self.peak, self.warmup_steps, decayed)
 
@@ -108,6 +116,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "total_steps": self.total_steps,
             "final": self.final,
             "start": self.start,
+            "hold": self.hold,
         }
 
 

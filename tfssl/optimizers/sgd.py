@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from tfssl import internals
 from tfssl.optimizers import updates
 
 
@@ -62,6 +63,6 @@ class SGD(updates.CoupledMomentum):
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
-        index = self._get_variable_index(variable)
+        index = internals.variable_index(self, variable)
         step = self.move(index, self.decayed(gradient, variable))
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)

@@ -1,5 +1,7 @@
 """Which of an optimizer's variables belong to which trained variable."""
 
+from tfssl import internals
+
 
 def owner(path, variable_paths):
     """The trained variable that a slot belongs to.
@@ -36,7 +38,7 @@ def reset(optimizer, variables):
     """
     wanted = {v.path for v in variables}
     # Among all paths: `a/kernel` would also claim the slots of `a/kernel_2`.
-    paths = [v.path for v in optimizer._trainable_variables]
+    paths = [v.path for v in internals.trained_variables(optimizer)]
     for slot in optimizer.variables:
         if owner(slot.path, paths)[0] in wanted:
             slot.assign(slot.value * 0)

@@ -4,6 +4,8 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from tfssl import checks, internals
+
 
 class CoupledMomentum(keras.optimizers.Optimizer):
     """A momentum slot per variable, and weight decay added to the gradient.
@@ -37,10 +39,8 @@ class CoupledMomentum(keras.optimizers.Optimizer):
     ):
         # Keras's own weight_decay is decoupled: it must not act as well.
         super().__init__(learning_rate, weight_decay=None, name=name, **kwargs)
-        if not 0 <= momentum < 1:
-            raise ValueError(f"momentum must be in [0, 1), got {momentum}.")
-        if not weight_decay >= 0:
-            raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+        checks.fraction_below_one({"momentum": momentum}, "momentum")
+        checks.not_negative({"weight_decay": weight_decay}, "weight_decay")
         self.momentum = momentum
         self.coupled_decay = weight_decay
         self.nesterov = nesterov
@@ -73,7 +73,7 @@ class CoupledMomentum(keras.optimizers.Optimizer):
     def decayed(self, gradient, variable):
         """As `dense`, with weight decay."""
         gradient = self.dense(gradient, variable)
-        if self._decays[self._get_variable_index(variable)]:
+        if self._decays[internals.variable_index(self, variable)]:
             gradient = gradient + self.coupled_decay * ops.convert_to_tensor(variable)
         return gradient
 

@@ -5,8 +5,8 @@ import os
 
 import numpy as np
 
+from tfssl import checks, files
 from tfssl import data as data_lib
-from tfssl import files
 from tfssl.evaluation import features
 from tfssl.tasks import resolve, runs
 
@@ -50,6 +50,7 @@ def embed(
     Raises:
         ValueError: if no preprocessing is known, or the data cannot be read.
     """
+    checks.whole({"batch_size": batch_size}, "batch_size")
     if isinstance(encoder, str | os.PathLike):
         encoder = runs.load(encoder)
     preprocessing = preprocessing or getattr(encoder, "preprocessing", None)
@@ -79,5 +80,5 @@ def embed(
         names = np.array([source.describe(int(i)) for i in found.index])
         content = io.BytesIO()
         np.savez(content, features=found.values, names=names, labels=found.labels)
-        files.write_bytes(out, content.getvalue())
+        files.write_bytes(files.expanded(out), content.getvalue())
     return found

@@ -1,14 +1,15 @@
 """How good an encoder is: kNN, linear probes and baselines, from one call."""
 
+import dataclasses
 import functools
 import os
-import re
 
 import keras
 import numpy as np
 from absl import logging
 
-from tfssl import files
+from tfssl import files, locks
+from tfssl.data import labels as labels_lib
 from tfssl.data import recipes
 from tfssl.evaluation import (
     augmented_probe,
@@ -19,8 +20,11 @@ from tfssl.evaluation import (
 )
 from tfssl.evaluation import stages as stages_lib
 from tfssl.tasks import (
+    bounds,
     evaluation_features,
     evaluation_rows,
+    label_budgets,
+    recorded,
     resolve,
     run_report,
     runs,
@@ -29,9 +33,9 @@ from tfssl.tasks import (
 PROBES = ("lbfgs", "augmented", "mlp")
 PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
-_BUDGETS = ("1", "5", "10%", "100%")
 
 
+@locks.holding("run")
 def evaluate(
     run,
     *,
@@ -40,7 +44,7 @@ def evaluate(
     validation_data=None,
     validation_split=None,
     labels=None,
-    budgets=_BUDGETS,
+    budgets=None,
     draws=10,
     knn_k=20,
     knn_temperature=0.1,
@@ -70,13 +74,15 @@ def evaluate(
     clusters are of the validation images too.
 
     Args:
-        run: folder of a finished pre-training run.
+        run: folder of a finished pre-training run, that nobody else uses meanwhile.
         data: labelled training images; None takes the run's.
         split: their part.
         validation_data: labelled test images; None takes the run's.
         validation_split: their part.
         labels: `"auto"`, `"none"` or `"folders"`; None takes the run's.
-        budgets: how many labels: `"5"` (per class) or `"10%"`, class-balanced.
+        budgets: how many labels: `"5"` (per class) or `"10%"`, class-balanced. None
+            takes 1, 5, 10 % and 100 %, without those that a class has too few images
+            for.
         draws: int, independent choices of the labelled images below 100 %.
         knn_k: int, neighbours (at most the number of labelled images).
         knn_temperature: float, of the vote.
@@ -127,8 +133,10 @@ def evaluate(
         ValueError: if the run has no encoder or has not trained a step, or labels are
             missing.
     """
+    bounds.evaluate(locals())
+    run = files.expanded(run)
     encoder = runs.load(run)
-    settings = runs.settings_of(run)
+    settings = recorded.settings_of(run)
     given = {
         "data": data,
         "split": split,
@@ -136,6 +144,8 @@ def evaluate(
         "validation_split": validation_split,
         "labels": labels,
     }
+    own = [name for name in ("data", "validation_data") if given[name] is None]
+    recorded.check_can_be_opened(run, settings, own)
     settings |= {key: value for key, value in given.items() if value is not None}
     settings["channels"] = encoder.preprocessing.channels
     _check_trained(run)
@@ -151,19 +161,14 @@ def evaluate(
     _check_choices(baselines, probe, options, dense)
     stages = evaluation_features.chosen_stages(encoder, stages, stage_features)
     train, test = resolve.sources(**settings)
-    for name, source in (("training", train), ("validation", test)):
-        if source is None or source.labels is None:
-            missing = "images" if source is None else "labels"
-            raise ValueError(
-                f"The evaluation needs labelled {name} images, but there are no "
-                f"{missing}; give --validation_data or --validation_split, and "
-                "--labels=folders where folders are classes."
-            )
-    budgets = _budgets(budgets)
-    if not 0 <= clusters <= test.num_images:
+    _check_labels(train, "training", verbose)
+    _check_labels(test, "validation", verbose)
+    budgets = label_budgets.parsed(budgets, train.labels, train.class_names)
+    most = len(labels_lib.labelled(test))
+    if not 0 <= clusters <= most:
         raise ValueError(
-            f"clusters={clusters} received, expected 0 (none) to {test.num_images}, "
-            "the number of validation images."
+            f"clusters={clusters} received, expected 0 (none) to {most}, the number of "
+            "labelled validation images."
         )
 
     limit = settings["max_bad_fraction"]
@@ -181,6 +186,8 @@ def evaluate(
     )
     kinds = extract(networks, raw_pixels="raw_pixels" in baselines)
     trained = kinds["pre-trained"]
+    # Unreadable images are known by now.
+    budgets = label_budgets.fitting(budgets, trained[0].labels, train.class_names)
     view = _training_view(settings, encoder.preprocessing)
     augmented = functools.partial(
         evaluation_rows.augmented,
@@ -259,7 +266,7 @@ def evaluate(
         os.path.join(run, "evaluation.json"),
         {
             "rows": rows,
-            "label_lists": _store_lists(run, selections),
+            "label_lists": _store_lists(run, selections, trained[0].index),
             "versions": runs.versions(),
         },
     )
@@ -271,6 +278,23 @@ def evaluate(
                 print(f"\n{row['features']}, {row['labels']}: {row['protocol']}")
     run_report.write(run, test, trained[1], rows, seed=seed)
     return rows
+
+
+def _check_labels(source, part, verbose):
+    """Raises unless some images have a label; says how many, if not all of them."""
+    rows = labels_lib.labelled(source)
+    if not len(rows):
+        missing = "images" if source is None else "labels"
+        raise ValueError(
+            f"The evaluation needs labelled {part} images, but there are no "
+            f"{missing}; give --validation_data or --validation_split, and "
+            "--labels=folders where folders are classes."
+        )
+    if verbose and len(rows) < source.num_images:
+        print(
+            f"Evaluation: the {len(rows):,} of {source.num_images:,} {part} images of "
+            f"{source.name} that have a label"
+        )
 
 
 def _training_view(settings, preprocessing):
@@ -320,7 +344,7 @@ def _cell(row):
 
 def _check_trained(run):
     """An encoder that never saw a gradient step has nothing to evaluate."""
-    record = files.read_json(os.path.join(run, "run.json"))
+    record = runs.record_of(run)
     if not (record.get("results") or {}).get("steps"):
         raise ValueError(
             f"The encoder of {run!r} has not been trained: its run.json records no "
@@ -351,28 +375,21 @@ def _check_choices(baselines, probe, options, dense):
         )
 
 
-def _store_lists(run, selections):
-    """Writes which images were labelled to `labels/`; returns the lists' hashes."""
+def _store_lists(run, selections, index):
+    """Writes which images were labelled to `labels/`; returns the lists' hashes.
+
+    Args:
+        run: the folder.
+        selections: dict of a budget to its `labels.Selection`s of rows.
+        index: the position of each row in the source.
+    """
     folder = os.path.join(run, "labels")
     os.makedirs(folder, exist_ok=True)
     hashes = {}
     for name, choices in selections.items():
         for draw, selection in enumerate(choices):
             file = f"{name.replace(' ', '_').replace('%', 'percent')}-{draw}.json"
-            selection.save(os.path.join(folder, file))
+            of_source = dataclasses.replace(selection, indices=index[selection.indices])
+            of_source.save(os.path.join(folder, file))
         hashes[name] = [selection.sha256 for selection in choices]
     return hashes
-
-
-def _budgets(budgets):
-    """`("5", "10%")` -> `{"per_class": (5,), "fractions": (0.1,)}`."""
-    for budget in budgets:
-        if not re.fullmatch(r"[1-9]\d*|\d+(\.\d+)?%", budget):
-            raise ValueError(
-                f"label budget {budget!r} received, expected a number per class "
-                "('5') or a share ('10%')."
-            )
-    return {
-        "per_class": tuple(int(b) for b in budgets if not b.endswith("%")),
-        "fractions": tuple(float(b[:-1]) / 100 for b in budgets if b.endswith("%")),
-    }

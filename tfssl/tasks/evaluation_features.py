@@ -4,6 +4,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import labels as labels_lib
 from tfssl.evaluation import features
 from tfssl.evaluation import stages as stages_lib
 
@@ -61,8 +62,9 @@ def of_networks(
         log: whether to log unreadable images.
 
     Returns:
-        Dict from a kind to `(Features, Features)`, training images first and in the
-        order of the source, so that the indices of a `labels.Selection` are rows.
+        Dict from a kind to `(Features, Features)` of the images that have a label,
+        training images first and in the order of the source, so that the indices of a
+        `labels.Selection` are rows.
     """
     # One each: a few bad training images may be many of a small test set.
     bad, bad_tests = (
@@ -73,7 +75,11 @@ def of_networks(
         return tuple(
             extract(
                 data_lib.labeled(
-                    source, preprocessing, batch_size=batch_size, bad_files=bad_files
+                    source,
+                    preprocessing,
+                    batch_size=batch_size,
+                    indices=labels_lib.labelled(source),
+                    bad_files=bad_files,
                 )
             )
             for source, bad_files in ((train, bad), (test, bad_tests))

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfssl.data import labels as labels_lib
 from tfssl.evaluation import augmented_probe, clusters, dense_probe, knn, supervised
 
 # The label budget of what uses labels for the score only.
@@ -189,6 +190,9 @@ def supervised_of(
     verbose,
 ):
     """Training from scratch on the labelled images `choices`, one array per draw."""
+    known = labels_lib.labelled(test)
+    if len(known) < test.num_images:
+        test = test.subset(known)
     results = [
         supervised.train(
             encoder,

@@ -5,10 +5,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfssl import checks, files
 from tfssl import data as data_lib
 from tfssl import export as export_lib
-from tfssl import files
-from tfssl.tasks import resolve, runs
+from tfssl.export import warmup as warmup_lib
+from tfssl.tasks import recorded, resolve, runs
 
 _TOLERANCE = 1e-5
 
@@ -21,33 +22,51 @@ def export(
     version=None,
     warmup=0,
     check=False,
+    data=None,
+    split=None,
 ):
     """Exports a run's encoder for TF Serving.
 
     Args:
         run: folder of a finished run, or a `.keras` file written by tfssl.
         base_dir: folder of all exported models.
-        name: name of the model there; None takes the run folder's name.
+        name: name of the model there, a file name and no path; None takes the run
+            folder's name.
         version: int or None for the next free one.
-        warmup: int, warm-up records to store, made from images of the run's data.
+        warmup: int, warm-up records to store, made from images of `data`.
         check: reload the SavedModel and compare its bytes signature with the
-            Python path on some images of the run's data.
+            Python path on some images of `data`.
+        data: images for `warmup` and `check`, see `data.open_source`; None takes the
+            run's.
+        split: their part.
 
     Returns:
         Path of the new version, `<base_dir>/<name>/<version>/`.
 
     Raises:
-        ValueError: if there is no encoder, the version exists, or the check
-            finds a difference above 1e-5.
+        ValueError: if there is no encoder or no preprocessing with it, the name is
+            none, the version exists, or the check finds a difference above 1e-5.
     """
+    checks.path({"run": run, "base_dir": base_dir}, "run", "base_dir")
+    run, base_dir = files.expanded(run), files.expanded(base_dir)
+    if name is not None:
+        checks.file_name({"name": name}, "name")
+    checks.whole({"warmup": warmup}, "warmup", least=0, most=warmup_lib.MOST_IMAGES)
     encoder = runs.load(run)
     preprocessing = encoder.preprocessing
+    if preprocessing is None:
+        raise ValueError(
+            f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
+            "encoder takes; save it with export.keras_file.save, which stores both."
+        )
+    if name is None:
+        name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
     is_run = tf.io.gfile.isdir(run)
-    record = files.read_json(os.path.join(run, "run.json")) if is_run else None
-    name = name or os.path.basename(os.path.normpath(run)).removesuffix(".keras")
+    record = runs.record_of(run) if is_run else None
     images = None
     if warmup or check:
-        images = _png_images(record, preprocessing, max(warmup, 4))
+        source = _source(run if is_run else None, encoder, data, split)
+        images = _png_images(source, preprocessing, max(warmup, 4))
     path = export_lib.saved_model(
         encoder,
         os.path.join(base_dir, name),
@@ -63,7 +82,7 @@ def export(
             f"Reloaded {path}: {len(images)} images through the bytes signature, "
             f"largest difference to Python {difference:.1e}"
         )
-        if difference > _TOLERANCE:
+        if not difference <= _TOLERANCE:
             raise ValueError(
                 f"{path} differs from the Python encoder by {difference:.1e}, more "
                 f"than {_TOLERANCE:g}; do not serve it."
@@ -74,34 +93,40 @@ def export(
 def largest_difference(path, encoder, images):
     """Largest absolute difference of features, SavedModel against Python.
 
+    Infinite if the SavedModel says that one of the images cannot be read.
+
     Args:
         path: a SavedModel with our signatures.
         encoder: the encoder, with `.preprocessing`.
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.
-    served = loaded.signatures["serving_default"](tf.constant(images))["features"]
+    served = loaded.signatures["serving_default"](tf.constant(images))
+    if not np.all(served["valid"]):
+        return float("inf")
     inputs = [encoder.preprocessing.apply_encoded(image) for image in images]
     expected = encoder(tf.stack(inputs), training=False)
-    return float(np.abs(served - expected).max())
+    return float(np.abs(served["features"] - expected).max())
 
 
-def _png_images(record, preprocessing, count):
-    """Some images of the run's own data, as PNG files in memory."""
-    if record is None:
+def _source(run, encoder, data, split):
+    """The images that the export is tried on."""
+    channels = encoder.preprocessing.channels
+    if data is not None:
+        return resolve.source(data, split=split, channels=channels)
+    if run is None:
         raise ValueError(
             "check and warmup need images, which come from the run's data; pass "
-            "the run's folder instead of a .keras file."
+            "the run's folder instead of a .keras file, or data=… (--data)."
         )
-    settings = record["settings"]
-    source = resolve.source(
-        settings["data"],
-        data_args=settings.get("data_args"),
-        **{
-            key: settings[key]
-            for key in ("split", "channels", "labels", "bit_depth", "data_dir")
-        },
-    )
+    settings = recorded.settings_of(run)
+    recorded.check_can_be_opened(run, settings)
+    options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
+    return resolve.source(settings["data"], **{key: settings[key] for key in options})
+
+
+def _png_images(source, preprocessing, count):
+    """Some images of a source, as PNG files in memory."""
     dataset = data_lib.labeled(
         source,
         preprocessing.raw(),
@@ -117,8 +142,8 @@ def _model_card(record):
     if record is None:
         return None
     return {
-        "settings": record["settings"],
-        "versions": record["versions"],
+        "settings": record.get("settings"),
+        "versions": record.get("versions"),
         "results": record.get("results"),
         "evaluation": record.get("evaluation"),
     }

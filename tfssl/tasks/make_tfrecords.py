@@ -4,12 +4,13 @@ import os
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
 from tfssl import data as data_lib
+from tfssl import files, locks
+from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
-from tfssl.tasks import resolve
+from tfssl.tasks import bounds, resolve
 
 
 def make_tfrecords(
@@ -64,6 +65,8 @@ def make_tfrecords(
         ValueError: for options that do not fit the images, for too many unreadable
             images, or if `out` holds records of something else.
     """
+    bounds.make_tfrecords(locals())
+    out = files.expanded(out)
     source = resolve.source(
         data,
         data_args=data_args,
@@ -74,7 +77,7 @@ def make_tfrecords(
         data_dir=data_dir,
     )
     pixels = pixels or not source.holds_files
-    _check(source, name, num_shards, pixels, max_side, quality)
+    _check(source, num_shards, pixels, max_side)
     origin = {
         "fingerprint": source.fingerprint(),
         "num_shards": num_shards,
@@ -86,41 +89,35 @@ def make_tfrecords(
     }
     paths = record_writer.shard_paths(out, name, num_shards)
     index_path = os.path.join(out, f"{name}.json")
-    notes = record_writer.done(paths, index_path, origin)
-    bad_files = bad_files_lib.BadFiles(max_bad_fraction)
-    for note in notes:
-        for skipped in note["skipped"] if note else ():
-            bad_files.add({skipped: ""}, source)
-    if source.encoded:
-        bad_files_lib.check(source, bad_files, source.decode)
-    tf.io.gfile.makedirs(out)
-    limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
-    with tqdm.tqdm(
-        total=source.num_images, unit="image", disable=not progress, desc=name
-    ) as bar:
-        images = _images(source, limits, notes, pixels, max_side, quality)
-        writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
-        writer.write(images)
-    record_writer.write_index(
-        index_path, paths, notes, source=source, pixels=pixels, origin=origin
-    )
+    with locks.hold(out, name):
+        notes = record_writer.done(paths, index_path, origin)
+        bad_files = bad_files_lib.BadFiles(max_bad_fraction)
+        for note in notes:
+            for skipped in note["skipped"] if note else ():
+                bad_files.add({skipped: ""}, source)
+        if source.encoded:
+            bad_files_lib.check(source, bad_files, source.decode)
+        limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
+        with progress_lib.bar(
+            total=source.num_images, wanted=progress, unit="image", desc=name
+        ) as bar:
+            images = _images(source, limits, notes, pixels, max_side, quality)
+            writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
+            writer.write(images)
+        record_writer.write_index(
+            index_path, paths, notes, source=source, pixels=pixels, origin=origin
+        )
     return index_path
 
 
-def _check(source, name, num_shards, pixels, max_side, quality):
-    if not name or os.path.basename(name) != name:
-        raise ValueError(f"name={name!r} received, expected a file name, no path.")
+def _check(source, num_shards, pixels, max_side):
     if not 1 <= num_shards <= source.num_images:
         raise ValueError(
             f"num_shards={num_shards} received for {source.num_images} images, "
             "expected 1 to as many."
         )
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality={quality} received, expected 1 to 100.")
     if max_side is None:
         return
-    if max_side < 1:
-        raise ValueError(f"max_side={max_side} received, expected 1 or more.")
     if not pixels and (source.dtype != "uint8" or source.channels not in (1, 3)):
         raise ValueError(
             f"max_side={max_side} received for {source.channels} channels, "
@@ -268,4 +265,4 @@ def verify(index):
     Raises:
         ValueError: naming the first file that is missing, cut short or changed.
     """
-    return records.open_records(index, verify=True)
+    return records.open_records(files.expanded(index), verify=True)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl.data import pipeline
+from tfssl.data import labels, pipeline
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
@@ -25,11 +25,6 @@ def labelled(train, validation, settings):
     """
     epochs = settings["online_probe_epochs"]
     data, split = settings["online_probe_data"], settings["online_probe_split"]
-    if epochs < 0 or settings["online_probe_steps"] < 1:
-        raise ValueError(
-            f"online_probe_epochs={epochs}, online_probe_steps="
-            f"{settings['online_probe_steps']} received, expected at least 0 and 1."
-        )
     if not epochs:
         if data is not None or split is not None:
             raise ValueError(
@@ -50,10 +45,12 @@ def labelled(train, validation, settings):
             bit_depth=settings["bit_depth"],
             data_dir=settings["data_dir"],
         )
+        if validation is not None:
+            source = data_lib.class_names.matched(source, validation)
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:
         missing = "labels of two classes or more to train it on"
-    elif validation is None or validation.labels is None:
+    elif not len(labels.labelled(validation)):
         missing = "labelled validation images"
     if missing:
         raise ValueError(

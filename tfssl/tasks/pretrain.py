@@ -4,27 +4,29 @@ import contextlib
 import os
 
 import keras
-from absl import logging
 
 from tfssl import data as data_lib
-from tfssl import methods
+from tfssl import files
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, recipes, service
-from tfssl.export import keras_file
 from tfssl.tasks import (
+    accept,
+    bounds,
     clustering,
+    fitting,
     monitoring,
     online_probe,
     resolve,
     runs,
-    show_views,
+    settings,
     start,
 )
-from tfssl.training import monitors, saving
+from tfssl.training import history as history_lib
+from tfssl.training import saving, stalls
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = bounds.PRECISIONS
 
 
 def pretrain(
@@ -65,7 +67,7 @@ def pretrain(
     tpu=None,
     data_service=None,
     precision="float32",
-    jit_compile=False,
+    jit_compile="auto",
     steps_per_execution=1,
     seed=0,
     resume=True,
@@ -83,6 +85,8 @@ def pretrain(
     online_probe_steps=1,
     max_bad_fraction=0.01,
     stop_on_collapse=False,
+    allow_changes=(),
+    on_accept=None,
     verbose=1,
 ):
     """Trains an encoder on unlabelled images.
@@ -90,7 +94,9 @@ def pretrain(
     Args:
         data: where the images are, see `data.open_source`: a folder, `"digits"`,
             `"tfds:NAME"`, arrays, a `tf.data.Dataset`, a `Source`.
-        out: folder of the run; training continues there if it was interrupted.
+        out: folder of the run; training continues there if it was interrupted, with
+            the settings that it was begun with (see `allow_changes`). One process at
+            a time.
         split: part of the data, for sources that have parts.
         labels: `"auto"`, `"none"` or `"folders"` (the first folder level is the
             class). Labels never train; they feed the kNN monitor and, later, the
@@ -102,13 +108,15 @@ def pretrain(
             `data`, and for other data of the same kind.
         validation_data: labelled images for the kNN monitor, given like `data`.
         validation_split: their part; alone, it is a part of `data`.
-        validation_fraction: part of `data` (class-balanced) to hold out of
-            training for that, if there is no `validation_data`.
+        validation_fraction: part of `data` (class-balanced; of its labelled images,
+            if some are not) to hold out of training for that, if there is no
+            `validation_data`.
         method: key of `tfssl.methods.METHODS`.
         hparams: dict, arguments of the method (`{"temperature": 0.5}`).
         encoder: key of `models.ENCODERS`, `"keras.applications.NAME"`, the path
             of a `.keras` file, a function `input_shape -> Keras model`, or (on one
             device) a built Keras model.
+            An encoder that takes pixels up to 255 gets them from a layer in front.
         encoder_args: dict, further arguments of the builder (`{"width": 0.25}`).
         recipe: a recipe, its name in `recipes.RECIPES`, or None for the method's.
         image_size: int, size of the (largest) view; None keeps the recipe's.
@@ -122,8 +130,9 @@ def pretrain(
         learning_rate: float, base rate, scaled by `lr_scaling`.
         lr_scaling: `"linear"` (times batch/256), `"sqrt"` (times sqrt(batch)) or
             `"none"`.
-        lr_schedule: `"cosine"`, half a cosine after the warm-up, or `"steps"`, drops at
-            `lr_drops`, or a constant rate without them.
+        lr_schedule: `"cosine"`, half a cosine after the warm-up, `"cosine_epochs"`, the
+            same with one rate for all steps of an epoch (MoCo v2), or `"steps"`, drops
+            at `lr_drops`, or a constant rate without them.
         lr_start: float, the rate at the beginning of the warm-up, as a share of the
             peak (SwAV at batch 4096: 0.0625).
         lr_final: float, that at the end of the cosine (SwAV: 0.001).
@@ -139,7 +148,7 @@ def pretrain(
         data_service: None, or `"grpc://host:port"` (several with commas between) of
             hosts that make the views, see docs/distributed.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        jit_compile: compile the step with XLA (one device).
+        jit_compile: compile the step with XLA (one device); `"auto"` on one GPU only.
         steps_per_execution: int, steps per call into TensorFlow; must divide the
             steps of an epoch.
         seed: int, of weights, order and views.
@@ -149,7 +158,8 @@ def pretrain(
         checkpoint_steps: int or None, save also every so many steps.
         checkpoint_minutes: float or None, save also after so many minutes.
         keep: int, newest checkpoints to keep; the best by kNN stays too.
-        knn_epochs: int, epochs between kNN evaluations; 0 turns them off.
+        knn_epochs: int, epochs between kNN evaluations, on the images that have a
+            label; 0 turns them off.
         knn_k: int, neighbours.
         knn_temperature: float, of the vote.
         online_probe_epochs: int, epochs between accuracies of a linear classifier that
@@ -160,21 +170,30 @@ def pretrain(
         online_probe_steps: int, training steps between two steps of the classifier.
         max_bad_fraction: float, share of unreadable images that stops the run.
         stop_on_collapse: stop, rather than warn, on a collapsed embedding.
+        allow_changes: names of settings that may differ from those with which the run
+            in `out` was begun (`("learning_rate",)`), though another result comes of
+            them; `run.json` lists such changes.
+        on_accept: function without arguments, or None; called, on the chief, when the
+            start is accepted and before the first step.
         verbose: 0 silent, 1 progress bar, 2 one line per epoch.
 
     Returns:
         A `runs.Run`.
 
     Raises:
-        ValueError: for arguments that cannot work, before training starts.
-        TrainingStopped: on a non-finite loss.
-        Preempted: after SIGTERM (on any worker), once the state is saved.
+        ValueError: for arguments that cannot work, before training starts and
+            anything is written.
+        TrainingStopped: on a non-finite loss or weight.
+        Preempted: after SIGTERM (on any worker), or when the data service is lost,
+            once the state is saved.
+        Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
         WorkerLost: if another worker is gone.
         SaveError: if the last checkpoint cannot be written.
     """
+    out = files.expanded(out)
     arguments = dict(locals())
-    settings = {key: _described(value) for key, value in arguments.items()}
-    _check_choices(method, precision, epochs, batch_size)
+    bounds.pretrain(arguments)
+    accept.check_names(allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     devices = strategies.make(strategy, num_replicas=num_replicas, tpu=tpu)
     strategies.per_replica_batch(devices, batch_size)
@@ -185,7 +204,7 @@ def pretrain(
     preprocessing = recipes.preprocessing_for(recipe, train)
     bad_files = pipeline.BadFiles(max_fraction=max_bad_fraction)
     bad_queries = pipeline.BadFiles(max_fraction=max_bad_fraction)
-    knn_sets = monitoring.knn_sets(
+    knn_sets, of_labelled = monitoring.knn_sets(
         train, validation, preprocessing, bad_files, bad_queries, arguments
     )
     labelled = online_probe.labelled(train, validation, arguments)
@@ -194,14 +213,16 @@ def pretrain(
 
     with (
         workers.losses_explained(),
+        accept.alone_in(out, workers),
         bad_files_lib.explained(bad_files, bad_queries, bad_labelled),
         service.errors_explained(),
     ):
+        record = accept.Record(arguments, train, recipe, steps_per_epoch, workers)
+        record.check()
         with _precision(precision), devices.scope():
             keras.utils.set_random_seed(seed)
-            network = resolve.encoder(
-                encoder, resolve.input_shape(recipe, train), encoder_args
-            )
+            shape = resolve.input_shape(recipe, train)
+            network = resolve.encoder(encoder, shape, encoder_args, preprocessing)
             model = resolve.method(
                 method,
                 network,
@@ -217,16 +238,11 @@ def pretrain(
                 steps_per_execution=steps_per_execution,
             )
             model.build_optimizer()
-            told = start.summary(model, train, recipe, settings, devices)
-            if workers.is_chief:
-                runs.prepare_folder(out)
+            told = start.summary(
+                model, train, recipe, settings.recorded(arguments), devices
+            )
+            told = "\n".join([told, *of_labelled])
             resumed = start.start(model, folder, resume, init_from, workers)
-            if workers.is_chief:
-                runs.update(out, settings=settings, versions=runs.versions())
-                if verbose:
-                    print(told)
-                path = os.path.join(out, "views.png")
-                show_views.sheet(train, recipe, path, seed=seed, augment=augment)
             probes = online_probe.callbacks(
                 labelled,
                 validation,
@@ -236,15 +252,6 @@ def pretrain(
                 (bad_labelled, bad_queries),
                 arguments,
                 resumed,
-            )
-            saver = saving.Saver(
-                folder,
-                every_epochs=checkpoint_epochs,
-                every_steps=checkpoint_steps,
-                every_minutes=checkpoint_minutes,
-                keep=keep,
-                also=lambda: {k: v for p in probes for k, v in p.variables().items()},
-                workers=workers,
             )
 
             def dataset(sampling=None, seed=seed):
@@ -281,82 +288,48 @@ def pretrain(
                 monitoring.fixed_images(train, preprocessing, bad_files),
                 knn_sets,
                 probes,
-                steps_per_epoch,
+                (bad_files, bad_queries, bad_labelled),
                 workers,
                 arguments,
                 clusters=between is not None,
             )
 
-            with saver.watching_sigterm():
-                _fit(
+            record.accept(model, told)
+            step = int(model.step.numpy())
+            history = history_lib.History(
+                out, steps_per_epoch, step=step, workers=workers
+            )
+            every_steps = (checkpoint_epochs * steps_per_epoch, checkpoint_steps)
+            saver = saving.Saver(
+                folder,
+                every_steps=[steps for steps in every_steps if steps],
+                every_minutes=checkpoint_minutes,
+                keep=keep,
+                also=lambda: {k: v for p in probes for k, v in p.variables().items()},
+                workers=workers,
+                lines=history.lines,
+                saved_step=step if resumed else None,
+            )
+            with (
+                saver.watching_signals(),
+                stalls.watched(model, saver, data_service=data_service),
+            ):
+                fitting.fit(
                     model,
                     dataset,
                     epochs,
                     steps_per_epoch,
                     [*watchers, saver],
+                    history,
                     verbose if workers.is_chief else 0,
                     between,
                 )
                 if saver.model is not None:  # None if there was nothing to train.
                     saver.save(required=True)
         network.preprocessing = preprocessing
-        if workers.is_chief:
-            _record(out, model, saver, bad_files)
+        record.finish(model, history.lines, saver.best, bad_files)
         workers.wait()  # What the chief writes is there for all.
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    return runs.Run(out, network, model, history, settings)
-
-
-def _record(out, model, saver, bad_files):
-    """Writes the trained encoder and the results."""
-    encoder = model.encoder
-    keras_file.save(encoder, os.path.join(out, "encoder.keras"), encoder.preprocessing)
-    history = monitors.read_history(os.path.join(out, "metrics.jsonl"))
-    results = {
-        "steps": int(model.step.numpy()),
-        "last_epoch": history[-1] if history else None,
-        "best_knn": saver.best,
-        "bad_files": bad_files.listed,
-    }
-    runs.update(out, results=results)
-    if bad_files.count:
-        logging.warning(
-            "%d unreadable image(s) were skipped: %s",
-            bad_files.count,
-            ", ".join(bad_files.listed[:20]),
-        )
-
-
-def _described(value):
-    """A JSON-able form of an argument: plain values as they are, objects named."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, dict):
-        return {str(k): _described(v) for k, v in value.items()}
-    if isinstance(value, list | tuple) and not hasattr(value, "name"):
-        return [_described(v) for v in value]
-    named = getattr(value, "name", None) or getattr(value, "__name__", None)
-    return named if isinstance(named, str) else type(value).__name__
-
-
-def _check_choices(method, precision, epochs, batch_size):
-    if method not in methods.METHODS:
-        raise ValueError(
-            f"method={method!r} received, expected one of "
-            f"{', '.join(sorted(methods.METHODS))}."
-        )
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision={precision!r} received, expected one of "
-            f"{', '.join(PRECISIONS)}."
-        )
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(
-            f"epochs={epochs}, batch_size={batch_size} received, expected both to "
-            "be 1 or more."
-        )
+    return runs.Run(out, network, model, history.lines, settings.recorded(arguments))
 
 
 def _steps(source, batch_size, steps_per_execution):
@@ -378,29 +351,3 @@ def _precision(policy):
         yield
     finally:
         keras.config.set_dtype_policy(before)
-
-
-def _fit(model, dataset, epochs, steps_per_epoch, callbacks, verbose, between):
-    """`fit`, continuing an interrupted epoch with just its remaining steps.
-
-    A method that clusters its images trains epoch by epoch, each on images of its own.
-    """
-    epoch, inside = divmod(int(model.step.numpy()), steps_per_epoch)
-    while epoch < epochs:
-        until, sampling = epochs, None
-        if inside or between:
-            until = epoch + 1
-        if between:
-            if not inside:
-                between.before_epoch(epoch)
-            sampling = between.sampling(epoch)
-        model.fit(
-            dataset(sampling),
-            initial_epoch=epoch,
-            epochs=until,
-            steps_per_epoch=steps_per_epoch - inside,
-            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
-            verbose=verbose,
-            shuffle=False,
-        )
-        epoch, inside = until, 0

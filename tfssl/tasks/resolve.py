@@ -3,20 +3,24 @@
 Every choice can be given as the thing itself or by its name, as flags do.
 """
 
+import contextlib
+import functools
 import inspect
 import os
 
 import keras
 import tensorflow as tf
+from absl import logging
 
+from tfssl import checks, files, methods, models, optimizers
 from tfssl import data as data_lib
-from tfssl import methods, models, optimizers
 from tfssl.data import recipes
 from tfssl.export import keras_file
+from tfssl.models import input_range
 from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
 
-LR_SCHEDULES = ("cosine", "steps")
+LR_SCHEDULES = ("cosine", "cosine_epochs", "steps")
 
 
 def sources(
@@ -34,7 +38,11 @@ def sources(
     seed=0,
     **_,
 ):
-    """The training source and the validation source (or None) of these settings."""
+    """The training source and the validation source (or None) of these settings.
+
+    Classes of the validation images have the numbers that the training images give
+    them, see `data.class_names.matched`.
+    """
     options = dict(
         channels=channels,
         labels=labels,
@@ -45,13 +53,14 @@ def sources(
     if validation_data is None and validation_split is not None:
         validation_data = data
     if validation_data is not None:
-        return train, source(
+        validation = source(
             validation_data,
             data_args=data_args,
             beside=True,
             split=validation_split,
             **options,
         )
+        return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
     return train, None
@@ -73,6 +82,8 @@ def source(data, *, data_args=None, beside=False, **options):
         raise ValueError(
             f"data_arg {unknown[0]!r} received, expected some of {', '.join(known)}."
         )
+    parameters = inspect.signature(data_lib.open_source).parameters
+    checks.like(given, {name: parameters[name].default for name in given})
     if beside:
         kind = data_lib.sources.kind_of(data)
         given = {name: value for name, value in given.items() if known[name] == kind}
@@ -104,8 +115,41 @@ def input_shape(recipe, source):
     return (side, side, source.channels)
 
 
-def encoder(given, input_shape, encoder_args=None):
-    """An encoder from its name, a `.keras` file, or as given."""
+def encoder(given, input_shape, encoder_args=None, preprocessing=None):
+    """An encoder from its name, a `.keras` file, or as given.
+
+    Args:
+        given: see `tasks.pretrain`.
+        input_shape: of the images.
+        encoder_args: dict, of the builder.
+        preprocessing: the `Preprocessing` of the images, for encoders that want other
+            values than those it makes; None stands for images in [0, 1].
+
+    Returns:
+        A Keras model of images as `preprocessing` makes them.
+    """
+    normalized = {}
+    if preprocessing is not None:
+        normalized = {"mean": preprocessing.mean, "std": preprocessing.std}
+    _check_encoder_args(given, encoder_args)
+    network = _network(given, input_shape, encoder_args or {}, normalized)
+    white = input_range.white(network)
+    if white == 1:
+        return network
+    return input_range.with_pixels(network, white, **normalized)
+
+
+def _check_encoder_args(given, encoder_args):
+    built = isinstance(given, keras.Model)
+    if encoder_args and (built or not isinstance(given, str) or _is_file(given)):
+        what = "a model that is built already" if built else given
+        raise ValueError(
+            f"encoder_args={encoder_args} received for {what}, which takes none; they "
+            "are for encoders that are built by their name."
+        )
+
+
+def _network(given, input_shape, encoder_args, normalized):
     if isinstance(given, keras.Model):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
             raise ValueError(
@@ -118,16 +162,57 @@ def encoder(given, input_shape, encoder_args=None):
     prefix = "keras.applications."
     if given.startswith(prefix):
         builder = getattr(keras.applications, given.removeprefix(prefix), None)
-        if builder is None:
+        if not callable(builder):
             raise ValueError(
                 f"encoder={given!r} is not in keras.applications; expected for "
                 "example 'keras.applications.MobileNetV3Small'."
             )
-        options = {"weights": None, "pooling": "avg", "include_top": False}
-        return builder(input_shape=input_shape, **options | (encoder_args or {}))
-    if given.endswith(".keras"):
-        return keras_file.load(given)[0]
-    return models.encoder(given, input_shape=input_shape, **(encoder_args or {}))
+        build = functools.partial(input_range.application, builder, **normalized)
+    elif _is_file(given):
+        return _from_file(given, normalized)
+    elif given not in models.ENCODERS:
+        return models.encoder(given, input_shape=input_shape)  # Says which there are.
+    else:
+        build = builder = models.ENCODERS[given]
+    hidden = ("input_shape", "name")
+    checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
+    with _refusals(given, encoder_args):
+        return build(input_shape=input_shape, **encoder_args)
+
+
+def _is_file(encoder):
+    return str(encoder).endswith(".keras")
+
+
+def _from_file(path, normalized):
+    network, made_for = keras_file.load(path)
+    if made_for is not None:
+        theirs = {"mean": made_for.mean, "std": made_for.std}
+        if normalized and theirs != normalized:
+            logging.warning(
+                "%s was trained on images normalised by mean %s, std %s; this recipe "
+                "gives it mean %s, std %s.",
+                path,
+                *theirs.values(),
+                *normalized.values(),
+            )
+    return network
+
+
+@contextlib.contextmanager
+def _refusals(name, given):
+    """Makes one sentence of a TypeError: arguments of the user that do not work."""
+    try:
+        yield
+    except (AttributeError, IndexError, TypeError) as error:
+        if not given:
+            raise  # No mistake of the user's.
+        told = ", ".join(f"{key}={value!r}" for key, value in given.items())
+        first = str(error).strip().splitlines()[0][:200].rstrip(".")
+        raise ValueError(
+            f"{name} received {told}, which does not work ({first}); give arguments of "
+            "the kind that its documentation says."
+        ) from error
 
 
 def method(name, encoder, hparams=None, **known_here):
@@ -142,32 +227,32 @@ def method(name, encoder, hparams=None, **known_here):
             `hparams` say otherwise.
     """
     method_class = methods.METHODS[name]
-    known = [
-        p
-        for p in inspect.signature(method_class.__init__).parameters
-        if p not in ("self", "encoder", "name", "kwargs")
-    ]
-    unknown = sorted(set(hparams or {}) - set(known))
-    if unknown:
-        raise ValueError(
-            f"hparam {unknown[0]!r} received, but {name} takes only: "
-            f"{', '.join(known)}."
-        )
+    known = inspect.signature(method_class).parameters
     hparams = dict(hparams or {})
+    checks.keywords(method_class, hparams, "hparam", name, without=("encoder", "name"))
     fitting = {key: value for key, value in known_here.items() if key in known}
-    return method_class(encoder, **fitting | hparams)
+    with _refusals(name, hparams):
+        return method_class(encoder, **fitting | hparams)
 
 
 def optimizer(given, steps_per_epoch, settings):
     """An optimizer from its name and the settings' schedule, or as given."""
     if not isinstance(given, str):
         return given
-    return optimizers.build(
-        given,
-        learning_rate=schedule(steps_per_epoch, settings),
-        weight_decay=settings["weight_decay"],
-        **(settings["optimizer_args"] or {}),
-    )
+    arguments = settings["optimizer_args"] or {}
+    elsewhere = [key for key in arguments if key in ("learning_rate", "weight_decay")]
+    if elsewhere:
+        raise ValueError(
+            f"optimizer_arg {elsewhere[0]!r} received, but it is a setting of its own; "
+            f"give {elsewhere[0]}={arguments[elsewhere[0]]!r} instead."
+        )
+    with _refusals(given, arguments):
+        return optimizers.build(
+            given,
+            learning_rate=schedule(steps_per_epoch, settings),
+            weight_decay=settings["weight_decay"],
+            **arguments,
+        )
 
 
 def schedule(steps_per_epoch, settings):
@@ -181,17 +266,18 @@ def schedule(steps_per_epoch, settings):
         warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
         start=peak * settings["lr_start"],
     )
-    if kind == "cosine":
-        return schedules.WarmupCosine(
+    if kind == "steps":
+        return schedules.WarmupSteps(
             peak,
-            total_steps=settings["epochs"] * steps_per_epoch,
-            final=peak * settings["lr_final"],
+            boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
+            factor=settings["lr_drop_factor"],
             **warmup,
         )
-    return schedules.WarmupSteps(
+    return schedules.WarmupCosine(
         peak,
-        boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
-        factor=settings["lr_drop_factor"],
+        total_steps=settings["epochs"] * steps_per_epoch,
+        final=peak * settings["lr_final"],
+        hold=steps_per_epoch if kind == "cosine_epochs" else 1,
         **warmup,
     )
 
@@ -205,6 +291,7 @@ def scaled_rate(settings):
 
 def checkpoint_path(path):
     """A checkpoint folder from itself, a run's folder or a checkpoints folder."""
+    path = files.expanded(path)
     for folder in (path, os.path.join(path, "checkpoints")):
         newest = checkpoint.latest(folder)
         if newest:

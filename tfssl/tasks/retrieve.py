@@ -4,12 +4,11 @@ import os
 
 import numpy as np
 import tensorflow as tf
-import tqdm
 
-from tfssl import files
+from tfssl import files, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import retrieval, rmac, stages
-from tfssl.tasks import resolve, runs
+from tfssl.tasks import bounds, resolve, runs
 
 _SHOWN = 5
 
@@ -57,9 +56,12 @@ def retrieve(
     Raises:
         ValueError: on anything that is missing or does not fit together.
     """
+    bounds.retrieve(locals())
+    encoder, out = files.expanded(encoder), files.expanded(out)
+    data, whiten_data = files.expanded(data), files.expanded(whiten_data)
     if out is None:
         out = _default_out(encoder)
-    if isinstance(encoder, str | os.PathLike):
+    if isinstance(encoder, str):
         encoder = runs.load(encoder)
     if getattr(encoder, "preprocessing", None) is None:
         raise ValueError(
@@ -75,7 +77,7 @@ def retrieve(
     reader = rmac.MapReader(
         stages.any_size(encoder, stage), encoder.preprocessing, longer_side=longer_side
     )
-    queries = retrieval.read_ground_truth(ground_truth)
+    queries = retrieval.read_ground_truth(files.expanded(ground_truth))
     source = _source(data, encoder)
     names = _names(source)
     _check_queries(queries, names, data)
@@ -121,7 +123,7 @@ def retrieve(
 
 
 def _default_out(encoder):
-    if isinstance(encoder, str | os.PathLike) and tf.io.gfile.isdir(encoder):
+    if isinstance(encoder, str) and tf.io.gfile.isdir(encoder):
         return os.path.join(encoder, "retrieval.json")
     raise ValueError(
         "No place for the result: the encoder is not the folder of a run; give out, "
@@ -174,11 +176,11 @@ def _check_queries(queries, names, data):
 
 
 def _shown(reader, source, bad_files, what, verbose):
-    return tqdm.tqdm(
+    return progress.bar(
         reader.maps(source, bad_files),
+        wanted=verbose,
         total=source.num_images,
         desc=what,
-        disable=not verbose,
         leave=False,
     )
 

@@ -5,9 +5,9 @@ import os
 import numpy as np
 
 from tfssl import data as data_lib
-from tfssl import files
 from tfssl.evaluation import report
-from tfssl.training import monitors
+from tfssl.tasks import runs
+from tfssl.training import history
 
 _QUERIES, _NEIGHBORS = 8, 6
 _POINTS = 1000
@@ -47,13 +47,13 @@ def write(run, source, features, rows, *, seed=0):
     Returns:
         Path of the report.
     """
-    record = files.read_json(os.path.join(run, "run.json"))
+    record = runs.record_of(run)
     settings = {k: v for k, v in record["settings"].items() if v is not None}
     views = os.path.join(run, "views.png")
     return report.write(
         os.path.join(run, "report.html"),
         title=f"{settings['method']} on {source.name.split('[')[0]}",
-        settings=settings | record["versions"],
+        settings=settings | record.get("versions", {}),
         curves=_curves(os.path.join(run, "metrics.jsonl")),
         step_name="epoch",
         views_png=views if os.path.exists(views) else None,
@@ -67,7 +67,7 @@ def write(run, source, features, rows, *, seed=0):
 
 def _curves(path):
     curves = {}
-    for line in monitors.read_history(path):
+    for line in history.read(path):
         for key, name in _CURVES.items():
             if key in line:
                 curves.setdefault(name, []).append((line["epoch"], line[key]))

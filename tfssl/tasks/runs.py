@@ -2,7 +2,7 @@
 
 ```
 out/
-  run.json          settings, versions, commit, results
+  run.json          settings, changes of them, versions, commit, results
   run.flags         the same settings as a flagfile (written by the binary)
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
@@ -21,7 +21,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
-from tfssl import files, version
+from tfssl import files, processor, version
 from tfssl.export import keras_file
 
 
@@ -44,8 +44,12 @@ class Run:
     settings: dict
 
 
-def versions():
-    """Versions that a result depends on, and the commit where there is one."""
+def versions(model=None):
+    """Versions and machine that a result depends on; the commit, if there is one.
+
+    Args:
+        model: a compiled Keras model, or None: whether XLA compiles its steps.
+    """
     found = {
         "tfssl": version.__version__,
         "python": platform.python_version(),
@@ -53,8 +57,9 @@ def versions():
         "keras": keras.__version__,
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
-        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
-    }
+    } | processor.described()
+    if model is not None:
+        found["xla"] = "on" if model.jit_compile else "off"
     commit = _commit()
     if commit:
         found["commit"] = commit
@@ -73,44 +78,29 @@ def _commit():
     return done.stdout.strip() or None
 
 
-def prepare_folder(out):
-    """Makes a run's folder and proves that it can be written.
+def record_of(run):
+    """The content of a folder's `run.json`, or None if there is none.
 
     Raises:
-        ValueError: if it cannot.
+        ValueError: if it is damaged.
     """
-    probe = os.path.join(out, ".writable")
+    path = os.path.join(files.expanded(run), "run.json")
     try:
-        tf.io.gfile.makedirs(out)
-        with tf.io.gfile.GFile(probe, "w") as file:
-            file.write("")
-        tf.io.gfile.remove(probe)
-    except (OSError, tf.errors.OpError) as error:
+        record = files.read_json(path)
+        if not isinstance(record, dict | None):
+            raise files.DamagedFile(f"{path} is damaged (no JSON object).")
+    except files.DamagedFile as error:
         raise ValueError(
-            f"The output folder {out!r} cannot be written ({error}); choose "
-            "another one with --out."
+            f"{str(error).rstrip('.')}; put a copy of it back, or delete it and start "
+            "the pre-training again with the same flags: it goes on and writes it anew."
         ) from error
+    return record
 
 
 def update(out, **entries):
     """Merges entries into `run.json`."""
     path = os.path.join(out, "run.json")
-    files.write_json(path, (files.read_json(path) or {}) | entries)
-
-
-def settings_of(run):
-    """The settings of a run's folder.
-
-    Raises:
-        ValueError: if the folder is not that of a run.
-    """
-    found = files.read_json(os.path.join(run, "run.json"))
-    if found is None:
-        raise ValueError(
-            f"{run!r} holds no run.json; pass the --out folder of a finished "
-            "pre-training run."
-        )
-    return found["settings"]
+    files.write_json(path, (record_of(out) or {}) | entries)
 
 
 def load(path):
@@ -126,7 +116,7 @@ def load(path):
     Raises:
         ValueError: if there is no encoder.
     """
-    path = os.fspath(path)
+    path = files.expanded(path)
     file = path
     if tf.io.gfile.isdir(path):
         file = os.path.join(path, "encoder.keras")

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from tfssl import files
 from tfssl.data import pipeline, recipes, sources
+from tfssl.tasks import bounds
 
 _GAP = 2  # Pixels between tiles.
 _MARGIN = 6  # Pixels between the original and its views.
@@ -129,6 +130,7 @@ def show_views(
     Returns:
         uint8 array `(height, width, 3)`.
     """
+    bounds.show_views(locals())
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
     if image_size:
@@ -136,4 +138,5 @@ def show_views(
     source = sources.open_source(
         data, split=split, channels=channels, bit_depth=bit_depth, data_dir=data_dir
     )
+    out = files.expanded(out)
     return sheet(source, recipe, out, num_images=num_images, seed=seed, augment=augment)

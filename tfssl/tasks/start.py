@@ -5,7 +5,9 @@ import zlib
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data import pipeline
+from tfssl import processor
+from tfssl.data import pipeline, recipes
+from tfssl.models import input_range
 from tfssl.tasks import resolve
 from tfssl.training import checkpoint
 
@@ -69,12 +71,36 @@ def _check_agreement(model, workers):
 
 
 def _after_warmup(settings, rate):
-    if settings["lr_schedule"] == "cosine":
-        return f"cosine to {rate * settings['lr_final']:g}"
+    if settings["lr_schedule"] != "steps":
+        by_epochs = settings["lr_schedule"] == "cosine_epochs"
+        falls = ", falling once per epoch" if by_epochs else ""
+        return f"cosine to {rate * settings['lr_final']:g}{falls}"
     if not settings["lr_drops"]:
         return "constant"
     drops = ", ".join(f"{epoch:g}" for epoch in settings["lr_drops"])
     return f"times {settings['lr_drop_factor']:g} at epoch {drops}"
+
+
+def _input_ends(encoder, recipe, source):
+    made = recipes.preprocessing_for(recipe, source)
+    low, high = input_range.ends(encoder, made.mean, made.std)
+    return f"{low:.3g} (black) to {high:.3g} (white)"
+
+
+def _machine(model, jit_compile):
+    found = processor.described()
+    place = found.get("accelerators", found["processor"])
+    xla = "on" if model.jit_compile else "off"
+    return (
+        f"on {place}; oneDNN {found['onednn']}, XLA {xla} (jit_compile={jit_compile})"
+    )
+
+
+def _pixels(source):
+    """What kind of pixels the images have, as far as it is known."""
+    size = source.image_size
+    of_size = f" of {size[0]}x{size[1]} px" if size else ""
+    return f"{of_size}, {source.channels} channel(s) of {source.dtype}"
 
 
 def summary(model, source, recipe, settings, devices):
@@ -87,17 +113,19 @@ def summary(model, source, recipe, settings, devices):
     steps_per_epoch = pipeline.steps_per_epoch(source, batch_size)
     rate = resolve.scaled_rate(settings)
     lines = [
-        f"{type(model).__name__} on {source.name}: {source.num_images:,} images, "
-        f"{len(recipe)} views of {'/'.join(str(v.size) for v in recipe)} px "
-        f"({recipe.name})",
+        f"{type(model).__name__} on {source.name}: {source.num_images:,} images"
+        f"{_pixels(source)}; {len(recipe)} views of "
+        f"{'/'.join(str(v.size) for v in recipe)} px ({recipe.name})",
         f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
-        f"{model.feature_dim} features, {settings['precision']}",
+        f"{model.feature_dim} features, {settings['precision']}, input from "
+        f"{_input_ends(model.encoder, recipe, source)}",
         f"global batch {batch_size} on {devices.num_replicas_in_sync} replica(s), "
         f"{steps_per_epoch} steps per epoch, {settings['epochs']} epochs",
         f"{settings['optimizer']}: base rate {settings['learning_rate']:g}, "
         f"{settings['lr_scaling']} scaling -> {rate:g}; warm-up "
         f"{settings['warmup_epochs']:g} epochs, then {_after_warmup(settings, rate)}",
     ]
+    lines.append(_machine(model, settings["jit_compile"]))
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")

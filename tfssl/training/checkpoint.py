@@ -9,15 +9,17 @@ to the process or the disk. It holds
 * tensors of what stands beside the method (the online probe), which come and go
   without making the checkpoint another one;
 * `state.json`: the step, the stream position, and name, shape and dtype of each
-  variable, so that a mismatch is told before anything is touched.
+  variable, so that a mismatch is told before anything is touched; with a checksum.
 
 Where a checkpoint of the same step is there already, it is set aside as
 `replaced-<step>/` until the new one is in place, and counts until then.
 """
 
+import json
 import os
 import re
 import shutil
+import zlib
 
 import tensorflow as tf
 from absl import logging
@@ -27,7 +29,7 @@ from tfssl.optimizers import slots
 from tfssl.training import workers as workers_lib
 
 _FOLDER = re.compile(r"(checkpoint|replaced)-(\d+)$")
-_FORMAT = 1
+_FORMAT = 2  # The first had no checksum in state.json.
 _ALONE = workers_lib.Workers()
 
 
@@ -156,7 +158,8 @@ def _write(folder, final, values, state):
                 shape_and_slices=[""] * len(values),
                 tensors=list(values.values()),
             )
-        files.write_json(os.path.join(part, "state.json"), state)
+        checked = state | {"checksum": _checksum(state)}
+        files.write_json(os.path.join(part, "state.json"), checked)
         if tf.io.gfile.exists(final):
             _remove(aside)
             tf.io.gfile.rename(final, aside)
@@ -264,12 +267,17 @@ def _set_aside(path):
 
 
 def read_state(path):
-    """The `state.json` of a checkpoint folder."""
+    """The `state.json` of a checkpoint folder.
+
+    Raises:
+        CheckpointError: if there is none.
+        DamagedCheckpoint: if it is cut short or changed.
+    """
     name = os.path.join(path, "state.json")
     try:
         state = files.read_json(name)
-    except ValueError as error:
-        raise DamagedCheckpoint(f"{name} is damaged ({error}).") from error
+    except files.DamagedFile as error:
+        raise DamagedCheckpoint(str(error)) from error
     if state is None:
         if _FOLDER.match(os.path.basename(os.path.normpath(path))):
             raise DamagedCheckpoint(f"{path} is damaged (no state.json).")
@@ -277,7 +285,22 @@ def read_state(path):
             f"{path} is not a tfssl checkpoint (no state.json); pass a folder "
             "named checkpoint-<step>, or a run's folder."
         )
+    if not _whole(state):
+        raise DamagedCheckpoint(f"{name} is damaged (its checksum does not fit).")
     return state
+
+
+def _whole(state):
+    """Whether a `state.json` is as it was written, as far as its format can tell."""
+    if not isinstance(state, dict) or not isinstance(state.get("variables"), dict):
+        return False
+    if state.get("format") == 1:
+        return True
+    return state.pop("checksum", None) == _checksum(state)
+
+
+def _checksum(state):
+    return zlib.crc32(json.dumps(state, sort_keys=True).encode())
 
 
 def restore(path, method):

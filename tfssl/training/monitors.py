@@ -1,8 +1,7 @@
-"""What watches a run: collapse, non-finite losses, kNN, throughput, history."""
+"""What watches a run: collapse, non-finite numbers, kNN, throughput."""
 
-import json
+import contextlib
 import math
-import os
 import time
 
 import keras
@@ -10,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl import files
+from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn
 from tfssl.training import workers as workers_lib
@@ -33,8 +32,17 @@ def embedding_spread(embeddings):
         effective rank, `exp(entropy of the normalized singular values)` (Roy &
         Vetterli, 2007) of the centred rows, between 1 and `min(n, dim)`; 0 if
         they are all the same.
+
+    Raises:
+        ValueError: for embeddings that are not finite.
     """
     x = np.asarray(embeddings, np.float64)
+    bad = int((~np.isfinite(x).all(axis=1)).sum())
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(x)} embeddings hold NaN or infinity, expected finite ones: "
+            "the encoder has diverged, or its numbers do not fit the precision."
+        )
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     std = float(x.std(axis=0).mean() * math.sqrt(x.shape[1]))
     singular = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
@@ -43,6 +51,75 @@ def embedding_spread(embeddings):
         return std, 0.0
     p = singular[singular > 0] / total
     return std, float(np.exp(-(p * np.log(p)).sum()))
+
+
+@contextlib.contextmanager
+def errors_logged(name, workers=None, bad_files=()):
+    """Makes a warning of any error in what training can do without.
+
+    What is raised to end the training (`TrainingStopped`), and the loss of a worker,
+    passes through.
+
+    Args:
+        name: of what fails, the first words of the warning.
+        workers: `workers.Workers`. Where they work together, all must see the error, as
+            `Workers.from_chief` has it.
+        bad_files: the `BadFiles` of what is read, for the reason in the warning.
+    """
+    workers = workers or workers_lib.Workers()
+    try:
+        with workers.losses_explained(), bad_files_lib.explained(*bad_files):
+            yield
+    except (TrainingStopped, workers_lib.WorkerLost):
+        raise
+    except Exception as error:  # Whatever it is, the training is worth more.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+        logging.warning("%s failed (%s). Training goes on.", name, reason)
+        logging.debug("%s", name, exc_info=True)
+
+
+class Harmless(keras.callbacks.Callback):
+    """A monitor whose errors are warnings, see `errors_logged`.
+
+    One that fails at an epoch's end has its next turn; one that cannot begin, or fails
+    in a step, is off until the next start.
+
+    Args:
+        monitor: a Keras callback.
+        workers: see `errors_logged`.
+        bad_files: see `errors_logged`.
+    """
+
+    def __init__(self, monitor, workers=None, bad_files=()):
+        super().__init__()
+        self.monitor = monitor
+        self.workers = workers
+        self.bad_files = bad_files
+        self._off = False
+
+    def set_model(self, model):
+        super().set_model(model)
+        self.monitor.set_model(model)
+
+    def on_train_begin(self, logs=None):
+        self._off = not self._run(self.monitor.on_train_begin, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._off = not self._run(self.monitor.on_train_batch_end, batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._run(self.monitor.on_epoch_end, epoch, logs)
+
+    def _run(self, hook, *args):
+        """Calls a hook unless the monitor is off; whether it is still of use."""
+        if self._off:
+            return False
+        name = f"{type(self.monitor).__name__} at step {int(self.model.step.numpy())}"
+        done = False
+        with errors_logged(name, self.workers, self.bad_files):
+            hook(*args)
+            done = True
+        return done
 
 
 class Collapse(keras.callbacks.Callback):
@@ -108,7 +185,7 @@ class Collapse(keras.callbacks.Callback):
 
 
 class NonFinite(keras.callbacks.Callback):
-    """Stops at the first non-finite loss, naming the step and a way back.
+    """Stops at the first non-finite loss or weight, naming the step and a way back.
 
     Args:
         last_checkpoint: function without arguments -> path or None.
@@ -120,16 +197,33 @@ class NonFinite(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         loss = float((logs or {}).get("loss", 0.0))
-        if math.isfinite(loss):
-            return
-        good = self.last_checkpoint()
-        advice = (
-            f"the last good checkpoint is {good}" if good else "no checkpoint exists"
-        )
-        raise TrainingStopped(
-            f"The loss became {loss} at step {int(self.model.step.numpy())}; {advice}. "
-            "Lower the learning rate, warm up longer, or train in float32."
-        )
+        if not math.isfinite(loss):
+            raise _diverged(f"The loss became {loss}", self.model, self.last_checkpoint)
+
+    def on_epoch_end(self, epoch, logs=None):
+        check_weights(self.model, self.last_checkpoint)
+
+
+def check_weights(model, last_checkpoint):
+    """Raises `TrainingStopped` unless all that is learned is finite.
+
+    Args:
+        model: a `Method`.
+        last_checkpoint: function without arguments -> path or None.
+    """
+    for variable in model.learned_variables:
+        if not bool(tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(variable)))):
+            told = f"The weights ({variable.path}) became NaN or infinite"
+            raise _diverged(told, model, last_checkpoint)
+
+
+def _diverged(told, model, last_checkpoint):
+    good = last_checkpoint()
+    advice = f"the last good checkpoint is {good}" if good else "no checkpoint exists"
+    return TrainingStopped(
+        f"{told} at step {int(model.step.numpy())}; {advice}. Lower the learning rate, "
+        "warm up longer, or train in float32."
+    )
 
 
 class OnlineKNN(keras.callbacks.Callback):
@@ -207,10 +301,10 @@ class Throughput(keras.callbacks.Callback):
         super().__init__()
         self.batch_size = batch_size
         self._traced = False
-        self._begin = self._step = self._waited = None
+        self._begin = self._end = self._step = self._waited = None
 
     def _mark(self):
-        self._begin = time.perf_counter()
+        self._begin = self._end = time.perf_counter()
         self._step = int(self.model.step.numpy())
         self._waited = float(self.model.input_wait.numpy())
 
@@ -221,61 +315,12 @@ class Throughput(keras.callbacks.Callback):
         if not self._traced:
             self._traced = True
             self._mark()
+        self._end = time.perf_counter()  # Saving, after the last step, is no training.
 
     def on_epoch_end(self, epoch, logs=None):
         steps = int(self.model.step.numpy()) - self._step
         waited = float(self.model.input_wait.numpy()) - self._waited
-        seconds = time.perf_counter() - self._begin
-        if logs is not None and steps > 0:
+        seconds = self._end - self._begin
+        if logs is not None and steps > 0 and seconds > 0:
             logs["images_per_second"] = steps * self.batch_size / seconds
             logs["input_wait_share"] = min(1.0, waited / seconds)
-
-
-class History(keras.callbacks.Callback):
-    """One line of `metrics.jsonl` and one TensorBoard point per epoch.
-
-    Put it after the callbacks whose values it shall write. Lines of epochs after
-    the restored step (a run killed between log and checkpoint) are removed at the
-    start, so the file tells one story.
-
-    Args:
-        folder: the run's folder.
-        steps_per_epoch: int.
-    """
-
-    def __init__(self, folder, steps_per_epoch):
-        super().__init__()
-        self.path = os.path.join(folder, "metrics.jsonl")
-        self.tensorboard = os.path.join(folder, "tensorboard")
-        self.steps_per_epoch = steps_per_epoch
-        self._writer = None
-
-    def on_train_begin(self, logs=None):
-        step = int(self.model.step.numpy())
-        lines = [line for line in read_history(self.path) if line["step"] <= step]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        files.write_text(self.path, text)
-        if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.tensorboard)
-
-    def on_epoch_end(self, epoch, logs=None):
-        step = int(self.model.step.numpy())
-        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        values = {k: float(v) for k, v in (logs or {}).items()}
-        values["learning_rate"] = rate
-        line = {"step": step, "epoch": step / self.steps_per_epoch} | values
-        with files.failures_logged(self.path):
-            with tf.io.gfile.GFile(self.path, "a") as file:
-                file.write(json.dumps(line) + "\n")
-            with self._writer.as_default(step=step):
-                for name, value in values.items():
-                    tf.summary.scalar(name, value)
-            self._writer.flush()
-
-
-def read_history(path):
-    """The lines of a `metrics.jsonl`, as dicts; empty if there is none."""
-    if not tf.io.gfile.exists(path):
-        return []
-    with tf.io.gfile.GFile(path) as file:
-        return [json.loads(line) for line in file if line.strip()]

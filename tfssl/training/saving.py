@@ -1,4 +1,4 @@
-"""When a run saves: by epoch, by time, at its best kNN, and before it is killed."""
+"""When a run saves: every so often, at its best kNN, and before it ends."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ import keras
 from absl import logging
 
 from tfssl import files
-from tfssl.training import checkpoint
+from tfssl.training import checkpoint, monitors
 from tfssl.training import workers as workers_lib
 
 
@@ -23,61 +23,68 @@ class Preempted(SystemExit):
         self.message = message
 
 
-class Saver(keras.callbacks.Callback):
-    """Saves checkpoints at the end of epochs, every so many steps or minutes.
+class Interrupted(KeyboardInterrupt):
+    """Raised after Ctrl-C, once the state is saved; the binaries' exit code is 130."""
 
+
+class Saver(keras.callbacks.Callback):
+    """Saves checkpoints every so many steps or minutes, at the best kNN, at a signal.
+
+    Put it after the monitors, whose state and values it stores. A checkpoint at the end
+    of an epoch is written before they measure, so that nothing they do can cost it:
+    a run that ends there has them measure when it resumes (`history.History.closed`).
     The end of training is the caller's to save, `save(required=True)`: `fit` may be
     called once per epoch.
 
     Args:
         folder: the run's checkpoint folder.
-        every_epochs: int >= 1.
-        every_steps: int or None, at multiples of it.
+        every_steps: ints >= 1; saves at multiples of each of them.
         every_minutes: float or None.
         keep: int >= 1, newest checkpoints that stay; the best by kNN stays too.
         also: function without arguments -> dict of tensors to store beside the method
             (the online probe).
         workers: `workers.Workers`; the chief writes, and all stop at one step.
+        lines: list of dicts, the history so far, which knows the best kNN.
+        saved_step: int, step of the checkpoint that training continues from, or None.
 
     A checkpoint that cannot be written (a full disk) is a warning, and training
     goes on to the next; one that is required, as after SIGTERM, must be written:
     else `checkpoint.SaveError`.
+
+    Attributes:
+        best: `{"checkpoint": name, "knn": accuracy}` of the best one, or None.
     """
 
     def __init__(
         self,
         folder,
         *,
-        every_epochs=1,
-        every_steps=None,
+        every_steps=(),
         every_minutes=None,
         keep=3,
         also=dict,
         workers=None,
+        lines=(),
+        saved_step=None,
     ):
         super().__init__()
         self.folder = folder
         self.also = also
         self.workers = workers or workers_lib.Workers()
-        self.every_epochs = every_epochs
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.best = files.read_json(self._best_path)
-        self._saved_step = None
+        self.best = _best_of(lines, folder)
+        self._saved_step = saved_step
         self._last_step = 0
         self._saved_time = time.monotonic()
-        self._terminated = False
-
-    @property
-    def _best_path(self):
-        return os.path.join(self.folder, "best.json")
+        self._signals = set()
+        self._write_best()
 
     @property
     def best_path(self):
         """Path of the checkpoint with the best kNN accuracy so far, or None."""
-        name = (self.best or {}).get("checkpoint")
-        return os.path.join(self.folder, name) if name else None
+        return os.path.join(self.folder, self.best["checkpoint"]) if self.best else None
 
     def save(self, *, required=False):
         """Saves now, unless this step is saved already.
@@ -87,10 +94,13 @@ class Saver(keras.callbacks.Callback):
 
         Raises:
             checkpoint.SaveError: if it fails and is required.
+            monitors.TrainingStopped: if the weights are not finite. They would take
+                the place of good ones.
         """
         step = int(self.model.step.numpy())
         if step == self._saved_step:
             return
+        monitors.check_weights(self.model, lambda: checkpoint.latest(self.folder))
         self._saved_time = time.monotonic()
         try:
             path = checkpoint.save(
@@ -110,23 +120,40 @@ class Saver(keras.callbacks.Callback):
         logging.info("Saved %s", path)
 
     @contextlib.contextmanager
-    def watching_sigterm(self):
-        """While open, SIGTERM makes the next step save and raise `Preempted`."""
+    def watching_signals(self):
+        """While open, SIGTERM or Ctrl-C makes the next step save and end the training.
+
+        `Preempted` or `Interrupted` is raised then. A second Ctrl-C raises
+        `KeyboardInterrupt` at once.
+        """
+        handlers = {signal.SIGTERM: self._on_sigterm, signal.SIGINT: self._on_sigint}
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in a background job.
+            del handlers[signal.SIGINT]
+        before = {}
         try:
-            before = signal.signal(signal.SIGTERM, self._on_sigterm)
+            for kind, handler in handlers.items():
+                before[kind] = signal.signal(kind, handler)
         except ValueError:  # Not the main thread: signals are not ours to take.
             yield
             return
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
 
     def on_train_begin(self, logs=None):
         self._last_step = int(self.model.step.numpy())
 
     def _on_sigterm(self, signum, frame):
-        self._terminated = True
+        self._signals.add(signum)
+
+    def _on_sigint(self, signum, frame):
+        if signum in self._signals:
+            raise KeyboardInterrupt
+        self._signals.add(signum)
+        # Not print, which may be at work in the code that the signal has interrupted.
+        os.write(2, b"Ctrl-C: saving after this step; once more ends at once.\n")
 
     def on_train_batch_end(self, batch, logs=None):
         before, step = self._last_step, int(self.model.step.numpy())
@@ -134,28 +161,49 @@ class Saver(keras.callbacks.Callback):
         minutes = (time.monotonic() - self._saved_time) / 60
         late = self.every_minutes and minutes >= self.every_minutes
         # A signal reaches one worker, and clocks differ; all must do the same.
-        terminated, late = self.workers.any(
-            self._terminated, late and self.workers.is_chief
+        terminated, interrupted, late = self.workers.any(
+            signal.SIGTERM in self._signals,
+            signal.SIGINT in self._signals,
+            late and self.workers.is_chief,
         )
-        if terminated:
+        if terminated or interrupted:
             self.save(required=True)
-            raise Preempted(f"SIGTERM: saved step {step}; start again to continue.")
+            told = f"saved step {step}; start again to continue."
+            if terminated:
+                raise Preempted(f"SIGTERM: {told}")
+            raise Interrupted(f"Ctrl-C: {told}")
         # Several steps may have passed, where one call runs several.
-        every = self.every_steps
-        if late or (every and step // every > before // every):
+        if late or any(step // n > before // n for n in self.every_steps):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = (logs or {}).get("knn_accuracy")
-        better = accuracy is not None and accuracy > (self.best or {}).get("knn", -1)
-        if better or (epoch + 1) % self.every_epochs == 0:
-            self.save()
+        if accuracy is None or (self.best and accuracy <= self.best["knn"]):
+            return
+        self.save()
         step = int(self.model.step.numpy())
-        if better and step == self._saved_step:
+        if step == self._saved_step:
             self.best = {"checkpoint": f"checkpoint-{step}", "knn": accuracy}
-            if self.workers.is_chief:
-                with files.failures_logged(self._best_path):
-                    files.write_json(self._best_path, self.best)
+            self._write_best()
+
+    def _write_best(self):
+        if self.best and self.workers.is_chief:
+            path = os.path.join(self.folder, "best.json")
+            with files.failures_logged(path):
+                files.write_json(path, self.best)
+
+
+def _best_of(lines, folder):
+    """The best kNN accuracy of a history among the checkpoints that are there."""
+    there = {os.path.basename(path) for path in checkpoint.all_checkpoints(folder)}
+    best = None
+    for line in lines:
+        name, accuracy = f"checkpoint-{line['step']}", line.get("knn_accuracy")
+        if accuracy is None or name not in there:
+            continue
+        if best is None or accuracy > best["knn"]:
+            best = {"checkpoint": name, "knn": accuracy}
+    return best
 
 
 class ContinueEpoch(keras.callbacks.Callback):

@@ -6,9 +6,11 @@ import os
 
 import tensorflow as tf
 
+from tfssl import checks, files, replicas
 from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
+_AHEAD = 2  # Batches that wait for their step.
 
 
 def make(name="default", *, num_replicas=None, tpu=None):
@@ -29,15 +31,16 @@ def make(name="default", *, num_replicas=None, tpu=None):
         ValueError: for an unknown name, more replicas than devices, a TF_CONFIG that
             is missing or wrong, or no TPU.
     """
-    if name not in STRATEGIES:
-        raise ValueError(
-            f"strategy={name!r} received, expected one of {', '.join(STRATEGIES)}."
-        )
-    if name != "mirrored" and num_replicas not in (None, 1):
-        raise ValueError(
-            f"num_replicas={num_replicas} received with strategy={name!r}; it is "
-            "for strategy='mirrored' only."
-        )
+    checks.one_of({"strategy": name}, "strategy", STRATEGIES)
+    for argument, value, owner in (
+        ("num_replicas", None if num_replicas == 1 else num_replicas, "mirrored"),
+        ("tpu", tpu, "tpu"),
+    ):
+        if value and name != owner:
+            raise ValueError(
+                f"{argument}={value!r} received with strategy={name!r}; it is for "
+                f"strategy={owner!r} only."
+            )
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -141,8 +144,8 @@ def _tpu_strategy(tpu):
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu or "")
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (ValueError, tf.errors.OpError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        first = files.reason_of(error)
         raise ValueError(
             f"strategy='tpu' received, but no TPU answered ({first}); pass its "
             "name or address, 'local' on a TPU VM, or another strategy."
@@ -181,11 +184,27 @@ def distribute(strategy, make_dataset, batch_size):
     """
     rows = per_replica_batch(strategy, batch_size)
     if strategy.num_replicas_in_sync == 1:
-        return make_dataset((0, 1))
+        return _to_device(make_dataset((0, 1)), _target(strategy))
 
     def of_worker(context):
         shard = (context.input_pipeline_id, context.num_input_pipelines)
         # A host's rows, cut into one batch per replica, in replica order.
-        return make_dataset(shard).rebatch(rows, drop_remainder=True).prefetch(2)
+        return make_dataset(shard).rebatch(rows, drop_remainder=True).prefetch(_AHEAD)
 
     return strategy.distribute_datasets_from_function(of_worker)
+
+
+def _target(strategy):
+    """The device that batches are to be copied to, or None.
+
+    Strategies with a scope copy them by themselves; a CPU reads them where they are.
+    """
+    return None if tf.distribute.has_strategy() else replicas.single_gpu(strategy)
+
+
+def _to_device(dataset, device):
+    """The same batches, copied ahead of their step."""
+    if device is None:
+        return dataset
+    # Batches that wait are not trained on yet: a resumed run makes them again.
+    return dataset.apply(tf.data.experimental.prefetch_to_device(device, _AHEAD))

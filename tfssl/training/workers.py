@@ -31,6 +31,10 @@ class WorkerLost(RuntimeError):
     """Another worker is gone; this one cannot go on alone."""
 
 
+class ChiefFailed(RuntimeError):
+    """What the chief was to compute for all raised an error there."""
+
+
 class Workers:
     """The processes that train together.
 
@@ -64,13 +68,24 @@ class Workers:
             size: int.
 
         Returns:
-            Tuple of floats, the same everywhere. An error on the chief ends the
-            chief; the others then learn that a worker is lost.
+            Tuple of floats, the same everywhere.
+
+        Raises:
+            Exception: what `compute` raised, on the chief.
+            ChiefFailed: then, on the others.
         """
         if self.count == 1:
             return tuple(compute())
-        mine = compute() if self.is_chief else [0.0] * size
-        return tuple(self._sum(mine).tolist())
+        mine, failure = [0.0] * size, None
+        if self.is_chief:
+            try:
+                mine = compute()
+            except Exception as error:  # Raised below, when the others know of it.
+                failure = error
+        *found, failed = self._sum([*mine, float(failure is not None)]).tolist()
+        if failed:
+            raise failure or ChiefFailed("the chief's log says why")
+        return tuple(found)
 
     def any(self, *flags):
         """For each flag, whether it is true on any worker: a tuple of bools."""

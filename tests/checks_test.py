@@ -1,0 +1,70 @@
+import pathlib
+
+import numpy as np
+import pytest
+
+from tfssl import checks
+
+_NAN, _INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    "check, good, bad",
+    [
+        (checks.whole, (1, 5, np.int64(2)), (0, -1, 1.0, "3", None, True, 10**20)),
+        (checks.seed, (0, 7), (-1, 0.5, None, 2**31)),
+        (checks.positive, (1, 0.1, np.float32(2)), (0, -0.1, _NAN, 1e20, "1", True)),
+        (checks.not_negative, (0, 0.1, 3), (-1, _NAN, _INF, None, (1,))),
+        (checks.share, (0, 0.5, 1), (-0.1, 1.1, _NAN, "1")),
+        (checks.fraction_below_one, (0, 0.5), (1, -0.1, _NAN, None)),
+        (checks.path, ("a", "~/b", pathlib.Path("c")), ("", " ", None, 5, "a\0b")),
+        (
+            checks.file_name,
+            ("a", "a b.c", ".x"),
+            ("", ".", "..", "../x", "a/b", "a\\b", "a\0", "a\n", None, "x" * 300),
+        ),
+    ],
+)
+def test_values_in_range(check, good, bad):
+    for value in good:
+        check({"k": value, "other": None}, "k")
+    for value in bad:
+        with pytest.raises(ValueError, match="^k=.* received, expected .*\\.$"):
+            check({"k": value}, "k")
+
+
+def test_least_most_and_none():
+    checks.whole({"queue_size": 0}, "queue_size", least=0)
+    with pytest.raises(ValueError, match="queue_size=-1 .* a whole number, 0 or more"):
+        checks.whole({"queue_size": -1}, "queue_size", least=0)
+    with pytest.raises(ValueError, match="n=11 .* a whole number from 1 to 10"):
+        checks.whole({"n": 11}, "n", most=10)
+    for check in (checks.whole, checks.positive, checks.not_negative, checks.path):
+        check({"n": None}, "n", optional=True)
+
+
+def test_one_of():
+    checks.one_of({"mode": "a"}, "mode", ("a", "b"))
+    for bad in ("c", None, 1):
+        with pytest.raises(ValueError, match="mode=.* received, expected one of a, b"):
+            checks.one_of({"mode": bad}, "mode", ("a", "b"))
+
+
+def test_keywords_of_a_function():
+    def build(shape, *, width=1, clip=False, form="a", size=None, **rest):
+        del shape, width, clip, form, size, rest
+
+    def check(**given):
+        checks.keywords(build, given, "arg", "build", without=("shape",))
+
+    check(width=0.5, clip=True, form="b", size=(1, 2))
+    for given, sentence in (
+        ({"nope": 5}, "arg 'nope' received, but build takes only: width, clip, form"),
+        ({"shape": 5}, "arg 'shape' received, but build takes only: width"),
+        ({"width": "abc"}, "^width='abc' received, expected a number"),
+        ({"width": _NAN}, "^width=nan received, expected a finite number"),
+        ({"size": 1e20}, "^size=1e.20 received, expected a finite number, at most"),
+        ({"clip": "no"}, "^clip='no' received, expected True or False"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            check(**given)

@@ -1,0 +1,163 @@
+"""What a new Keras or TensorFlow has changed of what `tfssl.internals` takes.
+
+Each test fails with a sentence that names what is gone and who needs it.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import internals
+
+_VERSIONS = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
+
+
+def _changed(what, needed_by):
+    return f"{_VERSIONS}: {what} has changed; {needed_by} need it."
+
+
+def test_layers_inside_of_layers_are_found():
+    shared = keras.layers.Dense(2, name="shared")
+    inner = keras.Sequential([keras.Input((2,)), shared], name="inner")
+    image = keras.Input((2,))
+    outer = keras.Model(image, shared(inner(image)), name="outer")
+
+    class Whole(keras.Model):
+        def __init__(self):
+            super().__init__(name="whole")
+            self.parts = [outer]
+            self.again = inner
+
+    found = [
+        layer.name
+        for layer in internals.layers_of(Whole())
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+    told = _changed(
+        "Layer._flatten_layers",
+        "target networks, MoCo's shuffled norms and its warning of leaks",
+    )
+    assert found[0] == "whole", told
+    assert sorted(found) == ["inner", "outer", "shared", "whole"], told
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_an_optimizer_knows_its_variables_in_order(scaled):
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    told = _changed(
+        "Optimizer._trainable_variables", "restarts of a classifier's slots"
+    )
+    variables = [keras.Variable(np.ones(2), name=name) for name in "abc"]
+    optimizer.build(variables)
+    found = internals.trained_variables(optimizer)
+    assert [v.path for v in found] == ["a", "b", "c"], told
+    found.clear()
+    assert len(internals.trained_variables(optimizer)) == 3
+
+
+def test_a_variable_has_an_index_also_inside_of_an_update():
+    """`update_step` may meet Keras's variable or TensorFlow's."""
+    told = _changed(
+        "Optimizer._get_variable_index", "the slots of SGD, LARS, LARC, AdamW"
+    )
+    met = []
+
+    class Optimizer(keras.optimizers.SGD):
+        def update_step(self, gradient, variable, learning_rate):
+            met.append((variable.shape[0], internals.variable_index(self, variable)))
+
+    optimizer = Optimizer(0.1)
+    variables = [keras.Variable(np.ones(size)) for size in (1, 2, 3)]
+    optimizer.build(variables)
+    assert [internals.variable_index(optimizer, v) for v in variables] == [0, 1, 2], (
+        told
+    )
+    optimizer.apply([tf.ones(size) for size in (1, 2, 3)])
+    assert met == [(1, 0), (2, 1), (3, 2)], told
+
+
+def _order(global_seed, *, pinned):
+    tf.random.set_seed(global_seed)
+
+    def shuffled(_):
+        if pinned:
+            internals.pin_graph_seed()
+        return tf.data.Dataset.range(20).shuffle(20, seed=3)
+
+    return list(tf.data.Dataset.range(1).flat_map(shuffled).as_numpy_iterator())
+
+
+def test_a_pinned_graph_does_not_see_the_global_seed():
+    told = _changed("the seed of a dataset's graph", "the order of streamed images")
+    try:
+        assert _order(1, pinned=True) == _order(2, pinned=True), told
+        assert _order(None, pinned=True) == _order(2, pinned=True), told
+        still = _changed(
+            "Dataset.shuffle's seed", "no pin_graph_seed any more: nothing"
+        )
+        assert _order(1, pinned=False) != _order(2, pinned=False), still
+    finally:
+        tf.random.set_seed(None)
+
+
+def test_fit_asks_a_model_to_build_before_it_draws_a_batch():
+    told = _changed("Trainer._maybe_symbolic_build", "methods on several workers")
+    events = []
+
+    class Model(internals.BuiltBeforehand, keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.built = True
+
+        def build_optimizer(self):
+            events.append("built")
+
+        def make_train_function(self, force=False):
+            def step(iterator):
+                events.append(("batch", int(next(iterator))))
+                return {"loss": 0.0}
+
+            self.train_function = step
+
+    model = Model()
+    model.compile("sgd")
+    data = tf.data.Dataset.range(3)
+    model.fit(data, steps_per_epoch=2, verbose=0)
+    assert events == ["built", ("batch", 0), ("batch", 1)], told
+
+
+def test_a_running_function_ends_when_its_manager_says_so():
+    endless = iter(tf.data.Dataset.range(1).repeat().filter(lambda i: i > 0))
+    manager = internals.cancellation_manager()
+    timer = threading.Timer(0.2, manager.start_cancel)
+    timer.start()
+    told = _changed("cancellation.CancellationManager", "waits for input")
+    with pytest.raises(tf.errors.CancelledError), internals.cancelled_by(manager):
+        tf.function(lambda: next(endless))()
+        pytest.fail(told)
+    timer.join()
+
+
+@pytest.mark.parametrize("asked", ["0", "1"])
+def test_onednn_is_what_the_environment_asks_for(asked):
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from tfssl import internals; print(internals.onednn())",
+        ],
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": asked},
+        capture_output=True,
+        text=True,
+    )
+    assert told.stdout.strip() == str(asked == "1"), _changed(
+        "_pywrap_util_port.IsMklEnabled", "records of runs and their reports"
+    )

@@ -1,0 +1,130 @@
+"""What a binary says when its task fails, in this process."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import app, flags
+
+from pipelines import command
+from tfssl import checks
+from tfssl.training import checkpoint, saving
+
+
+@pytest.fixture
+def ends(monkeypatch, capsys):
+    """`ends(main)` is `(exit code, stderr)` of a binary with this `main`."""
+    monkeypatch.delenv("TFSSL_TRACEBACK", raising=False)
+    monkeypatch.setattr(app, "run", lambda guarded, **_: guarded(["test"]))
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+
+    def run(main):
+        with pytest.raises(SystemExit) as caught:
+            command.run(main)
+        return caught.value.code, capsys.readouterr().err
+
+    return run
+
+
+def test_a_sentence_of_tfssl_is_printed_as_it_is(ends):
+    code, said = ends(lambda: checks.whole({"epochs": 0}, "epochs"))
+    assert code == 2
+    assert said == "error: epochs=0 received, expected a whole number, 1 or more.\n"
+
+
+def test_what_another_library_refuses_is_said_with_its_place(ends):
+    code, said = ends(lambda: np.zeros(3).reshape(2))
+    assert code == 2 and said.count("\n") == 1
+    assert (
+        "cannot reshape" in said and "not foreseen by tfssl; TFSSL_TRACEBACK=1" in said
+    )
+
+
+@pytest.mark.parametrize(
+    "main, code, sentence",
+    [
+        (
+            lambda: open("/no/where"),
+            2,
+            "'/no/where' cannot be read or written (No such",
+        ),
+        (lambda: open("/"), 2, "'/' cannot be read or written (Is a directory)"),
+        (lambda: tf.io.gfile.makedirs("/proc/x"), 2, "'/proc/x' cannot be read or"),
+        (lambda: _raise(OSError(28, os.strerror(28), "a")), 1, "No space left"),
+        (lambda: np.zeros([10**6, 10**6, 100]), 1, "The memory is full"),
+        (lambda: tf.zeros([10**6, 10**6, 100]), 1, "The memory is full"),
+    ],
+)
+def test_storage_and_memory_end_in_one_sentence(ends, main, code, sentence):
+    found, said = ends(main)
+    assert (found, said.count("\n")) == (code, 1)
+    assert said.startswith("error: ") and sentence in said
+
+
+def test_a_bug_keeps_its_traceback_and_is_called_one(ends):
+    for main in (lambda: 1 / 0, lambda: tf.zeros([2, 3]) @ tf.zeros([2, 3])):
+        with pytest.raises((ZeroDivisionError, tf.errors.OpError)) as caught:
+            ends(main)
+        assert "This is a bug of tfssl" in caught.value.__notes__[0]
+
+
+def test_a_traceback_on_demand(ends, monkeypatch):
+    del ends
+    monkeypatch.setenv("TFSSL_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="epochs=0"):
+        command.run(lambda: checks.whole({"epochs": 0}, "epochs"))
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (KeyboardInterrupt(), 130, "Interrupted."),
+        (saving.Interrupted("Ctrl-C: saved step 7."), 130, "Ctrl-C: saved step 7."),
+        (saving.Preempted("SIGTERM: saved step 7."), 75, "SIGTERM: saved step 7."),
+        (ValueError("k=0 received"), 2, "error: k=0 received"),
+    ],
+    ids=["Ctrl-C", "Ctrl-C after saving", "SIGTERM", "bad input"],
+)
+def test_one_line_and_an_exit_code(ends, error, code, line):
+    assert ends(lambda: _raise(error)) == (code, f"{line}\n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
+    command = [
+        sys.executable, "-m", "pipelines.pretrain", f"--out={tmp_path}",
+        "--data=digits", "--recipe=simclr_digits", "--encoder_arg=width=0.0625",
+        "--encoder_arg=stem='cifar'", "--image_size=8", "--batch_size=32",
+        "--warmup_epochs=0", "--checkpoint_steps=7", "--epochs=3",
+    ]  # fmt: skip
+    folder = str(tmp_path / "checkpoints")
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # It may be ignored here, as in a shell's background jobs.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    while not checkpoint.latest(folder) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate()
+    assert process.returncode == 130, stderr
+    step = checkpoint.latest(folder).rpartition("-")[2]
+    assert stderr.splitlines()[-1] == (
+        f"Ctrl-C: saved step {step}; start again to continue."
+    )
+    assert "Traceback" not in stderr
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert f"Resuming at step {step} from" in done.stdout
+
+
+def _raise(error):
+    raise error

@@ -1,0 +1,116 @@
+"""The flagfiles against the settings that their headers name."""
+
+import math
+import pathlib
+
+import pytest
+
+from pipelines import command
+from tfssl.tasks import resolve
+
+_RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
+# Flags of which a schedule is made, with the binary's defaults.
+_SCHEDULE = dict(
+    learning_rate=0.3, lr_scaling="linear", lr_schedule="cosine", lr_start=0.0,
+    lr_final=0.0, lr_drops=None, lr_drop_factor=0.1, warmup_epochs=10.0,
+)  # fmt: skip
+
+
+def flags_of(name):
+    """Flags of a recipe; those that may come several times as dicts of values."""
+    found, several = {}, {"encoder_arg": [], "hparam": []}
+    for line in (_RECIPES / f"{name}.flags").read_text().splitlines():
+        if line.startswith("--"):
+            flag, _, text = line[2:].partition("=")
+            if flag in several:
+                several[flag].append(text)
+            else:
+                found[flag] = text
+    return found | {k: command.pairs(texts, k) for k, texts in several.items()}
+
+
+def schedule_of(name, steps_per_epoch, **changes):
+    given = flags_of(name)
+    settings = dict(_SCHEDULE, batch_size=int(given["batch_size"]))
+    settings["epochs"] = int(given["epochs"])
+    for key in _SCHEDULE:
+        if key in given:
+            text = given[key]
+            settings[key] = (
+                text if key in ("lr_scaling", "lr_schedule") else float(text)
+            )
+    return resolve.schedule(steps_per_epoch, settings | changes)
+
+
+# Where the kernels start, and whether the last scale of a branch starts at zero.
+_STARTS = {
+    "simclr_imagenet": ("simclr", True),  # tf2/resnet.py.
+    "simclr_cifar10": ("simclr", True),
+    "byol_imagenet": ("simclr", False),  # The paper's runs, see byol/README.md.
+    "byol_cifar10": ("torch", False),  # lightly/models/resnet.py.
+    "byol_cifar10_small": ("torch", False),
+    "moco_v1_imagenet": ("torchvision", False),  # models.__dict__[arch](…).
+    "moco_v2_imagenet": ("torchvision", False),
+    "moco_v3_imagenet": ("torchvision", True),  # zero_init_residual=True.
+    "moco_cifar10": ("torchvision", False),
+    "moco_cifar10_small": ("torchvision", False),
+    "swav_imagenet": ("torchvision", False),  # src/resnet50.py.
+    "swav_imagenet_256": ("torchvision", False),
+    "swav_cifar10": ("torch", False),
+    "deepcluster_v2_imagenet": ("torchvision", False),
+    "deepcluster_v2_cifar10": ("torchvision", False),  # solo-learn.
+}
+
+
+@pytest.mark.parametrize("name", _STARTS)
+def test_encoders_start_as_the_authors(name):
+    given = flags_of(name)["encoder_arg"]
+    start = given.get("init", "simclr"), given.get("zero_init_residual", True)
+    assert start == _STARTS[name]
+    # Only SimCLR's code projects the first shortcut of a ResNet-18.
+    small = "cifar10" in name and not name.startswith("simclr")
+    assert given.get("projection_in_first_block", True) is not small
+
+
+def test_byol_on_cifar10_takes_the_steps_of_lightlys_benchmark():
+    """0.06 per 128 images on a quarter of the loss, weight decay 5e-4."""
+    for name, batch_size in (("byol_cifar10", 512), ("byol_cifar10_small", 256)):
+        given, theirs = flags_of(name), 0.06 * batch_size / 128
+        schedule = schedule_of(name, 7)
+        for epoch in (0, 3, 9):  # CosineAnnealingLR(optim, max_epochs), by epochs.
+            rate = theirs * (1 + math.cos(math.pi * epoch / int(given["epochs"]))) / 2
+            for step in (7 * epoch, 7 * epoch + 6):
+                assert 4 * float(schedule(step)) == pytest.approx(rate, rel=1e-5)
+        assert float(given["weight_decay"]) == pytest.approx(4 * 5e-4)
+        assert given["hparam"] == {
+            "momentum": 0.99, "total_steps": None, "projection_hidden": 1024,
+        }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name, peak", [("moco_v2_imagenet", 0.03), ("moco_cifar10", 0.06)]
+)
+def test_mocos_cosine_falls_by_epochs(name, peak):
+    epochs, schedule = int(flags_of(name)["epochs"]), schedule_of(name, 11)
+    for epoch in (0, 1, epochs // 2, epochs - 1):
+        rate = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for step in (11 * epoch, 11 * epoch + 10):
+            assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
+
+
+def test_mocos_demo_has_one_linear_head():
+    given = flags_of("moco_cifar10")
+    assert given["hparam"]["projection_layers"] == 1
+    assert given["encoder_arg"]["norm_group_size"] == 64
+
+
+def test_swav_and_deepcluster_v2_at_4096_have_groups_of_512_images():
+    for name in ("swav_imagenet", "deepcluster_v2_imagenet"):
+        given = flags_of(name)
+        assert given["encoder_arg"]["norm"] == "batch_global"
+        for of in ("encoder_arg", "hparam"):
+            assert int(given["batch_size"]) / given[of]["norm_replica_groups"] == 512
+
+
+def test_byol_on_imagenet_pads_as_haiku():
+    assert flags_of("byol_imagenet")["encoder_arg"]["padding"] == "same"

@@ -1,0 +1,99 @@
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+
+from tfssl import processor
+from tfssl.tasks import runs
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def child(code, **variables):
+    """The standard output of Python code in a fresh process."""
+    env = {k: v for k, v in os.environ.items() if k != "TF_ENABLE_ONEDNN_OPTS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=env | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.parametrize("first", ["tfssl", "pipelines.command", "benchmarks"])
+def test_onednn_is_on_wherever_tensorflow_is_loaded_by_us(first):
+    code = (
+        f"import sys; import {first}; from tfssl import processor; import os\n"
+        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'], processor.onednn())"
+    )
+    assert child(code) == ["1", "True"]
+
+
+def test_what_the_user_set_stays():
+    code = "from tfssl import processor; print(processor.onednn())"
+    assert child(code, TF_ENABLE_ONEDNN_OPTS="0") == ["False"]
+
+
+def test_the_tests_run_with_it():
+    assert processor.onednn() or os.environ["TF_ENABLE_ONEDNN_OPTS"] != "1"
+
+
+@pytest.mark.parametrize(
+    "asked, on, said", [(None, False, 1), (None, True, 0), ("0", False, 0)]
+)
+def test_a_slow_tensorflow_is_said_if_nobody_asked_for_it(
+    asked, on, said, monkeypatch, caplog
+):
+    monkeypatch.setattr(processor, "onednn", lambda: on)
+    with caplog.at_level(logging.WARNING):
+        processor.warn_if_slow(asked)
+    assert len(caplog.records) == said
+    if said:
+        assert "set TF_ENABLE_ONEDNN_OPTS=1" in caplog.text
+
+
+AMD = """processor\t: 0
+model name\t: AMD EPYC 7571
+flags\t\t: fpu sse avx avx2 sha_ni
+
+processor\t: 1
+model name\t: another
+flags\t\t: fpu
+"""
+SAPPHIRE = "flags : avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8\n"
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        (AMD, "AMD EPYC 7571 (AVX2)"),
+        ("model name : Xeon\n" + SAPPHIRE, "Xeon (AVX2, AVX-512, AVX-512 VNNI, "
+         "AVX-512 BF16, AMX)"),
+        ("model name : old\nflags : fpu\n", "old"),
+        ("Features : fp asimd\nmodel name : Neoverse\n", "Neoverse (NEON)"),
+    ],
+)  # fmt: skip
+def test_processors_are_named_with_their_features(text, found):
+    assert processor.cpu(text) == found
+
+
+def test_a_run_names_its_machine(monkeypatch):
+    record = runs.versions()
+    assert record["onednn"] == ("on" if processor.onednn() else "off")
+    assert record["processor"] and "accelerators" not in record
+    assert "xla" not in record
+    gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", lambda kind: [gpu] if kind == "GPU" else []
+    )
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda _: {"device_name": "H200"}
+    )
+    assert runs.versions()["accelerators"] == "H200"

@@ -1,0 +1,71 @@
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl import data as data_lib
+from tfssl.export import keras_file
+from tfssl.tasks import export, runs
+
+
+def _encoder():
+    return keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with an encoder: all that an export needs."""
+    folder = tmp_path / "runs" / "photos"
+    path = folder / "encoder.keras"
+    keras_file.save(_encoder(), path, data_lib.Preprocessing(size=4))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "given", [".", "../photos", "./", "deep/..", "deep/../../photos", "{run}/"]
+)
+def test_a_model_has_the_name_of_its_folder(run, tmp_path, monkeypatch, given):
+    (run / "deep").mkdir()
+    monkeypatch.chdir(run)
+    base = tmp_path / "models"
+    path = export.export(given.format(run=run), str(base))
+    assert path == os.path.join(base, "photos", "1")
+    assert sorted(os.listdir(base)) == ["photos"]
+    assert (base / "photos" / "README.md").read_text().startswith("# photos\n")
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "a/b", "/x", "", "a\\b", "a\n"])
+def test_a_name_stays_in_its_folder(run, tmp_path, name):
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match="^name=.* received, expected a file name, no"):
+        export.export(str(run), str(tmp_path / "models"), name=name)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(run)
+    path = export.export("~/runs/photos", "~/models")
+    assert path == str(tmp_path / "models" / "photos" / "1")
+    assert os.listdir(run) == ["encoder.keras"]
+
+
+def test_an_encoder_without_preprocessing_is_not_served(tmp_path):
+    _encoder().save(tmp_path / "plain.keras")
+    with pytest.raises(
+        ValueError, match="plain.keras' holds no preprocessing.*save it"
+    ):
+        export.export(str(tmp_path / "plain.keras"), str(tmp_path / "models"))
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_check_sees_an_image_that_is_not_read(run, tmp_path):
+    path = export.export(str(run), str(tmp_path / "models"))
+    encoder = runs.load(run)
+    image = tf.io.encode_png(np.full((6, 6, 3), 77, np.uint8)).numpy()
+    assert export.largest_difference(path, encoder, [image]) <= 1e-5
+    assert export.largest_difference(path, encoder, [image, b"no image"]) == np.inf

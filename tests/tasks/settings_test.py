@@ -1,0 +1,104 @@
+import copy
+import inspect
+import json
+
+import keras
+import numpy as np
+
+from tests.tasks import pretrain_test as small
+from tfssl import data
+from tfssl.data import recipes
+from tfssl.tasks import pretrain, settings
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(pretrain.pretrain).parameters.items()
+}
+
+
+def record(**changes):
+    """`(arguments, made)` of a start, and what run.json keeps of it."""
+    arguments = _DEFAULTS | {"data": small.images()} | changes
+    source = data.open_source(arguments["data"])
+    recipe = arguments["recipe"] or recipes.SIMCLR_DIGITS
+    made = settings.made(arguments, source, recipe, steps_per_epoch=5)
+    kept = {"settings": settings.recorded(arguments), "made": made}
+    return arguments, made, json.loads(json.dumps(kept))
+
+
+def found(before, now):
+    kept = record(**before)[2]
+    arguments, made, _ = record(**now)
+    return [
+        (one.name, one.before, one.now)
+        for one in settings.differences(kept, arguments, made)
+    ]
+
+
+def test_every_argument_is_in_one_group():
+    """A new argument is to be put into one of them, with thought."""
+    grouped = [*settings.RESULT, *settings.IMAGES, *settings.FREE]
+    assert sorted(grouped) == sorted(_DEFAULTS)
+    assert all(settings.FREE.values())
+
+
+def test_what_is_the_same_in_other_words_is_no_difference():
+    assert not found({}, {})
+    words = {"hparams": {}, "lr_drops": (), "encoder_args": {}, "warmup_epochs": 10}
+    assert not found({}, words)
+    assert not found({"lr_drops": (1, 2)}, {"lr_drops": [1.0, 2.0]})
+    # Objects have names that count up, and are judged by what they make.
+    assert not found({"encoder": lambda shape: 1}, {"encoder": small.tiny_encoder})
+    first, second = keras.optimizers.Adam(0.1), keras.optimizers.Adam(0.1)
+    assert not found({"optimizer": first}, {"optimizer": second})
+    named = recipes.SIMCLR_DIGITS
+    assert not found({"recipe": named}, {"recipe": recipes.Recipe(named, "mine")})
+    assert not found({}, {name: "other" for name in settings.FREE})
+
+
+def test_differences_name_setting_and_both_values():
+    before = {"hparams": {"temperature": 0.5, "projection_dim": 8}}
+    now = {"hparams": {"temperature": 7, "projection_dim": 8}, "seed": 5}
+    assert found(before, now) == [("hparams.temperature", 0.5, 7), ("seed", 0, 5)]
+    first, second = keras.optimizers.Adam(0.5), keras.optimizers.Adam(0.25)
+    assert found({"optimizer": first}, {"optimizer": second}) == [
+        ("optimizer.learning_rate", 0.5, 0.25)
+    ]
+    mine = recipes.Recipe(
+        [recipes.SIMCLR_DIGITS[0], recipes.SIMCLR_DIGITS[1].scaled(rotation=0.5)]
+    )
+    assert found({}, {"recipe": mine}) == [("view 1.rotation", 0.3, 0.5)]
+    (images,) = found({}, {"data": small.images(seed=1)})
+    assert images[0] == "data" and images[1] != images[2]
+    assert "array, 40 images of 1 channels, uint8" in images[1]
+
+
+def test_what_an_older_version_did_not_record_is_passed_over():
+    arguments, made, kept = record()
+    older = copy.deepcopy(kept)
+    del older["made"], older["settings"]["lr_final"]
+    older["settings"]["data"] = ["ndarray", "ndarray"]
+    arguments |= {"lr_final": 0.5}
+    assert not settings.differences(older, arguments, made)
+    older["settings"] |= {"split": "train", "bit_depth": None, "seed": 3}
+    names = [str(d) for d in settings.differences(older, arguments, made)]
+    assert names == [
+        "split is 'train' there and None here",
+        "bit_depth is None there and 8 here",
+        "seed is 3 there and 0 here",
+    ]
+    # A newer version may know more of a view.
+    kept["made"]["views"][0].pop("antialias")
+    assert not settings.differences(kept, *record()[:2])
+
+
+def test_images_in_memory_are_recorded_as_such():
+    arguments = _DEFAULTS | {
+        "data": (np.zeros((2, 4, 4, 3)), [0, 1]),
+        "validation_data": data.open_source(np.zeros((2, 4, 4, 3), np.uint8)),
+    }
+    kept = settings.recorded(arguments)
+    assert settings.in_memory(kept["data"]) == "ndarray, list"
+    assert settings.in_memory(kept["validation_data"]) == "ArraySource"
+    assert settings.in_memory("photos") is settings.in_memory(None) is None
+    assert settings.in_memory(["ndarray", "ndarray"]) == "ndarray, ndarray"

@@ -1,0 +1,94 @@
+"""Whether a step waits for its batch: seen, and ended, from another thread.
+
+While the main thread waits inside TensorFlow, Python runs none of its signal handlers,
+and nothing there has a time limit.
+"""
+
+import contextlib
+
+import tensorflow as tf
+
+from tfssl import internals
+
+_ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name for "none".
+
+# Iterators that were interrupted: to delete one is to wait for its threads, which may
+# never end.
+_KEPT = []
+
+
+class Interrupted(Exception):
+    """A wait for input that another thread has ended, with its reason."""
+
+
+class InputWait:
+    """Counts the batches that steps ask for and get.
+
+    The counts live on the CPU and outside of any strategy's variables, so that another
+    thread may read them while a step runs.
+    """
+
+    def __init__(self):
+        with tf.init_scope(), tf.device("CPU:0"):
+            self._asked, self._arrived = _counter(), _counter()
+        self._manager = internals.cancellation_manager()
+        self._reason = None
+
+    def ask(self):
+        """To be called in a graph, before the iterator: the number of this batch."""
+        one = tf.constant(1, tf.int64)
+        tf.raw_ops.AssignAddVariableOp(resource=self._asked, value=one)
+        return _value(self._asked)
+
+    def arrive(self, number):
+        """To be called in a graph, after the batch; what uses it waits for the result.
+
+        Args:
+            number: what `ask` gave.
+        """
+        told = tf.raw_ops.AssignVariableOp(resource=self._arrived, value=number)
+        with tf.control_dependencies([told]):
+            return tf.identity(number)
+
+    @property
+    def number(self):
+        """Number of the batch that is asked for and has not come, or None.
+
+        It stays so after an error of the input: then no step has begun, and the state
+        is that after the last one.
+        """
+        arrived, asked = int(_value(self._arrived)), int(_value(self._asked))
+        return asked if asked > arrived else None
+
+    def interrupt(self, reason):
+        """Ends the wait for input, from another thread, once and for all."""
+        self._reason = reason
+        self._manager.start_cancel()
+
+    @contextlib.contextmanager
+    def interruptible(self, iterator):
+        """Where `interrupt` has an effect: it raises `Interrupted` here.
+
+        Args:
+            iterator: what is waited for.
+        """
+        try:
+            with internals.cancelled_by(self._manager):
+                yield
+        except tf.errors.CancelledError as error:
+            if self._reason is None:
+                raise
+            _KEPT.append(iterator)
+            raise Interrupted(self._reason) from error
+
+
+def _counter():
+    handle = tf.raw_ops.VarHandleOp(
+        dtype=tf.int64, shape=[], shared_name=_ANONYMOUS, container=""
+    )
+    tf.raw_ops.AssignVariableOp(resource=handle, value=tf.constant(0, tf.int64))
+    return handle
+
+
+def _value(handle):
+    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64)

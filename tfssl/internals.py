@@ -1,0 +1,99 @@
+"""What tfssl takes from private parts of Keras and TensorFlow, all of it.
+
+Neither promises that these stay. Each stands here once, behind a name that says what
+is meant, with the reason why nothing public would do; `tests/internals_test.py` says
+which of them a new release has changed.
+"""
+
+import tensorflow as tf
+from tensorflow.python.eager import cancellation
+from tensorflow.python.util import _pywrap_util_port
+
+
+def layers_of(layer):
+    """A layer and all that are inside of it, at any depth, each once.
+
+    `Model.layers` is public and ends at the first level: it would miss the norms of a
+    network inside a network.
+
+    Args:
+        layer: Keras layer or model.
+
+    Returns:
+        List of layers, `layer` first.
+    """
+    return layer._flatten_layers()
+
+
+def trained_variables(optimizer):
+    """The variables that a built optimizer updates, in its order.
+
+    `optimizer.variables` is public and holds its own state only.
+
+    Args:
+        optimizer: a built Keras optimizer, perhaps a `LossScaleOptimizer`.
+
+    Returns:
+        List of Keras variables.
+    """
+    return list(optimizer._trainable_variables)
+
+
+def variable_index(optimizer, variable):
+    """The place of a variable among those that an optimizer was built with.
+
+    `update_step` gets a variable and needs its slots, which are lists in that order.
+    Keras's own optimizers ask in the same way.
+
+    Args:
+        optimizer: a built Keras optimizer.
+        variable: Keras variable, or TensorFlow's inside of one.
+
+    Returns:
+        int.
+    """
+    return optimizer._get_variable_index(variable)
+
+
+def pin_graph_seed():
+    """Frees the operations of the graph being traced from the global seed.
+
+    A seeded operation, as `Dataset.shuffle`, draws from its own seed and that of its
+    graph, and a new graph takes over the process's (`tf.random.set_seed`), set or not.
+    Call it inside a function that TensorFlow traces: there the graph is that of
+    the function, not one that a user sees.
+    """
+    tf.compat.v1.get_default_graph().seed = 1
+
+
+class BuiltBeforehand:
+    """Mix-in before `keras.Model`: `fit` calls `build_optimizer` and builds no more.
+
+    Stock Keras draws a batch first, to build what is not built yet, and reduces it over
+    replicas, which fails for `MultiWorkerMirroredStrategy`. There is no public way to
+    say that a model is complete: `built = True` is not asked.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        self.build_optimizer()
+
+
+def cancellation_manager():
+    """What ends a running function from another thread: call its `start_cancel()`.
+
+    The public API has no way to: a function that waits for a batch waits for ever.
+    """
+    return cancellation.CancellationManager()
+
+
+def cancelled_by(manager):
+    """Context in which functions end with `CancelledError` once the manager says so."""
+    return cancellation.CancellationManagerContext(manager)
+
+
+def onednn():
+    """Whether TensorFlow computes with oneDNN in this process.
+
+    Decided when it is loaded; no public function tells.
+    """
+    return bool(_pywrap_util_port.IsMklEnabled())

@@ -1,0 +1,87 @@
+"""What computes here: the processor, what TensorFlow uses of it, the accelerators."""
+
+import functools
+import os
+import platform
+
+import tensorflow as tf
+from absl import logging
+
+from tfssl import internals
+
+# What /proc/cpuinfo calls them, in the order of their age.
+_FEATURES = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512 VNNI",
+    "avx512_bf16": "AVX-512 BF16",
+    "amx_tile": "AMX",
+    "asimd": "NEON",
+    "sve": "SVE",
+}
+
+
+def onednn():
+    """Whether TensorFlow computes with oneDNN.
+
+    Decided when TensorFlow is loaded: by TF_ENABLE_ONEDNN_OPTS, and without it by the
+    processor (on x86: on with AVX-512 VNNI, off on most others).
+    """
+    return internals.onednn()
+
+
+def warn_if_slow(asked):
+    """Logs a line if TensorFlow was loaded without oneDNN and nobody wanted that.
+
+    Args:
+        asked: what TF_ENABLE_ONEDNN_OPTS was before tfssl was imported, or None.
+    """
+    if asked is None and not onednn():
+        logging.warning(
+            "TensorFlow was loaded before tfssl and leaves oneDNN off on this "
+            "processor, which makes training several times slower; import tfssl "
+            "first, or set TF_ENABLE_ONEDNN_OPTS=1."
+        )
+
+
+def described():
+    """The machine in words: a dict of text, for the record of a run."""
+    found = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPU cores",
+        "processor": cpu(_cpuinfo()),
+        "onednn": "on" if onednn() else "off",
+    }
+    if accelerators():
+        found["accelerators"] = ", ".join(accelerators())
+    return found
+
+
+def accelerators():
+    """The names of the GPUs and TPUs that TensorFlow sees, a list."""
+    names = []
+    for kind in ("GPU", "TPU"):
+        for device in tf.config.list_physical_devices(kind):
+            details = tf.config.experimental.get_device_details(device)
+            names.append(details.get("device_name", kind))
+    return names
+
+
+def cpu(cpuinfo):
+    """The processor's name and features, from the text of `/proc/cpuinfo`."""
+    fields = {}
+    for line in cpuinfo.splitlines():
+        key, _, value = line.partition(":")
+        fields.setdefault(key.strip().lower(), value.strip())
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    flags = fields.get("flags", fields.get("features", "")).split()
+    features = [word for flag, word in _FEATURES.items() if flag in flags]
+    return f"{name} ({', '.join(features)})" if features else name
+
+
+@functools.cache
+def _cpuinfo():
+    path = "/proc/cpuinfo"
+    if not os.path.exists(path):
+        return ""  # Not Linux.
+    with open(path, errors="replace") as file:
+        return file.read()

@@ -1,0 +1,223 @@
+"""Whether a start may go on in its folder, and the record that it then writes.
+
+Nothing is written before the start is accepted: one that is refused leaves the folder
+as it was, and makes none.
+"""
+
+import contextlib
+import os
+
+import tensorflow as tf
+from absl import logging
+
+from tfssl import files, locks
+from tfssl.export import keras_file
+from tfssl.tasks import runs, settings, show_views
+from tfssl.training import checkpoint, monitors
+
+
+@contextlib.contextmanager
+def alone_in(out, workers):
+    """While open, no other training or evaluation uses the folder.
+
+    Raises:
+        ValueError: on all workers, if it is in use or cannot be written.
+    """
+    with contextlib.ExitStack() as held:
+        _on_chief(workers, lambda: held.enter_context(locks.hold(out)))
+        yield
+
+
+def check_names(allow_changes):
+    """Raises `ValueError` for names that `allow_changes` cannot hold."""
+    known = (*settings.RESULT, settings.IMAGES[0])
+    unknown = [name for name in allow_changes if name not in known]
+    if unknown:
+        raise ValueError(
+            f"allow_changes={unknown[0]!r} received, expected some of "
+            f"{', '.join(sorted(known))}; other settings may always change."
+        )
+
+
+class Record:
+    """`run.json`: read and compared at the start, written once that is accepted.
+
+    Args:
+        arguments: dict, of `pretrain`.
+        source: the training images.
+        recipe: the resolved views.
+        steps_per_epoch: int.
+        workers: `workers.Workers`; all of them call the methods, the chief reads and
+            writes.
+    """
+
+    def __init__(self, arguments, source, recipe, steps_per_epoch, workers):
+        self._out = arguments["out"]
+        self._arguments = arguments
+        self._source, self._recipe = source, recipe
+        self._steps_per_epoch = steps_per_epoch
+        self._workers = workers
+        self._before, self._made, self._differences = {}, None, []
+        self._finished = False
+
+    def check(self):
+        """Compares the settings, where there is a state to go on from or a result.
+
+        Raises:
+            ValueError: for those that another result would come of, unless they are
+                among `allow_changes`.
+        """
+        _on_chief(self._workers, self._check)
+
+    def _check(self):
+        self._before = runs.record_of(self._out) or {}
+        self._made = settings.made(
+            self._arguments, self._source, self._recipe, self._steps_per_epoch
+        )
+        folder = os.path.join(self._out, "checkpoints")
+        newest = checkpoint.latest(folder)
+        if newest and not self._arguments["resume"]:
+            return  # Refused as such.
+        if not newest and not self._before.get("results"):
+            return
+        self._differences = settings.differences(
+            self._before, self._arguments, self._made
+        )
+        allowed = self._arguments["allow_changes"]
+        refused = [one for one in self._differences if one.setting not in allowed]
+        if refused:
+            names = dict.fromkeys(one.setting for one in self._differences)
+            raise ValueError(
+                f"{self._out} was trained with other settings: {_listed(refused)}. "
+                "Start with those of that run, or in another --out, or allow the "
+                f"change: --allow_changes={','.join(names)}."
+            )
+
+    def accept(self, model, told):
+        """Writes the settings, and a sheet of the views; a finished run keeps its own.
+
+        Args:
+            model: the `Method`, restored.
+            told: what is about to run, to be printed.
+        """
+        step = int(model.step.numpy())
+        before = (self._before.get("made") or {}).get("steps_per_epoch")
+        (other_epochs,) = self._workers.any(
+            step and before and before != self._steps_per_epoch
+        )
+        if other_epochs:
+            for metric in model.metrics:
+                metric.reset_state()  # No mean over steps of two kinds.
+        if not self._workers.is_chief:
+            return
+        verbose = self._arguments["verbose"]
+        if verbose:
+            print(told)
+        self._finished = self._is_finished(step)
+        if self._finished:
+            if verbose:
+                print(f"{self._out} is finished, step {step}: nothing to train.")
+            return
+        if other_epochs:
+            logging.warning(
+                "An epoch has %d steps, and had %d: step %d is epoch %.2f now.",
+                *(self._steps_per_epoch, before, step, step / self._steps_per_epoch),
+            )
+        path = os.path.join(self._out, "views.png")
+        with monitors.errors_logged(path):
+            show_views.sheet(
+                self._source,
+                self._recipe,
+                path,
+                seed=self._arguments["seed"],
+                augment=self._arguments["augment"],
+            )
+        # Without the results and the evaluation of an earlier encoder.
+        files.write_json(
+            os.path.join(self._out, "run.json"),
+            {
+                "settings": settings.recorded(self._arguments),
+                "made": self._made,
+                "changes": self._changes(step),
+                "versions": runs.versions(model),
+            },
+        )
+        if self._arguments["on_accept"]:
+            self._arguments["on_accept"]()
+
+    def _is_finished(self, step):
+        results = self._before.get("results") or {}
+        return (
+            step >= self._arguments["epochs"] * self._steps_per_epoch
+            and results.get("steps") == step
+            and tf.io.gfile.exists(os.path.join(self._out, "encoder.keras"))
+        )
+
+    def _changes(self, step):
+        """What changed in this run, and at which step; nothing for a new one."""
+        if not step:
+            return []
+        return self._before.get("changes", []) + [
+            {"step": step, "setting": one.name, "before": one.before, "now": one.now}
+            for one in self._differences
+        ]
+
+    def finish(self, model, lines, best, bad_files):
+        """Writes the trained encoder and the results, unless they are there already.
+
+        Args:
+            model: the `Method`.
+            lines: those of the history.
+            best: what `best.json` says, or None.
+            bad_files: `BadFiles` of the training images.
+        """
+        if self._finished or not self._workers.is_chief:
+            return
+        encoder = model.encoder
+        path = os.path.join(self._out, "encoder.keras")
+        keras_file.save(encoder, path, encoder.preprocessing)
+        results = {
+            "steps": int(model.step.numpy()),
+            "last_epoch": lines[-1] if lines else None,
+            "best_knn": best,
+            "bad_files": bad_files.listed,
+        }
+        runs.update(self._out, results=results)
+        if bad_files.count:
+            logging.warning(
+                "%d unreadable image(s) were skipped: %s",
+                bad_files.count,
+                ", ".join(bad_files.listed[:20]),
+            )
+
+
+def _listed(differences, most=3):
+    """The differences in words; of those in one setting the first few."""
+    by_setting = {}
+    for one in differences:
+        by_setting.setdefault(one.setting, []).append(one)
+    told = []
+    for setting, some in by_setting.items():
+        told += map(str, some[:most])
+        if len(some) > most:
+            told.append(f"{len(some) - most} more of {setting}")
+    return "; ".join(told)
+
+
+def _on_chief(workers, do):
+    """Calls `do()` on the chief; what it refuses there, all workers refuse."""
+    refused = None
+
+    def call():
+        nonlocal refused
+        try:
+            do()
+        except ValueError as error:
+            refused = error
+        return (refused is not None,)
+
+    (any_refused,) = workers.from_chief(call)
+    if refused:
+        raise refused
+    if any_refused:
+        raise ValueError("The chief worker refuses this start; its error says why.")

@@ -1,0 +1,57 @@
+"""The epochs of a run: from where it stands to its last, each closed by its line."""
+
+import keras
+
+from tfssl.training import saving
+
+
+def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, between):
+    """`fit`, continuing an interrupted epoch with just its remaining steps.
+
+    A method that clusters its images trains epoch by epoch, each on images of its own.
+
+    Args:
+        model: a compiled `Method`.
+        dataset: function `sampling -> dataset` that starts at the model's position.
+        epochs: int, the last epoch.
+        steps_per_epoch: int.
+        callbacks: Keras callbacks, in their order.
+        history: `history.History`, which comes after them.
+        verbose: of `fit`.
+        between: `clustering.Clustering`, or None.
+    """
+    step = int(model.step.numpy())
+    epoch, inside = divmod(step, steps_per_epoch)
+    callbacks = [*callbacks, history]
+    if epoch and not inside and not history.closed(step):
+        _close(model, epoch - 1, callbacks)
+    while epoch < epochs:
+        until, sampling = epochs, None
+        if inside or between:
+            until = epoch + 1
+        if between:
+            if not inside:
+                between.before_epoch(epoch)
+            sampling = between.sampling(epoch)
+        model.fit(
+            dataset(sampling),
+            initial_epoch=epoch,
+            epochs=until,
+            steps_per_epoch=steps_per_epoch - inside,
+            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
+            verbose=verbose,
+            shuffle=False,
+        )
+        epoch, inside = until, 0
+
+
+def _close(model, epoch, callbacks):
+    """What follows an epoch's last step, for a run that ended right after that step.
+
+    All that the monitors measure is in the checkpoint: the weights, the means of the
+    epoch, the online probe, the clusters.
+    """
+    watchers = keras.callbacks.CallbackList(callbacks, model=model)
+    watchers.on_train_begin()
+    watchers.on_epoch_begin(epoch)
+    watchers.on_epoch_end(epoch, model.get_metrics_result())

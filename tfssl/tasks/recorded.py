@@ -1,0 +1,45 @@
+"""What a run's folder says of its pre-training, for the tasks that come after it."""
+
+import inspect
+
+from tfssl.tasks import pretrain, runs, settings
+
+_DEFAULTS = {
+    name: parameter.default
+    for name, parameter in inspect.signature(pretrain.pretrain).parameters.items()
+}
+
+
+def settings_of(run):
+    """The settings of a run's folder.
+
+    Those that the version of its time did not have are at their defaults.
+
+    Raises:
+        ValueError: if the folder is not that of a run.
+    """
+    record = runs.record_of(run)
+    if record is None or "settings" not in record:
+        raise ValueError(
+            f"{run!r} holds no run.json with settings; pass the --out folder of a "
+            "finished pre-training run."
+        )
+    return settings.recorded(_DEFAULTS) | record["settings"]
+
+
+def check_can_be_opened(run, found, names=("data",)):
+    """Raises `ValueError` for images of a run that were in memory.
+
+    Args:
+        run: its folder.
+        found: its settings.
+        names: those of them that are to be opened.
+    """
+    gone = [name for name in names if settings.in_memory(found[name])]
+    if gone:
+        described = settings.in_memory(found[gone[0]])
+        wanted = " and ".join(f"{name}=… (--{name})" for name in gone)
+        raise ValueError(
+            f"The run {run!r} was trained on images in memory ({described}), which its "
+            f"folder does not hold; pass {wanted}."
+        )

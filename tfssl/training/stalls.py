@@ -1,0 +1,174 @@
+"""Nothing waits for input for ever and in silence.
+
+A folder on a disk that hangs, or a data service that is gone, gives neither a batch
+nor an error. Then the main thread stands in TensorFlow, where it hears no signal. So a
+thread beside it looks on: it tells how long the wait is, and ends it after a signal, or
+when the data service stays away.
+"""
+
+import contextlib
+import signal
+import socket
+import threading
+import time
+
+import tensorflow as tf
+from absl import logging
+
+from tfssl import input_wait
+from tfssl.data import service
+from tfssl.training import saving
+
+_TICK = 0.5
+# Seconds between the lines that tell of a wait; that a wait must last for a signal to
+# end it, since where a batch comes its step hears the signal; and that a data service
+# may stay away.
+TELL_AFTER = 30.0
+SIGNAL_AFTER = 2.0
+SERVICE_PATIENCE = 60.0
+
+
+class InputLost(saving.Preempted):
+    """Training that ended while it waited for input, once the state is saved.
+
+    Threads of the input may be stuck for ever, and Python waits for them when a process
+    ends: the binaries leave without.
+    """
+
+
+class _Watcher:
+    """The thread, and what it knows of the wait."""
+
+    def __init__(self, model, addresses, alone):
+        self._model = model
+        self._alone = alone  # Else a batch is awaited longer: all save together then.
+        self._addresses = addresses
+        self._number, self._since = None, 0.0
+        self._told = 0.0
+        self._signal = None
+        self._answered = 0.0
+        self._ended = threading.Event()
+        self._woken, self.wake = socket.socketpair()
+        for end in (self._woken, self.wake):
+            end.setblocking(False)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def start(self):
+        self._thread.start()
+
+    def stop(self):
+        self._ended.set()
+        self._thread.join()
+        self._woken.close()
+        self.wake.close()
+
+    def _run(self):
+        while not self._ended.wait(_TICK):
+            reason = self._look(time.monotonic())
+            if reason:
+                self._model.waiting.interrupt(reason)
+                return
+
+    def _look(self, now):
+        """Tells of a long wait; the reason to end it, or None."""
+        self._hear()
+        number = self._model.waiting.number
+        if number is None or number != self._number:
+            self._number, self._since = number, now
+            self._told = self._answered = now
+            return None
+        waited = now - self._since
+        if self._signal and waited >= (SIGNAL_AFTER if self._alone else TELL_AFTER):
+            return f"{self._signal} while waiting for input"
+        if now - self._told >= TELL_AFTER:
+            self._told = now
+            step = int(self._model.step.numpy())
+            logging.warning("Waiting for input since %.0f s; step %d.", waited, step)
+        return self._service_gone(now)
+
+    def _hear(self):
+        """Takes note of signals, whose numbers Python writes to the socket."""
+        with contextlib.suppress(BlockingIOError):
+            for number in self._woken.recv(64):
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    self._signal = signal.Signals(number).name
+
+    def _service_gone(self, now):
+        silent = [a for a in self._addresses if not service.answers(a, _TICK)]
+        if not silent:
+            self._answered = now
+        elif now - self._answered >= SERVICE_PATIENCE:
+            return (
+                f"No data service answers at {', '.join(silent)} for "
+                f"{SERVICE_PATIENCE:.0f} s"
+            )
+        return None
+
+
+@contextlib.contextmanager
+def watched(model, saver, *, data_service=None):
+    """While open, no wait of the model for input is endless, or loses what was learnt.
+
+    One process saves its state when input fails or is waited for in vain. Several
+    workers save together or not at all: there the others lose this one, and all go on
+    from the last checkpoint.
+
+    Args:
+        model: a `methods.Method`.
+        saver: `saving.Saver` of the run.
+        data_service: as for `data.multiview`.
+
+    Raises:
+        InputLost: after a signal during a wait, or without an answer of the data
+            service: the same command, started again, goes on.
+    """
+    addresses = service.addresses(data_service) if data_service else []
+    watcher = _Watcher(model, addresses, saver.workers.count == 1)
+    with _signals_written(watcher.wake.fileno()):
+        watcher.start()
+        try:
+            yield
+        except input_wait.Interrupted as stop:
+            raise _preempted(stop, model, saver) from stop
+        except tf.errors.OpError as error:
+            if model.waiting.number is None:
+                raise
+            lost = service.lost(error) if data_service else None
+            if lost:
+                raise _preempted(lost, model, saver) from error
+            if _saves_alone(model, saver):
+                saver.save()
+                step = int(model.step.numpy())
+                logging.warning("The input failed; saved step %d.", step)
+            raise
+        finally:
+            watcher.stop()
+
+
+def _saves_alone(model, saver):
+    """Whether the state is whole, and this process's to save."""
+    begun = saver.model is not None  # Else not one step was made.
+    # If a batch came at the last moment, its step is neither done nor not.
+    return begun and saver.workers.count == 1 and model.waiting.number is not None
+
+
+def _preempted(reason, model, saver):
+    step = int(model.step.numpy())
+    kept = f"stopped at step {step}, saved is the last checkpoint"
+    if _saves_alone(model, saver):
+        saver.save(required=True)
+        kept = f"saved step {step}"
+    return InputLost(f"{reason}: {kept}; start again to continue.")
+
+
+@contextlib.contextmanager
+def _signals_written(descriptor):
+    try:
+        before = signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
+    except ValueError:  # Not the main thread: signals are not ours to hear.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
