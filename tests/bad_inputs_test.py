@@ -401,7 +401,8 @@ ROWS = [
          ValueError, sentence)
         for name, given, sentence in (
             ("simclr", {"temperature": "abc"}, "temperature='abc' received, expected"),
-            ("simclr", {"projection_dim": (1,)}, "projection_dim=.1,., which does not"),
+            ("simclr", {"projection_dim": (1,)}, "dims must be positive integers"),
+            ("moco", {"total_steps": "abc"}, "total_steps='abc', which does not work"),
             ("moco", {"momentum": "abc"}, "momentum='abc'"),
             ("moco", {"version": [1]}, r"version=\[1\] received, expected"),
             ("swav", {"num_prototypes": 1.5}, "num_prototypes=1.5 received, expected"),

@@ -21,7 +21,7 @@ _NAN, _INF = float("nan"), float("inf")
         (
             checks.file_name,
             ("a", "a b.c", ".x"),
-            ("", ".", "..", "../x", "a/b", "a\\b", "a\0", "a\n", None, "x" * 300),
+            ("", " ", ".", "..", "../x", "a/b", "a\\b", "a\0", "a\n", None, "x" * 300),
         ),
     ],
 )

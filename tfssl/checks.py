@@ -86,7 +86,7 @@ def file_name(given, name):
     value = given[name]
     if (
         not isinstance(value, str)
-        or value in ("", os.curdir, os.pardir)
+        or value.strip() in ("", os.curdir, os.pardir)
         or len(value) > _LONGEST_NAME
         or any(c in "/\\" or not c.isprintable() for c in value)
     ):

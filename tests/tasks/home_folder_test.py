@@ -61,8 +61,8 @@ def test_what_tasks_read_and_write(home):
         assert (home / name).exists()
     with pytest.raises(ValueError, match="/ada/run"):
         resolve.checkpoint_path("~/run")
-    with pytest.raises(ValueError, match="/ada/none' is not there"):
-        retrieve.retrieve("~/run", "~/images", "~/none")
+    with pytest.raises(ValueError, match="No encoder at '/.*/ada/none'"):
+        retrieve.retrieve("~/none", "~/images", "~/truth", out="~/retrieval.json")
 
 
 def test_the_folder_of_a_training(home):
