@@ -1,4 +1,4 @@
-"""Writes docs/api.md from the docstrings: `make docs`. A test holds that it is fresh."""
+"""Writes docs/api.md from the docstrings: `make docs`. A test holds it fresh."""
 
 import enum
 import inspect

@@ -6,13 +6,14 @@ with commas between them, a dict `hparams` the repeatable `--hparam=name=value`.
 help is the first sentence of the argument's text. Bounds are checked by the task.
 """
 
-import ast
 import collections.abc
 import re
+import sys
 import typing
 
 from absl import flags
 
+from pipelines import command
 from tfssl.tasks import arguments
 
 
@@ -21,7 +22,7 @@ def define(task, module, *, skip=(), flag_values=flags.FLAGS):
 
     Args:
         task: a function made by `arguments.task`.
-        module: name of the binary's module; `--help` lists the flags of that module.
+        module: name of the binary's module, whose flags `--help` lists.
         skip: names of arguments without a flag.
         flag_values: where to define them.
 
@@ -34,6 +35,8 @@ def define(task, module, *, skip=(), flag_values=flags.FLAGS):
             continue
         flag, read = _flag(argument)
         flags.DEFINE_flag(flag, flag_values, module_name=module)
+        # An installed command is started by a script of another name.
+        flag_values.register_key_flag_for_module(sys.argv[0], flag)
         if argument.required:
             flags.mark_flag_as_required(flag.name, flag_values)
         readers[argument.name] = (flag, read)
@@ -53,6 +56,8 @@ def _flag(argument):
             return _pairs_flag(name.removesuffix("s"), text)
         if typing.get_origin(kind) is collections.abc.Sequence:
             return _list_flag(name, default, text, *typing.get_args(kind))
+        if kind is bool and len(argument.kinds) > 1:
+            return command.Switch(name, default, text), _same
         if typing.get_origin(kind) is typing.Literal:
             return _choice_flag(name, default, text, typing.get_args(kind))
         if kind is bool:
@@ -80,7 +85,7 @@ def _pairs_flag(name, text):
     parser, serializer = flags.ArgumentParser(), flags.ArgumentSerializer()
     text = f"{text} (name=value; repeatable)"
     flag = flags.MultiFlag(parser, serializer, name, None, text)
-    return flag, lambda items: pairs(items, name)
+    return flag, lambda items: command.pairs(items, name)
 
 
 def _list_flag(name, default, text, entry):
@@ -90,40 +95,10 @@ def _list_flag(name, default, text, entry):
     flag = flags.Flag(parser, flags.ListSerializer(","), name, default, text)
     if entry is str:
         return flag, lambda texts: None if texts is None else tuple(texts)
-    return flag, lambda texts: numbers(texts, name)
+    return flag, lambda texts: command.numbers(texts, name)
 
 
 def _help(doc):
     """The first sentence of an argument's text."""
     first = re.split(r"(?<=[^.])\.(?=\s|$)", doc, maxsplit=1)[0]
     return first[:1].upper() + first[1:] + "."
-
-
-def pairs(items, flag):
-    """`["width=0.25"]` -> `{"width": 0.25}`; values are Python literals or text."""
-    found = {}
-    for item in items or ():
-        name, equals, text = item.partition("=")
-        if not equals or not name:
-            raise ValueError(
-                f"--{flag}={item} received, expected --{flag}=name=value, for "
-                f"example --{flag}=temperature=0.5."
-            )
-        try:
-            found[name] = ast.literal_eval(text)
-        except (SyntaxError, ValueError):
-            found[name] = text
-    return found
-
-
-def numbers(texts, flag):
-    """`["0.1", "10"]` -> `(0.1, 10.0)`; None stays None."""
-    if texts is None:
-        return None
-    try:
-        return tuple(float(text) for text in texts)
-    except ValueError as error:
-        raise ValueError(
-            f"--{flag}={','.join(texts)} received, expected numbers with commas "
-            "between them, such as 0.1,1,10."
-        ) from error

@@ -43,19 +43,16 @@ class Record:
     """`run.json`: read and compared at the start, written once that is accepted.
 
     Args:
-        arguments: dict, of `pretrain`.
-        source: the training images.
-        recipe: the resolved views.
-        steps_per_epoch: int.
+        arguments: dict, of the task.
+        plan: `trainer.Plan`.
         workers: `workers.Workers`; all of them call the methods, the chief reads and
             writes.
     """
 
-    def __init__(self, arguments, source, recipe, steps_per_epoch, workers):
+    def __init__(self, arguments, plan, workers):
         self._out = arguments["out"]
         self._arguments = arguments
-        self._source, self._recipe = source, recipe
-        self._steps_per_epoch = steps_per_epoch
+        self._plan = plan
         self._workers = workers
         self._before, self._made, self._differences = {}, None, []
         self._finished = False
@@ -71,9 +68,7 @@ class Record:
 
     def _check(self):
         self._before = runs.record_of(self._out) or {}
-        self._made = settings.made(
-            self._arguments, self._source, self._recipe, self._steps_per_epoch
-        )
+        self._made = settings.made(self._arguments, self._plan)
         folder = os.path.join(self._out, "checkpoints")
         newest = checkpoint.latest(folder)
         if newest and not self._arguments["resume"]:
@@ -100,10 +95,10 @@ class Record:
             model: the `Method`, restored.
             told: what is about to run, to be printed.
         """
-        step = int(model.step.numpy())
+        step, plan = int(model.step.numpy()), self._plan
         before = (self._before.get("made") or {}).get("steps_per_epoch")
         (other_epochs,) = self._workers.any(
-            step and before and before != self._steps_per_epoch
+            step and before and before != plan.steps_per_epoch
         )
         if other_epochs:
             for metric in model.metrics:
@@ -121,16 +116,12 @@ class Record:
         if other_epochs:
             logging.warning(
                 "An epoch has %d steps, and had %d: step %d is epoch %.2f now.",
-                *(self._steps_per_epoch, before, step, step / self._steps_per_epoch),
+                *(plan.steps_per_epoch, before, step, step / plan.steps_per_epoch),
             )
         path = os.path.join(self._out, "views.png")
         with monitors.errors_logged(path):
             show_views.sheet(
-                self._source,
-                self._recipe,
-                path,
-                seed=self._arguments["seed"],
-                augment=self._arguments["augment"],
+                plan.train, plan.recipe, path, seed=plan.seed, augment=plan.augment
             )
         # Without the results and the evaluation of an earlier encoder.
         files.write_json(
@@ -148,7 +139,7 @@ class Record:
     def _is_finished(self, step):
         results = self._before.get("results") or {}
         return (
-            step >= self._arguments["epochs"] * self._steps_per_epoch
+            step >= self._plan.total_steps
             and results.get("steps") == step
             and tf.io.gfile.exists(os.path.join(self._out, "encoder.keras"))
         )
@@ -162,18 +153,17 @@ class Record:
             for one in self._differences
         ]
 
-    def finish(self, model, lines, best, bad_files):
+    def finish(self, model, lines, best):
         """Writes the trained encoder and the results, unless they are there already.
 
         Args:
             model: the `Method`.
             lines: those of the history.
             best: what `best.json` says, or None.
-            bad_files: `BadFiles` of the training images.
         """
         if self._finished or not self._workers.is_chief:
             return
-        encoder = model.encoder
+        encoder, bad_files = model.encoder, self._plan.bad_files
         path = os.path.join(self._out, "encoder.keras")
         keras_file.save(encoder, path, encoder.preprocessing)
         results = {

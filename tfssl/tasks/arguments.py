@@ -240,6 +240,21 @@ def task(function):
     return checked
 
 
+def flat(function, given):
+    """The arguments of a call as users wrote them, groups taken apart.
+
+    Args:
+        function: a task.
+        given: dict, its parameters by name, as `locals()` has them at its beginning.
+    """
+    return {
+        argument.name: getattr(given[argument.group], argument.name)
+        if argument.group
+        else given[argument.name]
+        for argument in of(function)
+    }
+
+
 def _parameters(function):
     """`[(inspect.Parameter, Argument)]` of a function, its groups taken apart."""
     found = []

@@ -1,4 +1,4 @@
-"""What watches a pre-training run: its callbacks, and the images they look at."""
+"""What watches a pre-training: its callbacks, and the images that they look at."""
 
 import os
 
@@ -6,110 +6,141 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl.data import labels
-from tfssl.tasks import clustering
+from tfssl.data import labels, pipeline
+from tfssl.tasks import clustering, online_probe
 from tfssl.training import checkpoint, history, monitors
 
 _MONITORED_IMAGES = 256
 
 
-def callbacks(images, sets, probes, bad_files, workers, settings, *, clusters):
-    """What watches a run, in the order in which it must be called.
-
-    An error of a monitor is a warning; the two that may stop a training still can.
+class Watch:
+    """The monitors of a pre-training; what they need is checked here, at the start.
 
     Args:
-        images: of `fixed_images`.
-        sets: of `knn_sets`.
-        probes: of `online_probe.callbacks`.
-        bad_files: the `BadFiles` of all that monitors read.
-        workers: `workers.Workers`; the same callbacks run on all of them, but for
-            those that only write.
-        settings: dict, the arguments of `pretrain`.
-        clusters: bool, whether the method clusters its images.
+        plan: `trainer.Plan`.
+        chosen: `groups.Monitors`.
+        validation: source of labelled images that do not train, or None.
+        probed: source of the images that the online probe trains on, or None.
+        callbacks: Keras callbacks of the user's, called after the monitors.
 
-    Returns:
-        List of Keras callbacks.
+    Attributes:
+        told: lines for the start of the run.
+        bad_files: the `BadFiles` of what monitors read besides training images.
+
+    Raises:
+        ValueError: for a monitor without the labels or images that it needs.
     """
-    folder = os.path.join(settings["out"], "checkpoints")
-    found = [
-        monitors.Collapse(images, stop=settings["stop_on_collapse"], workers=workers),
-        *(
-            monitors.OnlineKNN(
-                *pair,
-                every=settings["knn_epochs"],
-                epochs=settings["epochs"],
-                k=settings["knn_k"],
-                temperature=settings["knn_temperature"],
-                workers=workers,
+
+    def __init__(self, plan, chosen, validation, probed, callbacks=()):
+        self._plan, self._chosen = plan, chosen
+        self._validation, self._probed = validation, probed
+        self._callbacks = list(callbacks)
+        self.bad_files = [
+            pipeline.BadFiles(max_fraction=chosen.max_bad_fraction) for _ in range(2)
+        ]
+        self.told = []
+        self._knn = self._knn_sets() if chosen.knn_epochs else None
+        self._probes = []
+
+    def variables(self):
+        """What of the monitors is saved beside the model: named tensors."""
+        return {k: v for probe in self._probes for k, v in probe.variables().items()}
+
+    def callbacks(self, model, trainer, resumed):
+        """All that watches, in the order in which it must be called.
+
+        An error of a monitor is a warning; the two that may stop a training still can.
+
+        Args:
+            model: the `Method`.
+            trainer: `trainer.Trainer`; the same callbacks run on all workers, but for
+                those that only write.
+            resumed: the checkpoint that training continues from, or None.
+
+        Returns:
+            List of Keras callbacks.
+        """
+        chosen, workers = self._chosen, trainer.workers
+        if self._probed is not None:
+            self._probes = [
+                online_probe.make(
+                    self._plan,
+                    chosen,
+                    (self._probed, self._validation),
+                    model,
+                    self.bad_files,
+                    resumed,
+                )
+            ]
+        images = _fixed_images(self._plan)
+        found = [
+            monitors.Collapse(images, stop=chosen.stop_on_collapse, workers=workers)
+        ]
+        if self._knn:
+            found.append(
+                monitors.OnlineKNN(
+                    *self._knn,
+                    every=chosen.knn_epochs,
+                    epochs=self._plan.epochs,
+                    k=chosen.knn_k,
+                    temperature=chosen.knn_temperature,
+                    workers=workers,
+                )
             )
-            for pair in sets
-        ),
-        *probes,
-    ]
-    if clusters:
-        found.append(clustering.ClusterNumbers())
-    if workers.is_chief:
-        curves = os.path.join(settings["out"], "tensorboard")
-        found.append(history.Curves(curves))
-    return [
-        monitors.Throughput(settings["batch_size"]),
-        monitors.NonFinite(lambda: checkpoint.latest(folder)),
-        *(monitors.Harmless(one, workers, bad_files) for one in found),
-    ]
+        found += self._probes
+        if model.clusters:
+            found.append(clustering.ClusterNumbers())
+        if workers.is_chief:
+            found.append(history.Curves(os.path.join(trainer.out, "tensorboard")))
+        bad_files = [self._plan.bad_files, *self.bad_files]
+        return [
+            monitors.Throughput(self._plan.batch_size),
+            monitors.NonFinite(lambda: checkpoint.latest(trainer.checkpoints)),
+            *(monitors.Harmless(one, workers, bad_files) for one in found),
+            *self._callbacks,
+        ]
+
+    def _knn_sets(self):
+        """`(bank, queries)` of the kNN monitor; images without a label are left out."""
+        plan, pair = self._plan, []
+        for source, bad, part in (
+            (plan.train, plan.bad_files, "training"),
+            (self._validation, self.bad_files[1], "validation"),
+        ):
+            rows = labels.labelled(source)
+            if not len(rows):
+                missing = "validation images" if source is None else f"{part} labels"
+                raise ValueError(
+                    f"knn_epochs={self._chosen.knn_epochs} asks for kNN accuracy, but "
+                    f"there are no {missing}; give validation_data or "
+                    "validation_fraction (and labels='folders' for a folder), or set "
+                    "knn_epochs=0."
+                )
+            if len(rows) < source.num_images:
+                self.told.append(
+                    f"kNN monitor: the {len(rows):,} of {source.num_images:,} {part} "
+                    "images that have a label"
+                )
+            dataset = data_lib.labeled(
+                source,
+                plan.preprocessing,
+                batch_size=plan.batch_size,
+                indices=rows,
+                bad_files=bad,
+            )
+            pair.append(dataset)
+        return tuple(pair)
 
 
-def fixed_images(source, preprocessing, bad_files):
+def _fixed_images(plan):
     """The first images, for the collapse monitor: `(n, size, size, channels)`."""
-    count = min(_MONITORED_IMAGES, source.num_images)
+    count = min(_MONITORED_IMAGES, plan.train.num_images)
     dataset = data_lib.labeled(
-        source,
-        preprocessing,
+        plan.train,
+        plan.preprocessing,
         batch_size=count,
         indices=np.arange(count),
-        bad_files=bad_files,
+        bad_files=plan.bad_files,
     )
     batch = next(iter(dataset))
     return tf.boolean_mask(batch["image"], batch["mask"])
-
-
-def knn_sets(train, validation, preprocessing, bad_train, bad_queries, settings):
-    """What the kNN monitor looks at: images without a label are left out.
-
-    Returns:
-        `(sets, told)`: `[(bank, queries)]`, or `[]` where the monitor is off, and lines
-        for the start of the run.
-
-    Raises:
-        ValueError: if there are no labelled images on one of the sides.
-    """
-    knn_epochs = settings["knn_epochs"]
-    if not knn_epochs:
-        return [], []
-    pair, told = [], []
-    for source, bad, part in (
-        (train, bad_train, "training"),
-        (validation, bad_queries, "validation"),
-    ):
-        rows = labels.labelled(source)
-        if not len(rows):
-            missing = "validation images" if source is None else f"{part} labels"
-            raise ValueError(
-                f"knn_epochs={knn_epochs} asks for kNN accuracy, but there are no "
-                f"{missing}; give validation_data or validation_fraction (and "
-                "labels='folders' for a folder), or set knn_epochs=0."
-            )
-        if len(rows) < source.num_images:
-            told.append(
-                f"kNN monitor: the {len(rows):,} of {source.num_images:,} {part} "
-                "images that have a label"
-            )
-        dataset = data_lib.labeled(
-            source,
-            preprocessing,
-            batch_size=settings["batch_size"],
-            indices=rows,
-            bad_files=bad,
-        )
-        pair.append(dataset)
-    return [tuple(pair)], told

@@ -6,45 +6,37 @@ from tfssl import data as data_lib
 from tfssl.data import labels, pipeline
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
-from tfssl.tasks import resolve
 from tfssl.training import online_probe
 
 _RATE = 0.1  # Times batch / 256.
 
 
-def labelled(train, validation, settings):
-    """The images that the probe trains on, or None where it is off.
+def images(data, train, validation, opened, chosen):
+    """The source of the images that the probe trains on, or None where it is off.
 
     Args:
-        train: the training source.
+        data: the training images, as given.
+        train: their source.
         validation: the validation source, or None.
-        settings: dict, the arguments of `pretrain`.
+        opened: `groups.Images`, how `train` was opened.
+        chosen: `groups.Monitors`.
 
     Raises:
         ValueError: if labels or validation images are missing.
     """
-    epochs = settings["online_probe_epochs"]
-    data, split = settings["online_probe_data"], settings["online_probe_split"]
+    epochs, split = chosen.online_probe_epochs, chosen.online_probe_split
+    own = chosen.online_probe_data is not None or split is not None
     if not epochs:
-        if data is not None or split is not None:
+        if own:
             raise ValueError(
                 "online_probe_data or online_probe_split received, but the probe is "
                 "off; set online_probe_epochs=1."
             )
         return None
     source = train
-    if data is not None or split is not None:
-        data = settings["data"] if data is None else data
-        source = resolve.source(
-            data,
-            data_args=settings["data_args"],
-            beside=True,
-            split=split,
-            channels=train.channels,
-            labels=settings["labels"],
-            bit_depth=settings["bit_depth"],
-            data_dir=settings["data_dir"],
-        )
+    if own:
+        where = data if chosen.online_probe_data is None else chosen.online_probe_data
+        source = opened.open(where, beside=True, split=split, channels=train.channels)
         if validation is not None:
             source = data_lib.class_names.matched(source, validation)
     missing = None
@@ -62,38 +54,38 @@ def labelled(train, validation, settings):
     return source
 
 
-def callbacks(source, validation, recipe, preprocessing, model, bad, settings, path):
-    """`[OnlineProbe]`, restored, or `[]` where it is off.
+def make(plan, chosen, sources, model, bad_files, path):
+    """An `OnlineProbe`, restored.
 
     Args:
-        source: of `labelled`.
-        validation: the validation source.
-        recipe: the run's recipe, whose first view says how the probe's images are
-            cropped and flipped.
-        preprocessing: of the validation images.
+        plan: `trainer.Plan`; the first view of its recipe says how the probe's images
+            are cropped and flipped.
+        chosen: `groups.Monitors`.
+        sources: `(images that the probe trains on, validation images)`.
         model: the `Method`.
-        bad: `(of the probe's images, of the validation images)`, `BadFiles`.
-        settings: dict, the arguments of `pretrain`.
+        bad_files: `BadFiles` of each of them.
         path: the checkpoint that training continues from, or None.
     """
-    if source is None:
-        return []
-    batch_size = min(settings["batch_size"], source.num_images)
-    view = supervised.geometry(recipe[0])
+    source, validation = sources
+    batch_size = min(plan.batch_size, source.num_images)
+    view = supervised.geometry(plan.recipe[0])
 
     def batches(position):
         return pipeline.multiview(
             source,
             (view,),
             batch_size=batch_size,
-            seed=settings["seed"],
+            seed=plan.seed,
             start=position,
-            bad_files=bad[0],
+            bad_files=bad_files[0],
             with_labels=True,
         )
 
     test = data_lib.labeled(
-        validation, preprocessing, batch_size=settings["batch_size"], bad_files=bad[1]
+        validation,
+        plan.preprocessing,
+        batch_size=plan.batch_size,
+        bad_files=bad_files[1],
     )
     probe = online_probe.OnlineProbe(
         batches,
@@ -101,10 +93,10 @@ def callbacks(source, validation, recipe, preprocessing, model, bad, settings, p
         source.labels[source.labels >= 0],
         dim=model.feature_dim,
         rate=schedules.scaled_rate(_RATE, batch_size),
-        every_steps=settings["online_probe_steps"],
-        every=settings["online_probe_epochs"],
-        epochs=settings["epochs"],
+        every_steps=chosen.online_probe_steps,
+        every=chosen.online_probe_epochs,
+        epochs=plan.epochs,
     )
     if path is not None:
         probe.restore(path)
-    return [probe]
+    return probe

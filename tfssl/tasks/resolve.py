@@ -1,4 +1,4 @@
-"""What settings mean: sources, recipe, encoder, method, optimizer, checkpoint.
+"""What settings mean: sources, recipe, encoder, method, checkpoint.
 
 Every choice can be given as the thing itself or by its name, as flags do.
 """
@@ -12,15 +12,12 @@ import keras
 import tensorflow as tf
 from absl import logging
 
-from tfssl import checks, files, methods, models, optimizers
+from tfssl import checks, files, methods, models
 from tfssl import data as data_lib
 from tfssl.data import recipes
 from tfssl.export import keras_file
 from tfssl.models import input_range
-from tfssl.optimizers import schedules
 from tfssl.training import checkpoint
-
-LR_SCHEDULES = ("cosine", "cosine_epochs", "steps")
 
 
 def sources(
@@ -176,7 +173,7 @@ def _network(given, input_shape, encoder_args, normalized):
         build = builder = models.ENCODERS[given]
     hidden = ("input_shape", "name")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
-    with _refusals(given, encoder_args):
+    with refusals(given, encoder_args):
         return build(input_shape=input_shape, **encoder_args)
 
 
@@ -200,7 +197,7 @@ def _from_file(path, normalized):
 
 
 @contextlib.contextmanager
-def _refusals(name, given):
+def refusals(name, given):
     """Makes one sentence of a TypeError: arguments of the user that do not work."""
     try:
         yield
@@ -231,62 +228,8 @@ def method(name, encoder, hparams=None, **known_here):
     hparams = dict(hparams or {})
     checks.keywords(method_class, hparams, "hparam", name, without=("encoder", "name"))
     fitting = {key: value for key, value in known_here.items() if key in known}
-    with _refusals(name, hparams):
+    with refusals(name, hparams):
         return method_class(encoder, **fitting | hparams)
-
-
-def optimizer(given, steps_per_epoch, settings):
-    """An optimizer from its name and the settings' schedule, or as given."""
-    if not isinstance(given, str):
-        return given
-    arguments = settings["optimizer_args"] or {}
-    elsewhere = [key for key in arguments if key in ("learning_rate", "weight_decay")]
-    if elsewhere:
-        raise ValueError(
-            f"optimizer_arg {elsewhere[0]!r} received, but it is a setting of its own; "
-            f"give {elsewhere[0]}={arguments[elsewhere[0]]!r} instead."
-        )
-    with _refusals(given, arguments):
-        return optimizers.build(
-            given,
-            learning_rate=schedule(steps_per_epoch, settings),
-            weight_decay=settings["weight_decay"],
-            **arguments,
-        )
-
-
-def schedule(steps_per_epoch, settings):
-    """The learning rate over the training that these settings describe."""
-    peak, kind = scaled_rate(settings), settings["lr_schedule"]
-    if kind not in LR_SCHEDULES:
-        raise ValueError(
-            f"lr_schedule={kind!r} received, expected one of {', '.join(LR_SCHEDULES)}."
-        )
-    warmup = dict(
-        warmup_steps=round(settings["warmup_epochs"] * steps_per_epoch),
-        start=peak * settings["lr_start"],
-    )
-    if kind == "steps":
-        return schedules.WarmupSteps(
-            peak,
-            boundaries=[round(e * steps_per_epoch) for e in settings["lr_drops"] or ()],
-            factor=settings["lr_drop_factor"],
-            **warmup,
-        )
-    return schedules.WarmupCosine(
-        peak,
-        total_steps=settings["epochs"] * steps_per_epoch,
-        final=peak * settings["lr_final"],
-        hold=steps_per_epoch if kind == "cosine_epochs" else 1,
-        **warmup,
-    )
-
-
-def scaled_rate(settings):
-    """The peak learning rate of these settings."""
-    return schedules.scaled_rate(
-        settings["learning_rate"], settings["batch_size"], settings["lr_scaling"]
-    )
 
 
 def checkpoint_path(path):

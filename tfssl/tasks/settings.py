@@ -75,10 +75,11 @@ FREE = {
     "online_probe_steps": "watches, without influence on the encoder",
     "max_bad_fraction": "when to stop",
     "stop_on_collapse": "when to stop",
+    "callbacks": "of the user's own",
     "verbose": "what to print",
 }
 _DATA = ("data", "validation_data", "online_probe_data")
-_NOT_RECORDED = ("on_accept", "allow_changes")
+_NOT_RECORDED = ("on_accept", "allow_changes", "callbacks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,19 +111,17 @@ def recorded(arguments):
     }
 
 
-def made(arguments, source, recipe, steps_per_epoch):
+def made(arguments, plan):
     """What the arguments led to, where their names alone do not tell.
 
     Args:
         arguments: of `pretrain`.
-        source: the training images.
-        recipe: the resolved views.
-        steps_per_epoch: int.
+        plan: `trainer.Plan`.
 
     Returns:
         JSON-able dict.
     """
-    optimizer = arguments["optimizer"]
+    optimizer, source = arguments["optimizer"], plan.train
     if isinstance(optimizer, keras.Optimizer):
         optimizer = _plain(optimizer.get_config() | {"name": None})
     else:
@@ -135,9 +134,9 @@ def made(arguments, source, recipe, steps_per_epoch):
             "dtype": source.dtype,
             "identity": source.identity(),
         },
-        "views": [_plain(dataclasses.asdict(view)) for view in recipe],
+        "views": [_plain(dataclasses.asdict(view)) for view in plan.recipe],
         "optimizer": optimizer,
-        "steps_per_epoch": steps_per_epoch,
+        "steps_per_epoch": plan.steps_per_epoch,
     }
 
 

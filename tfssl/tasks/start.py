@@ -6,7 +6,6 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import processor
-from tfssl.data import pipeline, recipes
 from tfssl.models import input_range
 from tfssl.tasks import resolve
 from tfssl.training import checkpoint
@@ -70,20 +69,53 @@ def _check_agreement(model, workers):
         )
 
 
-def _after_warmup(settings, rate):
-    if settings["lr_schedule"] != "steps":
-        by_epochs = settings["lr_schedule"] == "cosine_epochs"
-        falls = ", falling once per epoch" if by_epochs else ""
-        return f"cosine to {rate * settings['lr_final']:g}{falls}"
-    if not settings["lr_drops"]:
-        return "constant"
-    drops = ", ".join(f"{epoch:g}" for epoch in settings["lr_drops"])
-    return f"times {settings['lr_drop_factor']:g} at epoch {drops}"
+def summary(model, plan, optimization, devices, strategy):
+    """What is about to run, with the numbers that users get wrong most.
+
+    Args:
+        model: a compiled `Method`.
+        plan: `trainer.Plan`.
+        optimization: `groups.Optimization`.
+        devices: `groups.Devices`.
+        strategy: `tf.distribute.Strategy`.
+
+    Returns:
+        List of lines.
+
+    Raises:
+        ValueError: for data that the method cannot learn from.
+    """
+    source, batch_size = plan.train, plan.batch_size
+    sizes = "/".join(str(view.size) for view in plan.recipe)
+    lines = [
+        f"{type(model).__name__} on {source.name}: {source.num_images:,} images"
+        f"{_pixels(source)}; {len(plan.recipe)} views of {sizes} px "
+        f"({plan.recipe.name})",
+        f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
+        f"{model.feature_dim} features, {devices.precision}, input from "
+        f"{_input_ends(model.encoder, plan.preprocessing)}",
+        f"global batch {batch_size} on {strategy.num_replicas_in_sync} replica(s), "
+        f"{plan.steps_per_epoch} steps per epoch, {plan.epochs} epochs",
+        optimization.told(batch_size),
+        _machine(model, devices.jit_compile),
+    ]
+    negatives = model.num_negatives(batch_size)
+    if negatives is not None:
+        lines.append(f"{negatives:,} negatives per anchor, over all replicas")
+        if negatives >= source.num_images:
+            lines.append(
+                f"more negatives than the {source.num_images:,} images: each image "
+                "meets itself among them; lower queue_size"
+            )
+    lines += model.notes(batch_size, source.num_images)
+    chance = model.chance_loss(batch_size)
+    if chance is not None:
+        lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")
+    return lines
 
 
-def _input_ends(encoder, recipe, source):
-    made = recipes.preprocessing_for(recipe, source)
-    low, high = input_range.ends(encoder, made.mean, made.std)
+def _input_ends(encoder, preprocessing):
+    low, high = input_range.ends(encoder, preprocessing.mean, preprocessing.std)
     return f"{low:.3g} (black) to {high:.3g} (white)"
 
 
@@ -101,41 +133,3 @@ def _pixels(source):
     size = source.image_size
     of_size = f" of {size[0]}x{size[1]} px" if size else ""
     return f"{of_size}, {source.channels} channel(s) of {source.dtype}"
-
-
-def summary(model, source, recipe, settings, devices):
-    """What is about to run, with the numbers that users get wrong most.
-
-    Raises:
-        ValueError: for data that the method cannot learn from.
-    """
-    batch_size = settings["batch_size"]
-    steps_per_epoch = pipeline.steps_per_epoch(source, batch_size)
-    rate = resolve.scaled_rate(settings)
-    lines = [
-        f"{type(model).__name__} on {source.name}: {source.num_images:,} images"
-        f"{_pixels(source)}; {len(recipe)} views of "
-        f"{'/'.join(str(v.size) for v in recipe)} px ({recipe.name})",
-        f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
-        f"{model.feature_dim} features, {settings['precision']}, input from "
-        f"{_input_ends(model.encoder, recipe, source)}",
-        f"global batch {batch_size} on {devices.num_replicas_in_sync} replica(s), "
-        f"{steps_per_epoch} steps per epoch, {settings['epochs']} epochs",
-        f"{settings['optimizer']}: base rate {settings['learning_rate']:g}, "
-        f"{settings['lr_scaling']} scaling -> {rate:g}; warm-up "
-        f"{settings['warmup_epochs']:g} epochs, then {_after_warmup(settings, rate)}",
-    ]
-    lines.append(_machine(model, settings["jit_compile"]))
-    negatives = model.num_negatives(batch_size)
-    if negatives is not None:
-        lines.append(f"{negatives:,} negatives per anchor, over all replicas")
-        if negatives >= source.num_images:
-            lines.append(
-                f"more negatives than the {source.num_images:,} images: each image "
-                "meets itself among them; lower queue_size"
-            )
-    lines += model.notes(batch_size, source.num_images)
-    chance = model.chance_loss(batch_size)
-    if chance is not None:
-        lines.append(f"chance-level loss {chance:.4f}: a healthy run falls below it")
-    return "\n".join(lines)

@@ -1,0 +1,262 @@
+"""The training of any `Method`: from a plan to a record.
+
+A task settles its `Plan`, says how its model is made, and what watches it. The
+`Trainer` does what every training does: it starts or resumes, compares a start with the
+folder's record, saves, hears signals, and writes what came of it.
+"""
+
+import contextlib
+import dataclasses
+import os
+
+import keras
+
+from tfssl import data as data_lib
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import pipeline, recipes, service
+from tfssl.tasks import accept, clustering, fitting, runs, settings, start
+from tfssl.training import history as history_lib
+from tfssl.training import saving, stalls
+from tfssl.training import strategy as strategies
+from tfssl.training import workers as workers_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a training works on, settled before anything is built or written.
+
+    Attributes:
+        train: source of the training images.
+        recipe: their views.
+        epochs: int.
+        batch_size: int, over all replicas.
+        seed: int, of weights, order and views.
+        augment: False turns every random transform off.
+        bad_files: `BadFiles`, which collects unreadable training images.
+    """
+
+    train: data_lib.sources.Source
+    recipe: recipes.Recipe
+    epochs: int
+    batch_size: int
+    seed: int = 0
+    augment: bool = True
+    bad_files: pipeline.BadFiles = dataclasses.field(default_factory=pipeline.BadFiles)
+
+    @property
+    def steps_per_epoch(self):
+        return pipeline.steps_per_epoch(self.train, self.batch_size)
+
+    @property
+    def total_steps(self):
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def preprocessing(self):
+        """What makes one of these images an input of the encoder, without chance."""
+        return recipes.preprocessing_for(self.recipe, self.train)
+
+    def check(self, strategy, steps_per_execution):
+        """Raises `ValueError` for batches that do not divide."""
+        strategies.per_replica_batch(strategy, self.batch_size)
+        steps = self.steps_per_epoch
+        if steps % steps_per_execution:
+            fits = [n for n in range(1, steps + 1) if steps % n == 0]
+            raise ValueError(
+                f"steps_per_execution={steps_per_execution} does not divide the "
+                f"{steps} steps of an epoch; use one of {', '.join(map(str, fits))}."
+            )
+
+
+class Trainer:
+    """Trains a `Method` by a plan, in a folder of its own.
+
+    Args:
+        plan: `Plan`.
+        out: the folder.
+        given: dict, the flat arguments of the task, for the record.
+        strategy: `tf.distribute.Strategy`, made before TensorFlow ran anything.
+        optimization: `groups.Optimization`.
+        devices: `groups.Devices`.
+        saves: `groups.Saving`.
+        verbose: of Keras' `fit`.
+
+    Attributes:
+        workers: `workers.Workers`.
+
+    Raises:
+        ValueError: for a plan that these devices cannot divide.
+    """
+
+    def __init__(
+        self,
+        plan,
+        out,
+        given,
+        *,
+        strategy,
+        optimization,
+        devices,
+        saves,
+        verbose=1,
+    ):
+        plan.check(strategy, devices.steps_per_execution)
+        self.plan = plan
+        self.out = out
+        self.workers = workers_lib.Workers(strategy)
+        self._given = given
+        self._strategy = strategy
+        self._optimization = optimization
+        self._devices = devices
+        self._saves = saves
+        self._verbose = verbose
+
+    @property
+    def checkpoints(self):
+        """The folder of checkpoints."""
+        return os.path.join(self.out, "checkpoints")
+
+    def train(self, make_model, watch):
+        """Trains from where the folder stands to the plan's last epoch.
+
+        Args:
+            make_model: function without arguments -> an uncompiled `Method`.
+            watch: `monitoring.Watch`, or another with its functions.
+
+        Returns:
+            A `runs.Run`.
+
+        Raises:
+            ValueError: for a start that cannot be accepted; nothing is written then.
+            TrainingStopped: on a non-finite loss or weight.
+            Preempted: after SIGTERM (on any worker), or when the data service is lost,
+                once the state is saved.
+            Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
+            WorkerLost: if another worker is gone.
+            SaveError: if the last checkpoint cannot be written.
+        """
+        plan, workers = self.plan, self.workers
+        with (
+            workers.losses_explained(),
+            accept.alone_in(self.out, workers),
+            bad_files_lib.explained(plan.bad_files, *watch.bad_files),
+            service.errors_explained(),
+        ):
+            record = accept.Record(self._given, plan, workers)
+            record.check()
+            with self._surroundings():
+                model = self._compiled(make_model())
+                told = start.summary(
+                    model, plan, self._optimization, self._devices, self._strategy
+                )
+                told = "\n".join([*told, *watch.told])
+                saves = self._saves
+                resumed = start.start(
+                    model, self.checkpoints, saves.resume, saves.init_from, workers
+                )
+                between = self._between(model)
+                watchers = watch.callbacks(model, self, resumed)
+                record.accept(model, told)
+                history, saver = self._books(model, watch, resumed)
+                with (
+                    saver.watching_signals(),
+                    stalls.watched(
+                        model, saver, data_service=self._devices.data_service
+                    ),
+                ):
+                    fitting.fit(
+                        model,
+                        lambda sampling: self._batches(model, sampling),
+                        plan.epochs,
+                        plan.steps_per_epoch,
+                        [*watchers, saver],
+                        history,
+                        self._verbose if workers.is_chief else 0,
+                        between,
+                    )
+                    if saver.model is not None:  # None if there was nothing to train.
+                        saver.save(required=True)
+            model.encoder.preprocessing = plan.preprocessing
+            record.finish(model, history.lines, saver.best)
+            workers.wait()  # What the chief writes is there for all.
+        recorded = settings.recorded(self._given)
+        return runs.Run(self.out, model.encoder, model, history.lines, recorded)
+
+    @contextlib.contextmanager
+    def _surroundings(self):
+        """The arithmetic, the devices and the seed that models are made under."""
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self._devices.precision)
+        try:
+            with self._strategy.scope():
+                keras.utils.set_random_seed(self.plan.seed)
+                yield
+        finally:
+            keras.config.set_dtype_policy(before)
+
+    def _compiled(self, model):
+        plan = self.plan
+        model.compile(
+            self._optimization.make(plan.batch_size, plan.epochs, plan.steps_per_epoch),
+            jit_compile=self._devices.jit_compile,
+            steps_per_execution=self._devices.steps_per_execution,
+        )
+        model.build_optimizer()
+        return model
+
+    def _between(self, model):
+        """What happens between epochs, or None."""
+        if not model.clusters:
+            return None
+        return clustering.Clustering(
+            model,
+            self.plan.train,
+            self.plan.preprocessing,
+            # Views of its own, not those that the first epoch will train on.
+            first_views=lambda: self._batches(model, seed=self.plan.seed + 1),
+            batch_size=self.plan.batch_size,
+            bad_files=self.plan.bad_files,
+            workers=self.workers,
+        )
+
+    def _batches(self, model, sampling=None, seed=None):
+        """The training input from where the model stands."""
+        plan = self.plan
+        return strategies.distribute(
+            self._strategy,
+            lambda shard: data_lib.multiview(
+                plan.train,
+                plan.recipe,
+                batch_size=plan.batch_size,
+                seed=plan.seed if seed is None else seed,
+                start=int(model.position.numpy()),
+                sampling=sampling,
+                augment=plan.augment,
+                shard=shard,
+                bad_files=plan.bad_files,
+                data_service=self._devices.data_service,
+            ),
+            plan.batch_size,
+        )
+
+    def _books(self, model, watch, resumed):
+        """What writes down: `(history, saver)`."""
+        step, saves = int(model.step.numpy()), self._saves
+        history = history_lib.History(
+            self.out, self.plan.steps_per_epoch, step=step, workers=self.workers
+        )
+        every = (
+            saves.checkpoint_epochs * self.plan.steps_per_epoch,
+            saves.checkpoint_steps,
+        )
+        saver = saving.Saver(
+            self.checkpoints,
+            every_steps=[steps for steps in every if steps],
+            every_minutes=saves.checkpoint_minutes,
+            keep=saves.keep,
+            also=watch.variables,
+            workers=self.workers,
+            lines=history.lines,
+            saved_step=step if resumed else None,
+        )
+        return history, saver
