@@ -367,7 +367,7 @@ def test_an_mlp_on_the_output_and_on_pixels(run):
             "stage 'conv9' received, .* are conv1, conv2, conv3, conv4, conv5",
         ),
         ({"stages": ("all", "conv1")}, "stages=all,conv1 received, expected either"),
-        ({"stage_features": 0}, "stage_features=0 received, expected 1 or more"),
+        ({"stage_features": 0}, "stage_features=0 received, expected a whole number"),
         ({"probe_options": {"rates": 1}}, "probe_option 'rates' received"),
         ({"probe_options": {"l2s": -1.0}}, r"l2s=\[-1.0\] received for the probe"),
         ({"probe": "mlp", "probe_options": {"units": ()}}, "MLP needs hidden units"),
