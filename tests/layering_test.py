@@ -34,7 +34,15 @@ _ROOMS = {
         "optimizers",
         "replicas",
     },
-    "evaluation": {"data", "files", "kmeans", "models", "progress", "replicas"},
+    "evaluation": {
+        "checks",
+        "data",
+        "files",
+        "kmeans",
+        "models",
+        "progress",
+        "replicas",
+    },
     "export": {"checks", "data", "files", "models", "replicas"},
     "training": {
         "checks",

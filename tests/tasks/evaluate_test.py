@@ -183,6 +183,14 @@ def test_evaluation_changes_no_weight(run):
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),
         ({"probe_epochs": 0}, "probe_epochs=0 received, expected a whole"),
+        (
+            {"probe": "augmented", "probe_options": {"min_steps": "abc"}},
+            "min_steps='abc' received, expected a whole number",
+        ),
+        (
+            {"probe": "augmented", "probe_options": {"weight_decays": ("abc",)}},
+            r"Weight decays \['abc'\] received",
+        ),
         ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
         ({"validation_data": small.images()[0]}, "labelled validation images"),
