@@ -113,3 +113,15 @@ def test_a_damaged_file_is_no_bug():
         tf.errors.DataLossError(None, None, text)
     )
     assert "(corrupted record at 12)" in sentence and not path_is_wrong
+
+
+def test_a_place_is_tried_without_a_trace(tmp_path):
+    path = tmp_path / "new" / "a.json"
+    files.check_writable(path)
+    assert not list(path.parent.iterdir())
+    path.write_text("old")
+    files.check_writable(path)
+    assert path.read_text() == "old" and len(list(path.parent.iterdir())) == 1
+    for wrong in (tmp_path, path / "b.json"):
+        with pytest.raises(files.STORAGE_ERRORS):
+            files.check_writable(wrong)

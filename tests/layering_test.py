@@ -43,6 +43,7 @@ _ROOMS = {
         "replicas",
     },
     "evaluation": {
+        "checks",
         "data",
         "files",
         "kmeans",

@@ -4,6 +4,7 @@ Paths may be remote (`gs://…`): everything goes through `tf.io.gfile`.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -113,6 +114,19 @@ def write_text(path, text):
 def write_json(path, value):
     """Writes a JSON-able value to `path`; its folder is made if it is missing."""
     write_text(path, json.dumps(value, indent=1) + "\n")
+
+
+def check_writable(path):
+    """Raises what the storage raises unless a file can be written to `path`.
+
+    For the start of what takes long. What is there stays as it is.
+    """
+    path = os.fspath(path)
+    if tf.io.gfile.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    probe = f"{path}.writable"
+    _write(probe, "", "w")
+    tf.io.gfile.remove(probe)
 
 
 class DamagedFile(ValueError):

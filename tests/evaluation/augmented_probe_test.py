@@ -213,8 +213,8 @@ def test_views_agree_with_the_preprocessing():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"epochs": 0}, "epochs=0 received, expected a whole number, 1"),
+        ({"batch_size": 0}, "batch_size=0 received, expected a whole number"),
         ({"schedule": "linear"}, "schedule='linear' received"),
         ({"optimizer": "adam", "rates": None}, "optimizer='adam' received"),
         ({"rates": (-1.0, 1.0)}, "Learning rates"),

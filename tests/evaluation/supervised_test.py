@@ -112,8 +112,8 @@ def test_recipe_follows_the_preprocessing():
     "changes, message",
     [
         ({"optimizer": "lars"}, "Unknown optimizer 'lars'"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"epochs": 0}, "epochs=0 received, expected a whole number, 1"),
+        ({"batch_size": 0}, "batch_size=0 received, expected a whole number"),
     ],
 )
 def test_bad_arguments(changes, message):

@@ -209,6 +209,14 @@ def test_evaluation_changes_no_weight(run):
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),
         ({"probe_epochs": 0}, "probe_epochs=0 received, expected a whole"),
+        (
+            {"probe": "augmented", "probe_options": {"min_steps": "abc"}},
+            "min_steps='abc' received, expected a whole number",
+        ),
+        (
+            {"probe": "augmented", "probe_options": {"weight_decays": ("abc",)}},
+            r"Weight decays \['abc'\] received",
+        ),
         ({"probe_options": {"tau": 1}}, "probe_option 'tau' received, expected"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
         ({"validation_data": small.images()[0]}, "labelled validation images"),
@@ -393,7 +401,7 @@ def test_an_mlp_on_the_output_and_on_pixels(run):
             "stage 'conv9' received, .* are conv1, conv2, conv3, conv4, conv5",
         ),
         ({"stages": ("all", "conv1")}, "stages=all,conv1 received, expected either"),
-        ({"stage_features": 0}, "stage_features=0 received, expected 1 or more"),
+        ({"stage_features": 0}, "stage_features=0 received, expected a whole number"),
         ({"probe_options": {"rates": 1}}, "probe_option 'rates' received"),
         ({"probe_options": {"l2s": -1.0}}, r"l2s=\[-1.0\] received for the probe"),
         ({"probe": "mlp", "probe_options": {"units": ()}}, "MLP needs hidden units"),

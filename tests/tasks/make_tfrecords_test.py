@@ -351,7 +351,7 @@ def test_verify_names_the_file_that_has_changed(folder, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"num_shards": 0}, "num_shards=0 received for 23 images"),
+        ({"num_shards": 0}, "num_shards=0 received, expected a whole"),
         ({"num_shards": 24}, "num_shards=24 received for 23 images"),
         ({"quality": 0}, "quality=0"),
         ({"max_side": 0}, "max_side=0"),

@@ -338,7 +338,10 @@ def test_encoders_from_keras_applications_and_files(tmp_path):
             "there are no labels of two classes",
         ),
         ({"online_probe_data": images()}, "the probe is off"),
-        ({"online_probe_epochs": 1, "online_probe_steps": 0}, "at least 0 and 1"),
+        (
+            {"online_probe_epochs": 1, "online_probe_steps": 0},
+            "online_probe_steps=0 received, expected a whole number",
+        ),
         ({"validation_fraction": 1.5}, "1.5"),
         ({"strategy": "nccl"}, "strategy='nccl' received"),
         ({"strategy": "mirrored", "num_replicas": 3}, "does not divide over 3"),

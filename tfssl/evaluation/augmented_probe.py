@@ -32,7 +32,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfssl import progress
+from tfssl import checks, progress
 from tfssl.data import pipeline
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import linear_heads, linear_probe, supervised
@@ -95,13 +95,10 @@ def check(
     Raises:
         ValueError: naming the argument.
     """
-    for name, value, low in (
-        ("epochs", epochs, 1),
-        ("min_steps", min_steps, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}.")
+    given = locals()
+    checks.whole(given, "epochs", "batch_size")
+    checks.whole(given, "min_steps", least=0)
+    checks.fraction_below_one(given, "validation_fraction")
     if schedule not in SCHEDULES:
         raise ValueError(
             f"schedule={schedule!r} received for the augmented probe, expected one of "

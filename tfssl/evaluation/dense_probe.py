@@ -18,7 +18,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfssl import progress
+from tfssl import checks, progress
 from tfssl.evaluation import dense_networks, linear_probe
 from tfssl.evaluation import features as features_lib
 
@@ -191,6 +191,9 @@ def check(
                 f"{name}={values} received for the probe, expected finite numbers "
                 f"{'above' if low else 'of at least'} 0."
             )
+    checks.fraction_below_one(
+        {"validation_fraction": validation_fraction}, "validation_fraction"
+    )
     if not 0 < validation_fraction < 1:
         raise ValueError(
             "The probe needs validation_fraction between 0 and 1 (both excluded), got "

@@ -5,6 +5,9 @@ exists, so nothing here meets a distribution strategy, a gradient tape or the
 optimizer of the encoder.
 """
 
+import math
+import numbers
+
 import numpy as np
 import tensorflow as tf
 
@@ -225,17 +228,22 @@ def _trust(kernel, gradient):
     return tf.where((size > 0) & (length > 0), trust, 1.0)[:, tf.newaxis]
 
 
+def _are_numbers(values):
+    return len(values) > 0 and all(
+        isinstance(value, numbers.Real) and math.isfinite(value) for value in values
+    )
+
+
 def check(rates, decays, optimizer, initial):
     """Raises `ValueError` for arguments of `LinearHeads` that cannot work."""
-    rates, decays = np.asarray(rates, float), np.asarray(decays, float)
-    if not rates.size or not np.isfinite(rates).all() or rates.min() <= 0:
+    if not _are_numbers(rates) or not min(rates) > 0:
         raise ValueError(
-            f"Learning rates {rates.tolist()} received for the linear classifiers, "
+            f"Learning rates {list(rates)} received for the linear classifiers, "
             "expected one or more finite numbers above 0."
         )
-    if not decays.size or not np.isfinite(decays).all() or decays.min() < 0:
+    if not _are_numbers(decays) or not min(decays) >= 0:
         raise ValueError(
-            f"Weight decays {decays.tolist()} received for the linear classifiers, "
+            f"Weight decays {list(decays)} received for the linear classifiers, "
             "expected one or more finite numbers of at least 0."
         )
     if optimizer not in OPTIMIZERS:

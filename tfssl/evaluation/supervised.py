@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import progress
+from tfssl import checks, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
@@ -240,13 +240,9 @@ def _check_arguments(optimizer, epochs, min_steps, batch_size):
             f"Unknown optimizer {optimizer!r} of the supervised baseline; use one of "
             f"{', '.join(_NAMES)}."
         )
-    for name, value, low in (
-        ("epochs", epochs, 1),
-        ("min_steps", min_steps, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        if value < low:
-            raise ValueError(f"{name} must be at least {low}, got {value}.")
+    given = {"epochs": epochs, "batch_size": batch_size, "min_steps": min_steps}
+    checks.whole(given, "epochs", "batch_size")
+    checks.whole(given, "min_steps", least=0)
 
 
 class _Bar(keras.callbacks.Callback):

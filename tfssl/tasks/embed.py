@@ -68,6 +68,9 @@ def embed(
         bit_depth=bit_depth,
         data_dir=data_dir,
     )
+    out = files.expanded(out)
+    if out is not None:
+        files.check_writable(out)
     # Unreadable files are logged and left out: `names` says what is there.
     dataset = data_lib.labeled(
         source,
@@ -80,5 +83,5 @@ def embed(
         names = np.array([source.describe(int(i)) for i in found.index])
         content = io.BytesIO()
         np.savez(content, features=found.values, names=names, labels=found.labels)
-        files.write_bytes(files.expanded(out), content.getvalue())
+        files.write_bytes(out, content.getvalue())
     return found

@@ -81,6 +81,7 @@ def retrieve(
     source = _source(data, encoder)
     names = _names(source)
     _check_queries(queries, names, data)
+    files.check_writable(out)
 
     bad, bad_others = (bad_files_lib.BadFiles(max_bad_fraction) for _ in range(2))
     whitening, learned = None, "no whitening"
