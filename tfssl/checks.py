@@ -83,14 +83,18 @@ def path(given, *names, optional=False):
 
 def file_name(given, name):
     """Raises `ValueError` unless this entry is a name that stays in its folder."""
-    value = given[name]
-    if (
-        not isinstance(value, str)
-        or value.strip() in ("", os.curdir, os.pardir)
-        or len(value) > _LONGEST_NAME
-        or any(c in "/\\" or not c.isprintable() for c in value)
-    ):
-        raise _refused(name, value, "a file name, no path")
+    if not is_file_name(given[name]):
+        raise _refused(name, given[name], "a file name, no path")
+
+
+def is_file_name(value):
+    """Whether a value is a name that stays in its folder."""
+    return (
+        isinstance(value, str)
+        and value.strip() not in ("", os.curdir, os.pardir)
+        and len(value) <= _LONGEST_NAME
+        and all(c not in "/\\" and c.isprintable() for c in value)
+    )
 
 
 def keywords(function, given, what, owner, without=()):

@@ -90,7 +90,7 @@ def test_the_docstring_lists_the_arguments_of_groups():
         (dict(epochs=True), "epochs=True received, expected a whole number from"),
         (dict(epochs=2.0), "epochs=2.0 received"),
         (dict(epochs=10**20), "epochs=100000000000000000000 received"),
-        (dict(rate=0), "rate=0 received, expected a finite number above 0."),
+        (dict(rate=0), "rate=0 received, expected a number above 0."),
         (dict(rate=float("nan")), "rate=nan received"),
         (dict(rate=float("inf")), "rate=inf received"),
         (dict(rate="0.1"), "rate='0.1' received"),
@@ -117,6 +117,13 @@ def test_what_does_not_fit_is_named_with_what_was_expected(wrong, sentence):
     with pytest.raises(ValueError) as caught:
         job("here", **wrong)
     assert sentence in str(caught.value)
+
+
+def test_a_path_may_begin_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert job("here", out="~/x")["out"] == "/home/me/x"
+    with pytest.raises(ValueError, match="out='' received, expected a path"):
+        job("here", out="")
 
 
 def test_the_thing_itself_may_stand_for_its_name():

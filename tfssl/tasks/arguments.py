@@ -11,20 +11,22 @@ is called as `embed(encoder, data, split="train")` and gets an `Images` whose `s
 checked against its annotation, and the binaries make their flags of the same.
 
 Bounds are `Annotated[int, Range(1)]`, choices `Literal["auto", "none"]`, or, where they
-are the keys of a table, `Annotated[str, OneOf(METHODS)]`.
+are the keys of a table, `Annotated[str, OneOf(METHODS)]`. In a `Path` a leading `~` is
+the home folder.
 """
 
 import collections.abc
 import dataclasses
 import functools
 import inspect
-import math
 import numbers
 import os
 import re
 import textwrap
 import types
 import typing
+
+from tfssl import checks, files
 
 Path = str | os.PathLike
 
@@ -84,6 +86,16 @@ class OneOf:
         return f"one of {', '.join(self.names)}"
 
 
+class FileName:
+    """A text that names a file of a folder, and leaves it by no way."""
+
+    def holds(self, value):
+        return checks.is_file_name(value)
+
+    def __str__(self):
+        return "a file name, no path"
+
+
 @dataclasses.dataclass(frozen=True)
 class Argument:
     """One argument of a task.
@@ -127,7 +139,7 @@ class Argument:
 
     @property
     def bound(self):
-        """The `Range`, `Above` or `OneOf` that values must keep to, or None."""
+        """What values must keep to (`Range`, `OneOf`, …), or None."""
         return next(iter(getattr(self.annotation, "__metadata__", ())), None)
 
     def check(self, value):
@@ -138,12 +150,14 @@ class Argument:
         bound = self.bound
         if isinstance(bound, OneOf) and not isinstance(value, str):
             bound = None  # The thing itself instead of its name.
+        if os.PathLike in self.kinds and isinstance(value, str | os.PathLike):
+            checks.path({self.name: value}, self.name)
         if not fitting or (bound is not None and not bound.holds(value)):
             raise ValueError(f"{self.name}={value!r} received, expected {self}.")
 
     def __str__(self):
         words = [_WORDS.get(kind) or _word(kind) for kind in self.kinds]
-        if isinstance(self.bound, OneOf):
+        if isinstance(self.bound, OneOf | FileName):
             words[0] = str(self.bound)
         elif self.bound is not None:
             words[0] += str(self.bound)
@@ -153,7 +167,7 @@ class Argument:
 _WORDS = {
     bool: "True or False",
     dict: "a dict",
-    float: "a finite number",
+    float: "a number",
     int: "a whole number",
     str: "a text",
     os.PathLike: "a path",
@@ -185,7 +199,7 @@ def _is(value, kind):
         return listed and all(_is(item, entry) for item in value)
     if kind is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and math.isfinite(value)
+        return real and abs(value) <= checks.LARGEST
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return isinstance(value, kind)
@@ -229,6 +243,8 @@ def task(function):
         for name, value in bound.arguments.items():
             argument = listed[name]
             argument.check(value)
+            if os.PathLike in argument.kinds:
+                value = files.expanded(value)
             into = given if argument.group is None else grouped[argument.group]
             into[name] = value
         made = {name: groups[name](**values) for name, values in grouped.items()}
