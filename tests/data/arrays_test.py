@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -52,6 +54,17 @@ def test_a_source_is_read_inside_of_a_graph(pixels, make_images):
         (np.full((2, 5, 5, 3), np.nan), "values in"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, 2, 3]), r"labels of shape \(3,\)"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [[1], [2]]), r"labels of shape \(2, 1\)"),
+        ((np.zeros((2, 5, 5, 3), np.uint8), np.eye(2)), "of one-hot labels.*argmax"),
+        ((np.zeros((2, 5, 5, 3), np.uint8), [1, np.nan]), "the label nan of image 1"),
+        ((np.zeros((2, 5, 5, 3), np.uint8), [1, 0.9]), "the label 0.9 of image 1"),
+        ((np.zeros((2, 5, 5, 3), np.uint8), ["a", "b"]), "'a', ….*number the classes"),
+        (
+            (np.zeros((2, 5, 5, 3), np.uint8), np.array([2**63 + 9, 0], np.uint64)),
+            "label 922337203685477581",
+        ),
+        (np.full((2, 5, 5, 3), 255.0, ">f4"), "from 255 to 255"),
+        (np.full((2, 5, 5, 3), np.nan, ">f4"), "values in"),
+        (np.full((2, 5, 5, 3), 2.0, ">f8"), "from 2 to 2"),
         ([1, 2], "data of type list"),
         (None, "data of type NoneType"),
     ],
@@ -59,3 +72,35 @@ def test_a_source_is_read_inside_of_a_graph(pixels, make_images):
 def test_bad_arrays(data, message):
     with pytest.raises(ValueError, match=message):
         sources.open_source(data)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">u2"])
+def test_other_byte_orders_are_the_same_values(dtype, pixels):
+    images = np.arange(2 * 4 * 4).reshape(2, 4, 4, 1) / (1 if dtype == ">u2" else 32)
+    source = sources.open_source(images.astype(dtype))
+    np.testing.assert_array_equal(pixels(source, 1), images[1].astype(dtype))
+
+
+def test_whole_numbers_of_any_dtype_are_labels(make_images):
+    for dtype in (np.uint64, np.int8, np.float32, ">i4"):
+        labels = np.array([0, 1, 2, 3, 4, 5], dtype)
+        assert sources.open_source((make_images(), labels)).labels.tolist() == [*labels]
+
+
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ((8, 3, 32, 32), "taken as 3 rows of 32 pixels with 32 channels.*moveaxis"),
+        ((8, 1, 28, 28), "taken as 1 rows of 28 pixels with 28 channels"),
+        ((32, 32, 3), "taken as 32 grey images of 32 x 3 pixels.*np.newaxis"),
+        ((8, 32, 32, 3), None),
+        ((8, 32, 32, 13), None),
+        ((8, 32, 32), None),
+    ],
+)
+def test_shapes_that_look_like_another_layout_are_said(shape, message, caplog):
+    with caplog.at_level("WARNING", "absl"):
+        sources.open_source(np.zeros(shape, np.uint8))
+    assert len(caplog.messages) == (message is not None)
+    if message:
+        assert re.search(message, caplog.text)

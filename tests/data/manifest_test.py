@@ -145,6 +145,7 @@ def test_files_stay_in_the_folder_or_in_root(folder, tmp_path, write_image):
         ("a.jsonl", '{"path": "x", "label": 1.5}\n', "line 1: label 1.5, expected"),
         ("a.jsonl", '{"path": "x", "label": true}\n', "line 1: label True, expected"),
         ("a.jsonl", '{"path": "x", "split": 1}\n', "line 1: split 1"),
+        ("a.jsonl", '{"path": ' + "[" * 100_000, "line 1: not JSON .nested too deeply"),
         ("a.jsonl", "\n\n", "lists no image"),
     ],
 )  # fmt: skip

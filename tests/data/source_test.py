@@ -32,3 +32,10 @@ def test_subset_stays_inside(indices, make_images):
 def test_subset_of_nothing(make_images):
     with pytest.raises(ValueError, match="holds no image"):
         sources.open_source(make_images()).subset([])
+
+
+def test_every_label_has_a_name_where_there_are_names(make_images):
+    source = sources.ArraySource(make_images(2), [-1, 1], class_names=("ant", "bee"))
+    assert source.labels.tolist() == [-1, 1]
+    with pytest.raises(ValueError, match="labels up to 2, but names of only 2 classes"):
+        sources.ArraySource(make_images(2), [0, 2], class_names=("ant", "bee"))

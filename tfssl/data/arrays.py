@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfssl.data import source as source_lib
 
@@ -19,12 +20,14 @@ class ArraySource(source_lib.Source):
     def __init__(self, images, labels=None, *, name="array", class_names=None):
         images = np.asarray(images)
         if images.ndim == 3:
+            _warn_of_one_image(images.shape, name)
             images = images[..., np.newaxis]
         if images.ndim != 4 or 0 in images.shape[1:]:
             raise ValueError(
                 f"Images of shape {images.shape} received, expected (n, height, "
                 "width) or (n, height, width, channels), none of them 0."
             )
+        images = images.astype(images.dtype.newbyteorder("="), copy=False)
         if images.dtype == np.float64:
             images = images.astype(np.float32)
         if images.dtype.name not in source_lib.MAX_VALUE:
@@ -33,13 +36,8 @@ class ArraySource(source_lib.Source):
                 "float in [0, 1]."
             )
         if images.dtype == np.float32 and images.size:
-            low, high = images.min(), images.max()
-            if not (low >= 0.0 and high <= 1.0):
-                raise ValueError(
-                    f"Float images from {low:g} to {high:g} received, expected values "
-                    "in [0, 1]; scale them, or give uint8."
-                )
-        source_lib.check_labels(labels, len(images), name)
+            source_lib.check_floats(images.min(), images.max(), name)
+        source_lib.warn_of_layout(images.shape[1:], name)
         super().__init__(
             name,
             len(images),
@@ -61,6 +59,21 @@ class ArraySource(source_lib.Source):
     def _fingerprint(self, digest):
         digest.update(str(self._images.shape).encode())
         digest.update(np.ascontiguousarray(self._images).tobytes())
+
+
+def _warn_of_one_image(shape, name):
+    """Three axes may be meant as those of one image, `(height, width, channels)`."""
+    count, height, width = shape
+    if width in (1, 3, 4):
+        logging.warning(
+            "%s of shape %s is taken as %d grey images of %d x %d pixels; if it is one "
+            "image, give images[np.newaxis].",
+            name,
+            shape,
+            count,
+            height,
+            width,
+        )
 
 
 class BytesSource(source_lib.Source):

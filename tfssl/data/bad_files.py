@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data import image_headers
+from tfssl.data.source import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
 # message of TensorFlow's that quotes the image's bytes.
@@ -168,7 +169,7 @@ def _raws(source):
 
 def _reason(error):
     """Why an image is left out, in a few words, by the error of reading it."""
-    for reason in (image_headers.TOO_LARGE, image_headers.MOVES):
+    for reason in (image_headers.TOO_LARGE, image_headers.MOVES, OUT_OF_RANGE):
         if reason in str(error):
             return reason
     return "missing" if isinstance(error, tf.errors.NotFoundError) else ""

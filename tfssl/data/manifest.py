@@ -128,10 +128,9 @@ def _json_rows(path, text):
             continue
         try:
             row = json.loads(row)
-        except json.JSONDecodeError as error:
-            raise _error(
-                path, line, f"not JSON ({error.msg}); repair the line."
-            ) from error
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise _error(path, line, f"not JSON ({what}); repair the line.") from error
         if not isinstance(row, dict) or "path" not in row:
             raise _error(path, line, "no 'path'; expected an object that has one.")
         yield line, {key: row.get(key) for key in _COLUMNS}

@@ -9,10 +9,12 @@ import hashlib
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfssl.data import decoding
 
 MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+OUT_OF_RANGE = "float values outside of [0, 1]"
 
 
 class Source:
@@ -48,8 +50,8 @@ class Source:
         self.num_images = num_images
         self.channels = channels
         self.dtype = dtype
-        self.labels = labels
         self.class_names = class_names
+        self.labels = labels
         self.image_size = image_size
 
     @property
@@ -60,13 +62,19 @@ class Source:
     @property
     def labels(self):
         if callable(self._labels):
-            self._labels = self._labels()
-        if self._labels is not None:
-            self._labels = np.asarray(self._labels, np.int64)
+            self.labels = self._labels()
         return self._labels
 
     @labels.setter
     def labels(self, value):
+        if value is not None and not callable(value):
+            value = whole_labels(value, self.num_images, self.name)
+            names = self.class_names
+            if names is not None and value.max() >= len(names):
+                raise ValueError(
+                    f"{self.name} has labels up to {value.max()}, but names of only "
+                    f"{len(names)} classes (from 0); name all of them."
+                )
         self._labels = value
 
     def read(self, index):
@@ -204,10 +212,72 @@ class _StreamSubset(_Subset):
         return renumbered.filter(lambda i, _: i >= 0)
 
 
-def check_labels(labels, count, name):
-    """Raises `ValueError` unless there is one label per image, or none at all."""
-    if labels is not None and np.shape(labels) != (count,):
+def whole_labels(labels, count, name):
+    """Labels as int64.
+
+    Args:
+        labels: `(count,)` whole numbers of any dtype.
+        count: int, images.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
+            numbers beyond int64.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        hint = "; of one-hot labels give the argmax" if labels.ndim == 2 else ""
         raise ValueError(
-            f"{name} has {count} images, but labels of shape {np.shape(labels)}; give "
-            "one per image."
+            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
+            f"per image{hint}."
+        )
+    if labels.dtype.kind not in "biuf":
+        first = labels[:1].tolist()[0]
+        raise ValueError(
+            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
+            "numbers, -1 where unknown; number the classes."
+        )
+    with np.errstate(invalid="ignore"):  # What does not fit is found below.
+        whole = labels.astype(np.int64)
+        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
+            "whole numbers, -1 where unknown."
+        )
+    return whole
+
+
+def check_floats(low, high, name):
+    """Raises `ValueError` unless float pixels lie in [0, 1].
+
+    Args:
+        low: the smallest value; NaN if any is.
+        high: the largest value.
+        name: of the images.
+    """
+    if not (low >= 0.0 and high <= 1.0):
+        raise ValueError(
+            f"Float images from {low:g} to {high:g} received ({name}), expected values "
+            "in [0, 1]; scale them, or give uint8."
+        )
+
+
+def warn_of_layout(shape, name):
+    """Says where the shape of an image looks like channels first.
+
+    Args:
+        shape: `(height, width, channels)`, None where it is not known.
+        name: of the images.
+    """
+    first, channels = shape[0], shape[-1]
+    if first in (1, 3, 4) and channels > 4:
+        logging.warning(
+            "%s: each image is taken as %s rows of %s pixels with %d channels; if "
+            "channels come first in it, move them to the end "
+            "(np.moveaxis(images, 1, -1)).",
+            name,
+            first,
+            shape[1],
+            channels,
         )

@@ -77,6 +77,13 @@ def _after_warmup(settings, rate):
     return f"times {settings['lr_drop_factor']:g} at epoch {drops}"
 
 
+def _pixels(source):
+    """What kind of pixels the images have, as far as it is known."""
+    size = source.image_size
+    of_size = f" of {size[0]}x{size[1]} px" if size else ""
+    return f"{of_size}, {source.channels} channel(s) of {source.dtype}"
+
+
 def summary(model, source, recipe, settings, devices):
     """What is about to run, with the numbers that users get wrong most.
 
@@ -87,9 +94,9 @@ def summary(model, source, recipe, settings, devices):
     steps_per_epoch = pipeline.steps_per_epoch(source, batch_size)
     rate = resolve.scaled_rate(settings)
     lines = [
-        f"{type(model).__name__} on {source.name}: {source.num_images:,} images, "
-        f"{len(recipe)} views of {'/'.join(str(v.size) for v in recipe)} px "
-        f"({recipe.name})",
+        f"{type(model).__name__} on {source.name}: {source.num_images:,} images"
+        f"{_pixels(source)}; {len(recipe)} views of "
+        f"{'/'.join(str(v.size) for v in recipe)} px ({recipe.name})",
         f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
         f"{model.feature_dim} features, {settings['precision']}",
         f"global batch {batch_size} on {devices.num_replicas_in_sync} replica(s), "
