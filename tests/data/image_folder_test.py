@@ -119,3 +119,70 @@ def test_folders_that_give_nothing(tmp_path, write_tree):
     write_tree(tmp_path)
     with pytest.raises(ValueError, match="which has no splits"):
         sources.open_source(tmp_path, split="train")
+
+
+def test_endings_of_known_kinds_are_read_and_the_others_counted(
+    tmp_path, pixels, make_images, write_image, caplog
+):
+    image = make_images(1)[0]
+    for name, kind in (
+        ("a.jfif", "JPEG"), ("b.jpe", "JPEG"), ("c.JPEG", "JPEG"), ("d.dib", "BMP"),
+        ("e.tif", "TIFF"), ("deep/f.TIF", "TIFF"), ("noext", "PNG"), (".g.tif", "TIFF"),
+    ):  # fmt: skip
+        write_image(tmp_path / name, image, kind)
+    with caplog.at_level("WARNING", "absl"):
+        source = sources.open_source(tmp_path)
+    names = [os.path.basename(source.describe(i)) for i in range(source.num_images)]
+    assert names == ["a.jfif", "b.jpe", "c.JPEG", "d.dib"]
+    assert all(pixels(source, i).shape == (8, 8, 3) for i in range(4))
+    (line,) = caplog.messages
+    assert (
+        "3 files of other endings were left out (.tif 2, without an ending 1)" in line
+    )
+
+
+def test_a_class_folder_without_an_image_is_said(
+    tmp_path, make_images, write_image, write_tree, caplog
+):
+    write_tree(tmp_path)
+    write_image(tmp_path / "bee" / "1.tif", make_images()[0], "TIFF")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / ".hidden").mkdir()
+    with caplog.at_level("WARNING", "absl"):
+        source = sources.open_source(tmp_path, labels="folders")
+    assert source.class_names == ("a_dog", "b_cat")
+    assert "2 class folder(s) hold no image file and make no class: bee, empty" in (
+        caplog.text
+    )
+
+
+def test_names_that_are_not_utf_8(tmp_path, pixels, make_images, write_tree):
+    files = write_tree(tmp_path)
+    image = next(iter(files.values()))
+    odd = os.fsencode(tmp_path / "c") + b"l\xe9"
+    os.mkdir(odd)
+    with open(next(iter(files)), "rb") as file, open(odd + b"/\xff.png", "wb") as copy:
+        copy.write(file.read())
+    source = sources.open_source(tmp_path, labels="folders")
+    assert source.num_images == 5
+    assert source.class_names == ("a_dog", "b_cat", "cl\\xe9")
+    assert source.describe(4) == f"{tmp_path}/cl\\xe9/\\xff.png"
+    np.testing.assert_array_equal(pixels(source, 4), image)
+    assert len(source.fingerprint()) == 64
+    assert sources.open_source(os.fsdecode(odd)).num_images == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_not_left_out(
+    tmp_path, write_tree, monkeypatch
+):
+    write_tree(tmp_path)
+    scandir = os.scandir
+
+    def refuse(path):
+        if path.endswith("b_cat"):  # A test that runs as root may read everything.
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match="b_cat"):
+        sources.open_source(tmp_path)

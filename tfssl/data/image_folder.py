@@ -1,5 +1,7 @@
 """A folder of image files, flat or nested."""
 
+import collections
+import dataclasses
 import os
 
 import numpy as np
@@ -8,7 +10,11 @@ from absl import logging
 
 from tfssl.data import source as source_lib
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"),
+    *(".png", ".apng", ".bmp", ".dib", ".gif", ".webp"),
+)
+_SHOWN = 8  # Endings or classes that a message names.
 
 
 class FileSource(source_lib.Source):
@@ -18,7 +24,8 @@ class FileSource(source_lib.Source):
     their content, which would take too long to read.
 
     Args:
-        files: paths, in the order that numbers them.
+        files: paths, in the order that numbers them; bytes that are not UTF-8 as
+            `os.fsdecode` has them.
         name: for logs.
         labels: int `(n,)` or None.
         class_names: tuple or None.
@@ -31,7 +38,6 @@ class FileSource(source_lib.Source):
     def __init__(
         self, files, *, name, labels=None, class_names=None, channels=3, bit_depth=8
     ):
-        source_lib.check_labels(labels, len(files), name)
         super().__init__(
             name,
             len(files),
@@ -46,24 +52,30 @@ class FileSource(source_lib.Source):
     def read(self, index):
         if self._tensor is None:
             with tf.init_scope(), tf.device("CPU:0"):
-                self._tensor = tf.constant(self._files)
+                self._tensor = tf.constant([os.fsencode(file) for file in self._files])
         return tf.io.read_file(tf.gather(self._tensor, index))
 
     def describe(self, index):
-        return self._files[int(index)]
+        return _printable(self._files[int(index)])
 
     def _fingerprint(self, digest):
         for path in self._files:
-            size = tf.io.gfile.stat(path).length
-            digest.update(f"{os.path.basename(path)} {size}\n".encode())
+            size = tf.io.gfile.stat(os.fsencode(path)).length
+            digest.update(f"{_printable(os.path.basename(path))} {size}\n".encode())
+
+
+def _printable(path):
+    """A path as text, with escapes for what is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=False):
     """Image files of a folder, flat or nested, sorted by path.
 
     Files are taken by their ending; what they hold is found out when they are
-    decoded. Hidden files are left out. Links are followed inside the folder; those
-    that lead out of it are counted, logged and left out.
+    decoded. Files of other endings are counted, logged and left out, as are class
+    folders without an image. Hidden files are left out. Links are followed inside the
+    folder; those that lead out of it are counted, logged and left out.
 
     Args:
         path: the folder, local or any that `tf.io.gfile` lists.
@@ -76,27 +88,36 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
     Raises:
         ValueError: if there is no image file, or `labels="folders"` finds none.
     """
-    files, outside = _image_files(path, follow_links)
+    found = _image_files(path, follow_links)
+    name, outside = _printable(path), [_printable(link) for link in found.outside]
     if outside:
         logging.warning(
             "%s: %d links that lead out of the folder were left out (%s); pass "
             "follow_links=True to take what is behind them.",
-            path,
+            name,
             len(outside),
             outside[0],
         )
-    if not files:
+    if found.others:
+        logging.warning(
+            "%s: %d files of other endings were left out (%s); convert images of other "
+            "kinds, such as TIFF, to PNG.",
+            name,
+            found.others.total(),
+            _listed(f"{end} {count}" for end, count in found.others.most_common()),
+        )
+    if not found.files:
         behind = f", only {len(outside)} links that lead out of it" if outside else ""
         raise ValueError(
-            f"{path} holds no image file ({', '.join(EXTENSIONS)}){behind}; check the "
+            f"{name} holds no image file ({', '.join(EXTENSIONS)}){behind}; check the "
             f"path{' or pass follow_links=True' if outside else ''}."
         )
     names, ids = None, None
     if labels == "folders":
-        names, ids = _classes(path, files)
+        names, ids = _classes(path, found)
     return FileSource(
-        files,
-        name=path,
+        found.files,
+        name=name,
         labels=ids,
         class_names=names,
         channels=channels or 3,
@@ -104,23 +125,63 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
     )
 
 
-def _classes(path, files):
-    parts = [os.path.relpath(file, path).split(os.sep) for file in files]
+def _classes(path, found):
+    parts = [os.path.relpath(file, path).split(os.sep) for file in found.files]
     if any(len(p) == 1 for p in parts):
         raise ValueError(
-            f"labels='folders' received, but {path} holds image files outside of "
-            "class folders; use one folder per class, or labels='none'."
+            f"labels='folders' received, but {_printable(path)} holds image files "
+            "outside of class folders; use one folder per class, or labels='none'."
         )
-    tops = [p[0] for p in parts]
+    tops = [_printable(p[0]) for p in parts]
     names = tuple(sorted(set(tops)))
+    empty = sorted(set(map(_printable, found.folders)) - set(names))
+    if empty:
+        logging.warning(
+            "%s: %d class folder(s) hold no image file and make no class: %s",
+            _printable(path),
+            len(empty),
+            _listed(empty),
+        )
     return names, np.searchsorted(names, tops)
 
 
+def _listed(texts):
+    texts = list(texts)
+    return ", ".join(texts[:_SHOWN]) + (", …" if len(texts) > _SHOWN else "")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a folder holds.
+
+    Attributes:
+        files: image files, sorted by path.
+        outside: links that lead out of the folder and were left out.
+        others: number of the other files, by ending.
+        folders: names of the folders of the first level.
+    """
+
+    files: list
+    outside: list
+    others: collections.Counter
+    folders: list
+
+
+def _walk(path):
+    """`os.walk`, also of a remote folder; local names need not be UTF-8."""
+
+    def stop(error):
+        raise error
+
+    if "://" in path:
+        return tf.io.gfile.walk(path)
+    return os.walk(path, onerror=stop, followlinks=True)
+
+
 def _image_files(path, follow_links):
-    """Sorted image files of a folder, and the links that were left out."""
     local = "://" not in path
     root = os.path.realpath(path)
-    found, outside = [], []
+    found, outside, others, tops = [], [], collections.Counter(), None
     # Of each folder, its real path last, after those of the folders it lies in: a
     # link to one of them is a walk without end.
     chains = {path: (root,)}
@@ -140,10 +201,16 @@ def _image_files(path, follow_links):
         chains[folder] = (*chains[directory], real)
         return True
 
-    for directory, folders, files in tf.io.gfile.walk(path):
+    for directory, folders, files in _walk(path):
         folders[:] = [name for name in folders if enter(directory, name)]
+        if tops is None:
+            tops = list(folders)
         for name in files:
-            if name.startswith(".") or not name.lower().endswith(EXTENSIONS):
+            if name.startswith("."):
+                continue
+            if not name.lower().endswith(EXTENSIONS):
+                ending = os.path.splitext(name)[1].lower()
+                others[_printable(ending) or "without an ending"] += 1
                 continue
             file = os.path.join(directory, name)
             if local and not follow_links and os.path.islink(file):
@@ -151,7 +218,7 @@ def _image_files(path, follow_links):
                     outside.append(file)
                     continue
             found.append(file)
-    return sorted(found), sorted(outside)
+    return _Found(sorted(found), sorted(outside), others, tops or [])
 
 
 def _inside(path, root):
