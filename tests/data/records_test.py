@@ -1,108 +1,16 @@
-"""Record files that others wrote, and files that are damaged."""
+"""Indexes of records, and those that are wrong."""
 
-import gzip
 import json
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from tfssl.data import record_writer, records, sources
-
-
-def _png(value):
-    return tf.io.encode_png(np.full((4, 5, 3), value, np.uint8)).numpy()
-
-
-def _example(**values):
-    feature = {}
-    for key, value in values.items():
-        key = key.replace("__", "/")
-        if isinstance(value, bytes):
-            one = tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-        else:
-            one = tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-        feature[key] = one
-    features = tf.train.Features(feature=feature)
-    return tf.train.Example(features=features).SerializeToString()
-
-
-def _write(path, examples, options=None):
-    with tf.io.TFRecordWriter(str(path), options) as writer:
-        for example in examples:
-            writer.write(example)
-    return path
+from tfssl.data import pipeline, preprocessing, record_writer, sources
 
 
 def _values(source):
     found = [source.decode(source.read(i)) for i in range(source.num_images)]
     return [int(image[0, 0, 0]) for image in found]
-
-
-@pytest.mark.parametrize("verify", [False, True])
-def test_a_pattern_of_files_that_others_wrote(tmp_path, verify):
-    for shard, values in enumerate([[1, 2, 3], [], [4]]):
-        examples = [
-            _example(image__encoded=_png(v), image__class__label=v * 10, other=b"x")
-            for v in values
-        ]
-        _write(tmp_path / f"train-{shard}", examples)
-    source = sources.open_source(f"tfrecord:{tmp_path}/train-*", verify=verify)
-    assert source.num_images == 4 and source.channels == 3
-    assert _values(source) == [1, 2, 3, 4]
-    assert source.labels.tolist() == [10, 20, 30, 40]
-    assert source.describe(3) == f"{tmp_path}/train-2[0]"
-    part = source.subset([3, 0])
-    assert _values(part) == [4, 1] and part.labels.tolist() == [40, 10]
-    grey = sources.open_source(f"tfrecord:{tmp_path}/train-*", channels=1)
-    assert grey.decode(grey.read(0)).shape == (4, 5, 1)
-
-
-def test_labels_are_read_when_they_are_asked_for(tmp_path, monkeypatch):
-    calls = []
-    read = records._read_labels
-    monkeypatch.setattr(records, "_read_labels", lambda p: calls.append(p) or read(p))
-    examples = [_example(image__encoded=_png(1), image__class__label=7)]
-    path = _write(tmp_path / "a", [*examples, _example(image__encoded=_png(2))])
-    source = sources.open_source(f"tfrecord:{path}")
-    sources.open_source(source, labels="none").fingerprint()
-    assert not calls
-    assert source.labels.tolist() == source.labels.tolist() == [7, -1]
-    assert len(calls) == 1
-    path = _write(tmp_path / "b", [_example(image__encoded=_png(1))])
-    assert sources.open_source(f"tfrecord:{path}").labels is None
-
-
-def test_fingerprints_follow_names_and_lengths(tmp_path):
-    a, b = _example(image__encoded=_png(1)), _example(image__encoded=_png(2) + b"\0")
-    prints = []
-    for name, content in (("a", [a, b]), ("a", [a, b]), ("a", [b, a]), ("b", [a, b])):
-        path = _write(tmp_path / name, content)
-        prints.append(sources.open_source(f"tfrecord:{path}").fingerprint())
-    assert prints[0] == prints[1] and len(set(prints)) == 3
-
-
-def test_files_that_cannot_be_used(tmp_path):
-    good = _write(tmp_path / "good", [_example(image__encoded=_png(1))] * 3)
-    content = good.read_bytes()
-
-    def refused(name, new, message):
-        path = tmp_path / name
-        path.write_bytes(new)
-        with pytest.raises(ValueError, match=message) as caught:
-            sources.open_source(f"tfrecord:{path}")
-        assert str(path) in str(caught.value)
-
-    refused("cut", content[:-1], "cut short, or no TFRecord file: record 2")
-    refused("cut2", content[: -len(content) // 3 + 4], "cut short")
-    refused("text", b"path,label\nx.png,1\n" * 9, "cut short, or no TFRecord file")
-    refused("zip", gzip.compress(content), "is compressed")
-    refused("none", b"", "hold no record")
-    other = _write(tmp_path / "o", [_example(image=_png(1), label=3)]).read_bytes()
-    refused("tfds", other, "no 'image/encoded' but image, label; for TFDS use tfds-dir")
-    refused("proto", _write(tmp_path / "p", [b"\xff" * 9]).read_bytes(), "tf.train.Ex")
-    with pytest.raises(ValueError, match="No file matches tfrecord:.*nothing"):
-        sources.open_source(f"tfrecord:{tmp_path}/nothing-*")
 
 
 @pytest.fixture
@@ -149,6 +57,12 @@ def _changed(index, change):
         ),
         (lambda c: c["shards"][0].update(file="../x"), "'../x' in another folder"),
         (lambda c: c.update(num_images=3), "num_images 3"),
+        (lambda c: c.update(dtype="object"), "is no index of records .*dtype 'object'"),
+        (lambda c: c.update(channels="3"), "channels '3'"),
+        (lambda c: c.update(pixels=None), "pixels None"),
+        (lambda c: c["shards"][0].update(labels=[0.9]), "label 0.9"),
+        (lambda c: c["shards"][0].update(labels=[[0, 1]]), r"label \[0, 1\]"),
+        (lambda c: c.update(class_names=["ant"]), "label 1"),
         (lambda c: c["shards"][1].update(lengths=[7]), "has [0-9]+ bytes, but 23 by"),
     ],
 )
@@ -156,6 +70,48 @@ def test_an_index_that_is_wrong(index, change, message):
     _changed(index, change)
     with pytest.raises(ValueError, match=message):
         sources.open_source(f"tfrecord:{index}")
+
+
+def test_a_shard_without_labels_is_unlabelled_the_others_are_not(index):
+    _changed(index, lambda c: c["shards"][0].update(labels=None))
+    assert sources.open_source(f"tfrecord:{index}").labels.tolist() == [-1, 0]
+    _changed(index, lambda c: c["shards"][1].update(labels=None))
+    assert sources.open_source(f"tfrecord:{index}").labels is None
+
+
+def _float_index(folder, images):
+    """An index of records of float pixels, as `make_tfrecords` writes them."""
+    valid = sources.ArraySource(np.zeros_like(images))
+    (path,) = record_writer.shard_paths(str(folder), "f", 1)
+    writer = record_writer.ShardWriter(path)
+    for i, image in enumerate(images):
+        height, width = image.shape[:2]
+        record = record_writer.example(image, height=height, width=width, name=f"<{i}>")
+        writer.write(record, f"<{i}>", None)
+    notes = [writer.finish(labelled=False, skipped=[], origin={})]
+    index = str(folder / "f.json")
+    record_writer.write_index(
+        index, [path], notes, source=valid, pixels=True, origin={}
+    )
+    return f"tfrecord:{index}"
+
+
+@pytest.mark.parametrize("value", [128.0, -1.0, np.nan])
+def test_records_of_floats_outside_of_0_and_1(tmp_path, value):
+    images = np.full((40, 4, 4, 1), 0.5, np.float32)
+    assert sources.open_source(_float_index(tmp_path, images)).num_images == 40
+    images[1, 0, 0, 0] = value  # Not among those that are looked at first.
+    source = sources.open_source(_float_index(tmp_path, images))
+    path = preprocessing.Preprocessing(size=4, channels=1)
+    bad = pipeline.BadFiles(0.1)
+    batches = list(pipeline.labeled(source, path, batch_size=40, bad_files=bad))
+    assert batches[0]["mask"].numpy().sum() == 39
+    assert bad.listed == ["<1> (float values outside of [0, 1])"]
+    images[:] = value
+    with pytest.raises(
+        ValueError, match=r"Float images .* \(<0>\), expected values in"
+    ):
+        sources.open_source(_float_index(tmp_path, images))
 
 
 def test_shards_that_are_missing_cut_or_no_index_at_all(index, tmp_path):
@@ -166,6 +122,9 @@ def test_shards_that_are_missing_cut_or_no_index_at_all(index, tmp_path):
         sources.open_source(f"tfrecord:{index}")
     shard.unlink()
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord is missing"):
+        sources.open_source(f"tfrecord:{index}")
+    index.write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is no index of records .RecursionError"):
         sources.open_source(f"tfrecord:{index}")
     index.write_text("{")
     with pytest.raises(ValueError, match="is no index of records"):

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import files
-from tfssl.data import records
+from tfssl.data import record_files, records
 
 _MAGIC = {
     b"\xff\xd8\xff": b"jpeg",
@@ -34,19 +34,19 @@ def example(image, *, height, width, name, label=None, class_name=None):
         class_name: str or None.
     """
     values = {
-        records.HEIGHT: int(height),
-        records.WIDTH: int(width),
-        records.FILENAME: name.encode(),
+        record_files.HEIGHT: int(height),
+        record_files.WIDTH: int(width),
+        record_files.FILENAME: name.encode(),
     }
     if isinstance(image, bytes):
-        values[records.ENCODED] = image
+        values[record_files.ENCODED] = image
         kinds = [kind for magic, kind in _MAGIC.items() if image.startswith(magic)]
         values["image/format"] = kinds[0] if kinds else b""
     else:
         little = image.astype(image.dtype.newbyteorder("<"))
-        values[records.PIXELS] = np.ascontiguousarray(little).tobytes()
+        values[record_files.PIXELS] = np.ascontiguousarray(little).tobytes()
     if label is not None:
-        values[records.LABEL] = int(label)
+        values[record_files.LABEL] = int(label)
     if class_name is not None:
         values["image/class/text"] = class_name.encode()
     feature = {}
@@ -95,7 +95,7 @@ class ShardWriter:
         note = {
             "file": os.path.basename(self._path),
             "count": len(self._lengths),
-            "bytes": sum(self._lengths) + records.FRAME * len(self._lengths),
+            "bytes": sum(self._lengths) + record_files.FRAME * len(self._lengths),
             "sha256": records.sha256(self._part),
             "lengths": self._lengths,
             "names": self._names,

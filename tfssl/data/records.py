@@ -18,21 +18,17 @@ import dataclasses
 import hashlib
 import json
 import os
-import struct
 
 import numpy as np
 import tensorflow as tf
-from absl import logging
 
+from tfssl.data import record_files
 from tfssl.data import source as source_lib
+from tfssl.data.record_files import ENCODED, FRAME, HEIGHT, PIXELS, WIDTH
 
 FORMAT = "tfssl records 1"
-ENCODED, PIXELS = "image/encoded", "image/pixels"
-HEIGHT, WIDTH = "image/height", "image/width"
-LABEL, FILENAME = "image/class/label", "image/filename"
-# A record's length (8 bytes) and its CRC stand before it, the CRC of its data after.
-FRAME = 16
 _CHUNK = 1 << 23
+_SAMPLE = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,10 +110,34 @@ class RecordSource(source_lib.Source):
     def decode(self, raw, side=None):
         if not self._pixels:
             return super().decode(self.file_of(raw), side)
+        pixels = self._unchecked(raw)
+        if not pixels.dtype.is_floating:
+            return pixels
+        inside = tf.reduce_all((pixels >= 0.0) & (pixels <= 1.0))
+        check = tf.debugging.Assert(inside, [source_lib.OUT_OF_RANGE])
+        with tf.control_dependencies([check]):
+            return tf.identity(pixels)
+
+    def _unchecked(self, raw):
         keys = {PIXELS: tf.string, HEIGHT: tf.int64, WIDTH: tf.int64}
         found = _parsed(raw, keys)
         values = tf.io.decode_raw(found[PIXELS], tf.as_dtype(self.dtype))
         return tf.reshape(values, [found[HEIGHT], found[WIDTH], self.channels])
+
+    def check_floats(self):
+        """Raises `ValueError` if some images, spread over all, lie outside of [0, 1].
+
+        Others that do are unreadable images.
+        """
+        places = np.linspace(0, self.num_images - 1, _SAMPLE).astype(np.int64)
+        for index in np.unique(places):
+            try:
+                pixels = self._unchecked(self.read(index)).numpy()
+            except (tf.errors.OpError, UnicodeDecodeError):  # Messages quote bytes.
+                continue  # An unreadable image.
+            if pixels.size:
+                name = self.describe(index)
+                source_lib.check_floats(pixels.min(), pixels.max(), name)
 
     def decode_window(self, raw, boxes_of, sizes=None):
         if not self._pixels:
@@ -147,9 +167,7 @@ def open_records(spec, *, channels=None, bit_depth=8, verify=False):
     Args:
         spec: path of an index (`….json`), or a pattern of files (`…/train-*`) whose
             records hold `image/encoded` and, if they are labelled,
-            `image/class/label`. Files of a pattern have no index: their framing is
-            read once, which takes a seek per record on local files and a whole pass
-            over remote ones. Labels then need a pass of their own, if they are used.
+            `image/class/label`; see `record_files`.
         channels: 1, 3 or 4; None takes the index's, or 3.
         bit_depth: 8 or 16, of image files.
         verify: check every byte first: SHA-256 of the files of an index, the CRC of
@@ -161,35 +179,7 @@ def open_records(spec, *, channels=None, bit_depth=8, verify=False):
     """
     if spec.endswith(".json"):
         return _open_index(spec, channels, bit_depth, verify)
-    paths = sorted(tf.io.gfile.glob(spec))
-    if not paths:
-        raise ValueError(
-            f"No file matches tfrecord:{spec}; expected an index (….json) or a "
-            "pattern such as 'records/train-*'."
-        )
-    shards = [Shard(path, _scan(path)) for path in paths]
-    if verify:
-        for shard in shards:
-            _check_records(shard)
-    if not sum(len(shard.lengths) for shard in shards):
-        raise ValueError(f"The files of tfrecord:{spec} hold no record.")
-    labelled = _check_example(shards)
-    digest = hashlib.sha256()
-    for shard in shards:
-        digest.update(os.path.basename(shard.path).encode())
-        digest.update(shard.lengths.astype("<i8").tobytes())
-    return RecordSource(
-        shards,
-        name=f"tfrecord:{spec}",
-        channels=channels or 3,
-        dtype="uint16" if bit_depth == 16 else "uint8",
-        labels=(lambda: _read_labels(paths)) if labelled else None,
-        class_names=None,
-        digest=digest.digest(),
-    )
-
-
-# With an index ----------------------------------------------------------------
+    return _open_pattern(spec, channels, bit_depth, verify)
 
 
 def read_index(path):
@@ -212,15 +202,22 @@ def read_index(path):
             index = json.loads(file.read())
         if index["format"] != FORMAT:
             raise ValueError(f"format {index['format']!r}")
+        if index["dtype"] not in source_lib.MAX_VALUE:
+            raise ValueError(f"dtype {index['dtype']!r}")
+        if type(index["channels"]) is not int or index["channels"] < 1:
+            raise ValueError(f"channels {index['channels']!r}")
+        if type(index["pixels"]) is not bool:
+            raise ValueError(f"pixels {index['pixels']!r}")
         for shard in index["shards"]:
             lists = [shard["lengths"], shard["names"], shard["labels"]]
             if any(len(x) != shard["count"] for x in lists if x is not None):
                 raise ValueError(f"lists of other lengths than {shard['count']}")
+            _check_index_labels(shard["labels"], index["class_names"])
             if os.path.basename(shard["file"]) != shard["file"]:
                 raise ValueError(f"the file {shard['file']!r} in another folder")
         if index["num_images"] != sum(s["count"] for s in index["shards"]):
             raise ValueError(f"num_images {index['num_images']}")
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, RecursionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} is no index of records ({type(error).__name__}: {error}); make "
             "it with pipelines.make_tfrecords."
@@ -242,28 +239,43 @@ def _open_index(path, channels, bit_depth, verify):
             )
         shards.append(shard)
         digest.update(entry["sha256"].encode())
-    labels, names = (
-        None
-        if any(entry[key] is None for entry in index["shards"])
-        else [value for entry in index["shards"] for value in entry[key]]
-        for key in ("labels", "names")
-    )
+    names = [entry["names"] for entry in index["shards"]]
     dtype = index["dtype"]
     if not index["pixels"] and bit_depth == 16:
         dtype = "uint16"
-    return RecordSource(
+    source = RecordSource(
         shards,
         name=f"tfrecord:{path}",
         channels=index["channels"]
         if index["pixels"]
         else channels or index["channels"],
         dtype=dtype,
-        labels=labels,
+        labels=_labels_of(index["shards"]),
         class_names=tuple(index["class_names"]) if index["class_names"] else None,
-        names=names,
+        names=None if None in names else [name for some in names for name in some],
         pixels=index["pixels"],
         digest=digest.digest(),
     )
+    if index["pixels"] and dtype == "float32":
+        source.check_floats()
+    return source
+
+
+def _check_index_labels(labels, class_names):
+    for label in labels or ():
+        count = len(class_names) if class_names else 2**63
+        if type(label) is not int or not -1 <= label < count:
+            raise ValueError(f"label {label!r}")
+
+
+def _labels_of(entries):
+    """Labels of all shards; those of a shard that has none are unknown."""
+    if all(entry["labels"] is None for entry in entries):
+        return None
+    labels = []
+    for entry in entries:
+        labels += [-1] * entry["count"] if entry["labels"] is None else entry["labels"]
+    return labels
 
 
 def _check_size(shard):
@@ -289,69 +301,27 @@ def sha256(path):
     return digest.hexdigest()
 
 
-# Without an index -------------------------------------------------------------
-
-
-def _scan(path):
-    """Lengths of the records of a file, by the frames around them."""
-    size = tf.io.gfile.stat(path).length
-    opened = tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb")
-    lengths, place = [], 0
-    with opened as file:
-        while place < size:
-            file.seek(place)
-            head = file.read(8)
-            if place == 0 and head[:2] == b"\x1f\x8b":
-                raise ValueError(
-                    f"{path} is compressed, and records are read at random; unpack it "
-                    "with gunzip."
-                )
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else size
-            place += length + FRAME
-            lengths.append(length)
-    if place != size:
-        raise ValueError(
-            f"{path} is cut short, or no TFRecord file: record {len(lengths) - 1} "
-            f"should end at byte {place}, the file at {size}; copy it again."
-        )
-    return np.asarray(lengths, np.int64)
-
-
-def _check_records(shard):
-    try:
-        for _ in tf.data.TFRecordDataset(shard.path):
-            pass
-    except tf.errors.DataLossError as error:
-        raise ValueError(
-            f"{shard.path} holds a record with a wrong CRC; copy the file again."
-        ) from error
-
-
-def _check_example(shards):
-    """Whether the first record has a label; raises unless it holds an image."""
-    path = next(shard.path for shard in shards if len(shard.lengths))
-    try:
-        first = next(iter(tf.data.TFRecordDataset(path)))
-        # Where it is no Example, this raises an error of TensorFlow's.
-        tf.io.parse_single_example(first, {ENCODED: tf.io.VarLenFeature(tf.string)})
-    except (tf.errors.OpError, UnicodeDecodeError) as error:  # Messages quote bytes.
-        raise ValueError(
-            f"{path} holds no tf.train.Example in its first record; make the records "
-            "anew with pipelines.make_tfrecords."
-        ) from error
-    features = tf.train.Example.FromString(first.numpy()).features.feature
-    if ENCODED not in features:
-        hint = "open its index" if PIXELS in features else "for TFDS use tfds-dir:PATH"
-        raise ValueError(
-            f"The records of {path} have no '{ENCODED}' but "
-            f"{', '.join(sorted(features)[:8]) or 'nothing'}; {hint}."
-        )
-    return LABEL in features
-
-
-def _read_labels(paths):
-    logging.info("Reading the labels of %d record files once.", len(paths))
-    feature = {LABEL: tf.io.FixedLenFeature([], tf.int64, -1)}
-    records = tf.data.TFRecordDataset(paths).batch(256)
-    found = [tf.io.parse_example(batch, feature)[LABEL] for batch in records]
-    return np.concatenate(found)
+def _open_pattern(spec, channels, bit_depth, verify):
+    paths = record_files.matching(spec)
+    shards = [Shard(path, record_files.lengths(path)) for path in paths]
+    if verify:
+        for path in paths:
+            record_files.check_crcs(path)
+    if not sum(len(shard.lengths) for shard in shards):
+        raise ValueError(f"The files of tfrecord:{spec} hold no record.")
+    digest = hashlib.sha256()
+    for shard in shards:
+        digest.update(os.path.basename(shard.path).encode())
+        digest.update(shard.lengths.astype("<i8").tobytes())
+    source = RecordSource(
+        shards,
+        name=f"tfrecord:{spec}",
+        channels=channels or 3,
+        dtype="uint16" if bit_depth == 16 else "uint8",
+        labels=None,
+        class_names=None,
+        digest=digest.digest(),
+    )
+    if record_files.check(source):
+        source.labels = lambda: record_files.labels(source)
+    return source
