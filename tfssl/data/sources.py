@@ -60,7 +60,8 @@ def open_source(
             `"tfrecord:PATH"`: the index (`….json`) of records that
             `tasks.make_tfrecords` wrote, or a pattern of files, see `records`;
             an array `(n, height, width[, channels])`, or a pair with its labels;
-            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`;
+            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`,
+            the same in every pass (see `streams`);
             a `Source`, which is returned as it is (or, with `labels="none"`, a copy
             without labels).
         split: part of TFDS data (default `"train"`), of a manifest (its `split`
@@ -139,18 +140,22 @@ def _kind(data):
     kind, _, rest = data.partition(":")
     if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
         path = rest
-    elif tf.io.gfile.isdir(data):
+    elif _is_folder(data):
         kind, path = "folder", data
     elif data.lower().endswith(manifest.ENDINGS):
         kind, path = "manifest", data
     else:
         kind, path = "folder", data
-    if kind == "folder" and not tf.io.gfile.isdir(path):
+    if kind == "folder" and not _is_folder(path):
         raise ValueError(
             f"data={data!r} is no folder and none of {', '.join(_KINDS)}; check the "
             "path."
         )
     return kind, path
+
+
+def _is_folder(path):
+    return tf.io.gfile.isdir(os.fsencode(path))  # Names need not be UTF-8.
 
 
 def _check_options(kind, data, split, labels, only):
