@@ -374,3 +374,19 @@ def test_bad_stages(staged, changes, sentence):
 def test_an_encoder_without_stages(run):
     with pytest.raises(ValueError, match="names no stages .* such as resnet50"):
         evaluated(run, stages=("all",))
+
+
+def test_classes_are_matched_by_name(run):
+    (pixels, labels), (queries, others) = small.images(), small.images(seed=1)
+    names = ("dark", "bright")
+    rows = evaluated(
+        run,
+        data=data_lib.sources.ArraySource(pixels, labels, class_names=names),
+        validation_data=data_lib.sources.ArraySource(
+            queries, 1 - others, class_names=names[::-1]
+        ),
+        budgets=("100%",),
+        baselines=("raw_pixels",),
+    )
+    raw = {r["probe"]: r["accuracy"] for r in rows if r["features"] == "raw pixels"}
+    assert raw == {"kNN": 1.0, "linear": 1.0}

@@ -5,7 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
-from tfssl.tasks import pretrain, runs
+from tfssl.data import sources
+from tfssl.tasks import online_probe, pretrain, runs
 from tfssl.training import checkpoint
 
 SETTINGS = small.TINY | {
@@ -84,3 +85,27 @@ def test_two_replicas_with_mixed_precision_and_the_runs_own_labels(tmp_path, mir
         **SETTINGS | changes,
     )
     assert accuracies(run)[-1] > 0.7
+
+
+def test_classes_of_the_probes_images_are_matched_by_name():
+    def source(seed, labels, names):
+        images, _ = small.images(n=len(labels), seed=seed)
+        return sources.ArraySource(images, labels, class_names=names)
+
+    train = source(0, [0, 0, 0, 0], None)
+    train.labels = None
+    validation = source(1, [0, 1, 1], ("ant", "cat"))
+    own = source(2, [0, 1, 2, 0], ("ant", "bee", "cat"))
+    settings = {
+        "online_probe_epochs": 1,
+        "online_probe_steps": 1,
+        "online_probe_data": own,
+        "online_probe_split": None,
+        "data_args": None,
+        "labels": "auto",
+        "bit_depth": 8,
+        "data_dir": None,
+    }
+    found = online_probe.labelled(train, validation, settings)
+    assert found.class_names == ("ant", "cat", "bee")
+    assert found.labels.tolist() == [0, 2, 1, 0]

@@ -1,6 +1,6 @@
 """Images in, batches of views out."""
 
-from tfssl.data import labels, pipeline, recipes, sources, views
+from tfssl.data import class_names, labels, pipeline, recipes, sources, views
 from tfssl.data.pipeline import labeled, multiview
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.sources import holdout, open_source
@@ -9,6 +9,7 @@ from tfssl.data.specs import View
 __all__ = [
     "Preprocessing",
     "View",
+    "class_names",
     "holdout",
     "labeled",
     "labels",

@@ -50,6 +50,8 @@ def labelled(train, validation, settings):
             bit_depth=settings["bit_depth"],
             data_dir=settings["data_dir"],
         )
+        if validation is not None:
+            source = data_lib.class_names.matched(source, validation)
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:
         missing = "labels of two classes or more to train it on"

@@ -34,7 +34,11 @@ def sources(
     seed=0,
     **_,
 ):
-    """The training source and the validation source (or None) of these settings."""
+    """The training source and the validation source (or None) of these settings.
+
+    Classes of the validation images have the numbers that the training images give
+    them, see `data.class_names.matched`.
+    """
     options = dict(
         channels=channels,
         labels=labels,
@@ -45,13 +49,14 @@ def sources(
     if validation_data is None and validation_split is not None:
         validation_data = data
     if validation_data is not None:
-        return train, source(
+        validation = source(
             validation_data,
             data_args=data_args,
             beside=True,
             split=validation_split,
             **options,
         )
+        return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
     return train, None

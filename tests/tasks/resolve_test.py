@@ -1,0 +1,116 @@
+"""Classes of training and validation images are the same by name, wherever from."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tfssl import data
+from tfssl.evaluation import features, knn
+from tfssl.tasks import make_tfrecords, resolve
+
+_COLORS = {"ant": (250, 20, 20), "bee": (20, 250, 20), "cat": (20, 20, 250)}
+
+
+def _write(root, classes, count=4, kind="PNG", ending=".png"):
+    for name in classes:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        image = np.full((8, 8, 3), _COLORS.get(name, (99, 99, 99)), np.uint8)
+        for i in range(count):
+            Image.fromarray(image).save(root / name / f"{i}{ending}", kind)
+
+
+def _accuracy(train, test):
+    """Of the nearest neighbour in raw pixels; 1.0 for plain colours."""
+    path = data.Preprocessing(size=8)
+    bank, queries = (
+        features.Features(
+            values=np.concatenate([b["image"][b["mask"]] for b in batches]).reshape(
+                source.num_images, -1
+            ),
+            labels=source.labels,
+            index=np.arange(source.num_images),
+        )
+        for source in (train, test)
+        for batches in [list(data.labeled(source, path))]
+    )
+    return knn.accuracy(bank, queries, k=1)
+
+
+def _manifest(folder, names):
+    """A manifest beside the folder, whose classes are the folders' names."""
+    rows = [f"{folder.name}/{n}/{i}.png,{n}" for n in names for i in range(4)]
+    path = folder.with_suffix(".csv")
+    path.write_text("\n".join(["path,label", *rows]))
+    return str(path)
+
+
+def _sources(root, kind, train, validation):
+    """Training and validation images of these classes, by way of a kind of data."""
+    for part, names in (("train", train), ("val", validation)):
+        _write(root / part, names)
+    found = {"train": root / "train", "val": root / "val"}
+    if kind == "manifest":
+        found = {k: _manifest(v, {"train": train, "val": validation}[k])
+                 for k, v in found.items()}  # fmt: skip
+    if kind == "records":
+        for k, v in found.items():
+            index = make_tfrecords.make_tfrecords(
+                str(v),
+                str(root),
+                name=k,
+                num_shards=2,
+                labels="folders",
+                progress=False,
+            )
+            found[k] = f"tfrecord:{index}"
+    return resolve.sources(
+        data=found["train"],
+        validation_data=found["val"],
+        labels="folders" if kind == "folder" else "auto",
+    )
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest", "records"])
+def test_a_class_that_validation_lacks_moves_no_other(tmp_path, kind):
+    train, test = _sources(tmp_path, kind, ("ant", "bee", "cat"), ("ant", "cat"))
+    assert test.class_names == train.class_names == ("ant", "bee", "cat")
+    assert sorted(set(test.labels)) == [0, 2]
+    assert _accuracy(train, test) == 1.0
+
+
+@pytest.mark.parametrize("kind", ["folder", "manifest", "records"])
+def test_a_stray_class_of_validation_counts_as_wrong_and_moves_no_other(
+    tmp_path, kind, caplog
+):
+    with caplog.at_level("WARNING", "absl"):
+        train, test = _sources(tmp_path, kind, ("ant", "cat"), ("_x", "ant", "cat"))
+    assert test.class_names == ("ant", "cat", "_x")
+    assert _accuracy(train, test) == 8 / 12
+    (line,) = [m for m in caplog.messages if "matched by name" in m]
+    assert "has _x." in line and "Its 4 images count as wrong." in line
+
+
+def test_a_class_of_files_that_are_not_read_moves_no_other(tmp_path, caplog):
+    _write(tmp_path / "train", ("ant", "bee", "cat"))
+    _write(tmp_path / "val", ("ant", "cat"))
+    _write(tmp_path / "val", ("bee",), kind="TIFF", ending=".tif")
+    with caplog.at_level("WARNING", "absl"):
+        train, test = resolve.sources(
+            data=tmp_path / "train", validation_data=tmp_path / "val", labels="folders"
+        )
+    assert _accuracy(train, test) == 1.0
+    assert "(.tif 4)" in caplog.text and "make no class: bee" in caplog.text
+    assert "only" in caplog.text and "train has bee" in caplog.text
+
+
+def test_a_folder_beside_a_manifest_of_numbers(tmp_path):
+    _write(tmp_path / "train", ("ant", "bee", "cat"))
+    _write(tmp_path / "val", ("ant", "cat"))
+    (tmp_path / "val.csv").write_text("path,label\nval/ant/0.png,0\nval/cat/0.png,2\n")
+    train, test = resolve.sources(
+        data=f"folder:{tmp_path}/train", validation_data=f"{tmp_path}/val.csv"
+    )
+    assert train.labels is None and test.labels.tolist() == [0, 2]
+    train = data.open_source(tmp_path / "train", labels="folders")
+    train, test = resolve.sources(data=train, validation_data=f"{tmp_path}/val.csv")
+    assert _accuracy(train, test) == 1.0

@@ -1,0 +1,145 @@
+"""The classes of two sources side by side: the same number for the same name.
+
+Every source numbers its classes by itself. Where labels of two of them meet (an
+evaluation, the kNN monitor, the online probe) the second takes the first one's numbers.
+"""
+
+import copy
+
+import numpy as np
+from absl import logging
+
+_SHOWN = 5  # Classes that a message names.
+
+
+def matched(source, reference):
+    """A source whose classes have the numbers that they have in another source.
+
+    Classes are the same if their names are. Where one source has names and the other
+    numbers, a number is the class whose name is that number ("7", "07"); if no name is
+    a number, it is the place of the name in the list, from 0, which is logged. Where
+    neither has names, the numbers are the classes. Classes that only one of them has
+    are logged.
+
+    Args:
+        source: a `Source`.
+        reference: the `Source` whose numbers count.
+
+    Returns:
+        `source` itself where nothing changes, else a copy with other `labels` and
+        `class_names`. Classes that `reference` lacks are numbered after its own:
+        nothing that learned from its labels ever predicts them.
+
+    Raises:
+        ValueError: if numbers on one side have no place among the names of the other.
+    """
+    if source.labels is None or reference.labels is None:
+        return source
+    names, own = reference.class_names, source.class_names
+    if own is None and names is None:
+        number_of, known = None, None
+    elif own is None:
+        number_of, known = _numbers_to_names(source, reference)
+    elif names is None:
+        number_of, known = _names_to_numbers(source, reference)
+    elif own == names:
+        number_of, known = None, names
+    else:
+        first = set(names)
+        known = names + tuple(name for name in own if name not in first)
+        places = {name: place for place, name in enumerate(known)}
+        number_of = {number: places[name] for number, name in enumerate(own)}
+    if number_of is not None:
+        source = copy.copy(source)
+        present, places = np.unique(source.labels, return_inverse=True)
+        renumbered = [number_of[i] if i >= 0 else i for i in present.tolist()]
+        source.class_names = known
+        source.labels = np.asarray(renumbered, np.int64)[places]
+    _tell_differences(source, reference, known)
+    return source
+
+
+def _numbers_to_names(source, reference):
+    """`(number of each number, names)` for numbers beside a source of names."""
+    names, present = reference.class_names, _present(source)
+    values = _values(names)
+    if values is None:
+        _check_places(present, source, reference)
+        return {number: number for number in present}, names
+    place_of = {value: place for place, value in enumerate(values)}
+    others = [number for number in present if number not in place_of]
+    known = names + tuple(map(str, others))
+    place_of |= {number: len(names) + i for i, number in enumerate(others)}
+    return place_of, known
+
+
+def _names_to_numbers(source, reference):
+    """`(number of each number, None)` for names beside a source of numbers."""
+    values = _values(source.class_names)
+    if values is None:
+        _check_places(_present(reference), reference, source)
+        return None, source.class_names
+    return dict(enumerate(values)), None
+
+
+def _values(names):
+    """The names of classes as numbers, or None if they are not whole numbers."""
+    if not all(name.isascii() and name.isdigit() for name in names):
+        return None
+    values = [int(name) for name in names]
+    return values if len(set(values)) == len(values) else None
+
+
+def _check_places(present, numbered, named):
+    """Says that numbers are taken as places in a list of names; refuses others."""
+    names = named.class_names
+    if present and present[-1] >= len(names):
+        raise ValueError(
+            f"The labels of {numbered.name} are numbers up to {present[-1]}, those of "
+            f"{named.name} are {len(names)} names, so the classes cannot be matched; "
+            "give both names (a manifest, class folders) or both numbers, or leave "
+            "labels out with labels='none'."
+        )
+    shown = ", ".join(f"{i} = {name}" for i, name in enumerate(names[:_SHOWN]))
+    logging.warning(
+        "The labels of %s are numbers, those of %s are names: numbers are taken as "
+        "places in their list, %s%s. Give both names, or both numbers, if that "
+        "is wrong.",
+        numbered.name,
+        named.name,
+        shown,
+        ", …" if len(names) > _SHOWN else "",
+    )
+
+
+def _present(source):
+    """Numbers of the classes that have images, sorted."""
+    return [number for number in np.unique(source.labels).tolist() if number >= 0]
+
+
+def _tell_differences(source, reference, names):
+    here, there = set(_present(source)), set(_present(reference))
+    only = [
+        f"only {of.name} has {_listed(sorted(numbers), names)}"
+        for of, numbers in ((reference, there - here), (source, here - there))
+        if numbers
+    ]
+    if only:
+        logging.warning(
+            "Classes of %s and %s are matched by %s: %s.%s%s",
+            source.name,
+            reference.name,
+            "number" if names is None else "name",
+            "; ".join(only),
+            "" if here & there else " They share no class.",
+            f" Its {np.isin(source.labels, list(here - there)).sum():,} images count "
+            "as wrong."
+            if here - there
+            else "",
+        )
+
+
+def _listed(numbers, names):
+    shown = [str(i) if names is None else names[i] for i in numbers[:_SHOWN]]
+    more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
+    return ", ".join(shown) + more
