@@ -58,7 +58,10 @@ def test_a_source_is_read_inside_of_a_graph(pixels, make_images):
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, np.nan]), "the label nan of image 1"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, 0.9]), "the label 0.9 of image 1"),
         ((np.zeros((2, 5, 5, 3), np.uint8), ["a", "b"]), "'a', ….*number the classes"),
-        ((np.zeros((2, 5, 5, 3), np.uint8), [2**63 + 9, 0]), "label 92233720368547758"),
+        (
+            (np.zeros((2, 5, 5, 3), np.uint8), np.array([2**63 + 9, 0], np.uint64)),
+            "label 922337203685477581",
+        ),
         (np.full((2, 5, 5, 3), 255.0, ">f4"), "from 255 to 255"),
         (np.full((2, 5, 5, 3), np.nan, ">f4"), "values in"),
         (np.full((2, 5, 5, 3), 2.0, ">f8"), "from 2 to 2"),

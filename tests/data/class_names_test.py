@@ -14,23 +14,22 @@ def _matched(labels, names, reference_labels, reference_names):
     return class_names.matched(_source(labels, names), reference)
 
 
-@pytest.fixture
-def lines(caplog):
+@pytest.fixture(autouse=True)
+def _warnings(caplog):
     caplog.set_level("WARNING", "absl")
-    return caplog.messages
 
 
-def test_the_same_names_keep_their_numbers(lines):
+def test_the_same_names_keep_their_numbers(caplog):
     source = _source([1, 0, -1], ("ant", "bee"))
     assert class_names.matched(source, _source([0, 1], ("ant", "bee"))) is source
     for labels in ([0, 1], None), (None, [0, 1]):
         source, reference = (_source(some, ("x", "y")) for some in ([0, 0], [1, 1]))
         source.labels, reference.labels = labels
         assert class_names.matched(source, reference) is source
-    assert not lines
+    assert not caplog.messages
 
 
-def test_names_decide_and_classes_of_one_side_are_said(lines):
+def test_names_decide_and_classes_of_one_side_are_said(caplog):
     own = ("_thumbs", "ant", "cat", "dog")
     given = _source([0, 0, 1, 2, 3, -1], own)
     reference = _source([0, 1, 2, 2], ("ant", "bee", "cat"), name="first")
@@ -39,53 +38,53 @@ def test_names_decide_and_classes_of_one_side_are_said(lines):
     assert source.class_names == ("ant", "bee", "cat", "_thumbs", "dog")
     assert source.labels.tolist() == [3, 3, 0, 2, 4, -1]
     assert given.labels.tolist() == [0, 0, 1, 2, 3, -1] and given.class_names == own
-    (line,) = lines
+    (line,) = caplog.messages
     assert "second and first are matched by name" in line
     assert "only first has bee; only second has _thumbs, dog." in line
     assert "3 images count as wrong" in line
 
 
-def test_a_class_without_images_is_no_class(lines):
+def test_a_class_without_images_is_no_class(caplog):
     source = _matched([0, 1], ("ant", "bee", "cat"), [0, 1], ("bee", "ant"))
     assert source.labels.tolist() == [1, 0]
-    assert not lines
+    assert not caplog.messages
 
 
-def test_numbers_beside_numbers(lines):
+def test_numbers_beside_numbers(caplog):
     source = _matched([1, 2, 3], None, [0, 1, 2], None)
     assert source.labels.tolist() == [1, 2, 3] and source.class_names is None
-    (line,) = lines
+    (line,) = caplog.messages
     assert "matched by number: only first has 0; only second has 3." in line
 
 
-def test_numbers_are_names_that_are_their_text(lines):
+def test_numbers_are_names_that_are_their_text(caplog):
     source = _matched([10, 2, 2, -1], None, [0, 1], ("10", "02"))
-    assert source.labels.tolist() == [0, 1, 1, -1] and not lines
+    assert source.labels.tolist() == [0, 1, 1, -1] and not caplog.messages
     assert source.class_names == ("10", "02")
     source = _matched([0, 2], None, [0, 1], ("1", "2"))  # Counted from 0 and from 1.
     assert source.labels.tolist() == [2, 1] and source.class_names == ("1", "2", "0")
-    assert "only first has 1; only second has 0" in lines[0]
+    assert "only first has 1; only second has 0" in caplog.messages[0]
     source = _matched([0, 1, -1], ("10", "2"), [2, 10], None)
     assert source.labels.tolist() == [10, 2, -1] and source.class_names is None
 
 
-def test_numbers_are_else_places_in_the_names_and_said_to_be(lines):
+def test_numbers_are_else_places_in_the_names_and_said_to_be(caplog):
     source = _matched([1, 0, -1], None, [0, 1], ("ant", "bee"))
     assert source.labels.tolist() == [1, 0, -1]
     assert source.class_names == ("ant", "bee")
     source = _matched([1, 0], ("ant", "bee"), [0, 1], None)
     assert source.labels.tolist() == [1, 0]
-    assert len(lines) == 2
-    assert "second are numbers, those of first are names" in lines[0]
-    assert "0 = ant, 1 = bee. Give both" in lines[0]
-    assert "first are numbers, those of second are names" in lines[1]
+    assert len(caplog) == 2
+    assert "second are numbers, those of first are names" in caplog.messages[0]
+    assert "0 = ant, 1 = bee. Give both" in caplog.messages[0]
+    assert "first are numbers, those of second are names" in caplog.messages[1]
     for pair in (([1, 2], None, [0, 1], ("ant", "bee")),
                  ([0, 1], ("ant", "bee"), [1, 2], None)):  # fmt: skip
         with pytest.raises(ValueError, match="numbers up to 2, .* are 2 names"):
             _matched(*pair)
 
 
-def test_no_class_in_common(lines):
+def test_no_class_in_common(caplog):
     source = _matched([0, 1], ("ant", "bee"), [0, 1], ("cat", "dog"))
     assert source.labels.tolist() == [2, 3]
-    assert "They share no class. Its 2 images count as wrong." in lines[0]
+    assert "They share no class. Its 2 images count as wrong." in caplog.messages[0]

@@ -102,7 +102,7 @@ def test_records_of_floats_outside_of_0_and_1(tmp_path, value):
     assert sources.open_source(_float_index(tmp_path, images)).num_images == 40
     images[1, 0, 0, 0] = value  # Not among those that are looked at first.
     source = sources.open_source(_float_index(tmp_path, images))
-    path = preprocessing.Preprocessing(size=4, channels=1, max_value=1.0)
+    path = preprocessing.Preprocessing(size=4, channels=1)
     bad = pipeline.BadFiles(0.1)
     batches = list(pipeline.labeled(source, path, batch_size=40, bad_files=bad))
     assert batches[0]["mask"].numpy().sum() == 39

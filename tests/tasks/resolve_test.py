@@ -55,7 +55,12 @@ def _sources(root, kind, train, validation):
     if kind == "records":
         for k, v in found.items():
             index = make_tfrecords.make_tfrecords(
-                str(v), str(root), name=k, labels="folders", progress=False
+                str(v),
+                str(root),
+                name=k,
+                num_shards=2,
+                labels="folders",
+                progress=False,
             )
             found[k] = f"tfrecord:{index}"
     return resolve.sources(

@@ -65,7 +65,7 @@ def _numbers_to_names(source, reference):
     values = _values(names)
     if values is None:
         _check_places(present, source, reference)
-        return None, names
+        return {number: number for number in present}, names
     place_of = {value: place for place, value in enumerate(values)}
     others = [number for number in present if number not in place_of]
     known = names + tuple(map(str, others))

@@ -170,9 +170,10 @@ class Order:
         middle of an epoch is reached by skipping.
         """
         first_epoch, inside = divmod(self.start, self.epoch_size)
+        images = self.source.stream()
 
         def of_epoch(epoch):
-            shuffled = self._shuffled(self.source.stream(), epoch)
+            shuffled = self._shuffled(images, epoch)
             skipped = tf.where(epoch == first_epoch, np.int64(inside), np.int64(0))
             return shuffled.take(self.epoch_size).skip(skipped)
 

@@ -260,7 +260,7 @@ def whole_labels(labels, count, name):
         wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
     if len(wrong):
         raise ValueError(
-            f"{name} has the label {labels[wrong[0]]} of image {wrong[0]}, expected "
+            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
             "whole numbers, -1 where unknown."
         )
     return whole

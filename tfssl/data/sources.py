@@ -143,18 +143,22 @@ def _kind(data):
     data = files.expanded(data)
     if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
         path = files.expanded(rest)
-    elif tf.io.gfile.isdir(data):
+    elif _is_folder(data):
         kind, path = "folder", data
     elif data.lower().endswith(manifest.ENDINGS):
         kind, path = "manifest", data
     else:
         kind, path = "folder", data
-    if kind == "folder" and not tf.io.gfile.isdir(path):
+    if kind == "folder" and not _is_folder(path):
         raise ValueError(
             f"data={data!r} is no folder and none of {', '.join(_KINDS)}; check the "
             "path."
         )
     return kind, path
+
+
+def _is_folder(path):
+    return tf.io.gfile.isdir(os.fsencode(path))  # Names need not be UTF-8.
 
 
 def _check_options(kind, data, split, labels, only):
