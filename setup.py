@@ -46,6 +46,7 @@ setup(
         "console_scripts": [
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
+            "tfssl-embed = pipelines.embed:run",
             "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",

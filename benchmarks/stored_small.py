@@ -35,7 +35,7 @@ def written(data, folder, max_side):
     for number, (name, options) in enumerate(forms.items()):
         out = os.path.join(folder, str(number))
         index = make_tfrecords.make_tfrecords(
-            data, out, num_shards=1, progress=False, **options
+            data, out, num_shards=1, verbose=0, **options
         )
         size = sum(entry.stat().st_size for entry in os.scandir(out))
         yield name, sources.open_source(f"tfrecord:{index}"), size

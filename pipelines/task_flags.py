@@ -17,19 +17,22 @@ from pipelines import command
 from tfssl.tasks import arguments
 
 
-def define(task, module, *, skip=(), flag_values=flags.FLAGS):
+def define(task, module, *, skip=(), needed=None, flag_values=flags.FLAGS):
     """Defines a flag for every argument of a task that has a form as text.
 
     Args:
         task: a function made by `arguments.task`.
         module: name of the binary's module, whose flags `--help` lists.
         skip: names of arguments without a flag.
+        needed: names of flags that must be given; None is what the task needs.
         flag_values: where to define them.
 
     Returns:
         Function without arguments that gives the arguments by the flags' values.
     """
     readers = {}
+    if needed is None:
+        needed = [a.name for a in arguments.of(task) if a.required]
     for argument in arguments.of(task):
         if argument.name in skip:
             continue
@@ -37,7 +40,7 @@ def define(task, module, *, skip=(), flag_values=flags.FLAGS):
         flags.DEFINE_flag(flag, flag_values, module_name=module)
         # An installed command is started by a script of another name.
         flag_values.register_key_flag_for_module(sys.argv[0], flag)
-        if argument.required:
+        if argument.name in needed:
             flags.mark_flag_as_required(flag.name, flag_values)
         readers[argument.name] = (flag, read)
 

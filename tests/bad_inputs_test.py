@@ -223,7 +223,7 @@ ROWS = [
      ValueError, "max_side=4 .*use pixels=True, or leave it out"),
     ("records of broken files",
      lambda m: make_tfrecords.make_tfrecords(
-         f"{m}/broken", f"{m}/out", num_shards=1, progress=False),
+         f"{m}/broken", f"{m}/out", num_shards=1, verbose=0),
      ValueError, "No image of .*broken.*expected JPEG"),
     # Recipes, views and the pipeline.
     ("an unknown recipe", _ours(data.recipes.get, "simclrr"), ValueError,
@@ -356,7 +356,7 @@ ROWS = [
         )
     ],
     ("drops at no epoch", lambda m: _pretrain(m, lr_drops=[float("nan")]), ValueError,
-     "lr_drops=nan received, expected 0 or more"),
+     "lr_drops=.nan. received, expected a list of numbers"),
     ("a TPU without its strategy", lambda m: _pretrain(m, tpu="local"), ValueError,
      "tpu='local' received with strategy='default'; it is for strategy='tpu'"),
     ("replicas without their strategy", lambda m: _pretrain(m, num_replicas=2),

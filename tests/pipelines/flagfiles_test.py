@@ -1,19 +1,16 @@
 """The flagfiles against the settings that their headers name."""
 
+import dataclasses
 import math
 import pathlib
 
 import pytest
+from absl import flags
 
-from pipelines import command
-from tfssl.tasks import resolve
+from pipelines import command, task_flags
+from tfssl.tasks import groups, pretrain
 
 _RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
-# Flags of which a schedule is made, with the binary's defaults.
-_SCHEDULE = dict(
-    learning_rate=0.3, lr_scaling="linear", lr_schedule="cosine", lr_start=0.0,
-    lr_final=0.0, lr_drops=None, lr_drop_factor=0.1, warmup_epochs=10.0,
-)  # fmt: skip
 
 
 def flags_of(name):
@@ -29,17 +26,19 @@ def flags_of(name):
     return found | {k: command.pairs(texts, k) for k, texts in several.items()}
 
 
-def schedule_of(name, steps_per_epoch, **changes):
-    given = flags_of(name)
-    settings = dict(_SCHEDULE, batch_size=int(given["batch_size"]))
-    settings["epochs"] = int(given["epochs"])
-    for key in _SCHEDULE:
-        if key in given:
-            text = given[key]
-            settings[key] = (
-                text if key in ("lr_scaling", "lr_schedule") else float(text)
-            )
-    return resolve.schedule(steps_per_epoch, settings | changes)
+def schedule_of(name, steps_per_epoch):
+    """The learning rate that the binary would train this recipe with."""
+    values = flags.FlagValues()
+    skip = ("callbacks", "on_accept", "verbose")
+    read = task_flags.define(
+        pretrain.pretrain, "pretrain", skip=skip, flag_values=values
+    )
+    lines = (_RECIPES / f"{name}.flags").read_text().splitlines()
+    values(["pretrain", *(line for line in lines if line.startswith("--"))])
+    given = read()
+    names = [field.name for field in dataclasses.fields(groups.Optimization)]
+    chosen = groups.Optimization(**{key: given[key] for key in names})
+    return chosen.schedule(given["batch_size"], given["epochs"], steps_per_epoch)
 
 
 # Where the kernels start, and whether the last scale of a branch starts at zero.

@@ -204,10 +204,10 @@ def test_a_folder_in_use_is_refused(finished, tmp_path):
     assert contents(finished) == before
     with locks.hold(tmp_path, "images"):
         with pytest.raises(ValueError, match="/images is in use by process"):
-            make_tfrecords.make_tfrecords("digits", str(tmp_path), progress=False)
+            make_tfrecords.make_tfrecords("digits", str(tmp_path), verbose=0)
         assert sorted(p.name for p in tmp_path.iterdir()) == [".images.lock"]
         make_tfrecords.make_tfrecords(
-            small.images(), str(tmp_path), name="other", num_shards=1, progress=False
+            small.images(), str(tmp_path), name="other", num_shards=1, verbose=0
         )
 
 
@@ -267,11 +267,10 @@ def test_a_damaged_record_is_named(half, content):
             call()
 
 
-def test_a_damaged_best_is_left_out(half, caplog):
+def test_a_damaged_best_is_written_anew(half):
     (half / "checkpoints" / "best.json").write_text("")
     changes = {"validation_data": small.images(seed=1), "knn_epochs": 1}
     start(half, **changes)
-    assert any("best.json is empty or damaged" in m for m in caplog.messages)
     best = json.loads((half / "checkpoints" / "best.json").read_text())
     assert best["checkpoint"] == "checkpoint-10"
     assert checkpoint.latest(str(half / "checkpoints")).endswith("-10")

@@ -239,7 +239,7 @@ def test_embed_gives_every_image_once_and_writes_it(run, tmp_path):
     images, labels = small.images(n=21)
     out = tmp_path / "deep" / "e.npz"
     found = embed.embed(str(run), (images, labels), str(out), batch_size=8,
-                        progress=False)  # fmt: skip
+                        verbose=0)  # fmt: skip
     encoder = runs.load(run)
     expected = encoder(images.astype("float32") / 255.0)
     np.testing.assert_allclose(found.values, expected, atol=1e-6)
@@ -255,7 +255,7 @@ def test_embed_needs_a_preprocessing(run):
     with pytest.raises(ValueError, match="carries no preprocessing"):
         embed.embed(bare, small.images()[0])
     plain = data_lib.Preprocessing(size=8, channels=1)
-    found = embed.embed(bare, small.images()[0], preprocessing=plain, progress=False)
+    found = embed.embed(bare, small.images()[0], preprocessing=plain, verbose=0)
     assert found.values.shape == (40, 8)
 
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
 from tfssl.data import sources
-from tfssl.tasks import online_probe, pretrain, recorded
+from tfssl.tasks import groups, online_probe, pretrain, recorded
 from tfssl.training import checkpoint
 
 SETTINGS = small.TINY | {
@@ -97,16 +97,7 @@ def test_classes_of_the_probes_images_are_matched_by_name():
     train.labels = None
     validation = source(1, [0, 1, 1], ("ant", "cat"))
     own = source(2, [0, 1, 2, 0], ("ant", "bee", "cat"))
-    settings = {
-        "online_probe_epochs": 1,
-        "online_probe_steps": 1,
-        "online_probe_data": own,
-        "online_probe_split": None,
-        "data_args": None,
-        "labels": "auto",
-        "bit_depth": 8,
-        "data_dir": None,
-    }
-    found = online_probe.labelled(train, validation, settings)
+    chosen = groups.Monitors(online_probe_epochs=1, online_probe_data=own)
+    found = online_probe.images(None, train, validation, groups.Images(), chosen)
     assert found.class_names == ("ant", "cat", "bee")
     assert found.labels.tolist() == [0, 2, 1, 0]

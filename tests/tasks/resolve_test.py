@@ -60,7 +60,7 @@ def _sources(root, kind, train, validation):
                 name=k,
                 num_shards=2,
                 labels="folders",
-                progress=False,
+                verbose=0,
             )
             found[k] = f"tfrecord:{index}"
     return resolve.sources(

@@ -8,7 +8,7 @@ import numpy as np
 from tests.tasks import pretrain_test as small
 from tfssl import data
 from tfssl.data import recipes
-from tfssl.tasks import pretrain, settings
+from tfssl.tasks import pretrain, settings, trainer
 
 _DEFAULTS = {
     name: parameter.default
@@ -21,7 +21,8 @@ def record(**changes):
     arguments = _DEFAULTS | {"data": small.images()} | changes
     source = data.open_source(arguments["data"])
     recipe = arguments["recipe"] or recipes.SIMCLR_DIGITS
-    made = settings.made(arguments, source, recipe, steps_per_epoch=5)
+    plan = trainer.Plan(source, recipe, epochs=1, batch_size=4)
+    made = settings.made(arguments, plan)
     kept = {"settings": settings.recorded(arguments), "made": made}
     return arguments, made, json.loads(json.dumps(kept))
 

@@ -203,12 +203,9 @@ def read_index(path):
             index = json.loads(file.read())
         if index["format"] != FORMAT:
             raise ValueError(f"format {index['format']!r}")
-        if index["dtype"] not in source_lib.MAX_VALUE:
-            raise ValueError(f"dtype {index['dtype']!r}")
-        if type(index["channels"]) is not int or index["channels"] < 1:
-            raise ValueError(f"channels {index['channels']!r}")
-        if type(index["pixels"]) is not bool:
-            raise ValueError(f"pixels {index['pixels']!r}")
+        checks.one_of(index, "dtype", source_lib.MAX_VALUE)
+        checks.whole(index, "channels")
+        checks.one_of(index, "pixels", (True, False))
         for shard in index["shards"]:
             lists = [shard["lengths"], shard["names"], shard["labels"]]
             if any(len(x) != shard["count"] for x in lists if x is not None):
@@ -218,9 +215,6 @@ def read_index(path):
                 raise ValueError(f"the file {shard['file']!r} in another folder")
         if index["num_images"] != sum(s["count"] for s in index["shards"]):
             raise ValueError(f"num_images {index['num_images']}")
-        checks.one_of(index, "dtype", source_lib.MAX_VALUE)
-        checks.whole(index, "channels")
-        checks.one_of(index, "pixels", (True, False))
         if index["class_names"] is not None:
             tuple(index["class_names"])
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:

@@ -37,19 +37,19 @@ class Range:
 
     Attributes:
         low: the least.
-        high: the largest, or None.
+        high: the largest.
     """
 
     low: float
-    high: float | None = None
+    high: float = checks.LARGEST
 
     def holds(self, value):
-        return value >= self.low and (self.high is None or value <= self.high)
+        return self.low <= value <= self.high
 
     def __str__(self):
-        if self.high is None:
-            return f", {self.low:,} or more"
-        return f" from {self.low:,} to {self.high:,}"
+        if self.high == checks.LARGEST:
+            return f", {self.low} or more"
+        return f" from {self.low} to {self.high}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,8 @@ class Argument:
         if os.PathLike in self.kinds and isinstance(value, str | os.PathLike):
             checks.path({self.name: value}, self.name)
         if not fitting or (bound is not None and not bound.holds(value)):
-            raise ValueError(f"{self.name}={value!r} received, expected {self}.")
+            most = f" (at most {checks.LARGEST})" if _is_huge(value) else ""
+            raise ValueError(f"{self.name}={value!r} received, expected {self}{most}.")
 
     def __str__(self):
         words = [_WORDS.get(kind) or _word(kind) for kind in self.kinds]
@@ -199,10 +200,14 @@ def _is(value, kind):
         return listed and all(_is(item, entry) for item in value)
     if kind is float:
         real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and abs(value) <= checks.LARGEST
+        return real and abs(value) <= checks.LARGEST  # NaN is not.
     if kind is int:
         return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     return isinstance(value, kind)
+
+
+def _is_huge(value):
+    return isinstance(value, numbers.Real) and abs(value) > checks.LARGEST
 
 
 def of(function):

@@ -2,8 +2,12 @@
 
 import dataclasses
 import socket
+from typing import Annotated
 
 import tensorflow as tf
+
+from tfssl.tasks import arguments
+from tfssl.tasks.arguments import Range
 
 
 @dataclasses.dataclass
@@ -26,14 +30,18 @@ class Service:
         self.dispatcher.join()
 
 
-def start(host=None, *, port=5050, worker_port=0):
+Port = Annotated[int, Range(0, 65535)]
+
+
+@arguments.task
+def start(host: str | None = None, *, port: Port = 5050, worker_port: Port = 0):
     """Starts a dispatcher and its worker in this process.
 
     Args:
         host: name or IP under which the training hosts reach this one; None takes
             the name that this host gives itself.
-        port: int, of the dispatcher; 0 takes a free one.
-        worker_port: int, of the worker, which the training hosts connect to as well;
+        port: port of the dispatcher; 0 takes a free one.
+        worker_port: port of the worker, which the training hosts connect to as well;
             0 takes a free one.
 
     Returns:

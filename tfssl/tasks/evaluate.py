@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import os
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -20,52 +22,55 @@ from tfssl.evaluation import (
 )
 from tfssl.evaluation import stages as stages_lib
 from tfssl.tasks import (
-    bounds,
+    arguments,
     evaluation_features,
     evaluation_rows,
+    groups,
     label_budgets,
     recorded,
     resolve,
     run_report,
     runs,
 )
+from tfssl.tasks.arguments import Path
 
 PROBES = ("lbfgs", "augmented", "mlp")
 PROBE_OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
 
 
+@arguments.task
 @locks.holding("run")
 def evaluate(
-    run,
+    run: Path,
     *,
-    data=None,
-    split=None,
-    validation_data=None,
-    validation_split=None,
-    labels=None,
-    budgets=None,
-    draws=10,
-    knn_k=20,
-    knn_temperature=0.1,
-    scaling="unit",
-    probe="lbfgs",
-    probe_epochs=90,
-    probe_rates=None,
-    probe_optimizer="sgd",
-    probe_batch_size=256,
-    probe_options=None,
-    probe_draws=1,
-    stages=(),
-    stage_features=stages_lib.LIMIT,
-    clusters=0,
-    baselines=BASELINES,
-    supervised_epochs=30,
-    supervised_min_steps=300,
-    supervised_draws=1,
-    batch_size=256,
-    seed=0,
-    verbose=1,
+    data: Any = None,
+    split: str | None = None,
+    validation_data: Any = None,
+    validation_split: str | None = None,
+    labels: Literal["auto", "none", "folders"] | None = None,
+    budgets: Sequence[str] | None = None,
+    draws: groups.Count = 10,
+    knn_k: groups.Count = 20,
+    knn_temperature: groups.Positive = 0.1,
+    scaling: Literal["unit", "standard"] = "unit",
+    probe: Literal[PROBES] = "lbfgs",
+    probe_epochs: groups.Count = 90,
+    probe_rates: Sequence[float] | None = None,
+    probe_optimizer: Literal[PROBE_OPTIMIZERS] = "sgd",
+    probe_batch_size: groups.Count = 256,
+    probe_options: dict | None = None,
+    probe_draws: groups.Count = 1,
+    stages: Sequence[str] = (),
+    stage_features: groups.Count = stages_lib.LIMIT,
+    clusters: groups.CountOrZero = 0,
+    baselines: Sequence[str] = BASELINES,
+    supervised_epochs: groups.Count = 30,
+    supervised_min_steps: groups.CountOrZero = 300,
+    supervised_draws: groups.Count = 1,
+    batch_size: groups.Count = 256,
+    seed: groups.Seed = 0,
+    verbose: groups.Verbose = 1,
 ):
     """Evaluates a run's encoder against baselines and writes its report.
 
@@ -74,51 +79,53 @@ def evaluate(
     clusters are of the validation images too.
 
     Args:
-        run: folder of a finished pre-training run, that nobody else uses meanwhile.
-        data: labelled training images; None takes the run's.
+        run: folder of a finished pre-training run.
+        data: labelled training images, given as for `tfssl.pretrain`; None takes the
+            run's.
         split: their part.
-        validation_data: labelled test images; None takes the run's.
+        validation_data: labelled test images, whose classes are matched by name; None
+            takes the run's.
         validation_split: their part.
-        labels: `"auto"`, `"none"` or `"folders"`; None takes the run's.
-        budgets: how many labels: `"5"` (per class) or `"10%"`, class-balanced. None
-            takes 1, 5, 10 % and 100 %, without those that a class has too few images
-            for.
-        draws: int, independent choices of the labelled images below 100 %.
-        knn_k: int, neighbours (at most the number of labelled images).
-        knn_temperature: float, of the vote.
+        labels: where labels come from, `"auto"`, `"none"` or `"folders"`; None takes
+            the run's.
+        budgets: how many labels: `5` (per class) or `10%`, class-balanced. None takes
+            1, 5, 10% and 100%, of them what the classes have images for.
+        draws: independent choices of the labelled images below 100 %.
+        knn_k: neighbours (at most the number of labelled images).
+        knn_temperature: temperature of the vote.
         scaling: of the L-BFGS probe's features, `"unit"` or `"standard"`.
-        probe: `"lbfgs"`, on features computed once, or `"augmented"`: also the
-            papers' probe, trained on augmented images, which takes an encoder pass
-            per epoch (`evaluation.augmented_probe`). Its views are an area of 8 to
-            100 % and flips, or, for a run whose own views have no flips, their
-            geometry (digits). Or `"mlp"`: also a classifier with hidden layers
+        probe: linear probe on features computed once (`"lbfgs"`), or also another one.
+            `"augmented"`: the papers' probe, trained on augmented images, which takes
+            an encoder pass per epoch (`evaluation.augmented_probe`). Its views are an
+            area of 8 to 100 % and flips, or, for a run whose own views have no flips,
+            their geometry (digits). `"mlp"`: a classifier with hidden layers
             (`evaluation.dense_probe`, one layer of 512 units unless `probe_options`
             says other `units`), of the stages if there are any, else of the output.
-        probe_epochs: int, passes of the augmented probe.
-        probe_rates: base learning rates of its grid; None takes
+        probe_epochs: passes of the augmented probe.
+        probe_rates: base learning rates of its grid, all tried in one pass; None takes
             `augmented_probe.RATES`.
-        probe_optimizer: `"sgd"` or `"lars"`.
-        probe_batch_size: int, images per step.
-        probe_options: dict, further arguments of `augmented_probe.train`, or, with
+        probe_optimizer: its optimizer, `"sgd"` or `"lars"`.
+        probe_batch_size: images per step of the probes that are trained by steps.
+        probe_options: further arguments of `augmented_probe.train`, or, with
             another `probe`, of `dense_probe.fit`.
-        probe_draws: int, draws of the labelled images below 100 % that the augmented
+        probe_draws: draws of the labelled images below 100 % that the augmented
             probe, the MLP and the probes of stages train on.
-        stages: names of the encoder's feature maps, or `("all",)`: a linear probe on
-            each (`evaluation.dense_probe`), and the augmented one or an MLP if
+        stages: feature maps of the encoder to probe as well: names, or `all`. A linear
+            probe on each (`evaluation.dense_probe`), and the augmented one or an MLP if
             `probe` says so, of the trained and the random encoder.
-        stage_features: int, numbers that a stage's map is averaged to at most, see
+        stage_features: numbers that a stage's map is averaged to at most, see
             `evaluation.stages.pooled`.
-        clusters: int, k of k-means on the validation images' features, whose purity
+        clusters: k of k-means on the validation images' features, whose purity
             and NMI with the classes are reported; 0 for none.
-        baselines: of `BASELINES`: the pixels themselves, the same encoder
-            untrained, and the same encoder trained on the labels from scratch.
-        supervised_epochs: int, passes of that training, see
-            `evaluation.supervised.train`.
-        supervised_min_steps: int, steps of that training at least: few labels make
+        baselines: what to compare with: `raw_pixels`, the pixels themselves,
+            `random_encoder`, the same encoder untrained, `supervised`, the same encoder
+            trained on the labels from scratch. Empty for nothing.
+        supervised_epochs: passes of that training, see `evaluation.supervised.train`.
+        supervised_min_steps: steps of that training at least: few labels make
             short epochs.
-        supervised_draws: int, draws of that training, which is slow.
-        batch_size: int, images per forward pass.
-        seed: int, of draws, the random encoder and the supervised training.
+        supervised_draws: draws of that training, which is slow.
+        batch_size: images per forward pass.
+        seed: seed of draws, the random encoder and the supervised training.
         verbose: 0 silent, 1 table and progress.
 
     Returns:
@@ -133,8 +140,6 @@ def evaluate(
         ValueError: if the run has no encoder or has not trained a step, or labels are
             missing.
     """
-    bounds.evaluate(locals())
-    run = files.expanded(run)
     encoder = runs.load(run)
     settings = recorded.settings_of(run)
     given = {

@@ -1,43 +1,45 @@
 """From a run to a SavedModel for serving, with a check of what was written."""
 
 import os
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow as tf
 
-from tfssl import checks, files
 from tfssl import data as data_lib
 from tfssl import export as export_lib
 from tfssl.export import warmup as warmup_lib
-from tfssl.tasks import recorded, resolve, runs
+from tfssl.tasks import arguments, groups, recorded, resolve, runs
+from tfssl.tasks.arguments import FileName, Path, Range
 
 _TOLERANCE = 1e-5
 
 
+@arguments.task
 def export(
-    run,
-    base_dir="savedmodels",
+    run: Path,
+    base_dir: Path = "savedmodels",
     *,
-    name=None,
-    version=None,
-    warmup=0,
-    check=False,
-    data=None,
-    split=None,
+    name: Annotated[str | None, FileName()] = None,
+    version: groups.CountOrNone = None,
+    warmup: Annotated[int, Range(0, warmup_lib.MOST_IMAGES)] = 0,
+    check: bool = False,
+    data: Any = None,
+    split: str | None = None,
 ):
     """Exports a run's encoder for TF Serving.
 
     Args:
-        run: folder of a finished run, or a `.keras` file written by tfssl.
+        run: folder of a run, or a `.keras` file.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
             folder's name.
-        version: int or None for the next free one.
-        warmup: int, warm-up records to store, made from images of `data`.
+        version: version number; None takes the next free one.
+        warmup: warm-up records to store, made from images of `data`.
         check: reload the SavedModel and compare its bytes signature with the
             Python path on some images of `data`.
-        data: images for `warmup` and `check`, see `data.open_source`; None takes the
-            run's.
+        data: images for `warmup` and `check`, given as for `tfssl.pretrain`; None
+            takes the run's.
         split: their part.
 
     Returns:
@@ -47,11 +49,6 @@ def export(
         ValueError: if there is no encoder or no preprocessing with it, the name is
             none, the version exists, or the check finds a difference above 1e-5.
     """
-    checks.path({"run": run, "base_dir": base_dir}, "run", "base_dir")
-    run, base_dir = files.expanded(run), files.expanded(base_dir)
-    if name is not None:
-        checks.file_name({"name": name}, "name")
-    checks.whole({"warmup": warmup}, "warmup", least=0, most=warmup_lib.MOST_IMAGES)
     encoder = runs.load(run)
     preprocessing = encoder.preprocessing
     if preprocessing is None:

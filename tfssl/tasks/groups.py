@@ -8,22 +8,23 @@ from typing import Annotated, Any, Literal
 import keras
 
 from tfssl import optimizers
-from tfssl.checks import LARGEST
 from tfssl.data import image_headers
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
 
-Count = Annotated[int, Range(1, LARGEST)]
-CountOrNone = Annotated[int | None, Range(1, LARGEST)]
-CountOrZero = Annotated[int, Range(0, LARGEST)]
+Count = Annotated[int, Range(1)]
+CountOrNone = Annotated[int | None, Range(1)]
+CountOrZero = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
 Positive = Annotated[float, Above(0)]
 Share = Annotated[float, Range(0, 1)]
-Seed = Annotated[int, Range(0, LARGEST)]
-# No square view has more pixels than the largest image that is decoded.
-ImageSize = Annotated[int | None, Range(1, math.isqrt(image_headers.MAX_PIXELS))]
+Seed = Annotated[int, Range(0)]
+Verbose = Literal[0, 1]
+# A square view of more pixels than the largest image that is decoded is refused.
+LARGEST_SIDE = math.isqrt(image_headers.MAX_PIXELS)
+ImageSize = Annotated[int | None, Range(1, LARGEST_SIDE)]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Any source in, sharded TFRecords and their index out."""
 
 import os
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,26 +11,23 @@ from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import record_writer, records
-from tfssl.tasks import bounds, resolve
+from tfssl.tasks import arguments, groups
+from tfssl.tasks.arguments import FileName, Path, Range
 
 
+@arguments.task
 def make_tfrecords(
-    data,
-    out,
+    data: Any,
+    out: Path,
     *,
-    name="images",
-    num_shards=16,
-    pixels=False,
-    max_side=None,
-    quality=95,
-    split=None,
-    labels="auto",
-    channels=None,
-    bit_depth=8,
-    data_dir=None,
-    data_args=None,
-    max_bad_fraction=0.01,
-    progress=True,
+    images: groups.Images,
+    name: Annotated[str, FileName()] = "images",
+    num_shards: groups.Count = 16,
+    pixels: bool = False,
+    max_side: groups.CountOrNone = None,
+    quality: Annotated[int, Range(1, 100)] = 95,
+    max_bad_fraction: groups.Share = 0.01,
+    verbose: groups.Verbose = 1,
 ):
     """Writes images as TFRecord shards, `out/NAME-00000-of-00016.tfrecord`, ….
 
@@ -39,24 +37,18 @@ def make_tfrecords(
     that are finished and have the right checksum stay.
 
     Args:
-        data: see `data.open_source`.
+        data: where the images are, given as for `tfssl.pretrain`.
         out: folder to write to, local or any that `tf.io.gfile` writes.
-        name: of the records; the index is `out/NAME.json`.
-        num_shards: int >= 1, files.
+        images: see `groups.Images`.
+        name: name of the records; the index is `out/NAME.json`.
+        num_shards: number of files.
         pixels: write decoded pixels: larger files, no decoding in training.
-        max_side: int or None. Images with a longer side are made smaller (with an
-            antialiasing bilinear filter; never larger). With `pixels` so are arrays
-            and files of any depth; without, they are encoded anew as JPEG, and all
-            others keep their bytes.
-        quality: int in [1, 100], of that JPEG.
-        split: see `data.open_source`.
-        labels: see `data.open_source`.
-        channels: see `data.open_source`.
-        bit_depth: see `data.open_source`.
-        data_dir: see `data.open_source`.
-        data_args: dict, further arguments of `data.open_source`.
+        max_side: make images with a longer side smaller. With an antialiasing bilinear
+            filter, never larger. With `pixels` so are arrays and files of any depth;
+            without, they are encoded anew as JPEG, and all others keep their bytes.
+        quality: quality of that JPEG.
         max_bad_fraction: share of unreadable images that stops the run.
-        progress: show a progress bar.
+        verbose: 0 silent, 1 progress.
 
     Returns:
         Path of the index, to be opened as `"tfrecord:PATH"`.
@@ -65,17 +57,7 @@ def make_tfrecords(
         ValueError: for options that do not fit the images, for too many unreadable
             images, or if `out` holds records of something else.
     """
-    bounds.make_tfrecords(locals())
-    out = files.expanded(out)
-    source = resolve.source(
-        data,
-        data_args=data_args,
-        split=split,
-        labels=labels,
-        channels=channels,
-        bit_depth=bit_depth,
-        data_dir=data_dir,
-    )
+    source = images.open(data)
     pixels = pixels or not source.holds_files
     _check(source, num_shards, pixels, max_side)
     origin = {
@@ -99,11 +81,11 @@ def make_tfrecords(
             bad_files_lib.check(source, bad_files, source.decode)
         limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
         with progress_lib.bar(
-            total=source.num_images, wanted=progress, unit="image", desc=name
+            total=source.num_images, wanted=bool(verbose), unit="image", desc=name
         ) as bar:
-            images = _images(source, limits, notes, pixels, max_side, quality)
+            found = _images(source, limits, notes, pixels, max_side, quality)
             writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
-            writer.write(images)
+            writer.write(found)
         record_writer.write_index(
             index_path, paths, notes, source=source, pixels=pixels, origin=origin
         )

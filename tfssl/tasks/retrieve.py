@@ -1,6 +1,7 @@
 """Instance retrieval with a run's encoder: R-MAC vectors and their mean AP."""
 
 import os
+from typing import Annotated, Any
 
 import numpy as np
 import tensorflow as tf
@@ -8,24 +9,27 @@ import tensorflow as tf
 from tfssl import files, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import retrieval, rmac, stages
-from tfssl.tasks import bounds, resolve, runs
+from tfssl.tasks import arguments, groups, resolve, runs
+from tfssl.tasks.arguments import Path, Range
 
 _SHOWN = 5
 
 
+@arguments.task
 def retrieve(
-    encoder,
-    data,
-    ground_truth,
+    run: Path | Any,
+    data: Path,
+    ground_truth: Path,
     *,
-    whiten_data=None,
-    stage=None,
-    longer_side=rmac.LONGER_SIDE,
-    levels=rmac.LEVELS,
-    components=None,
-    max_bad_fraction=0.01,
-    out=None,
-    verbose=1,
+    whiten_data: Path | None = None,
+    stage: str | None = None,
+    longer_side: Annotated[int, Range(1, groups.LARGEST_SIDE)] = rmac.LONGER_SIDE,
+    levels: Annotated[int, Range(1, 100)] = rmac.LEVELS,
+    components: groups.CountOrNone = None,
+    preprocessing: Any = None,
+    max_bad_fraction: groups.Share = 0.01,
+    out: Path | None = None,
+    verbose: groups.Verbose = 1,
 ):
     """Ranks the images of a folder for every query, by the cosine of R-MAC vectors.
 
@@ -33,19 +37,20 @@ def retrieve(
     be read are left out and listed; where one was to be found, it counts as not found.
 
     Args:
-        encoder: path of a run or of a `.keras` file, or an encoder with
-            `.preprocessing` and `.stage_outputs`.
+        run: folder of a run, or a `.keras` file. In Python also an encoder with
+            `.stage_outputs`.
         data: folder of the images, nested or flat.
-        ground_truth: folder of the queries' files, see
-            `retrieval.read_ground_truth`.
-        whiten_data: folder of OTHER images, from which the PCA-whitening is learned
-            (Paris6k for Oxford5k, and the other way round); None for no whitening.
+        ground_truth: folder of the queries' files, `<query>_query.txt`, `_good.txt`,
+            `_ok.txt`, `_junk.txt`. See `retrieval.read_ground_truth`.
+        whiten_data: folder of OTHER images to learn the PCA-whitening from, Paris6k for
+            Oxford5k, and the other way round. None for no whitening.
         stage: name of the feature map; None takes the last.
         longer_side: pixels that the longer side of each image gets.
-        levels: int, scales of regions.
-        components: int, of the whitening; None is the number of channels.
+        levels: scales of regions.
+        components: components of the whitening; None is the number of channels.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own.
         max_bad_fraction: share of unreadable images, of either folder, that stops it.
-        out: where the result is written as JSON; None is `retrieval.json` in the run.
+        out: JSON file for the result; None is `retrieval.json` in the run.
         verbose: 0 silent, 1 progress and result.
 
     Returns:
@@ -56,18 +61,9 @@ def retrieve(
     Raises:
         ValueError: on anything that is missing or does not fit together.
     """
-    bounds.retrieve(locals())
-    encoder, out = files.expanded(encoder), files.expanded(out)
-    data, whiten_data = files.expanded(data), files.expanded(whiten_data)
     if out is None:
-        out = _default_out(encoder)
-    if isinstance(encoder, str):
-        encoder = runs.load(encoder)
-    if getattr(encoder, "preprocessing", None) is None:
-        raise ValueError(
-            "This encoder carries no preprocessing; load it with tfssl.load, or set "
-            "encoder.preprocessing to a tfssl.data.Preprocessing."
-        )
+        out = _default_out(run)
+    encoder, preprocessing = runs.encoder_of(run, preprocessing)
     stage = stage or stages.names(encoder)[-1]
     if components is not None and whiten_data is None:
         raise ValueError(
@@ -75,10 +71,10 @@ def retrieve(
             "they are components of the whitening."
         )
     reader = rmac.MapReader(
-        stages.any_size(encoder, stage), encoder.preprocessing, longer_side=longer_side
+        stages.any_size(encoder, stage), preprocessing, longer_side=longer_side
     )
-    queries = retrieval.read_ground_truth(files.expanded(ground_truth))
-    source = _source(data, encoder)
+    queries = retrieval.read_ground_truth(ground_truth)
+    source = _source(data, preprocessing)
     names = _names(source)
     _check_queries(queries, names, data)
     files.check_writable(out)
@@ -86,7 +82,7 @@ def retrieve(
     bad, bad_others = (bad_files_lib.BadFiles(max_bad_fraction) for _ in range(2))
     whitening, learned = None, "no whitening"
     if whiten_data is not None:
-        others = _source(whiten_data, encoder)
+        others = _source(whiten_data, preprocessing)
         maps = (m for _, m in _shown(reader, others, bad_others, "whitening", verbose))
         whitening = rmac.learn_whitening(maps, levels=levels, components=components)
         learned = (
@@ -123,25 +119,23 @@ def retrieve(
     return result
 
 
-def _default_out(encoder):
-    if isinstance(encoder, str) and tf.io.gfile.isdir(encoder):
-        return os.path.join(encoder, "retrieval.json")
+def _default_out(run):
+    if isinstance(run, str) and tf.io.gfile.isdir(run):
+        return os.path.join(run, "retrieval.json")
     raise ValueError(
         "No place for the result: the encoder is not the folder of a run; give out, "
         "the path of a JSON file."
     )
 
 
-def _source(folder, encoder):
+def _source(folder, preprocessing):
     """The images of a folder, decoded to what the encoder takes."""
     if not tf.io.gfile.isdir(folder):
         raise ValueError(
             f"{folder!r} is not there or is no folder; retrieval needs a folder of "
             "image files."
         )
-    return resolve.source(
-        folder, labels="none", channels=encoder.preprocessing.channels
-    )
+    return resolve.source(folder, labels="none", channels=preprocessing.channels)
 
 
 def _names(source):

@@ -128,3 +128,23 @@ def load(path):
     encoder, preprocessing = keras_file.load(file)
     encoder.preprocessing = preprocessing
     return encoder
+
+
+def encoder_of(run, preprocessing=None):
+    """`(encoder, preprocessing)` of a run, a `.keras` file, or an encoder itself.
+
+    Args:
+        run: folder, file, or Keras model.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own.
+
+    Raises:
+        ValueError: if there is no encoder, or no preprocessing is known.
+    """
+    encoder = load(run) if isinstance(run, str | os.PathLike) else run
+    preprocessing = preprocessing or getattr(encoder, "preprocessing", None)
+    if preprocessing is None:
+        raise ValueError(
+            "This encoder carries no preprocessing; load it with tfssl.load, or "
+            "pass preprocessing=tfssl.data.Preprocessing(...)."
+        )
+    return encoder, preprocessing

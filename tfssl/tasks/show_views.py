@@ -1,11 +1,15 @@
 """A contact sheet of views: the fastest way to see what training will see."""
 
+from collections.abc import Sequence
+from typing import Annotated, Any
+
 import numpy as np
 import tensorflow as tf
 
 from tfssl import files
-from tfssl.data import pipeline, recipes, sources
-from tfssl.tasks import bounds
+from tfssl.data import pipeline, recipes
+from tfssl.tasks import arguments, groups
+from tfssl.tasks.arguments import OneOf, Path
 
 _GAP = 2  # Pixels between tiles.
 _MARGIN = 6  # Pixels between the original and its views.
@@ -98,45 +102,36 @@ def _tile(columns):
     return drawn
 
 
+@arguments.task
 def show_views(
-    data,
-    out,
+    data: Any = "digits",
+    out: Path = "views.png",
     *,
-    recipe="simclr",
-    image_size=None,
-    num_images=8,
-    seed=0,
-    augment=True,
-    split=None,
-    channels=None,
-    bit_depth=8,
-    data_dir=None,
+    images: groups.Images,
+    recipe: Annotated[str | Sequence[Any], OneOf(recipes.RECIPES)] = "simclr",
+    image_size: groups.ImageSize = None,
+    num_images: groups.Count = 8,
+    seed: groups.Seed = 0,
+    augment: bool = True,
 ):
     """Opens data and writes the contact sheet of a recipe on it.
 
     Args:
-        data: see `sources.open_source`.
+        data: where the images are, given as for `tfssl.pretrain`.
         out: PNG file to write.
-        recipe: name of a recipe, or a sequence of `View`.
-        image_size: int, size of the first view; None keeps the recipe's.
-        num_images: int, rows of the sheet.
-        seed: int, of order and views.
-        augment: False shows the evaluation preprocessing.
-        split: see `sources.open_source`.
-        channels: see `sources.open_source`.
-        bit_depth: see `sources.open_source`.
-        data_dir: see `sources.open_source`.
+        images: see `groups.Images`.
+        recipe: name in `recipes.RECIPES`, or a sequence of `View`.
+        image_size: pixels of the first view; None keeps the recipe's.
+        num_images: images, a row each.
+        seed: seed of order and views.
+        augment: random views; else the evaluation preprocessing.
 
     Returns:
         uint8 array `(height, width, 3)`.
     """
-    bounds.show_views(locals())
     if isinstance(recipe, str):
         recipe = recipes.get(recipe)
     if image_size:
         recipe = recipe.scaled(image_size)
-    source = sources.open_source(
-        data, split=split, channels=channels, bit_depth=bit_depth, data_dir=data_dir
-    )
-    out = files.expanded(out)
+    source = images.open(data)
     return sheet(source, recipe, out, num_images=num_images, seed=seed, augment=augment)
