@@ -152,7 +152,7 @@ ENDS = {
     "the line": (
         after(_History, "on_epoch_end", 10), EVERY_EPOCH, Killed, 10),
     "a line without its checkpoint": (
-        after(_History, "on_epoch_end", 10), INSIDE, Killed, 7),
+        after(_History, "on_epoch_end", 15), INSIDE, Killed, 14),
     "the last epoch": (
         before(monitors.OnlineKNN, "on_epoch_end", 20), EVERY_EPOCH, Killed, 20),
     "no best.json": (
