@@ -1,5 +1,6 @@
 # make run    set up, pre-train SimCLR on the digits, evaluate, export, report
 # make test   set up, lint, run the tests
+# make docs   docs/api.md from the docstrings
 # make peer   lightly on PyTorch in .venv-peer, which `make bench-input` compares with
 # All make their own environment in .venv; PYTHON chooses the interpreter.
 
@@ -10,7 +11,7 @@ PEER := .venv-peer
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format peer bench-input bench-step bench-probe bench-kmeans \
+.PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored clean
 
 $(VENV)/.installed: setup.py pyproject.toml
@@ -40,6 +41,9 @@ lint: $(VENV)/.installed
 format: $(VENV)/.installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/api.py
 
 $(PEER)/.installed: benchmarks/peer_requirements.txt
 	$(PYTHON) -m venv $(PEER)

@@ -9,8 +9,9 @@ import types
 
 PATH = pathlib.Path(__file__).with_name("api.md")
 _BEGIN = """# tfssl, name by name
-Made from the docstrings by `make docs`; do not edit. Every task is a function of
-`tfssl` and a binary of the same name, `tfssl-NAME`, whose flags are its arguments.
+Made from the docstrings by `make docs`; do not edit. The functions that come first are
+the tasks. Each but `load` is a binary of the same name too, `tfssl-NAME`, whose flags
+are its arguments. `tfssl-export` is `tfssl.tasks.export.export`.
 """
 
 

@@ -31,8 +31,11 @@ if keras.config.backend() == "tensorflow":
     from tfssl import data, evaluation, export, losses, methods, optimizers, processor
     from tfssl.tasks.embed import embed
     from tfssl.tasks.evaluate import evaluate
+    from tfssl.tasks.make_tfrecords import make_tfrecords
     from tfssl.tasks.pretrain import pretrain
+    from tfssl.tasks.retrieve import retrieve
     from tfssl.tasks.runs import load
+    from tfssl.tasks.show_views import show_views
 
     processor.warn_if_slow(_onednn)
 
@@ -57,8 +60,11 @@ __all__ = [
     "export",
     "load",
     "losses",
+    "make_tfrecords",
     "methods",
     "models",
     "optimizers",
     "pretrain",
+    "retrieve",
+    "show_views",
 ]
