@@ -3,7 +3,7 @@
 python -m benchmarks.color_difference --data=photos/
 
 For every recipe the same numbers, in the same order and clipped after each step, are
-applied twice: by `tfssl.data.color`, and as the paper's code does it, with hue shifted
+applied twice: by `tfssl.data.views.color`, and as the paper's code does it, hue shifted
 in HSV (`tf.image.adjust_hue`), and saturation scaled in HSV for SimCLR and BYOL, but
 blended with grey for MoCo and SwAV, whose code uses PIL. The jitter is always on, grey
 and blur are off. Printed are mean absolute differences of values in [0, 1].
@@ -14,7 +14,8 @@ import argparse
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import color, recipes, sources, views
+from tfssl.data import sources, views
+from tfssl.data.views import color, recipes
 
 _RECIPES = ("simclr", "byol", "moco_v1", "moco_v2", "moco_v3", "swav")
 

@@ -25,7 +25,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import pipeline, recipes, sources, views
+from tfssl.data import pipeline, sources, views
+from tfssl.data.views import applying, recipes
 
 _PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)
 # Batches that pass before the clock starts: what was made while it stood.
@@ -111,10 +112,10 @@ def profile(source, recipe, options):
 
         def make(image, crops, packed):
             coins = views.coins_of(packed, recipe, channels)
-            images = views.resized(coins, image, parts, crops, turned=True)
+            images = applying.resized(coins, image, parts, crops, turned=True)
             rows = [views.fields(x, recipe, channels) for x in tf.unstack(packed)]
             return [
-                views.render(*of_view, white)
+                applying.render(*of_view, white)
                 for of_view in zip(rows, coins, images, parts)
             ]
 
@@ -132,8 +133,8 @@ def profile(source, recipe, options):
 
     steps = {
         "decode": lambda image, crops, packed: [image],
-        "crop, flip": part(views.cropped),
-        "resize": part(views.resized),
+        "crop, flip": part(applying.cropped),
+        "resize": part(applying.resized),
         "colour": rendered(dict(blur=0.0, solarize=0.0, mean=None, std=None)),
         "blur": rendered(dict(solarize=0.0, mean=None, std=None)),
         "solarise, normalise": whole,

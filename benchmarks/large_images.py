@@ -28,7 +28,9 @@ import tensorflow as tf
 from PIL import Image
 
 from benchmarks import input_pipeline
-from tfssl.data import decoding, preprocessing, recipes, sources, views
+from tfssl.data import preprocessing, sources, views
+from tfssl.data.sources import decoding
+from tfssl.data.views import recipes
 
 _NEVER = 10**6  # So many pixels no file has.
 _PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)

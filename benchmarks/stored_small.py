@@ -19,7 +19,8 @@ import time
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import pipeline, recipes, sources
+from tfssl.data import pipeline, sources
+from tfssl.data.views import recipes
 from tfssl.tasks import make_tfrecords
 
 _PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0)

@@ -14,7 +14,8 @@ from PIL import Image
 from scipy import ndimage
 
 from tfssl import data
-from tfssl.data import decoding, image_headers, pipeline, preprocessing, views
+from tfssl.data import pipeline, preprocessing, views
+from tfssl.data.sources import decoding, image_headers
 
 _SIZE = 16
 

@@ -8,7 +8,8 @@ from scipy import stats
 from sklearn import datasets
 
 from tests.data import plain_views
-from tfssl.data import batched, recipes, views
+from tfssl.data import views
+from tfssl.data.views import batched, recipes
 
 _MANY = 3000
 # About 300 comparisons are made below: all but 3 % of correct programs pass them.

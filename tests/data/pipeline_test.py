@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl.data import bad_files, pipeline, preprocessing, recipes, sources, views
+from tfssl.data import bad_files, pipeline, preprocessing, sources, views
+from tfssl.data.views import recipes
 
 # 23 images in batches of 4: epochs of 20, so that 3 images are left out of each.
 _COUNT, _BATCH, _EPOCH = 23, 4, 20

@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data
-from tfssl.data import bad_files, pipeline, recipes, service
+from tfssl.data import bad_files, pipeline, service
+from tfssl.data.views import recipes
 from tfssl.tasks import data_service
 
 RECIPE = recipes.SIMCLR.scaled(8)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.methods import cases
 from tests.methods.cases import batch_of, unit
 from tfssl import methods, models
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.models import norms
 
 

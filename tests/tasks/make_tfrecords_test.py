@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.data import pipeline, preprocessing, recipes, records, sources, views
+from tfssl.data import pipeline, preprocessing, sources, views
+from tfssl.data.sources import records
+from tfssl.data.views import recipes
 from tfssl.tasks import make_tfrecords
 
 # 23 images in batches of 4: epochs of 20.

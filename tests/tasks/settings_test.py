@@ -7,7 +7,7 @@ import numpy as np
 
 from tests.tasks import pretrain_test as small
 from tfssl import data
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.tasks import pretrain, settings, trainer
 
 _DEFAULTS = {

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl.data import pipeline, recipes, sources
+from tfssl.data import pipeline, sources
+from tfssl.data.views import recipes
 from tfssl.tasks import show_views
 
 

@@ -1,10 +1,11 @@
 """Images in, batches of views out."""
 
-from tfssl.data import class_names, labels, pipeline, recipes, sources, views
+from tfssl.data import class_names, labels, pipeline, sources, views
 from tfssl.data.pipeline import labeled, multiview
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.sources import holdout, open_source
-from tfssl.data.specs import View
+from tfssl.data.views import recipes
+from tfssl.data.views.specs import View
 
 __all__ = [
     "Preprocessing",

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data import image_headers
-from tfssl.data.source import OUT_OF_RANGE
+from tfssl.data.sources import image_headers
+from tfssl.data.sources.base import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
 # message of TensorFlow's that quotes the image's bytes.

@@ -16,10 +16,11 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import batched, recipes, service
 from tfssl.data import order as order_lib
+from tfssl.data import service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
+from tfssl.data.views import applying, batched, recipes
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
@@ -236,7 +237,7 @@ def _small(order, recipe, bad_files, parallel):
         def resize(raw, packed):
             image, crops = _decoded(source, raw, packed, recipe)
             coins = views_lib.coins_of(packed, recipe, source.channels)
-            return packed, views_lib.resized(coins, image, recipe, crops)
+            return packed, applying.resized(coins, image, recipe, crops)
 
         def finish(k, position, index, made):
             packed, resized = made

@@ -6,7 +6,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data import decoding, image_ops
+from tfssl.data.sources import decoding
+from tfssl.data.views import image_ops
 
 
 def _per_channel(values, channels, name):

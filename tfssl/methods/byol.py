@@ -13,7 +13,7 @@ part of the loss.
 import keras
 
 from tfssl import ema
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import regression
 from tfssl.methods import base
 from tfssl.models import heads

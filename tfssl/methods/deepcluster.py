@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfssl import checks, kmeans, memory
 from tfssl import optimizers as optimizers_lib
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import clustering
 from tfssl.methods import base
 

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, kmeans, memory, replicas
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import clustering, unit_norm
 from tfssl.methods import base, multicrop
 from tfssl.models import heads

@@ -24,7 +24,7 @@ import keras
 from absl import logging
 
 from tfssl import checks, ema, internals, memory, replicas
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import contrastive, unit_norm
 from tfssl.methods import base
 from tfssl.models import heads, norms

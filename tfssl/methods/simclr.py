@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import checks, replicas
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import contrastive
 from tfssl.methods import base
 from tfssl.models import heads

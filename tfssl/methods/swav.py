@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import checks, memory, replicas
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.losses import clustering, unit_norm
 from tfssl.methods import base, multicrop
 from tfssl.models import heads

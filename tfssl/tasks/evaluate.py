@@ -12,7 +12,7 @@ from absl import logging
 
 from tfssl import files, locks
 from tfssl.data import labels as labels_lib
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.evaluation import (
     augmented_probe,
     dense_probe,

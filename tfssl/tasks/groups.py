@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import keras
 
 from tfssl import optimizers
-from tfssl.data import image_headers
+from tfssl.data.sources import image_headers
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range

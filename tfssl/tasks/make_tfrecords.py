@@ -10,7 +10,7 @@ from tfssl import data as data_lib
 from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import record_writer, records
+from tfssl.data.sources import record_writer, records
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import FileName, Path, Range
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 import keras
 
 from tfssl import files, methods
-from tfssl.data import pipeline, recipes
+from tfssl.data import pipeline
+from tfssl.data.views import recipes
 from tfssl.tasks import (
     accept,
     arguments,

@@ -14,7 +14,7 @@ from absl import logging
 
 from tfssl import checks, files, methods, models
 from tfssl import data as data_lib
-from tfssl.data import recipes
+from tfssl.data.views import recipes
 from tfssl.export import keras_file
 from tfssl.models import input_range
 from tfssl.training import checkpoint

@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import files
-from tfssl.data import pipeline, recipes
+from tfssl.data import pipeline
+from tfssl.data.views import recipes
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import OneOf, Path
 

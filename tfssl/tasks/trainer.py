@@ -13,7 +13,8 @@ import keras
 
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import pipeline, recipes, service
+from tfssl.data import pipeline, service
+from tfssl.data.views import recipes
 from tfssl.tasks import accept, clustering, fitting, runs, settings, start
 from tfssl.training import history as history_lib
 from tfssl.training import saving, stalls

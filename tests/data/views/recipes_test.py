@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+
+from tfssl.data import sources
+from tfssl.data.views import recipes
+
+# Values as the papers and their code state them, written here a second time.
+_PAPERS = {
+    "simclr": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8,
+        saturation=0.8, hue=0.2, gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0),
+        resize="bicubic", antialias=False, mean=None, brightness_mode="multiply",
+        crop_rule="height", crop_fallback="whole", clip_resized=False,
+    ),
+    "simclr_cifar10": dict(
+        crop_rule="height",
+        size=32, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0,
+        jitter=0.8, gray=0.2,
+    ),
+    "simclr_digits": dict(
+        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
+        crop_rule="area",
+    ),
+    "byol": dict(
+        crop_rule="area", clip_resized=True,
+        size=224, area=(0.08, 1.0), crop_tries=1, brightness=0.4, contrast=0.4,
+        saturation=0.2, hue=0.1, brightness_mode="add", blur=1.0, solarize=0.0,
+        resize="bicubic", std=(0.229, 0.224, 0.225),
+    ),
+    "moco_v1": dict(
+        area=(0.2, 1.0), aspect_scale="log", crop_tries=10, flip=0.5, jitter=1.0,
+        brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, gray=0.2,
+        gray_first=True, blur=0.0, antialias=True, contrast_mean="gray",
+    ),
+    "byol_cifar10": dict(size=32, brightness=0.4, saturation=0.2, blur=0.0, gray=0.2),
+    "moco_cifar10": dict(
+        size=32, area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
+    ),
+    "moco_v2": dict(
+        area=(0.2, 1.0), jitter=0.8, hue=0.1, blur=0.5, gray=0.2, gray_first=False,
+    ),
+    "moco_v3": dict(
+        area=(0.2, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
+        hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
+    ),
+    "swav": dict(
+        area=(0.14, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
+        hue=0.2, gray=0.2, blur=0.5, flip=0.5, std=(0.228, 0.224, 0.225),
+    ),
+    "swav_cifar10": dict(
+        size=32, area=(0.14, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.1, gray=0.2, blur=0.0, flip=0.5,
+    ),
+    "deepcluster": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
+        solarize=0.0, antialias=True, mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+    "deepcluster_cifar10": dict(
+        size=32, area=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
+    ),
+    "deepcluster_digits": dict(
+        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_values_of_the_papers(name):
+    view = recipes.RECIPES[name][0]
+    for field, value in _PAPERS[name].items():
+        assert getattr(view, field) == value, field
+    assert recipes.get(name).name == name
+    views = 8 if name == "swav" else 1 if name.startswith("deepcluster") else 2
+    assert len(recipes.get(name)) == views
+
+
+def test_second_views_of_the_asymmetric_recipes():
+    for recipe in (recipes.BYOL, recipes.MOCO_V3):
+        assert recipe[1] == recipe[0].scaled(blur=0.1, solarize=0.2)
+    assert (recipes.SWAV[2].size, recipes.SWAV[2].area) == (96, (0.05, 0.14))
+
+
+def test_unknown_names_list_the_known():
+    with pytest.raises(
+        ValueError, match="Unknown recipe 'mocov2'; .*moco_v2, .*simclr"
+    ):
+        recipes.get("mocov2")
+
+
+def array(channels=3, dtype=np.uint8):
+    return sources.open_source(np.zeros((2, 8, 8, channels), dtype))
+
+
+def test_preprocessing_fits_recipe_and_source():
+    path = recipes.preprocessing_for(recipes.BYOL, array())
+    assert (path.size, path.crop, path.resize) == (224, 0.875, "bicubic")
+    assert path.mean == (0.485, 0.456, 0.406)
+    small = recipes.preprocessing_for(recipes.SIMCLR_CIFAR10, array(1, np.uint16))
+    assert (small.size, small.crop, small.channels) == (32, 1.0, 1)
+    assert (small.max_value, small.mean, small.std) == (65535.0, (0.0,), (1.0,))
+    cropped = recipes.preprocessing_for(recipes.SIMCLR_CIFAR10, array(), crop=0.5)
+    assert cropped.crop == 0.5
+
+
+def test_normalization_fits_any_number_of_channels():
+    two = recipes.for_channels(recipes.MOCO_V2, 2)
+    mean = (0.485 + 0.456 + 0.406) / 3
+    np.testing.assert_allclose(two[0].mean, (mean, mean))
+    assert len(two[1].std) == 2 and two.name == "moco_v2"
+    assert recipes.for_channels(recipes.SIMCLR, 2)[0].mean is None

@@ -1,0 +1,65 @@
+import copy
+import pickle
+
+import pytest
+
+from tfssl.data.views import recipes, specs
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"size": 0}, "size=0; give a whole number of pixels, at least 1"),
+        ({"size": 2.5}, "size=2.5"),
+        ({"area": (0.5, 1.1)}, r"area=\(0.5, 1.1\); give fractions"),
+        ({"area": (0.0, 1.0)}, "area="),
+        ({"area": (0.9, 0.5)}, "area="),
+        ({"area": 0.5}, r"area=0.5; give two numbers \(low, high\)"),
+        ({"aspect": (0.0, 1.0)}, "aspect="),
+        ({"crop_tries": 0}, "crop_tries=0"),
+        ({"crop_rule": "width"}, "crop_rule='width'; give one of area, height"),
+        ({"crop_fallback": "none"}, "one of center, whole, clamp"),
+        ({"flip": 1.5}, "flip=1.5; give a probability"),
+        ({"gray": -0.1}, "gray=-0.1"),
+        ({"brightness": -1.0}, "brightness=-1.0; give a strength"),
+        ({"hue": 0.6}, r"hue=0.6; give a fraction of the circle in \[0, 0.5\]"),
+        ({"brightness_mode": "plus"}, "one of multiply, add"),
+        ({"blur_sigma": (0.0, 2.0)}, r"blur_sigma=\(0.0, 2.0\); give pixels"),
+        ({"blur_sigma": (-1, 2.0)}, "blur_sigma="),
+        ({"blur_border": "wrap"}, "one of zero, edge, reflect"),
+        ({"solarize_threshold": 2}, "solarize_threshold=2"),
+        ({"rotation": -0.1}, "rotation=-0.1"),
+        ({"resize": "nearest"}, "choose one of bilinear, bicubic"),
+        ({"mean": (0.5,)}, "give both or neither"),
+        ({"mean": (0.5,), "std": (0.0,)}, "give values above 0"),
+        ({"area": (float("nan"), 1.0)}, "area="),
+        ({"contrast": float("nan")}, "contrast=nan"),
+    ],
+)
+def test_impossible_numbers_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        specs.View(**settings)
+
+
+def test_scaled_keeps_the_proportions_of_the_views():
+    small = recipes.SWAV.scaled(32, blur=0.0)
+    assert [view.size for view in small] == [32, 32] + [14] * 6  # 96 / 224 * 32.
+    assert small.name == "swav"
+    assert small[2].area == (0.05, 0.14) and small[0].blur == 0.0
+    assert recipes.SWAV[0].blur == 0.5  # The original is as it was.
+    assert [v.size for v in recipes.SWAV.scaled(gray=0.0)] == [224, 224] + [96] * 6
+
+
+def test_a_recipe_needs_views():
+    with pytest.raises(ValueError, match="no views"):
+        specs.Recipe([])
+    with pytest.raises(ValueError, match="must be a tfssl.data.View"):
+        specs.Recipe(["simclr"])
+
+
+def test_recipes_are_values():
+    again = pickle.loads(pickle.dumps(recipes.BYOL))
+    assert again == recipes.BYOL and again.name == "byol"
+    assert copy.deepcopy(recipes.BYOL).name == "byol"
+    assert hash(recipes.BYOL[0]) == hash(again[0])
+    assert "byol" in repr(again)

@@ -1,0 +1,19 @@
+"""What images there are: one function that opens them all, and a module per kind."""
+
+from tfssl.data.sources.arrays import ArraySource, BytesSource
+from tfssl.data.sources.base import Source
+from tfssl.data.sources.image_folder import FileSource
+from tfssl.data.sources.opening import OPTIONS, holdout, kind_of, open_source
+from tfssl.data.sources.streams import StreamSource
+
+__all__ = [
+    "OPTIONS",
+    "ArraySource",
+    "BytesSource",
+    "FileSource",
+    "Source",
+    "StreamSource",
+    "holdout",
+    "kind_of",
+    "open_source",
+]

@@ -1,0 +1,301 @@
+"""What a source of images is: a count, a kind of pixels, and image `i` on request.
+
+A source either reads image `i` inside a graph (random access: arrays, folders,
+manifests, records, small TFDS sets) or yields all images in a fixed order (large TFDS
+sets, a `tf.data.Dataset`). Labels are optional everywhere.
+"""
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from tfssl.data.sources import decoding
+
+MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+OUT_OF_RANGE = "float values outside of [0, 1]"
+
+
+class Source:
+    """Images with random access. Subclasses read one image inside a graph.
+
+    Attributes:
+        name: for logs and errors.
+        num_images: int.
+        channels: int.
+        dtype: `"uint8"`, `"uint16"` or `"float32"` of decoded pixels.
+        labels: int64 `(num_images,)`, -1 where unknown, or None. Where finding them
+            means reading the data, that happens when they are first asked for.
+        class_names: tuple of names by label, or None.
+        image_size: `(height, width)` if all images share it, or None.
+        encoded: whether `read` gives encoded files, to be decoded by the caller.
+        random_access: whether `read` exists; else `stream` does.
+    """
+
+    random_access = True
+    encoded = False
+
+    def __init__(
+        self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
+    ):
+        if num_images < 1:
+            raise ValueError(f"{name} holds no image; give at least one.")
+        if self.holds_files and channels not in (1, 3, 4):
+            raise ValueError(
+                f"channels={channels} received for the image files of {name}, expected "
+                "1 (grey), 3 (RGB) or 4 (RGBA)."
+            )
+        self.name = name
+        self.num_images = num_images
+        self.channels = channels
+        self.dtype = dtype
+        self.class_names = class_names
+        self.labels = labels
+        self.image_size = image_size
+
+    @property
+    def max_value(self):
+        """The largest pixel value: 255, 65535 or 1."""
+        return MAX_VALUE[self.dtype]
+
+    @property
+    def labels(self):
+        if callable(self._labels):
+            self.labels = self._labels()
+        return self._labels
+
+    @labels.setter
+    def labels(self, value):
+        if value is not None and not callable(value):
+            value = whole_labels(value, self.num_images, self.name)
+            names = self.class_names
+            if names is not None and value.max() >= len(names):
+                raise ValueError(
+                    f"{self.name} has labels up to {value.max()}, but names of only "
+                    f"{len(names)} classes (from 0); name all of them."
+                )
+        self._labels = value
+
+    def read(self, index):
+        """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
+        raise NotImplementedError
+
+    def decode(self, raw, side=None):
+        """What `read` gave -> pixels `(height, width, channels)`.
+
+        Args:
+            raw: what `read` gave.
+            side: None for the image as it is; or how many pixels of its shorter side
+                are of use, see `decoding.decode`.
+        """
+        if not self.encoded:
+            return raw
+        kind = tf.as_dtype(self.dtype)
+        return decoding.decode(raw, self.channels, kind, side=side)
+
+    def decode_window(self, raw, boxes_of, sizes=None):
+        """Decodes at least the rectangle that holds all crops.
+
+        Args:
+            raw: what `read` gave.
+            boxes_of: function `(height, width) -> (boxes, 4)` int32 tensor of
+                `[top, left, height, width]` inside the image.
+            sizes: the sides of the views made of the boxes, where the image may be
+                made smaller for them, see `decoding.decode_window`.
+
+        Returns:
+            `(pixels, boxes)`, the boxes counted from the corner of the pixels.
+        """
+        if self.encoded:
+            kind = tf.as_dtype(self.dtype)
+            return decoding.decode_window(raw, self.channels, kind, boxes_of, sizes)
+        shape = tf.shape(raw)
+        return raw, boxes_of(shape[0], shape[1])
+
+    @property
+    def holds_files(self):
+        """Whether `file_of` gives encoded image files."""
+        return self.encoded
+
+    def file_of(self, raw):
+        """What `read` gave -> the bytes of the image file, where there is one."""
+        return raw
+
+    def describe(self, index):
+        """What to call image `index` in a message."""
+        return f"{self.name}[{index}]"
+
+    def fingerprint(self):
+        """SHA-256 that changes when the images or their labels do."""
+        digest = hashlib.sha256()
+        self._fingerprint(digest)
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
+
+    def _fingerprint(self, digest):
+        raise NotImplementedError
+
+    def identity(self):
+        """SHA-256 that tells at a start whether these are the images of the last one.
+
+        Unlike `fingerprint` it leaves labels out, and costs little for data of any
+        size: of image files it takes all names and the sizes of some, of data that
+        is read in sequence the number of images and the first of them.
+        """
+        digest = hashlib.sha256()
+        self._identity(digest)
+        return digest.hexdigest()
+
+    def _identity(self, digest):
+        self._fingerprint(digest)
+
+    def subset(self, indices, name=None):
+        """These images only, numbered from 0 in the given order.
+
+        A source that is read in sequence reads past the others (without decoding
+        them), and takes indices in ascending order only.
+        """
+        kind = _Subset if self.random_access else _StreamSubset
+        return kind(self, np.asarray(indices, np.int64), name)
+
+
+class _Subset(Source):
+    def __init__(self, source, indices, name):
+        if len(indices) and not 0 <= indices.min() <= indices.max() < source.num_images:
+            raise ValueError(
+                f"Indices from {indices.min()} to {indices.max()} received for "
+                f"{source.name}, which has images 0 to {source.num_images - 1}."
+            )
+        self.encoded = source.encoded
+        self._source = source
+        self._indices = indices
+        super().__init__(
+            name or f"{len(indices)} images of {source.name}",
+            len(indices),
+            channels=source.channels,
+            dtype=source.dtype,
+            labels=None if source.labels is None else source.labels[indices],
+            class_names=source.class_names,
+            image_size=source.image_size,
+        )
+
+    @property
+    def holds_files(self):
+        return self._source.holds_files
+
+    def read(self, index):
+        return self._source.read(tf.gather(tf.constant(self._indices), index))
+
+    def decode(self, raw, side=None):
+        return self._source.decode(raw, side)
+
+    def decode_window(self, raw, boxes_of, sizes=None):
+        return self._source.decode_window(raw, boxes_of, sizes)
+
+    def file_of(self, raw):
+        return self._source.file_of(raw)
+
+    def describe(self, index):
+        return self._source.describe(int(self._indices[index]))
+
+    def _fingerprint(self, digest):
+        digest.update(self._source.fingerprint().encode())
+        digest.update(self._indices.astype("<i8").tobytes())
+
+    def _identity(self, digest):
+        digest.update(self._source.identity().encode())
+        digest.update(self._indices.astype("<i8").tobytes())
+
+
+class _StreamSubset(_Subset):
+    random_access = False
+
+    def __init__(self, source, indices, name):
+        if (np.diff(indices) <= 0).any():
+            raise ValueError(
+                f"{source.name} is read in sequence: a part of it takes ascending "
+                "indices, each once; sort them."
+            )
+        super().__init__(source, indices, name)
+        self.bytes_per_image = source.bytes_per_image
+
+    def stream(self):
+        """Dataset of `(index, raw image)`, in the source's own order."""
+        number = np.full(self._source.num_images, -1, np.int64)
+        number[self._indices] = np.arange(len(self._indices))
+        number = tf.constant(number)
+        renumbered = self._source.stream().map(lambda i, x: (tf.gather(number, i), x))
+        return renumbered.filter(lambda i, _: i >= 0)
+
+
+def whole_labels(labels, count, name):
+    """Labels as int64.
+
+    Args:
+        labels: `(count,)` whole numbers of any dtype.
+        count: int, images.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
+            numbers beyond int64.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        hint = "; of one-hot labels give the argmax" if labels.ndim == 2 else ""
+        raise ValueError(
+            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
+            f"per image{hint}."
+        )
+    if labels.dtype.kind not in "biuf":
+        first = labels[:1].tolist()[0]
+        raise ValueError(
+            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
+            "numbers, -1 where unknown; number the classes."
+        )
+    with np.errstate(invalid="ignore"):  # What does not fit is found below.
+        whole = labels.astype(np.int64)
+        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
+            "whole numbers, -1 where unknown."
+        )
+    return whole
+
+
+def check_floats(low, high, name):
+    """Raises `ValueError` unless float pixels lie in [0, 1].
+
+    Args:
+        low: the smallest value; NaN if any is.
+        high: the largest value.
+        name: of the images.
+    """
+    if not (low >= 0.0 and high <= 1.0):
+        raise ValueError(
+            f"Float images from {low:g} to {high:g} received ({name}), expected values "
+            "in [0, 1]; scale them, or give uint8."
+        )
+
+
+def warn_of_layout(shape, name):
+    """Says where the shape of an image looks like channels first.
+
+    Args:
+        shape: `(height, width, channels)`, None where it is not known.
+        name: of the images.
+    """
+    first, channels = shape[0], shape[-1]
+    if first in (1, 3, 4) and channels > 4:
+        logging.warning(
+            "%s: each image is taken as %s rows of %s pixels with %d channels; if "
+            "channels come first in it, move them to the end "
+            "(np.moveaxis(images, 1, -1)).",
+            name,
+            first,
+            shape[1],
+            channels,
+        )

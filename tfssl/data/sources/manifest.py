@@ -1,0 +1,259 @@
+"""A list of image files with labels and splits: CSV or JSON lines.
+
+```
+path,label,split            {"path": "cats/1.jpg", "label": "cat", "split": "train"}
+cats/1.jpg,cat,train        {"path": "dogs/7.png", "label": "dog", "split": "test"}
+dogs/7.png,dog,test
+```
+
+`path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
+nothing where unknown) or the name of a class, `split` any name; other columns are
+left alone. The rows' order numbers the images.
+"""
+
+import csv
+import functools
+import io
+import json
+import os
+import posixpath
+import re
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl.data.sources import image_folder
+
+ENDINGS = (".csv", ".jsonl")
+_COLUMNS = ("path", "label", "split")
+_WEB = ("http://", "https://", "ftp://")
+
+
+def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
+    """Opens the images that a manifest lists.
+
+    Whether the files are there and can be read is found out when they are decoded,
+    as for a folder.
+
+    Args:
+        path: file that ends in `.csv` (with a header line) or `.jsonl`, UTF-8, local
+            or any that `tf.io.gfile` reads.
+        split: name of a split, or `"all"`. None takes all rows where there is no
+            split, else `"train"`.
+        root: a second folder that files may lie in. Files outside of it and of the
+            manifest's folder are refused, links that lead out included.
+        channels: 1, 3 or 4; None is 3.
+        bit_depth: 8 or 16.
+
+    Returns:
+        A `FileSource`. Names of classes are numbered in sorted order, over all
+        splits.
+
+    Raises:
+        ValueError: naming the line, for whatever cannot be used.
+    """
+    rows = _rows(path)
+    folder = os.path.dirname(path)
+    allowed = [folder or "."] + ([os.fspath(root)] if root else [])
+    files = _files(path, rows, folder, allowed)
+    labels, names = _labels(path, rows)
+    kept = _of_split(path, rows, split)
+    return image_folder.FileSource(
+        [files[i] for i in kept],
+        name=path,
+        labels=None if labels is None else labels[kept],
+        class_names=names,
+        channels=channels or 3,
+        bit_depth=bit_depth,
+    )
+
+
+def _error(path, line, what):
+    return ValueError(f"{path}, line {line}: {what}")
+
+
+def _rows(path):
+    """`[(line number, row dict)]`, with nothing but the three columns."""
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        raise ValueError(f"There is no manifest at {path!r}; check the path.")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        content = file.read()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise _error(path, line, "not UTF-8; save the manifest as UTF-8.") from error
+    if path.lower().endswith(".jsonl"):
+        rows = list(_json_rows(path, text))
+    elif path.lower().endswith(".csv"):
+        rows = list(_csv_rows(path, text))
+    else:
+        raise ValueError(
+            f"The manifest {path!r} received, expected a file that ends in "
+            f"{' or '.join(ENDINGS)}."
+        )
+    if not rows:
+        raise ValueError(f"The manifest {path!r} lists no image; add rows to it.")
+    return rows
+
+
+def _csv_rows(path, text):
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = reader.fieldnames or []
+        if header and "path" not in header:
+            raise _error(
+                path, 1, f"columns {', '.join(header)}, but none is called 'path'."
+            )
+        for row in reader:
+            if None in row or None in row.values():
+                found = sum(v is not None for k, v in row.items() if k is not None)
+                found += len(row.get(None, ()))
+                raise _error(
+                    path,
+                    reader.line_num,
+                    f"{found} values for {len(header)} columns; quote values that "
+                    "hold commas.",
+                )
+            yield reader.line_num, {key: row.get(key) for key in _COLUMNS}
+    except csv.Error as error:
+        raise _error(
+            path, reader.reader.line_num, f"not CSV ({error}); repair the line."
+        ) from error
+
+
+def _json_rows(path, text):
+    for line, row in enumerate(text.split("\n"), 1):
+        if not row.strip():
+            continue
+        try:
+            row = json.loads(row)
+        except (json.JSONDecodeError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise _error(path, line, f"not JSON ({what}); repair the line.") from error
+        if not isinstance(row, dict) or "path" not in row:
+            raise _error(path, line, "no 'path'; expected an object that has one.")
+        yield line, {key: row.get(key) for key in _COLUMNS}
+
+
+def _files(path, rows, folder, allowed):
+    """The rows' files, each of them in an allowed folder and listed once."""
+    real_folder = functools.cache(os.path.realpath)
+    roots = [_real(root, real_folder) for root in allowed]
+    files, seen = [], {}
+    for line, row in rows:
+        given = row["path"]
+        if not isinstance(given, str) or not given or "\0" in given:
+            raise _error(path, line, f"path {given!r}, expected the name of a file.")
+        if given.lower().startswith(_WEB):
+            raise _error(
+                path,
+                line,
+                f"{given!r} is a web address; download the image and list the file.",
+            )
+        file = given if "://" in given else os.path.join(folder, given)
+        real = _real(file, real_folder)
+        if not any(_inside(real, root) for root in roots):
+            raise _error(
+                path,
+                line,
+                f"{given!r} lies outside of {' and '.join(allowed)}; move it there, "
+                "or allow its folder with root=FOLDER.",
+            )
+        if real in seen:
+            raise _error(
+                path, line, f"{given!r} again, as in line {seen[real]}; list it once."
+            )
+        if "://" not in file and image_folder.is_special(file):
+            raise _error(
+                path,
+                line,
+                f"{given!r} is a pipe, a socket or a device; list image files only.",
+            )
+        seen[real] = line
+        files.append(file)
+    return files
+
+
+def _real(file, real_folder):
+    """A path without links and `..`; remote ones have no links."""
+    scheme, remote, rest = file.partition("://")
+    if remote:
+        return f"{scheme}://{posixpath.normpath(rest)}"
+    head, tail = os.path.split(file)
+    if tail in ("", ".", "..") or os.path.islink(file):
+        return os.path.realpath(file)
+    return os.path.join(real_folder(head), tail)
+
+
+def _inside(path, root):
+    return path == root or path.startswith(root.rstrip("/") + "/")
+
+
+def _labels(path, rows):
+    """Int64 labels and the names of classes; each None where there are none."""
+    given = [(line, row["label"]) for line, row in rows]
+    known = [(line, label) for line, label in given if label not in (None, "")]
+    if not known:
+        return None, None
+    numbers = [_number(path, *pair) for pair in known]
+    if None not in numbers:
+        values = iter(numbers)
+        found = [-1 if label in (None, "") else next(values) for _, label in given]
+        return np.asarray(found, np.int64), None
+    if any(number is not None for number in numbers):
+        line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)
+        other, name = next(p for p, n in zip(known, numbers) if n is None)
+        raise _error(
+            path,
+            other,
+            f"labels that are numbers ({number} in line {line}) and labels that are "
+            f"names ({name!r} in line {other}); use one kind.",
+        )
+    names = sorted({label for _, label in known})
+    number_of = {name: number for number, name in enumerate(names)}
+    found = [number_of.get(label, -1) for _, label in given]
+    return np.asarray(found, np.int64), tuple(names)
+
+
+def _number(path, line, label):
+    """A label as an int, or None if it is the name of a class."""
+    if isinstance(label, str):
+        if not re.fullmatch(r"-?[0-9]{1,9}", label):
+            return None
+        label = int(label)
+    whole = isinstance(label, int) and not isinstance(label, bool)
+    if not whole or not -1 <= label < 10**9:
+        raise _error(
+            path,
+            line,
+            f"label {label!r}, expected a whole number from 0 (-1 for none), or the "
+            "name of a class.",
+        )
+    return label
+
+
+def _of_split(path, rows, split):
+    """Places of the rows of a split."""
+    found = [row["split"] for _, row in rows]
+    if all(name is None for name in found):
+        if split not in (None, "all"):
+            raise ValueError(
+                f"split={split!r} received, but {path} has no column 'split'; add it, "
+                "or leave split out."
+            )
+        return np.arange(len(rows))
+    for (line, _), name in zip(rows, found):
+        if not isinstance(name, str) or not name:
+            raise _error(path, line, f"split {name!r}, expected the name of a split.")
+    if split == "all" and "all" not in found:
+        return np.arange(len(rows))
+    wanted = split or "train"
+    kept = np.flatnonzero([name == wanted for name in found])
+    if not len(kept):
+        known = ", ".join(sorted(set(found))[:10])
+        raise ValueError(
+            f"split={split!r} received, but {path} has {known}; choose one of them, or "
+            "'all'."
+        )
+    return kept

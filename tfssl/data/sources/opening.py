@@ -1,0 +1,228 @@
+"""Where images come from: one function that opens them all, and a cut in two."""
+
+import copy
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl import files
+from tfssl.data import labels as labels_lib
+from tfssl.data.sources import digits, image_folder, manifest, records
+from tfssl.data.sources import tfds as tfds_source
+from tfssl.data.sources.arrays import ArraySource
+from tfssl.data.sources.base import Source
+from tfssl.data.sources.streams import StreamSource
+
+_KINDS = (
+    "digits",
+    "tfds:NAME",
+    "tfds-dir:PATH",
+    "manifest:PATH",
+    "tfrecord:PATH",
+    "folder:PATH or a path",
+)
+
+# Options of one kind of data only.
+OPTIONS = {"follow_links": "folder", "root": "manifest", "verify": "tfrecord"}
+
+
+def open_source(
+    data,
+    *,
+    split=None,
+    channels=None,
+    labels="auto",
+    bit_depth=8,
+    data_dir=None,
+    follow_links=False,
+    root=None,
+    verify=False,
+):
+    """Opens images, wherever they are.
+
+    Args:
+        data: one of
+            `"digits"`: scikit-learn's 1,797 handwritten digits, 32×32, one channel;
+            `"tfds:NAME"`: a TFDS dataset, `"tfds-dir:PATH"`: a prepared one;
+            `"folder:PATH"` or a path: image files, in any depth of folders;
+            `"manifest:PATH"`, or a path that ends in `.csv` or `.jsonl`: a list of
+            image files, see `manifest`;
+            `"tfrecord:PATH"`: the index (`….json`) of records that
+            `tasks.make_tfrecords` wrote, or a pattern of files, see `records`;
+            an array `(n, height, width[, channels])`, or a pair with its labels;
+            a `tf.data.Dataset` of images, or of dicts with `"image"` and `"label"`,
+            the same in every pass (see `streams`);
+            a `Source`, which is returned as it is (or, with `labels="none"`, a copy
+            without labels).
+        split: part of TFDS data (default `"train"`), of a manifest (its `split`
+            column) or of the digits (`"train"`, the default, `"test"` or `"all"`).
+        channels: 1, 3 or 4, what files are decoded to; default 3 for files, the
+            data's own otherwise.
+        labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
+            name of the first folder level is the class, of a folder only.
+        bit_depth: 8 or 16, of files.
+        data_dir: where TFDS finds prepared data.
+        follow_links: of a folder, take the files behind links that lead out of it.
+        root: of a manifest, a folder besides its own that files may lie in.
+        verify: of TFRecord files, check every byte against its checksum first.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: for data that is missing, empty or of an unknown kind, and for
+            options that this kind of data does not have.
+    """
+    if labels not in ("auto", "none", "folders"):
+        raise ValueError(
+            f"labels={labels!r} received, expected 'auto', 'none' or 'folders'."
+        )
+    if bit_depth not in (8, 16):
+        raise ValueError(f"bit_depth={bit_depth!r} received, expected 8 or 16.")
+    if channels is not None and channels < 1:
+        raise ValueError(f"channels={channels} received, expected 1 or more.")
+    data_dir, root = files.expanded(data_dir), files.expanded(root)
+    decoded = {"channels": channels, "bit_depth": bit_depth}
+    only = {"follow_links": follow_links, "root": root, "verify": verify}
+    if isinstance(data, str | os.PathLike):
+        kind, path = _kind(os.fspath(data))
+        _check_options(kind, data, split, labels, only)
+        if kind == "digits":
+            source = digits.digits(split or "train")
+        elif kind == "folder":
+            source = image_folder.folder(
+                path, labels=labels, follow_links=follow_links, **decoded
+            )
+        elif kind == "manifest":
+            source = manifest.manifest(path, split=split, root=root, **decoded)
+        elif kind == "tfrecord":
+            source = records.open_records(path, verify=verify, **decoded)
+        else:
+            source = tfds_source.open_tfds(
+                kind, path, split=split or "train", data_dir=data_dir, **decoded
+            )
+    else:
+        source = _open_object(data, **decoded)
+        _check_options(None, source.name, split, labels, only)
+    if labels == "none":
+        source = copy.copy(source)
+        source.labels = None
+    if channels is not None and channels != source.channels:
+        raise ValueError(
+            f"channels={channels} received, but {source.name} has {source.channels}; "
+            "leave channels out for data that is decoded already."
+        )
+    return source
+
+
+def kind_of(data):
+    """`"folder"`, `"manifest"`, … of data that is given as text, else None.
+
+    Raises:
+        ValueError: if it is a path that is not there, or no kind at all.
+    """
+    return _kind(os.fspath(data))[0] if isinstance(data, str | os.PathLike) else None
+
+
+def _kind(data):
+    """`(kind, path or name)` of data that is given as text."""
+    if data == "digits":
+        return data, ""
+    kind, _, rest = data.partition(":")
+    data = files.expanded(data)
+    if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):
+        path = files.expanded(rest)
+    elif _is_folder(data):
+        kind, path = "folder", data
+    elif data.lower().endswith(manifest.ENDINGS):
+        kind, path = "manifest", data
+    else:
+        kind, path = "folder", data
+    if kind == "folder" and not _is_folder(path):
+        raise ValueError(
+            f"data={data!r} is no folder and none of {', '.join(_KINDS)}; check the "
+            "path."
+        )
+    return kind, path
+
+
+def _is_folder(path):
+    return tf.io.gfile.isdir(os.fsencode(path))  # Names need not be UTF-8.
+
+
+def _check_options(kind, data, split, labels, only):
+    """Refuses options that this kind of data would leave without effect."""
+    if split is not None and kind not in ("digits", "manifest", "tfds", "tfds-dir"):
+        raise ValueError(
+            f"split={split!r} received for {data}, which has no splits; pass the part "
+            "itself as data, or use validation_fraction."
+        )
+    if labels == "folders" and kind != "folder":
+        raise ValueError(
+            f"labels='folders' received, but {data} is no folder of image files; use "
+            "labels='auto', which takes the labels that the data has."
+        )
+    for option, owner in OPTIONS.items():
+        if only[option] and kind != owner:
+            raise ValueError(
+                f"{option}={only[option]!r} received for {data}, but it is for "
+                f"{owner}:PATH only; leave it out."
+            )
+
+
+def _open_object(data, channels, bit_depth):
+    """A source of what is in memory, or a source itself."""
+    if isinstance(data, Source):
+        return data
+    if isinstance(data, tf.data.Dataset):
+        return StreamSource(
+            data, name="tf.data", channels=channels, bit_depth=bit_depth
+        )
+    if isinstance(data, tuple) and len(data) == 2:
+        return ArraySource(*data)
+    if isinstance(data, np.ndarray) or tf.is_tensor(data):
+        return ArraySource(data)
+    raise ValueError(
+        f"data of type {type(data).__name__} received, expected one of "
+        f"{', '.join(_KINDS)}, arrays, a tf.data.Dataset or a Source."
+    )
+
+
+def holdout(source, *, fraction=0.1, seed=0):
+    """Cuts a source into training and validation images.
+
+    Class-balanced where there are labels; the same cut for the same seed. Where some
+    images have a label, the validation images are a share of those, since validation
+    is of use with labels only; all unlabelled images are for training.
+
+    Args:
+        source: a `Source`; both parts of one that is read in sequence read all of it.
+        fraction: in (0, 1), share of the images (the labelled ones, if there are any)
+            that are for validation.
+        seed: int.
+
+    Returns:
+        `(train, validation)`, two sources.
+
+    Raises:
+        ValueError: if one of them would be empty.
+    """
+    rows, kind = labels_lib.labelled(source), "labelled images"
+    if not len(rows):
+        rows, kind = np.arange(source.num_images), "images"
+    count = round(fraction * len(rows))
+    if not 0 < fraction < 1 or not 0 < count < len(rows):
+        raise ValueError(
+            f"fraction={fraction} of {len(rows)} {kind} received for validation; "
+            "expected a share in (0, 1) that leaves images on both sides."
+        )
+    labels = np.zeros(len(rows), np.int64)
+    if source.labels is not None:
+        labels = source.labels[rows]
+    validation = rows[labels_lib.balanced_order(labels, seed)[:count]]
+    training = np.setdiff1d(np.arange(source.num_images), validation)
+    return (
+        source.subset(training, f"{source.name}[training part]"),
+        source.subset(np.sort(validation), f"{source.name}[validation part]"),
+    )

@@ -1,0 +1,28 @@
+"""Views of an image: drawing the numbers of a recipe, and applying them.
+
+Randomness and work are apart. `sample` draws, in one stateless call, every number
+that the views of a whole batch need; `apply` turns numbers and an image into views
+and holds no random operation. The same numbers give the same view in training, in
+tests against NumPy and in the contact sheet of `show_views`.
+"""
+
+from tfssl.data.views.applying import apply, apply_packed, white_of
+from tfssl.data.views.drawing import sample, split
+from tfssl.data.views.packing import boxes, coins_of, fields, pack, skipped_steps
+from tfssl.data.views.specs import Recipe, View, check
+
+__all__ = [
+    "Recipe",
+    "View",
+    "apply",
+    "apply_packed",
+    "boxes",
+    "check",
+    "coins_of",
+    "fields",
+    "pack",
+    "sample",
+    "skipped_steps",
+    "split",
+    "white_of",
+]

@@ -1,0 +1,130 @@
+"""Views of many small images at once: the same views, far fewer operations.
+
+At 32 pixels the cost of an image is that of starting operations, not of their
+arithmetic. Here every operation works on a batch: crop, flip and resize become two
+matrix products per view, whose matrices hold the weights of TensorFlow's own
+resize kernels. The results equal those of `views.apply` up to rounding (within
+1e-5, tested).
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl.data.views import applying, color, image_ops, packing
+
+# TensorFlow's bicubic kernel looks its weights up at this many offsets.
+_CUBIC_TABLE = 1024
+
+
+def geometry(images, packed, recipe):
+    """Crops, flips and resizes images of one size; values stay as they are.
+
+    Args:
+        images: `(batch, height, width, channels)`, static but for the batch.
+        packed: float32 `(batch, views, packed)` from `views.pack`.
+        recipe: sequence of `View`.
+
+    Returns:
+        List of float32 `(batch, size, size, channels)`, one per view.
+    """
+    _, height, width, channels = images.shape
+    images = tf.cast(images, tf.float32)
+    crops = tf.cast(packing.boxes(packed, recipe, height, width), tf.float32)
+    rows = tf.reshape(images, [-1, height, width * channels])
+    made = []
+    for number, view in enumerate(recipe):
+        named = packing.fields(packed[:, number], recipe, channels)
+        top, left, high, wide = tf.unstack(crops[:, number], axis=1)
+        down = _weights(top, high, None, height, view)
+        across = _weights(left, wide, named["flip"][:, 0] > 0.5, width, view)
+        out = tf.reshape(tf.matmul(down, rows), [-1, view.size, width, channels])
+        if channels == 1:
+            out = tf.matmul(out[..., 0], across, transpose_b=True)[..., tf.newaxis]
+        else:
+            out = tf.matmul(across[:, tf.newaxis], out)
+        made.append(tf.ensure_shape(out, [None, view.size, view.size, channels]))
+    return made
+
+
+def finish(resized, packed, recipe, white):
+    """All that follows the resize: affine map, colour, blur, solarise, normalise.
+
+    Args:
+        resized: list of float32 `(batch, size, size, channels)`, one per view.
+        packed: float32 `(batch, views, packed)` from `views.pack` with `white=1`.
+        recipe: sequence of `View`.
+        white: the value in `resized` that stands for 1.0.
+
+    Returns:
+        Tuple of float32 `(batch, size, size, channels)`, one per view.
+    """
+    channels = resized[0].shape[-1]
+    made = []
+    for number, (view, images) in enumerate(zip(recipe, resized)):
+        size = view.size
+        named = packing.fields(packed[:, number], recipe, channels)
+        images = images * (1.0 / white)
+        if view.clip_resized:
+            images = tf.clip_by_value(images, 0.0, 1.0)
+        if packing.has_affine(view):
+            turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
+            images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)
+        if color.is_plain(view, channels):
+            images = applying.plain(images, view, 1.0)
+        else:
+            pixels = tf.reshape(images, [-1, size * size, channels])
+            pixels = color.run_batch(pixels, named)
+            images = tf.reshape(pixels, [-1, size, size, channels])
+        if view.blur:
+            taps = applying.taps_of(view, named["taps"])
+            images = image_ops.blur_batch(images, taps, view.blur_border)
+        if view.solarize:
+            top = tf.where(named["solarize"] > 0.5, 1.0, np.inf)
+            images = applying.solarized(images, view, top[:, tf.newaxis, tf.newaxis])
+        if view.mean is not None and not color.folds_normalization(view, channels):
+            images = applying.normalized(images, view)
+        made.append(images)
+    return tuple(made)
+
+
+def _weights(begin, length, flipped, available, view):
+    """Matrices `(batch, size, available)` that crop, flip and resize one axis."""
+    size = view.size
+    scale = (length / size)[:, tf.newaxis, tf.newaxis]
+    begin, length = (x[:, tf.newaxis, tf.newaxis] for x in (begin, length))
+    pixel = tf.range(available, dtype=tf.float32) - begin  # In the crop.
+    inside = (pixel >= 0) & (pixel < length)
+    if flipped is not None:
+        turned = flipped[:, tf.newaxis, tf.newaxis]
+        pixel = tf.where(turned, length - 1.0 - pixel, pixel)
+    out = tf.range(size, dtype=tf.float32)[:, tf.newaxis]
+    centre = (out + 0.5) * scale - 0.5
+    if view.antialias:
+        stretch = tf.maximum(scale, 1.0)
+        distance = tf.abs(pixel - centre) / stretch
+        kernel = _cubic if view.resize == "bicubic" else _triangle
+        weights = tf.where(inside, kernel(distance), 0.0)
+    elif view.resize == "bilinear":
+        below = tf.floor(centre)
+        low = tf.maximum(below, 0.0)
+        high = tf.minimum(below + 1.0, length - 1.0)
+        share = centre - below
+        weights = tf.where(pixel == low, 1.0 - share, 0.0)
+        return weights + tf.where(pixel == high, share, 0.0)
+    else:
+        below = tf.floor(centre)
+        share = tf.round((centre - below) * _CUBIC_TABLE) / _CUBIC_TABLE
+        distance = tf.abs(pixel - below - share)
+        weights = tf.where(inside, _cubic(distance), 0.0)
+    return weights / tf.reduce_sum(weights, -1, keepdims=True)
+
+
+def _triangle(distance):
+    return tf.maximum(1.0 - distance, 0.0)
+
+
+def _cubic(x):
+    """Keys' kernel, a = -0.5."""
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return tf.where(x < 1.0, near, tf.where(x < 2.0, far, 0.0))

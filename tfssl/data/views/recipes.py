@@ -1,0 +1,281 @@
+"""The views of each paper, as values.
+
+Each recipe states what it was read from and where this library departs from it.
+Common to all: hue is turned in YIQ, by a matrix, where the papers' code works in
+HSV; saturation is blended with grey, as in PIL (MoCo, SwAV), where the code of SimCLR
+and BYOL works in HSV; blur kernels are cut at four standard deviations instead of a
+tenth of the image.
+"""
+
+from tfssl.data.preprocessing import Preprocessing
+from tfssl.data.views.specs import Recipe, View
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
+# default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
+# every step of the jitter clipped; no normalisation. Crops are those of TensorFlow's
+# operation, which the code calls: smaller ones than the paper's words give, a mean
+# area of 0.39 of 375 x 500 pixels for 0.44, and none below a tenth. Here each image
+# has its own sigma (the code: one per batch and replica) and 10 tries of a crop
+# instead of 100.
+SIMCLR = Recipe(
+    [
+        View(
+            size=224,
+            area=(0.08, 1.0),
+            aspect=(3 / 4, 4 / 3),
+            aspect_scale="linear",
+            crop_rule="height",
+            crop_fallback="whole",
+            flip=0.5,
+            jitter=0.8,
+            brightness=0.8,
+            contrast=0.8,
+            saturation=0.8,
+            hue=0.2,
+            gray=0.2,
+            blur=0.5,
+            blur_sigma=(0.1, 2.0),
+            blur_border="zero",
+            resize="bicubic",
+        )
+    ]
+    * 2,
+    "simclr",
+)
+
+# The same paper, appendix B.9: 32 pixels, half the colour strength, no blur.
+SIMCLR_CIFAR10 = Recipe(
+    SIMCLR.scaled(32, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0),
+    "simclr_cifar10",
+)
+
+# Not from a paper: written digits carry no colour, and a mirrored digit is another
+# sign. Small rotations and moves take the place of flips and colour.
+SIMCLR_DIGITS = Recipe(
+    [
+        View(
+            size=32,
+            area=(0.75, 1.0),
+            flip=0.0,
+            jitter=0.0,
+            rotation=0.3,
+        )
+    ]
+    * 2,
+    "simclr_digits",
+)
+
+_BYOL_VIEW = View(
+    size=224,
+    crop_tries=1,
+    crop_fallback="clamp",
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+    brightness_mode="add",
+    gray=0.2,
+    blur=1.0,
+    blur_border="zero",
+    resize="bicubic",
+    clip_resized=True,
+    mean=_IMAGENET_MEAN,
+    std=_IMAGENET_STD,
+)
+# Grill et al., 2020, https://arxiv.org/abs/2006.07733, and the authors' code
+# (google-deepmind/deepmind-research): one try of a crop, cut to the image; additive
+# brightness; the two views differ in blur and solarisation. The code resizes and clips
+# on the host, before all else.
+BYOL = Recipe([_BYOL_VIEW, _BYOL_VIEW.scaled(blur=0.1, solarize=0.2)], "byol")
+
+# Not the paper's: 32 pixels, no blur, ImageNet's normalisation kept; the
+# asymmetry is solarisation alone, as in solo-learn's setting for CIFAR-10.
+BYOL_CIFAR10 = Recipe(BYOL.scaled(32, blur=0.0), "byol_cifar10")
+
+# He et al., 2020, https://arxiv.org/abs/1911.05722, facebookresearch/moco: PIL's
+# antialiased bilinear resize, grey before an always applied jitter. Contrast is about
+# the grey mean, as in PIL. The flip comes last there; it commutes with all else.
+_MOCO_VIEW = View(
+    size=224,
+    area=(0.2, 1.0),
+    jitter=1.0,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.4,
+    hue=0.4,
+    contrast_mean="gray",
+    gray=0.2,
+    antialias=True,
+    mean=_IMAGENET_MEAN,
+    std=_IMAGENET_STD,
+)
+MOCO_V1 = Recipe([_MOCO_VIEW.scaled(gray_first=True)] * 2, "moco_v1")
+
+# Chen et al., 2020, https://arxiv.org/abs/2003.04297: weaker hue, jitter at 0.8,
+# blur at 0.5, and the grey after the jitter.
+MOCO_V2 = Recipe(
+    [_MOCO_VIEW.scaled(jitter=0.8, hue=0.1, blur=0.5, blur_border="edge")] * 2,
+    "moco_v2",
+)
+
+# The CIFAR-10 demo of facebookresearch/moco: crops down to 0.08, no blur, CIFAR-10's
+# mean and the deviations that the demo states.
+MOCO_CIFAR10 = Recipe(
+    MOCO_V2.scaled(
+        32,
+        area=(0.08, 1.0),
+        blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "moco_cifar10",
+)
+
+# Chen et al., 2021, https://arxiv.org/abs/2104.02057, facebookresearch/moco-v3, for
+# ResNets (ViTs crop down to 0.08): BYOL's asymmetry on PIL's operations.
+_MOCO_V3_VIEW = _MOCO_VIEW.scaled(
+    jitter=0.8, saturation=0.2, hue=0.1, blur=1.0, blur_border="edge"
+)
+MOCO_V3 = Recipe(
+    [_MOCO_V3_VIEW, _MOCO_V3_VIEW.scaled(blur=0.1, solarize=0.2)], "moco_v3"
+)
+
+# Caron et al., 2020, https://arxiv.org/abs/2006.09882, facebookresearch/swav
+# (main_swav.py): two large and six small crops, std 0.228 for red as in the code.
+_SWAV_VIEW = View(
+    size=224,
+    area=(0.14, 1.0),
+    brightness=0.8,
+    contrast=0.8,
+    saturation=0.8,
+    hue=0.2,
+    contrast_mean="gray",
+    gray=0.2,
+    blur=0.5,
+    blur_border="edge",
+    antialias=True,
+    mean=_IMAGENET_MEAN,
+    std=(0.228, 0.224, 0.225),
+)
+SWAV = Recipe([_SWAV_VIEW] * 2 + [_SWAV_VIEW.scaled(96, area=(0.05, 0.14))] * 6, "swav")
+
+# The CIFAR-10 setting of lightly: two 32-pixel crops, half the colour, no blur.
+SWAV_CIFAR10 = Recipe(
+    SWAV.scaled(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0)[:2],
+    "swav_cifar10",
+).scaled(32)
+
+# Caron et al., 2018, https://arxiv.org/abs/1807.05520, facebookresearch/deepcluster
+# (main.py): crop and flip only; colour goes in the Sobel filters of the encoder.
+DEEPCLUSTER = Recipe(
+    [
+        View(
+            size=224, jitter=0.0, antialias=True, mean=_IMAGENET_MEAN, std=_IMAGENET_STD
+        )
+    ],
+    "deepcluster",
+)
+
+# Not from a paper, which has no images of 32 pixels: without Sobel filters colour
+# must be taken from the views, and crops are larger.
+DEEPCLUSTER_CIFAR10 = Recipe(
+    DEEPCLUSTER.scaled(
+        32,
+        area=(0.2, 1.0),
+        jitter=0.8,
+        brightness=0.4,
+        contrast=0.4,
+        saturation=0.4,
+        hue=0.1,
+        contrast_mean="gray",
+        gray=0.2,
+    ),
+    "deepcluster_cifar10",
+)
+
+# SIMCLR_DIGITS for methods of one view.
+DEEPCLUSTER_DIGITS = Recipe(SIMCLR_DIGITS[:1], "deepcluster_digits")
+
+RECIPES = {
+    "simclr": SIMCLR,
+    "simclr_cifar10": SIMCLR_CIFAR10,
+    "simclr_digits": SIMCLR_DIGITS,
+    "byol": BYOL,
+    "byol_cifar10": BYOL_CIFAR10,
+    "deepcluster": DEEPCLUSTER,
+    "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
+    "deepcluster_digits": DEEPCLUSTER_DIGITS,
+    "moco_cifar10": MOCO_CIFAR10,
+    "moco_v1": MOCO_V1,
+    "moco_v2": MOCO_V2,
+    "moco_v3": MOCO_V3,
+    "swav": SWAV,
+    "swav_cifar10": SWAV_CIFAR10,
+}
+
+
+def get(name):
+    """The recipe called `name`, or `ValueError` with the names that exist."""
+    if name not in RECIPES:
+        raise ValueError(
+            f"Unknown recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}."
+        )
+    return RECIPES[name]
+
+
+def preprocessing_for(recipe, source, crop=None):
+    """The evaluation path that fits a recipe: its size, filter and normalisation.
+
+    Args:
+        recipe: sequence of `View`; the first one counts.
+        source: `sources.Source`, whose channels and range are taken.
+        crop: central part of the shorter side; None is 0.875 above 64 pixels (as
+            in the papers) and 1.0, the whole image, up to that.
+
+    Returns:
+        `Preprocessing`.
+    """
+    return preprocessing_of_view(recipe[0], source, crop)
+
+
+def preprocessing_of_view(view, source, crop=None):
+    """As `preprocessing_for`, for one view."""
+    if crop is None:
+        crop = 0.875 if view.size > 64 else 1.0
+    mean, std = normalization(view, source.channels)
+    return Preprocessing(
+        size=view.size,
+        channels=source.channels,
+        max_value=source.max_value,
+        crop=crop,
+        resize=view.resize,
+        antialias=view.antialias,
+        mean=0.0 if mean is None else mean,
+        std=1.0 if std is None else std,
+    )
+
+
+def normalization(view, channels):
+    """`(mean, std)` of a view for `channels` channels, or `(None, None)`.
+
+    RGB values given for images of other than three channels are averaged.
+    """
+    if view.mean is None:
+        return None, None
+    if len(view.mean) in (1, channels) and len(view.std) in (1, channels):
+        return tuple(view.mean), tuple(view.std)
+    mean = sum(view.mean) / len(view.mean)
+    std = sum(view.std) / len(view.std)
+    return (mean,) * channels, (std,) * channels
+
+
+def for_channels(recipe, channels):
+    """The recipe with means and deviations that fit `channels` channels."""
+    views = []
+    for view in recipe:
+        mean, std = normalization(view, channels)
+        views.append(view.scaled(mean=mean, std=std))
+    return Recipe(views, getattr(recipe, "name", "custom"))

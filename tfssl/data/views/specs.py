@@ -1,0 +1,202 @@
+"""What a recipe may say about its views, as frozen dataclasses of plain numbers."""
+
+import dataclasses
+
+from tfssl.data.views import image_ops
+
+_CROP_RULES = ("area", "height")
+_CROP_FALLBACKS = ("center", "whole", "clamp")
+_BRIGHTNESS_MODES = ("multiply", "add")
+_CONTRAST_MEANS = ("channel", "gray")
+_BLUR_BORDERS = ("zero", "edge", "reflect")
+_PROBABILITIES = ("flip", "jitter", "gray", "blur", "solarize")
+_STRENGTHS = ("brightness", "contrast", "saturation")
+_NON_NEGATIVE = ("rotation", "shear", "translation")
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """The numbers that describe one random view; probabilities are in [0, 1].
+
+    Attributes:
+        size: side of the square view in pixels.
+        area: smallest and largest area of the crop, as a fraction of the image.
+        aspect: smallest and largest width over height of the crop.
+        aspect_scale: `"log"` draws the logarithm of the ratio uniformly,
+            `"linear"` the ratio itself.
+        crop_rule: `"area"` draws the area uniformly, as the papers say; `"height"`
+            draws the height, as TensorFlow's operation does, and leaves out crops of
+            less than a tenth of the image, see `image_ops.crop_boxes`.
+        crop_tries: rectangles drawn until one fits into the image.
+        crop_fallback: `"center"`, `"whole"` or `"clamp"`, see
+            `image_ops.crop_boxes`.
+        flip: probability of a horizontal flip.
+        jitter: probability of the whole colour jitter.
+        brightness: strength d: a factor in [max(0, 1 - d), 1 + d], or with
+            `brightness_mode="add"` a summand in [-d, d].
+        contrast: strength d of a factor about the mean colour.
+        saturation: strength d of a factor about the grey image (RGB only).
+        hue: largest shift, as a fraction of the hue circle, at most 0.5 (RGB only).
+        brightness_mode: `"multiply"` or `"add"`.
+        contrast_mean: `"channel"`, every channel about its own mean (TensorFlow,
+            JAX), or `"gray"`, about the mean of the grey image (PIL).
+        random_order: the jitter's steps in random order, else in the order
+            brightness, contrast, saturation, hue. Values are clipped to [0, 1]
+            after every step.
+        gray: probability of losing all colour (RGB only).
+        gray_first: the grey conversion comes before the colour jitter instead of
+            after it. Saturation and hue then change nothing in a grey view.
+        blur: probability of a Gaussian blur.
+        blur_sigma: smallest and largest standard deviation in pixels.
+        blur_border: what lies beyond the image: `"zero"`, `"edge"`, `"reflect"`.
+        solarize: probability of inverting the values at or above the threshold.
+        solarize_threshold: in [0, 1].
+        rotation: largest angle in radians, either way.
+        shear: largest slope, either way.
+        translation: largest shift as a fraction of the size, each way.
+        resize: `"bilinear"` or `"bicubic"` (twice the cost).
+        antialias: widen the filter when shrinking, as PIL does (twice the cost
+            of plain bilinear).
+        clip_resized: what a bicubic resize leaves beyond [0, 1] is cut before the
+            jitter, instead of after its first step.
+        mean: per channel, or None for no normalisation.
+        std: per channel, or None.
+    """
+
+    size: int = 224
+    area: tuple = (0.08, 1.0)
+    aspect: tuple = (3 / 4, 4 / 3)
+    aspect_scale: str = "log"
+    crop_rule: str = "area"
+    crop_tries: int = 10
+    crop_fallback: str = "center"
+    flip: float = 0.5
+    jitter: float = 0.8
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    brightness_mode: str = "multiply"
+    contrast_mean: str = "channel"
+    random_order: bool = True
+    gray: float = 0.0
+    gray_first: bool = False
+    blur: float = 0.0
+    blur_sigma: tuple = (0.1, 2.0)
+    blur_border: str = "zero"
+    solarize: float = 0.0
+    solarize_threshold: float = 0.5
+    rotation: float = 0.0
+    shear: float = 0.0
+    translation: float = 0.0
+    resize: str = "bilinear"
+    antialias: bool = False
+    clip_resized: bool = False
+    mean: tuple | None = None
+    std: tuple | None = None
+
+    def __post_init__(self):
+        if self.size < 1 or int(self.size) != self.size:
+            _refuse("size", self.size, "a whole number of pixels, at least 1")
+        low, high = _pair(self.area, "area")
+        if not 0 < low <= high <= 1:
+            _refuse("area", self.area, "fractions of the image: 0 < low <= high <= 1")
+        low, high = _pair(self.aspect, "aspect")
+        if not 0 < low <= high:
+            _refuse("aspect", self.aspect, "ratios with 0 < low <= high")
+        if self.crop_tries < 1:
+            _refuse("crop_tries", self.crop_tries, "at least 1")
+        low, high = _pair(self.blur_sigma, "blur_sigma")
+        if not 0 < low <= high:
+            _refuse("blur_sigma", self.blur_sigma, "pixels with 0 < low <= high")
+        for name in _PROBABILITIES:
+            if not 0 <= getattr(self, name) <= 1:
+                _refuse(name, getattr(self, name), "a probability in [0, 1]")
+        for name in _STRENGTHS + _NON_NEGATIVE:
+            if not 0 <= getattr(self, name):
+                _refuse(name, getattr(self, name), "a strength of at least 0")
+        if not 0 <= self.hue <= 0.5:
+            _refuse("hue", self.hue, "a fraction of the circle in [0, 0.5]")
+        if not 0 <= self.solarize_threshold <= 1:
+            _refuse("solarize_threshold", self.solarize_threshold, "a value in [0, 1]")
+        for name, allowed in (
+            ("aspect_scale", ("log", "linear")),
+            ("crop_rule", _CROP_RULES),
+            ("crop_fallback", _CROP_FALLBACKS),
+            ("brightness_mode", _BRIGHTNESS_MODES),
+            ("contrast_mean", _CONTRAST_MEANS),
+            ("blur_border", _BLUR_BORDERS),
+        ):
+            if getattr(self, name) not in allowed:
+                _refuse(name, getattr(self, name), "one of " + ", ".join(allowed))
+        image_ops.check_resize(self.resize, "View")
+        if (self.mean is None) != (self.std is None):
+            _refuse("mean and std", (self.mean, self.std), "both or neither")
+        if self.mean is not None and max(self.mean) > 1:
+            _refuse("mean", self.mean, "that of values in [0, 1]: divide by 255")
+        if self.std is not None and min(self.std) <= 0:
+            _refuse("std", self.std, "values above 0")
+
+    def scaled(self, size=None, **changes):
+        """A copy with another size and any other fields changed."""
+        if size is not None:
+            changes["size"] = size
+        return dataclasses.replace(self, **changes)
+
+
+def _refuse(name, value, expected):
+    raise ValueError(f"View got {name}={value!r}; give {expected}.")
+
+
+def _pair(value, name):
+    try:
+        low, high = value
+    except (TypeError, ValueError):
+        _refuse(name, value, "two numbers (low, high)")
+    return low, high
+
+
+class Recipe(tuple):
+    """A tuple of `View`s with a name: all views that one image gives."""
+
+    def __new__(cls, views, name="custom"):
+        self = super().__new__(cls, views)
+        self.name = name
+        check(self)
+        return self
+
+    def __getnewargs__(self):
+        return tuple(self), self.name
+
+    def __repr__(self):
+        return f"Recipe({self.name!r}, {list(self)!r})"
+
+    def scaled(self, size=None, **changes):
+        """The recipe for another image size.
+
+        Args:
+            size: side of the first view; the others keep their proportion to it
+                (224 and 96 become 32 and 14). None keeps all sizes.
+            **changes: fields of `View` to set in every view, for example
+                `blur=0.0`.
+
+        Returns:
+            A new `Recipe` of the same name.
+        """
+        ratio = 1.0 if size is None else size / self[0].size
+        views = [
+            view.scaled(max(1, round(view.size * ratio)) if size else None, **changes)
+            for view in self
+        ]
+        return Recipe(views, self.name)
+
+
+def check(recipe):
+    """Raises `ValueError` unless `recipe` is a non-empty sequence of views."""
+    if not len(recipe):
+        raise ValueError("The recipe has no views; give at least one View.")
+    for view in recipe:
+        if not isinstance(view, View):
+            raise ValueError(
+                f"The recipe holds {view!r}; every entry must be a tfssl.data.View."
+            )
