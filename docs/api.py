@@ -76,8 +76,8 @@ def _parameter(parameter):
         return f"{word}={default.__name__}"
     if isinstance(default, enum.Enum):
         return f"{word}={default}"
-    # Objects of ours show no address.
-    return f"{word}={re.sub(r' at 0x[0-9a-f]+', '', repr(default))}"
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(default))  # Of objects, the address.
+    return f"{word}={text if '"' in text else text.replace(chr(39), chr(34))}"
 
 
 def _block(found):
