@@ -77,7 +77,9 @@ def _parameter(parameter):
     if isinstance(default, enum.Enum):
         return f"{word}={default}"
     text = re.sub(r" at 0x[0-9a-f]+", "", repr(default))  # Of objects, the address.
-    return f"{word}={text if '"' in text else text.replace(chr(39), chr(34))}"
+    if '"' not in text:
+        text = text.replace("'", '"')
+    return f"{word}={text}"
 
 
 def _block(found):
