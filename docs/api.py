@@ -76,8 +76,10 @@ def _parameter(parameter):
         return f"{word}={default.__name__}"
     if isinstance(default, enum.Enum):
         return f"{word}={default}"
-    # Objects of ours show no address.
-    return f"{word}={re.sub(r' at 0x[0-9a-f]+', '', repr(default))}"
+    text = re.sub(r" at 0x[0-9a-f]+", "", repr(default))  # Of objects, the address.
+    if '"' not in text:
+        text = text.replace("'", '"')
+    return f"{word}={text}"
 
 
 def _block(found):

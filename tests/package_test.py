@@ -1,7 +1,6 @@
 """The package as it is installed and imported, and what its README says."""
 
 import ast
-import glob
 import importlib
 import os
 import pathlib
@@ -11,10 +10,8 @@ import sys
 import zipfile
 
 import pytest
-from absl import flags
 
 import tfssl
-from pipelines import task_flags
 from tfssl.tasks import embed, evaluate, pretrain, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -128,13 +125,3 @@ def test_the_readme_speaks_of_what_is_there():
                     target = getattr(target, part)
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"(?:`|^)make ([\w-]+)", README, re.M)) <= targets
-
-
-def test_recipes_name_flags_of_the_binary():
-    values = flags.FlagValues()
-    skip = ("callbacks", "on_accept", "verbose")
-    task_flags.define(pretrain.pretrain, "x", skip=skip, flag_values=values)
-    defined = set(values)
-    for path in glob.glob(str(ROOT / "pipelines" / "recipes" / "*.flags")):
-        used = set(re.findall(r"^--(\w+)", pathlib.Path(path).read_text(), re.M))
-        assert used <= defined, path

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
-from tfssl.tasks import groups, pretrain
+from tfssl.tasks import arguments, groups, pretrain
 
 _RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
 
@@ -26,8 +26,8 @@ def flags_of(name):
     return found | {k: command.pairs(texts, k) for k, texts in several.items()}
 
 
-def schedule_of(name, steps_per_epoch):
-    """The learning rate that the binary would train this recipe with."""
+def arguments_of(name):
+    """What the binary would call the task with."""
     values = flags.FlagValues()
     skip = ("callbacks", "on_accept", "verbose")
     read = task_flags.define(
@@ -35,7 +35,20 @@ def schedule_of(name, steps_per_epoch):
     )
     lines = (_RECIPES / f"{name}.flags").read_text().splitlines()
     values(["pretrain", *(line for line in lines if line.startswith("--"))])
-    given = read()
+    return read()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in _RECIPES.glob("*.flags")))
+def test_every_line_is_a_flag_of_the_binary_with_a_value_in_its_bounds(name):
+    given = arguments_of(name)
+    for argument in arguments.of(pretrain.pretrain):
+        if argument.name in given:
+            argument.check(given[argument.name])
+
+
+def schedule_of(name, steps_per_epoch):
+    """The learning rate that the binary would train this recipe with."""
+    given = arguments_of(name)
     names = [field.name for field in dataclasses.fields(groups.Optimization)]
     chosen = groups.Optimization(**{key: given[key] for key in names})
     return chosen.schedule(given["batch_size"], given["epochs"], steps_per_epoch)
