@@ -64,8 +64,9 @@ def fit(
         x: float `(n, dim)`, array or tensor, without NaN and infinity.
         num_clusters: k, from 1 to n.
         iterations: updates of the centroids, >= 0; a last assignment follows.
-        init: `"k-means++"`, k rows far from each other, see `plus_plus`; `"random"`, k
-            different rows, as the DeepClusters start; or the centroids, `(k, dim)`.
+        init: `"k-means++"`, k rows far from each other, which may cost more than the
+            updates, see `plus_plus`; `"random"`, k different rows, as the DeepClusters
+            start; or the centroids, `(k, dim)`.
         spherical: whether rows are first divided by their L2 norm, and centroids
             after each update: the cosine decides, and squared distances are
             `2 - 2 * cosine`. A row of zeros stays one, at distance 1 of everything.
