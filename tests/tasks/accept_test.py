@@ -271,7 +271,7 @@ def test_a_damaged_best_is_left_out(half, caplog):
     (half / "checkpoints" / "best.json").write_text("")
     changes = {"validation_data": small.images(seed=1), "knn_epochs": 1}
     start(half, **changes)
-    assert any("best.json is empty or damaged" in m for m in caplog.messages)
+    assert any("best.json is damaged or empty" in m for m in caplog.messages)
     best = json.loads((half / "checkpoints" / "best.json").read_text())
     assert best["checkpoint"] == "checkpoint-10"
     assert checkpoint.latest(str(half / "checkpoints")).endswith("-10")
