@@ -21,10 +21,10 @@ def test_what_is_written_is_read(tmp_path):
 def test_a_damaged_file_is_named(tmp_path, caplog, content):
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(files.DamagedFile, match=r"/a.json is empty or damaged \("):
+    with pytest.raises(files.DamagedFile, match=r"/a.json is damaged or empty \("):
         files.read_json(path)
     assert files.read_json_if_whole(path) is None
-    assert "a.json is empty or damaged" in caplog.messages[-1]
+    assert "a.json is damaged or empty" in caplog.messages[-1]
 
 
 @pytest.mark.parametrize("fails_in", ["write", "rename"])

@@ -147,7 +147,7 @@ def read_json(path):
     try:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise DamagedFile(f"{path} is empty or damaged ({error}).") from error
+        raise DamagedFile(f"{path} is damaged or empty ({error}).") from error
 
 
 def read_json_if_whole(path):

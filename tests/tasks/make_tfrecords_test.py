@@ -267,7 +267,7 @@ def test_bad_images_are_left_out_and_listed(tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"1 of 10 images .*4\.png \(too large"):
         make(str(tmp_path / "data"), out, num_shards=2)
-    # Nothing is left, not even the folder.
+    # The shard that was begun has no name; nothing is left, not even the folder.
     assert not out.exists()
     index = make(str(tmp_path / "data"), out, num_shards=2, max_bad_fraction=0.2)
     shards = records.read_index(index)["shards"]

@@ -71,7 +71,7 @@ def test_differences_name_setting_and_both_values():
     assert found({}, {"recipe": mine}) == [("view 1.rotation", 0.3, 0.5)]
     (images,) = found({}, {"data": small.images(seed=1)})
     assert images[0] == "data" and images[1] != images[2]
-    assert "array, 40 images of 1 channels, uint8" in images[1]
+    assert "array, 40 images of 1 channel(s), uint8" in images[1]
 
 
 def test_what_an_older_version_did_not_record_is_passed_over():

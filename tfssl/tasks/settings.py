@@ -193,7 +193,7 @@ def _of_images(there, before, now, settings):
 
 
 def _told(images):
-    return "{name}, {count:,} images of {channels} channels, {dtype}, {short}".format(
+    return "{name}, {count:,} images of {channels} channel(s), {dtype}, {short}".format(
         short=images["identity"][:8], **images
     )
 
