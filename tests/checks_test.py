@@ -16,6 +16,7 @@ _NAN, _INF = float("nan"), float("inf")
         (checks.positive, (1, 0.1, np.float32(2)), (0, -0.1, _NAN, 1e20, "1", True)),
         (checks.not_negative, (0, 0.1, 3), (-1, _NAN, _INF, None, (1,))),
         (checks.share, (0, 0.5, 1), (-0.1, 1.1, _NAN, "1")),
+        (checks.true_share, (0.1, 0.9), (0, 1, -0.1, _NAN, "0.5")),
         (checks.fraction_below_one, (0, 0.5), (1, -0.1, _NAN, None)),
         (checks.path, ("a", "~/b", pathlib.Path("c")), ("", " ", None, 5, "a\0b")),
         (

@@ -67,6 +67,13 @@ def fraction_below_one(given, *names):
             raise _refused(name, value, "a number in [0, 1)")
 
 
+def true_share(given, *names):
+    """Raises `ValueError` unless these entries are numbers in (0, 1)."""
+    for name, value in _entries(given, names):
+        if not _is_number(value) or not 0 < value < 1:
+            raise _refused(name, value, "a number between 0 and 1 (both excluded)")
+
+
 def one_of(given, name, choices):
     """Raises `ValueError` unless this entry is one of some values."""
     if given[name] not in choices:

@@ -136,7 +136,10 @@ def test_constant_features_and_unknown_classes_do_no_harm():
         ({"l2s": (0.1, -1)}, "l2s=.*-1.* received"),
         ({"l2s": float("nan")}, r"l2s=\[nan\] received"),
         ({"rate": 0}, r"rate=\[0\] received for the probe, expected .* above 0"),
-        ({"validation_fraction": 1.0}, "validation_fraction between 0 and 1"),
+        (
+            {"validation_fraction": 1.0},
+            "validation_fraction=.* a number between 0 and 1",
+        ),
     ],
 )
 def test_bad_arguments(changes, sentence):

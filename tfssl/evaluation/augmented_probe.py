@@ -98,16 +98,11 @@ def check(
     given = locals()
     checks.whole(given, "epochs", "batch_size")
     checks.whole(given, "min_steps", least=0)
-    checks.fraction_below_one(given, "validation_fraction")
+    checks.true_share(given, "validation_fraction")
     if schedule not in SCHEDULES:
         raise ValueError(
             f"schedule={schedule!r} received for the augmented probe, expected one of "
             f"{', '.join(SCHEDULES)}."
-        )
-    if not 0 < validation_fraction < 1:
-        raise ValueError(
-            "The augmented probe needs validation_fraction between 0 and 1 (both "
-            f"excluded), got {validation_fraction}."
         )
     if rates is None:
         rates = RATES.get(optimizer, (1.0,))

@@ -191,14 +191,9 @@ def check(
                 f"{name}={values} received for the probe, expected finite numbers "
                 f"{'above' if low else 'of at least'} 0."
             )
-    checks.fraction_below_one(
+    checks.true_share(
         {"validation_fraction": validation_fraction}, "validation_fraction"
     )
-    if not 0 < validation_fraction < 1:
-        raise ValueError(
-            "The probe needs validation_fraction between 0 and 1 (both excluded), got "
-            f"{validation_fraction}."
-        )
 
 
 class _Trainer:
