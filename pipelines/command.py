@@ -42,7 +42,7 @@ def run(main):
             print(stop.message, file=sys.stderr, flush=True)
             if isinstance(stop, stalls.InputLost):
                 sys.stdout.flush()
-                os._exit(stop.EXIT_CODE)
+                os._exit(stop.code)
             raise
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
