@@ -56,7 +56,7 @@ def run(main):
             print(stop.message, file=sys.stderr, flush=True)
             if isinstance(stop, stalls.InputLost):
                 sys.stdout.flush()
-                os._exit(stop.EXIT_CODE)
+                os._exit(stop.code)
             raise
         except KeyboardInterrupt as stop:
             print(str(stop) or "Interrupted.", file=sys.stderr)

@@ -70,7 +70,7 @@ def test_images_that_are_deleted_stop_the_run_and_cost_no_step(photos, out, kind
     if kind == "records":
         records = photos.parent / "records"
         make = [sys.executable, "-m", "pipelines.make_tfrecords", f"--data={photos}"]
-        make += [f"--out={records / 'train'}"]
+        make += [f"--out={records}", "--name=train"]
         end = processes.Worker(make, os.environ | {"PYTHONPATH": processes.ROOT}).wait()
         assert end.code == 0, end.stderr
         data = f"tfrecord:{records / 'train.json'}"

@@ -32,8 +32,14 @@ class InputLost(saving.Preempted):
     """Training that ended while it waited for input, once the state is saved.
 
     Threads of the input may be stuck for ever, and Python waits for them when a process
-    ends: the binaries leave without.
+    ends: the binaries leave without. The exit code is 75, or 130 after Ctrl-C, which is
+    no reason to start again.
     """
+
+    def __init__(self, message, *, by_hand=False):
+        super().__init__(message)
+        if by_hand:
+            self.code = 128 + signal.SIGINT
 
 
 class _Watcher:
@@ -158,7 +164,8 @@ def _preempted(reason, model, saver):
     if _saves_alone(model, saver):
         saver.save(required=True)
         kept = f"saved step {step}"
-    return InputLost(f"{reason}: {kept}; start again to continue.")
+    by_hand = str(reason).startswith(signal.SIGINT.name)
+    return InputLost(f"{reason}: {kept}; start again to continue.", by_hand=by_hand)
 
 
 @contextlib.contextmanager
