@@ -5,6 +5,8 @@ import socket
 
 import tensorflow as tf
 
+from tfssl import checks
+
 
 @dataclasses.dataclass
 class Service:
@@ -42,6 +44,8 @@ def start(host=None, *, port=5050, worker_port=0):
     Raises:
         ValueError: if a port cannot be used.
     """
+    ports = {"port": port, "worker_port": worker_port}
+    checks.whole(ports, *ports, least=0, most=2**16 - 1)
     host = host or socket.gethostname()
     service = tf.data.experimental.service
     try:
