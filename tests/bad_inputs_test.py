@@ -20,7 +20,14 @@ from tfssl.evaluation import features
 from tfssl.export import keras_file, serving
 from tfssl.models import heads, norms
 from tfssl.optimizers import schedules
-from tfssl.tasks import export, make_tfrecords, recorded, retrieve, show_views
+from tfssl.tasks import (
+    data_service,
+    export,
+    make_tfrecords,
+    recorded,
+    retrieve,
+    show_views,
+)
 from tfssl.training import checkpoint, strategy
 
 _PIXELS = np.zeros((4, 8, 8, 3), np.uint8)
@@ -448,6 +455,8 @@ ROWS = [
     ("a sheet of huge views",
      lambda m: show_views.show_views(_PIXELS, f"{m}/out/v.png", image_size=100_000),
      ValueError, "image_size=100000 received, expected a whole number from 1 to 10000"),
+    ("a port beyond 16 bits", lambda m: data_service.start(port=99_999), ValueError,
+     "port=99999 received, expected a whole number from 0 to 65535"),
     ("retrieval at no scale",
      lambda m: retrieve.retrieve(f"{m}/plain.keras", f"{m}/images", m, levels=0),
      ValueError, "levels=0 received, expected"),
