@@ -68,7 +68,8 @@ def _flag(argument):
         if kind in (int, float):
             parser = flags.IntegerParser() if kind is int else flags.FloatParser()
             return flags.Flag(parser, serializer, name, default, text), _same
-    read = (lambda value: value or None) if argument.optional else _same
+    nothing = argument.optional or (default is None and not argument.required)
+    read = (lambda value: value or None) if nothing else _same
     return flags.Flag(parser, serializer, name, default, text), read
 
 

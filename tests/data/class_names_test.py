@@ -74,7 +74,7 @@ def test_numbers_are_else_places_in_the_names_and_said_to_be(caplog):
     assert source.class_names == ("ant", "bee")
     source = _matched([1, 0], ("ant", "bee"), [0, 1], None)
     assert source.labels.tolist() == [1, 0]
-    assert len(caplog) == 2
+    assert len(caplog.messages) == 2
     assert "second are numbers, those of first are names" in caplog.messages[0]
     assert "0 = ant, 1 = bee. Give both" in caplog.messages[0]
     assert "first are numbers, those of second are names" in caplog.messages[1]

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data
+from tfssl import data, progress
 from tfssl.evaluation import supervised
 
 
@@ -79,7 +79,8 @@ def test_only_the_selected_labels_are_used():
     assert "3 steps of 4" in found.protocol and "4 train" in found.protocol
 
 
-def test_sgd_own_recipe_and_mixed_precision(capsys):
+def test_sgd_own_recipe_and_mixed_precision(capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_watched", lambda: True)
     recipe = supervised.crop_and_flip(_PREPROCESSING, area=(0.9, 1.0), flip=0.0)
     found = run(
         encoder=encoder(dtype="mixed_bfloat16"),

@@ -204,7 +204,7 @@ def test_evaluation_changes_no_weight(run):
             {"baselines": ("imagenet",)},
             "baseline 'imagenet' received, expected some of",
         ),
-        ({"probe": "svm"}, "probe 'svm' received, .* of lbfgs, augmented, mlp"),
+        ({"probe": "svm"}, "probe='svm' received, .* of lbfgs, augmented, mlp"),
         ({"probe_rates": (0.1, -1.0)}, r"Learning rates \[0.1, -1.0\]"),
         ({"clusters": 41}, r"clusters=41 received, expected 0 \(none\) to 40"),
         ({"clusters": -1}, "clusters=-1 received"),

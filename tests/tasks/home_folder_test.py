@@ -10,7 +10,7 @@ import tensorflow as tf
 import tfssl
 from tfssl import data
 from tfssl.export import keras_file
-from tfssl.tasks import make_tfrecords, resolve, retrieve, runs, show_views
+from tfssl.tasks import make_tfrecords, recorded, resolve, retrieve, show_views
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_what_tasks_read_and_write(home):
     assert data.open_source("tfrecord:~/records/images.json").num_images == 3
     assert index == str(home / "records" / "images.json")
     assert len(tfssl.embed("~/run", "~/images", "~/features.npz").values) == 3
-    assert runs.settings_of("~/run") == {"seed": 3}
+    assert recorded.settings_of("~/run")["seed"] == 3
     for name in ("views.png", "records", "features.npz"):
         assert (home / name).exists()
     with pytest.raises(ValueError, match="/ada/run"):

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfssl import data, files, replicas
 from tfssl.models import norms
-from tfssl.tasks import pretrain, runs
+from tfssl.tasks import pretrain, runs, show_views
 from tfssl.training import checkpoint, monitors
 
 TINY = dict(
@@ -390,7 +390,7 @@ def test_what_monitors_raise_costs_no_training(tmp_path, caplog, monkeypatch):
         raise RuntimeError("no memory")
 
     monkeypatch.setattr(monitors, "embedding_spread", broken)
-    monkeypatch.setattr(pretrain.show_views, "sheet", broken)
+    monkeypatch.setattr(show_views, "sheet", broken)
     monkeypatch.setattr(tf.summary, "create_file_writer", broken)
     folder = tmp_path / "validation"
     for number, image in enumerate(images(20, seed=1)[0]):

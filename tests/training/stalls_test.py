@@ -64,7 +64,7 @@ def method(**kwargs):
 
 def train(model, dataset, folder, **options):
     saver = saving.Saver(str(folder))
-    with saver.watching_sigterm(), stalls.watched(model, saver, **options):
+    with saver.watching_signals(), stalls.watched(model, saver, **options):
         model.fit(dataset, steps_per_epoch=24, callbacks=[saver], verbose=0)
 
 
