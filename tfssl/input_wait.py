@@ -12,6 +12,8 @@ from tfssl import internals
 
 _ANONYMOUS = "cd2c89b7-88b7-44c8-ad83-06c2a9158347"  # TensorFlow's name for "none".
 
+_CLOSED = "No step begins after the wait for input was ended."
+
 # Iterators that were interrupted: to delete one is to wait for its threads, which may
 # never end.
 _KEPT = []
@@ -30,7 +32,7 @@ class InputWait:
 
     def __init__(self):
         with tf.init_scope(), tf.device("CPU:0"):
-            self._asked, self._arrived = _counter(), _counter()
+            self._asked, self._arrived, self._closed = (_counter() for _ in range(3))
         self._manager = internals.cancellation_manager()
         self._reason = None
 
@@ -47,7 +49,12 @@ class InputWait:
             number: what `ask` gave.
         """
         told = tf.raw_ops.AssignVariableOp(resource=self._arrived, value=number)
+        # First told, then asked; `interrupt` does it the other way round. So whoever
+        # closes the wait and then sees no arrival knows that no step begins.
         with tf.control_dependencies([told]):
+            closed = _value(self._closed)
+        is_open = tf.debugging.assert_equal(closed, tf.zeros_like(closed), _CLOSED)
+        with tf.control_dependencies([is_open]):
             return tf.identity(number)
 
     @property
@@ -61,8 +68,14 @@ class InputWait:
         return asked if asked > arrived else None
 
     def interrupt(self, reason):
-        """Ends the wait for input, from another thread, once and for all."""
+        """Ends the wait for input, from another thread, once and for all.
+
+        No step begins any more. Where a read hangs in the operating system the wait
+        goes on nevertheless: TensorFlow has no way to end it.
+        """
         self._reason = reason
+        one = tf.constant(1, tf.int64)
+        tf.raw_ops.AssignVariableOp(resource=self._closed, value=one)
         self._manager.start_cancel()
 
     @contextlib.contextmanager
@@ -75,9 +88,15 @@ class InputWait:
         try:
             with internals.cancelled_by(self._manager):
                 yield
-        except tf.errors.CancelledError as error:
-            if self._reason is None:
+        except (tf.errors.CancelledError, tf.errors.InvalidArgumentError) as error:
+            refused = _CLOSED in str(error)
+            if self._reason is None or not (
+                refused or isinstance(error, tf.errors.CancelledError)
+            ):
                 raise
+            if refused:  # As if it had not come: its step has not begun.
+                asked = _value(self._asked)
+                tf.raw_ops.AssignVariableOp(resource=self._arrived, value=asked - 1)
             _KEPT.append(iterator)
             raise Interrupted(self._reason) from error
 

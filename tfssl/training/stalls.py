@@ -3,12 +3,15 @@
 A folder on a disk that hangs, or a data service that is gone, gives neither a batch
 nor an error. Then the main thread stands in TensorFlow, where it hears no signal. So a
 thread beside it looks on: it tells how long the wait is, and ends it after a signal, or
-when the data service stays away.
+when the data service stays away. TensorFlow cannot end a wait for a read that hangs in
+the operating system; there the thread saves the state and ends the process.
 """
 
 import contextlib
+import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -21,11 +24,14 @@ from tfssl.training import saving
 
 _TICK = 0.5
 # Seconds between the lines that tell of a wait; that a wait must last for a signal to
-# end it, since where a batch comes its step hears the signal; and that a data service
-# may stay away.
+# end it, since where a batch comes its step hears the signal; that a data service may
+# stay away; and that TensorFlow has to end a wait.
 TELL_AFTER = 30.0
 SIGNAL_AFTER = 2.0
 SERVICE_PATIENCE = 60.0
+END_AFTER = 5.0
+
+_FAILED_EXIT = 1
 
 
 class InputLost(saving.Preempted):
@@ -45,35 +51,59 @@ class InputLost(saving.Preempted):
 class _Watcher:
     """The thread, and what it knows of the wait."""
 
-    def __init__(self, model, addresses, alone):
+    def __init__(self, model, saver, addresses):
         self._model = model
-        self._alone = alone  # Else a batch is awaited longer: all save together then.
+        self._saver = saver
+        # Else a batch is awaited longer: all save together then.
+        self._alone = saver.workers.count == 1
         self._addresses = addresses
         self._number, self._since = None, 0.0
         self._told = 0.0
         self._signal = None
         self._answered = 0.0
         self._ended = threading.Event()
-        self._woken, self.wake = socket.socketpair()
-        for end in (self._woken, self.wake):
+        self._woken, self._wake = socket.socketpair()
+        for end in (self._woken, self._wake):
             end.setblocking(False)
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def start(self):
-        self._thread.start()
-
-    def stop(self):
-        self._ended.set()
-        self._thread.join()
+    @contextlib.contextmanager
+    def looking(self):
+        """While open, the thread looks on."""
+        with _signals_written(self._wake.fileno()):
+            self._thread.start()
+            try:
+                yield
+            finally:
+                self._ended.set()
+                self._thread.join()
         self._woken.close()
-        self.wake.close()
+        self._wake.close()
 
     def _run(self):
         while not self._ended.wait(_TICK):
             reason = self._look(time.monotonic())
             if reason:
                 self._model.waiting.interrupt(reason)
+                if not self._ended.wait(END_AFTER):
+                    self._leave(reason)
                 return
+
+    def _leave(self, reason):
+        """Saves, and ends the process, since the main thread cannot be reached."""
+        try:
+            lost = _preempted(reason, self._model, self._saver)
+            message, code = lost.message, lost.code
+        except Exception as error:
+            message, code = f"{reason}: {error}", _FAILED_EXIT
+        # Somebody's notebook or prompt ends when asked to, not at Ctrl-C.
+        stay = hasattr(sys, "ps1") and self._signal != signal.SIGTERM.name
+        if stay:
+            message += " The read hangs in the operating system: restart Python."
+        print(message, file=sys.stderr, flush=True)
+        if not stay:
+            sys.stdout.flush()
+            os._exit(code)
 
     def _look(self, now):
         """Tells of a long wait; the reason to end it, or None."""
@@ -124,31 +154,32 @@ def watched(model, saver, *, data_service=None):
         saver: `saving.Saver` of the run.
         data_service: as for `data.multiview`.
 
+    Where a read hangs in the operating system nothing can be raised: the state is saved
+    and the process ends with the code and the message of an `InputLost`, unless a
+    person works in it (a notebook) and has not asked for its end by SIGTERM.
+
     Raises:
         InputLost: after a signal during a wait, or without an answer of the data
             service: the same command, started again, goes on.
     """
     addresses = service.addresses(data_service) if data_service else []
-    watcher = _Watcher(model, addresses, saver.workers.count == 1)
-    with _signals_written(watcher.wake.fileno()):
-        watcher.start()
-        try:
+    watcher = _Watcher(model, saver, addresses)
+    try:
+        with watcher.looking():
             yield
-        except input_wait.Interrupted as stop:
-            raise _preempted(stop, model, saver) from stop
-        except tf.errors.OpError as error:
-            if model.waiting.number is None:
-                raise
-            lost = service.lost(error) if data_service else None
-            if lost:
-                raise _preempted(lost, model, saver) from error
-            if _saves_alone(model, saver):
-                saver.save()
-                step = int(model.step.numpy())
-                logging.warning("The input failed; saved step %d.", step)
+    except input_wait.Interrupted as stop:
+        raise _preempted(stop, model, saver) from stop
+    except tf.errors.OpError as error:
+        if model.waiting.number is None:
             raise
-        finally:
-            watcher.stop()
+        lost = service.lost(error) if data_service else None
+        if lost:
+            raise _preempted(lost, model, saver) from error
+        if _saves_alone(model, saver):
+            saver.save()
+            step = int(model.step.numpy())
+            logging.warning("The input failed; saved step %d.", step)
+        raise
 
 
 def _saves_alone(model, saver):
