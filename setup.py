@@ -41,6 +41,7 @@ setup(
             "pytest-xdist>=3.6",
             "ruff==0.17.6",
         ],
+        "tiff": ["pillow>=10"],
     },
     entry_points={
         "console_scripts": [

@@ -93,13 +93,13 @@ def test_a_stray_class_of_validation_counts_as_wrong_and_moves_no_other(
 def test_a_class_of_files_that_are_not_read_moves_no_other(tmp_path, caplog):
     _write(tmp_path / "train", ("ant", "bee", "cat"))
     _write(tmp_path / "val", ("ant", "cat"))
-    _write(tmp_path / "val", ("bee",), kind="TIFF", ending=".tif")
+    _write(tmp_path / "val", ("bee",), kind="TGA", ending=".tga")
     with caplog.at_level("WARNING", "absl"):
         train, test = resolve.sources(
             data=tmp_path / "train", validation_data=tmp_path / "val", labels="folders"
         )
     assert _accuracy(train, test) == 1.0
-    assert "(.tif 4)" in caplog.text and "make no class: bee" in caplog.text
+    assert "(.tga 4)" in caplog.text and "make no class: bee" in caplog.text
     assert "only" in caplog.text and "train has bee" in caplog.text
 
 

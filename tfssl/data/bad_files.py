@@ -6,12 +6,18 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data.sources import image_headers
+from tfssl.data.sources import image_headers, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
 # message of TensorFlow's that quotes the image's bytes.
 _ERRORS = (tf.errors.OpError, UnicodeDecodeError)
+_REASONS = (
+    image_headers.TOO_LARGE,
+    image_headers.MOVES,
+    tiff.NOT_FOR_PNG,
+    OUT_OF_RANGE,
+)
 _SPREAD = 16  # Images tried, spread over the source, before all are.
 _MARKS = 8  # Of so many elements one mark more is copied into the batch, and left out.
 _FOREVER = np.int64(2) ** 62
@@ -175,7 +181,7 @@ def _raws(source):
 
 def _reason(error):
     """Why an image is left out, in a few words, by the error of reading it."""
-    for reason in (image_headers.TOO_LARGE, image_headers.MOVES, OUT_OF_RANGE):
+    for reason in _REASONS:
         if reason in str(error):
             return reason
     return "missing" if isinstance(error, tf.errors.NotFoundError) else ""

@@ -127,7 +127,7 @@ def test_endings_of_known_kinds_are_read_and_the_others_counted(
     image = make_images(1)[0]
     for name, kind in (
         ("a.jfif", "JPEG"), ("b.jpe", "JPEG"), ("c.JPEG", "JPEG"), ("d.dib", "BMP"),
-        ("e.tif", "TIFF"), ("deep/f.TIF", "TIFF"), ("noext", "PNG"), (".g.tif", "TIFF"),
+        ("e.tga", "TGA"), ("deep/f.TGA", "TGA"), ("noext", "PNG"), (".g.tga", "TGA"),
     ):  # fmt: skip
         write_image(tmp_path / name, image, kind)
     with caplog.at_level("WARNING", "absl"):
@@ -137,7 +137,7 @@ def test_endings_of_known_kinds_are_read_and_the_others_counted(
     assert all(pixels(source, i).shape == (8, 8, 3) for i in range(4))
     (line,) = caplog.messages
     assert (
-        "3 files of other endings were left out (.tif 2, without an ending 1)" in line
+        "3 files of other endings were left out (.tga 2, without an ending 1)" in line
     )
 
 
@@ -145,7 +145,7 @@ def test_a_class_folder_without_an_image_is_said(
     tmp_path, make_images, write_image, write_tree, caplog
 ):
     write_tree(tmp_path)
-    write_image(tmp_path / "bee" / "1.tif", make_images()[0], "TIFF")
+    write_image(tmp_path / "bee" / "1.tga", make_images()[0], "TGA")
     (tmp_path / "empty").mkdir()
     (tmp_path / ".hidden").mkdir()
     with caplog.at_level("WARNING", "absl"):

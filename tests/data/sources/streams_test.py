@@ -124,6 +124,14 @@ def test_labels_belong_to_the_images():
             assert not mask or round(255 * float(image[0, 0, 0])) == 4 * int(label)
 
 
+def test_an_order_that_differs_late_is_another_identity():
+    first, second = (
+        _numbered().concatenate(_numbered().shuffle(64, 3 + i, False)) for i in range(2)
+    )
+    one, same, other = (sources.open_source(d) for d in (first, first, second))
+    assert one.identity() == same.identity() != other.identity()
+
+
 @pytest.mark.parametrize(
     "change",
     [

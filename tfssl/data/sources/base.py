@@ -140,9 +140,8 @@ class Source:
     def identity(self):
         """SHA-256 that tells at a start whether these are the images of the last one.
 
-        Unlike `fingerprint` it leaves labels out, and costs little for data of any
-        size: of image files it takes all names and the sizes of some, of data that
-        is read in sequence the number of images and the first of them.
+        Unlike `fingerprint` it leaves labels out, and costs little for files of any
+        number: it takes all names and the sizes of some.
         """
         digest = hashlib.sha256()
         self._identity(digest)

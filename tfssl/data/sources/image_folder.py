@@ -10,6 +10,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl.data.sources import base as source_lib
+from tfssl.data.sources import tiff
 
 EXTENSIONS = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi"),
@@ -35,6 +36,9 @@ class FileSource(source_lib.Source):
         class_names: tuple or None.
         channels: 1, 3 or 4.
         bit_depth: 8 or 16.
+
+    Raises:
+        ValueError: for TIFF files without Pillow.
     """
 
     encoded = True
@@ -52,12 +56,19 @@ class FileSource(source_lib.Source):
         )
         self._files = list(files)
         self._tensor = None
+        self._has_tiff = any(map(tiff.is_tiff, self._files))
+        if self._has_tiff and not tiff.available():
+            raise ValueError(
+                f"{name} holds TIFF files, which need Pillow: {tiff.INSTALL}; or "
+                "convert them to PNG."
+            )
 
     def read(self, index):
         if self._tensor is None:
             with tf.init_scope(), tf.device("CPU:0"):
                 self._tensor = tf.constant([os.fsencode(file) for file in self._files])
-        return tf.io.read_file(tf.gather(self._tensor, index))
+        encoded = tf.io.read_file(tf.gather(self._tensor, index))
+        return tiff.as_png(encoded) if self._has_tiff else encoded
 
     def describe(self, index):
         return _printable(self._files[int(index)])
@@ -93,11 +104,11 @@ def _size(path):
 def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=False):
     """Image files of a folder, flat or nested, sorted by path.
 
-    Files are taken by their ending; what they hold is found out when they are
-    decoded. Files of other endings are counted, logged and left out, as are class
-    folders without an image, and pipes, sockets and devices, for which a read could
-    wait for ever. Hidden files are left out. Links are followed inside the
-    folder; those that lead out of it are counted, logged and left out.
+    Files are taken by their ending, TIFF files where Pillow is installed; what they
+    hold is found out when they are decoded. Files of other endings are counted, logged
+    and left out, as are class folders without an image, and pipes, sockets and devices,
+    for which a read could wait for ever. Hidden files are left out. Links are followed
+    inside the folder; those that lead out of it are counted, logged and left out.
 
     Args:
         path: the folder, local or any that `tf.io.gfile` lists.
@@ -122,12 +133,15 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
             outside[0],
         )
     if found.others:
+        unread = any(map(tiff.is_tiff, found.others))
         logging.warning(
-            "%s: %d files of other endings were left out (%s); convert images of other "
-            "kinds, such as TIFF, to PNG.",
+            "%s: %d files of other endings were left out (%s); %s.",
             name,
             found.others.total(),
             _listed(f"{end} {count}" for end, count in found.others.most_common()),
+            f"TIFF needs Pillow: {tiff.INSTALL}"
+            if unread
+            else "convert images of other kinds to PNG",
         )
     if not found.files:
         behind = f", only {len(outside)} links that lead out of it" if outside else ""
@@ -228,6 +242,7 @@ def _image_files(path, follow_links):
     local = "://" not in path
     root = os.path.realpath(path)
     found, outside, others, tops = [], [], collections.Counter(), None
+    endings = EXTENSIONS + (tiff.EXTENSIONS if tiff.available() else ())
     # Of each folder, its real path last, after those of the folders it lies in: a
     # link to one of them is a walk without end.
     chains = {path: (root,)}
@@ -254,7 +269,7 @@ def _image_files(path, follow_links):
         for name in files:
             if name.startswith("."):
                 continue
-            if not name.lower().endswith(EXTENSIONS):
+            if not name.lower().endswith(endings):
                 ending = os.path.splitext(name)[1].lower()
                 others[_printable(ending) or "without an ending"] += 1
                 continue

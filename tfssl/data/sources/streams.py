@@ -24,16 +24,14 @@ class _Notes:
     """What one pass over a dataset found.
 
     Attributes:
+        images: int64 `(images,)`, hashes of the images.
         hashes: int64 `(images,)`, of the images and their labels.
         labels: `(images,)`, or None.
     """
 
+    images: np.ndarray
     hashes: np.ndarray
     labels: np.ndarray | None
-
-
-# Images at the beginning that tell a data set from another one.
-_IDENTIFYING = 8
 
 
 class StreamSource(source_lib.Source):
@@ -127,7 +125,11 @@ class StreamSource(source_lib.Source):
 
         def note(element):
             image = element["image"]
-            found = {"hash": _hash(element), "empty": tf.equal(tf.size(image), 0)}
+            found = {
+                "image": _hash_of(image),
+                "hash": _hash(element),
+                "empty": tf.equal(tf.size(image), 0),
+            }
             if not encoded and image.dtype.is_floating:
                 # The sum is 0, or NaN where a value is: minima leave NaN out.
                 found["low"] = tf.reduce_min(image) + tf.reduce_sum(0.0 * image)
@@ -137,7 +139,7 @@ class StreamSource(source_lib.Source):
             return found
 
         dataset = self._dataset.map(note, num_parallel_calls=tf.data.AUTOTUNE)
-        hashes, labels = [], []
+        images, hashes, labels = [], [], []
         for batch in _read(dataset.batch(_NOTED), self.name):
             if batch["empty"].any():
                 place = _NOTED * len(hashes) + int(batch["empty"].argmax())
@@ -147,12 +149,13 @@ class StreamSource(source_lib.Source):
             if "low" in batch:
                 low, high = batch["low"].min(), batch["high"].max()
                 source_lib.check_floats(low, high, self.name)
+            images.append(batch["image"])
             hashes.append(batch["hash"])
             labels.append(batch.get("label"))
         if not hashes:
             raise ValueError(f"{self.name} holds no image; give at least one.")
         labels = None if labels[0] is None else np.concatenate(labels)
-        return _Notes(np.concatenate(hashes), labels)
+        return _Notes(np.concatenate(images), np.concatenate(hashes), labels)
 
     @functools.cached_property
     def _checked(self):
@@ -185,21 +188,22 @@ class StreamSource(source_lib.Source):
         digest.update(self._checked.hashes.astype("<i8").tobytes())
 
     def _identity(self, digest):
-        digest.update(f"{self.name} {self.num_images}".encode())
-        for _, image in self.stream().take(_IDENTIFYING).ignore_errors():
-            digest.update(np.asarray(image.numpy()).tobytes())
+        digest.update(self._checked.images.astype("<i8").tobytes())
 
 
 def _hash(element):
     """Int64 hash of an element, the same in every process."""
-    image = element["image"]
-    if image.dtype != tf.string:
-        image = tf.io.serialize_tensor(image)
-    found = tf.strings.to_hash_bucket_fast(image, 2**62)
+    found = _hash_of(element["image"])
     if "label" in element:
         label = tf.strings.as_string(element["label"])
         found += tf.strings.to_hash_bucket_fast(label, 2**62)
     return found
+
+
+def _hash_of(image):
+    if image.dtype != tf.string:
+        image = tf.io.serialize_tensor(image)
+    return tf.strings.to_hash_bucket_fast(image, 2**62)
 
 
 def _read(dataset, name):
