@@ -114,3 +114,31 @@ def test_a_folder_beside_a_manifest_of_numbers(tmp_path):
     train = data.open_source(tmp_path / "train", labels="folders")
     train, test = resolve.sources(data=train, validation_data=f"{tmp_path}/val.csv")
     assert _accuracy(train, test) == 1.0
+
+
+def test_a_folder_of_tfds_data_is_for_tfds_data(tmp_path, monkeypatch):
+    _write(tmp_path, ("ant", "bee"))
+    with pytest.raises(
+        ValueError, match="data_dir='x' received for .* for tfds:… data"
+    ):
+        resolve.sources(data=tmp_path, data_dir="x")
+    asked = []
+
+    def opened(given, data_dir=None, **_):
+        asked.append((given, data_dir))
+        return data.sources.ArraySource(np.zeros((4, 8, 8, 3), np.uint8))
+
+    monkeypatch.setattr(data, "open_source", opened)
+    for train, validation, beside in (
+        ("tfds:a", "tfds:b", False),
+        ("tfds:a", "digits", False),
+        ("digits", "tfds:b", False),
+        ("digits", "digits", True),
+    ):
+        resolve.sources(
+            data=train, validation_data=validation, data_dir="x", beside=beside
+        )
+    assert asked == [
+        ("tfds:a", "x"), ("tfds:b", "x"), ("tfds:a", "x"), ("digits", None),
+        ("digits", None), ("tfds:b", "x"), ("digits", None), ("digits", None),
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data.sources import image_headers, tiff
+from tfssl.data.sources import image_headers, streams, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
@@ -115,7 +115,8 @@ class BadFiles:
 def explained(*collectors):
     """Raises the plain sentence where too many bad files stopped a graph.
 
-    What a pipeline raises arrives as a `tf.errors.OpError` with a traceback inside.
+    Or where a dataset gave other images than in its first pass. What a pipeline raises
+    arrives as a `tf.errors.OpError` with a traceback inside.
 
     Args:
         *collectors: the `BadFiles` of the pipelines that run in this context.
@@ -126,6 +127,9 @@ def explained(*collectors):
         for collector in collectors:
             if collector.error:
                 raise ValueError(collector.error) from error
+        changed = streams.changed(error)
+        if changed:
+            raise ValueError(changed) from error
         raise
 
 

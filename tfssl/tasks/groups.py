@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import keras
 
 from tfssl import optimizers
+from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
@@ -39,7 +40,7 @@ class Images:
             evaluations.
         channels: 1, 3 or 4, what image files are decoded to; None is the data's own.
         bit_depth: 8 or 16, of image files.
-        data_dir: folder of prepared TFDS data.
+        data_dir: folder of prepared TFDS data, for `tfds:NAME`.
         data_args: arguments of one kind of data: `follow_links=True` (folders),
             `root=FOLDER` (manifests), `verify=True` (records). They hold for other
             data of the same kind too.
@@ -218,6 +219,10 @@ class Devices:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: bool | Literal["auto"] = "auto"
     steps_per_execution: Count = 1
+
+    def __post_init__(self):
+        if self.data_service:
+            service.addresses(self.data_service)  # Raises, if these are none.
 
     def make_strategy(self):
         """The `tf.distribute.Strategy`, before TensorFlow runs anything."""

@@ -33,10 +33,13 @@ def sources(
     validation_split=None,
     validation_fraction=0.0,
     seed=0,
+    beside=False,
     **_,
 ):
     """The training source and the validation source (or None) of these settings.
 
+    With `beside` the data are others than those that the options of one kind of data
+    (`data_dir`, `data_args`) were given for: each takes only what its kind has.
     Classes of the validation images have the numbers that the training images give
     them, see `data.class_names.matched`.
     """
@@ -46,9 +49,12 @@ def sources(
         bit_depth=bit_depth,
         data_dir=data_dir,
     )
-    train = source(data, data_args=data_args, split=split, **options)
     if validation_data is None and validation_split is not None:
         validation_data = data
+    training = dict(options)
+    if _is_tfds(validation_data) and not _is_tfds(data):
+        training["data_dir"] = None  # It is for the validation images.
+    train = source(data, data_args=data_args, beside=beside, split=split, **training)
     if validation_data is not None:
         validation = source(
             validation_data,
@@ -69,8 +75,9 @@ def source(data, *, data_args=None, beside=False, **options):
     Args:
         data: see `data.open_source`.
         data_args: dict of further arguments, or None.
-        beside: whether these are other images than those that `data_args` were meant
-            for (validation images); they take only what their kind of data has.
+        beside: whether these are other images than those that `data_args` and
+            `data_dir` were meant for (validation images); they take only what their
+            kind of data has.
         **options: of `data.open_source`.
     """
     given, known = data_args or {}, data_lib.sources.OPTIONS
@@ -84,7 +91,13 @@ def source(data, *, data_args=None, beside=False, **options):
     if beside:
         kind = data_lib.sources.kind_of(data)
         given = {name: value for name, value in given.items() if known[name] == kind}
+        if not _is_tfds(data):
+            options["data_dir"] = None
     return data_lib.open_source(data, **options, **given)
+
+
+def _is_tfds(data):
+    return isinstance(data, str) and data.startswith("tfds:")
 
 
 def recipe(given, method_name, hparams=None, image_size=None):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl.data import pipeline, preprocessing, sources
+from tfssl.data import bad_files, pipeline, preprocessing, sources
 from tfssl.data.views import specs
 
 
@@ -169,6 +169,11 @@ def test_a_later_pass_that_differs_stops():
     late.assign(True)
     with pytest.raises(tf.errors.InvalidArgumentError, match="does not give the same"):
         list(source.stream())
+    view = specs.View(size=8, jitter=0.0)
+    batches = pipeline.multiview(source, [view], batch_size=4)
+    with pytest.raises(ValueError, match=r"^tf.data does not give .* augments them it"):
+        with bad_files.explained():
+            list(batches.take(1))
 
 
 def test_a_users_lack_of_order_is_overruled():

@@ -62,7 +62,7 @@ def open_source(
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
             name of the first folder level is the class, of a folder only.
         bit_depth: 8 or 16, of files.
-        data_dir: where TFDS finds prepared data.
+        data_dir: of `"tfds:NAME"`, the folder where its prepared data lies.
         follow_links: of a folder, take the files behind links that lead out of it.
         root: of a manifest, a folder besides its own that files may lie in.
         verify: of TFRecord files, check every byte against its checksum first.
@@ -84,7 +84,12 @@ def open_source(
         raise ValueError(f"channels={channels} received, expected 1 or more.")
     data_dir, root = files.expanded(data_dir), files.expanded(root)
     decoded = {"channels": channels, "bit_depth": bit_depth}
-    only = {"follow_links": follow_links, "root": root, "verify": verify}
+    only = {
+        "data_dir": data_dir,
+        "follow_links": follow_links,
+        "root": root,
+        "verify": verify,
+    }
     if isinstance(data, str | os.PathLike):
         kind, path = _kind(os.fspath(data))
         _check_options(kind, data, split, labels, only)
@@ -163,11 +168,11 @@ def _check_options(kind, data, split, labels, only):
             f"labels='folders' received, but {data} is no folder of image files; use "
             "labels='auto', which takes the labels that the data has."
         )
-    for option, owner in OPTIONS.items():
+    for option, owner in {"data_dir": "tfds", **OPTIONS}.items():
         if only[option] and kind != owner:
             raise ValueError(
                 f"{option}={only[option]!r} received for {data}, but it is for "
-                f"{owner}:PATH only; leave it out."
+                f"{owner}:… data only; leave it out."
             )
 
 

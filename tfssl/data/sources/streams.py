@@ -7,6 +7,7 @@ pass notes a hash of each image with its label, and every later pass must agree 
 
 import dataclasses
 import functools
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,9 @@ from tfssl.data.sources import base as source_lib
 # Elements of further passes that are compared before the sequence is used.
 _COMPARED = 256
 _NOTED = 256  # Elements that are noted at a time.
+_CHANGED = re.compile(
+    r"assertion failed: \[(.*? does not give the same images .*? itself\.)\]"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,6 +193,16 @@ class StreamSource(source_lib.Source):
 
     def _identity(self, digest):
         digest.update(self._checked.images.astype("<i8").tobytes())
+
+
+def changed(error):
+    """What an error of a pipeline says of a dataset that has changed, or None.
+
+    Args:
+        error: `tf.errors.OpError`, whose message has TensorFlow's words around it.
+    """
+    found = _CHANGED.search(str(error))
+    return found and found[1]
 
 
 def _hash(element):

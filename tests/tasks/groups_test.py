@@ -1,0 +1,13 @@
+"""Groups of arguments are checked before anything begins."""
+
+import pytest
+
+import tfssl
+from tfssl.tasks import groups
+
+
+def test_an_address_that_is_none_is_refused_at_the_start(tmp_path):
+    with pytest.raises(ValueError, match="'local:1' received, expected grpc://host:p"):
+        tfssl.pretrain("digits", tmp_path / "run", data_service="local:1")
+    assert not (tmp_path / "run").exists()
+    assert groups.Devices(data_service="grpc://a:1,grpc://b:1").data_service
