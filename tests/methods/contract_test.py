@@ -286,6 +286,14 @@ def test_settings_of_a_method_are_the_arguments_of_its_constructor(name):
         assert method.get_config()[key] == value, key
 
 
+def test_a_config_of_before_norm_statistics_is_read():
+    config = methods.SimCLR(tiny_encoder()).get_config() | {"batch_norm": "local"}
+    del config["norm_statistics"]
+    again = methods.SimCLR.from_config(config)
+    assert again.norm_statistics == "local"
+    assert again.projector.layers[1].statistics == "local"
+
+
 @every_method
 def test_epochs_part_only_where_a_method_acts_between_them(name):
     assert make(name).acts_between_epochs == name.startswith("deepcluster")

@@ -127,7 +127,7 @@ def test_leaking_statistics_are_told(statistics, caplog):
     x = norms.BatchNorm(statistics=statistics)(inputs)
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     methods.MoCo(network, queue_size=10)
-    assert "can betray the positive key; build it with norm=" in caplog.text
+    assert "can betray the positive key; build it with norm_statistics=" in caplog.text
     caplog.clear()
     methods.MoCo(network, version=3)
     methods.MoCo(encoder(), queue_size=10)  # No batch norm, no leak.

@@ -21,7 +21,7 @@ from absl import logging
 
 from tfssl import internals, replicas
 from tfssl.methods import loop
-from tfssl.models import input_range
+from tfssl.models import input_range, norms
 
 
 @dataclasses.dataclass
@@ -286,7 +286,7 @@ class Method(loop.StepLoop):
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
+        config = norms.renamed(config)
         config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**config)
 

@@ -32,8 +32,8 @@ class BYOL(base.Method):
             not given.
         projection_hidden: int, hidden width of projector and predictor (4096).
         projection_dim: int, width of projection and prediction (256).
-        batch_norm: `"global"` (statistics of all replicas, the paper's) or
-            `"local"`, for the heads. The encoder has its own setting.
+        norm_statistics: of the heads' batch norm, `"global"` (of all replicas, the
+            paper's) or `"local"`. The encoder has its own setting.
         name: optional name.
 
     Views: two, any size, float32. The default recipe is `recipes.BYOL`, whose
@@ -56,7 +56,7 @@ class BYOL(base.Method):
         total_steps=None,
         projection_hidden=4096,
         projection_dim=256,
-        batch_norm="global",
+        norm_statistics="global",
         name=None,
     ):
         super().__init__(
@@ -66,7 +66,7 @@ class BYOL(base.Method):
             total_steps=total_steps,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
         )
         # As in the code: a bias before the batch norm, none in the last layer.
         shape = dict(
@@ -74,7 +74,7 @@ class BYOL(base.Method):
             hidden_bias=True,
             last_bias=False,
             kernel_initializer="lecun_normal",
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
         )
         self.projector = heads.mlp(self.feature_dim, name="projector", **shape)
         self.predictor = heads.mlp(projection_dim, name="predictor", **shape)

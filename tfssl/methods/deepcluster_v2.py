@@ -40,7 +40,7 @@ class DeepClusterV2(base.Method):
         reassign_epochs: int >= 1, epochs between two clusterings.
         projection_hidden: int, width of the hidden layer.
         projection_dim: int, width of the embedding.
-        batch_norm: statistics of the head's batch norm: `"global"` or `"local"`.
+        norm_statistics: of the head's batch norm, `"global"` or `"local"`.
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
             replicas, see `norms.BatchNorm`; the encoder has its own setting.
         seed: int, of k-means.
@@ -77,7 +77,7 @@ class DeepClusterV2(base.Method):
         reassign_epochs=1,
         projection_hidden=2048,
         projection_dim=128,
-        batch_norm="global",
+        norm_statistics="global",
         norm_replica_groups=1,
         seed=0,
         name=None,
@@ -94,7 +94,7 @@ class DeepClusterV2(base.Method):
             reassign_epochs=reassign_epochs,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             seed=seed,
         )
@@ -103,7 +103,7 @@ class DeepClusterV2(base.Method):
             (projection_hidden, projection_dim),
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             name="projector",
         )

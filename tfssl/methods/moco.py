@@ -285,8 +285,8 @@ def _warn_of_leaks(encoder, shuffled):
         return
     logging.warning(
         "MoCo: the encoder %r %s, so that batch statistics can betray the positive "
-        "key; build it with norm='batch_split' (groups of 32), or train on several "
-        "replicas with norm='batch'.",
+        "key; build it with norm_statistics='split' (groups of 32), or train on "
+        "several replicas with norm_statistics='local'.",
         encoder.name,
         reason,
     )

@@ -37,8 +37,8 @@ class SimCLR(base.Method):
             SimCLRv2. Hidden layers are `projection_hidden` wide, with batch
             norm and ReLU; the last has batch norm without offset.
         projection_hidden: int or None for the encoder's width, as in the paper.
-        batch_norm: `"global"` (statistics of all replicas, the paper's) or
-            `"local"`, for the head. The encoder has its own setting.
+        norm_statistics: of the head's batch norm, `"global"` (of all replicas, the
+            paper's) or `"local"`. The encoder has its own setting.
         block_size: None for the plain loss, or the number of columns of the
             similarity matrix to hold at a time: memory linear in the batch, the
             same value and gradient, more computation.
@@ -64,7 +64,7 @@ class SimCLR(base.Method):
         projection_dim=128,
         projection_layers=2,
         projection_hidden=None,
-        batch_norm="global",
+        norm_statistics="global",
         block_size=None,
         name=None,
     ):
@@ -75,7 +75,7 @@ class SimCLR(base.Method):
             projection_dim=projection_dim,
             projection_layers=projection_layers,
             projection_hidden=projection_hidden,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
             block_size=block_size,
         )
         hidden = projection_hidden or self.feature_dim
@@ -83,7 +83,7 @@ class SimCLR(base.Method):
             self.feature_dim,
             (hidden,) * (projection_layers - 1) + (projection_dim,),
             last_norm="batch_no_offset",
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             name="projector",
         )
 

@@ -43,8 +43,8 @@ class SwAV(base.Method):
             be None where both epochs are 0.
         projection_hidden: int, width of the hidden layer: 2048, 8192 for wide ResNets.
         projection_dim: int, width of the embedding.
-        batch_norm: statistics of the head's batch norm: `"global"` as in the paper,
-            or `"local"`.
+        norm_statistics: of the head's batch norm, `"global"` as in the paper, or
+            `"local"`.
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
             replicas, see `norms.BatchNorm`; the encoder has its own setting.
         name: optional name.
@@ -85,7 +85,7 @@ class SwAV(base.Method):
         steps_per_epoch=None,
         projection_hidden=2048,
         projection_dim=128,
-        batch_norm="global",
+        norm_statistics="global",
         norm_replica_groups=1,
         name=None,
     ):
@@ -102,7 +102,7 @@ class SwAV(base.Method):
             steps_per_epoch=steps_per_epoch,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
         )
         per_epoch = steps_per_epoch or 0
@@ -113,7 +113,7 @@ class SwAV(base.Method):
             (projection_hidden, projection_dim),
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             name="projector",
         )

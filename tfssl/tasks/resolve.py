@@ -171,7 +171,7 @@ def _network(given, input_shape, encoder_args, normalized):
         return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
         build = builder = models.ENCODERS[given]
-    hidden = ("input_shape", "name")
+    hidden = ("input_shape", "name", "trainable")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with refusals(given, encoder_args):
         return build(input_shape=input_shape, **encoder_args)

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from tfssl import files, processor, version
 from tfssl.export import keras_file
+from tfssl.models import norms
 
 
 @dataclasses.dataclass
@@ -94,6 +95,10 @@ def record_of(run):
             f"{str(error).rstrip('.')}; put a copy of it back, or delete it and start "
             "the pre-training again with the same flags: it goes on and writes it anew."
         ) from error
+    settings = (record or {}).get("settings")
+    for name in ("hparams", "encoder_args"):
+        if isinstance(settings, dict) and isinstance(settings.get(name), dict):
+            settings[name] = norms.renamed(settings[name])
     return record
 
 
