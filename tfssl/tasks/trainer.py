@@ -12,6 +12,7 @@ import os
 import keras
 
 from tfssl import data as data_lib
+from tfssl import export
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
@@ -177,11 +178,11 @@ class Trainer:
                     )
                     if saver.model is not None:  # None if there was nothing to train.
                         saver.save(required=True)
-            model.encoder.preprocessing = plan.preprocessing
             record.finish(model, history.lines, saver.best)
             workers.wait()  # What the chief writes is there for all.
+        trained = export.Encoder(model.encoder, plan.preprocessing)
         recorded = settings.recorded(self._given)
-        return runs.Run(self.out, model.encoder, model, history.lines, recorded)
+        return runs.Run(self.out, trained, model, history.lines, recorded)
 
     @contextlib.contextmanager
     def _surroundings(self):
