@@ -9,10 +9,10 @@ from tfssl.data.preprocessing import Preprocessing
 class Encoder(keras.Model):
     """A network with its preprocessing, as `tfssl.load` gives it.
 
-    Any Keras model becomes one, to be embedded, retrieved with, evaluated and exported
-    as those of a run are, and saved by Keras (`encoder.save("mine.keras")`) with all
-    that belongs to it. As a Keras model it is the network itself: the same input, the
-    same layers and variables, the same output.
+    Any Keras model becomes one, to embed, retrieve and export with as with that of a
+    run, and to be saved by Keras (`encoder.save("mine.keras")`) with all that belongs
+    to it. As a Keras model it is the network itself: the same input, the same layers
+    and variables, the same output.
 
     Args:
         network: a built Keras model, images as `preprocessing` makes them -> features
@@ -32,6 +32,7 @@ class Encoder(keras.Model):
     Example:
         >>> network = keras.applications.ResNet50(pooling="avg", include_top=False)
         >>> encoder = Encoder(network, data.Preprocessing(size=224, std=1 / 255))
+        >>> embed(encoder, "photos/", "embeddings.npz")
     """
 
     def __init__(self, network, preprocessing, *, name=None):
