@@ -29,9 +29,13 @@ def text(package):
 
 
 def _room(full, room):
-    parts = []
+    parts, classes = [], {}
     for name in getattr(room, "__all__", ()):
         found = getattr(room, name)
+        first = classes.setdefault(found, name) if inspect.isclass(found) else name
+        if first != name:
+            parts.append(f"### {full}.{name}\nA short name of `{full}.{first}`.\n")
+            continue
         if isinstance(found, types.ModuleType):
             parts.append(f"### {full}.{name}\nA module. {_doc(found)}\n")
         elif callable(found):

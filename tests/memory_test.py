@@ -50,6 +50,20 @@ def test_contents_have_no_gradient_and_enqueue_stops_it():
     assert queue.trainable_variables == []
 
 
+def test_every_row_is_on_one_replica(mirrored):
+    strategy = mirrored(2)
+    with strategy.scope():
+        queue = memory.FeatureQueue(6, 3)
+        uneven = memory.FeatureQueue(7, 3)
+    run = tf.function(lambda: strategy.run(queue.local_rows))
+    parts = strategy.experimental_local_results(run())
+    np.testing.assert_array_equal(np.concatenate(parts), queue.contents())
+    assert [len(part) for part in parts] == [3, 3]
+    np.testing.assert_array_equal(queue.local_rows(), queue.contents())  # One device.
+    with pytest.raises(ValueError, match="queue_size=7 does not divide over 2 .* 6"):
+        tf.function(lambda: strategy.run(uneven.local_rows))()
+
+
 def test_rows_are_float32_under_mixed_precision():
     keras.config.set_dtype_policy("mixed_float16")
     try:

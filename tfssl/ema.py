@@ -15,8 +15,8 @@ class TargetNetwork(keras.layers.Layer):
     its own batch, and keeps moving statistics of its own. No gradient comes out.
 
     The copy stays "trainable" for Keras, since a frozen batch norm would ignore
-    `training=True`; `Method.learned_variables` leaves target networks out, so no
-    optimizer touches them.
+    `training=True`; as a `follower`, which `Method.learned_variables` leaves out, no
+    optimizer touches it.
 
     Args:
         *networks: built Keras models, the output of one the input of the next
@@ -26,6 +26,8 @@ class TargetNetwork(keras.layers.Layer):
     Raises:
         ValueError: if a network cannot be copied from its config.
     """
+
+    follower = True
 
     def __init__(self, *networks, name="target"):
         super().__init__(name=name)

@@ -7,6 +7,8 @@ first), so that the copies of a variable never differ.
 import keras
 import tensorflow as tf
 
+from tfssl import replicas
+
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class FeatureQueue(keras.layers.Layer):
@@ -95,6 +97,29 @@ class FeatureQueue(keras.layers.Layer):
         """The rows `(size, dim)` as they are now, without gradient."""
         return tf.stop_gradient(tf.identity(self.rows.value))
 
+    def local_rows(self):
+        """This replica's part `(size / replicas, dim)`, without gradient.
+
+        For what is summed over replicas: each row is on one of them.
+
+        Raises:
+            ValueError: if the queue does not divide over the replicas.
+        """
+        rows, count = self.contents(), self.local_size()
+        if count == self.size:
+            return rows
+        return tf.slice(rows, [replicas.replica_index() * count, 0], [count, -1])
+
+    def local_size(self):
+        """Rows of `local_rows`, int; raises `ValueError` as it does."""
+        count = replicas.num_replicas()
+        if self.size % count:
+            raise ValueError(
+                f"queue_size={self.size} does not divide over {count} replicas; "
+                f"use {self.size // count * count or count}."
+            )
+        return self.size // count
+
     def get_config(self):
         return {"size": self.size, "dim": self.dim, "name": self.name}
 
@@ -165,7 +190,11 @@ class Assignments(keras.layers.Layer):
             clustering yet.
         numbers: float32 variable `(len(NUMBERS),)`, what is known of the last
             clustering, zeros before the first. In the checkpoint, so that an epoch
-            that is resumed in its middle still logs them.
+            that is resumed in its middle still logs them. `kmeans_objective` is the
+            mean squared distance of an image to its centroid, `cluster_nmi` the
+            normalized mutual information with the clustering before (it should rise,
+            and stay below 1; 0 before there are two), the others are sizes in images
+            and a count.
     """
 
     NUMBERS = (
@@ -206,6 +235,10 @@ class Assignments(keras.layers.Layer):
     def of(self, index):
         """int64 `(count, n)`: the clusters of images `index`, int64 `(n,)`."""
         return tf.gather(self.clusters.value, index, axis=1)
+
+    def named_numbers(self):
+        """What `numbers` holds, a dict of floats."""
+        return dict(zip(self.NUMBERS, map(float, self.numbers.numpy())))
 
     def get_config(self):
         return {

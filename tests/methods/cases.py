@@ -110,7 +110,7 @@ def make(name, *, optimizer=None, **compile_args):
     )
     method.compile(optimizer, **compile_args)
     method.build_optimizer()
-    if method.clusters:
+    if hasattr(method, "assignments"):
         _assign_at_random(method)
     return method
 
@@ -216,7 +216,8 @@ def batch_of(*views, index=None):
     """A batch of these views; without `index` that of images 0, 1, …"""
     index = np.arange(len(views[0])) if index is None else np.asarray(index)
     views = {f"view_{i}": tf.constant(view) for i, view in enumerate(views)}
-    return {"views": views, "index": tf.constant(index, tf.int64)}
+    index = tf.constant(index, tf.int64)
+    return {"views": views, "index": index, "position": tf.range(len(index))}
 
 
 def two_views(batch=5, seed=0):

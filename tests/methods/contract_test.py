@@ -1,5 +1,7 @@
 """What every method promises. A method joins by a line in `cases.CASES`."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from tests.methods.cases import (
     tiny_encoder,
     train,
 )
-from tfssl import methods
+from tfssl import internals, methods, optimizers
 from tfssl.methods import base
 
 every_method = pytest.mark.parametrize("name", CASES)
@@ -216,6 +218,85 @@ def test_penalties_of_the_encoder_count_once(mirrored):
     difference = kernels[0.1, 1] - kernels[0.0, 1]
     np.testing.assert_allclose(difference, -0.02 * start, atol=1e-5)
     np.testing.assert_allclose(kernels[0.1, 2], kernels[0.1, 1], atol=1e-5)
+
+
+class Teacher(keras.layers.Layer):
+    """A layer of nobody's but this test's, which says that it follows."""
+
+    follower = True
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, images):
+        return self.network(images, training=True)
+
+
+class Taught(base.Method):
+    """Learns the features of a teacher, whose variables are trainable to Keras."""
+
+    num_views = 1
+
+    def __init__(self, encoder, teacher, *, strength=1.0, name=None):
+        super().__init__(encoder, name=name, strength=strength)
+        self.teacher = Teacher(teacher)
+
+    def train_step(self, batch):
+        with self.recording() as recorded:
+            values = self.image_losses(batch, training=True)
+        self.minimize(recorded, values, batch)
+
+    def image_losses(self, batch, training):
+        (view,) = self.views(batch)
+        error = self.encoder(view, training=training) - self.teacher(view)
+        return {"loss": self.strength * tf.reduce_mean(tf.square(error), axis=1)}
+
+
+def test_a_layer_says_itself_that_it_follows():
+    method = Taught(tiny_encoder(), tiny_encoder())
+    learned = method.learned_variables
+    assert method.followers == [method.teacher]
+    assert [id(v) for v in learned] == [id(v) for v in method.encoder.trainable_weights]
+    method.compile(optimizers.build("sgd", learning_rate=0.1, weight_decay=0.5))
+    before = [np.array(v) for v in method.teacher.trainable_weights]
+    student = [np.array(v) for v in learned]
+    train(method, batches("deepcluster", 2), steps=2)
+    for old, variable in zip(before, method.teacher.trainable_weights):
+        np.testing.assert_array_equal(old, variable)
+    for old, variable in zip(student, learned):
+        assert np.abs(old - variable).max() > 0
+    optimized = internals.trained_variables(method.optimizer)
+    assert {id(v) for v in optimized} == {id(v) for v in learned}
+
+
+def test_settings_are_set_and_returned_as_they_were_given():
+    method = Taught(tiny_encoder(), tiny_encoder(), strength=0.5)
+    assert method.strength == 0.5 and method.settings == {"strength": 0.5}
+    assert method.get_config()["strength"] == 0.5
+
+
+@every_method
+def test_settings_of_a_method_are_the_arguments_of_its_constructor(name):
+    method = make(name)
+    arguments = set(inspect.signature(type(method)).parameters) - {"encoder", "name"}
+    assert set(method.settings) == arguments
+    for key, value in method.settings.items():
+        assert getattr(method, key) == value, key
+        assert method.get_config()[key] == value, key
+
+
+def test_a_config_of_before_norm_statistics_is_read():
+    config = methods.SimCLR(tiny_encoder()).get_config() | {"batch_norm": "local"}
+    del config["norm_statistics"]
+    again = methods.SimCLR.from_config(config)
+    assert again.norm_statistics == "local"
+    assert again.projector.layers[1].statistics == "local"
+
+
+@every_method
+def test_epochs_part_only_where_a_method_acts_between_them(name):
+    assert make(name).acts_between_epochs == name.startswith("deepcluster")
 
 
 def test_clear_errors(mirrored):

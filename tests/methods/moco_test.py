@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.methods import cases
 from tests.methods.cases import batch_of, unit
-from tfssl import methods, models
+from tfssl import data, methods, models
 from tfssl.data.views import recipes
 from tfssl.models import norms
 
@@ -93,7 +93,7 @@ def test_keys_move_first_and_enter_the_queue_last():
         before = np.array(kernel)
         moved = 0.8 * np.array(key_kernel) + 0.2 * before
         view_a, view_b = views(seed=step)
-        method.train_step({"views": {"view_0": view_a, "view_1": view_b}})
+        method.train_step(batch_of(view_a, view_b))
         # The key network follows the query network of before the update.
         np.testing.assert_allclose(key_kernel, moved, atol=1e-6)
         assert np.abs(np.array(kernel) - before).max() > 1e-5
@@ -127,7 +127,7 @@ def test_leaking_statistics_are_told(statistics, caplog):
     x = norms.BatchNorm(statistics=statistics)(inputs)
     network = keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
     methods.MoCo(network, queue_size=10)
-    assert "can betray the positive key; build it with norm=" in caplog.text
+    assert "can betray the positive key; build it with norm_statistics=" in caplog.text
     caplog.clear()
     methods.MoCo(network, version=3)
     methods.MoCo(encoder(), queue_size=10)  # No batch norm, no leak.
@@ -200,17 +200,18 @@ def test_clear_errors(arguments, sentence):
 def test_a_batch_larger_than_the_queue_is_refused():
     method = make(2, queue_size=3)
     method.compile("sgd")
-    batch = dict(zip(("view_0", "view_1"), views()))
-    data = tf.data.Dataset.from_tensors({"views": batch})
+    dataset = tf.data.Dataset.from_tensors(batch_of(*views()))
+    source = data.open_source(np.zeros((100, 1, 1, 1), np.uint8))
     sentence = "queue_size=3 received for batches of 4 images; make the queue 4"
     with pytest.raises(ValueError, match=sentence):
-        method.fit(data, verbose=0)
+        method.fit(dataset, verbose=0)
     with pytest.raises(ValueError, match=sentence):  # Before a run begins.
-        method.notes(4, 100)
-    assert method.notes(3, 100) == make(3).notes(4, 100) == []
+        method.check_run(4, source)
+    method.check_run(3, source)
+    make(3).check_run(4, source)
 
 
 def test_a_recipe_with_other_views_is_refused():
     method = make(2)
     with pytest.raises(ValueError, match=r"1 view\(s\) received, but MoCo takes 2"):
-        method.train_step({"views": {"view_0": views()[0]}})
+        method.train_step(batch_of(views()[0]))

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tests.losses.clustering_test import plain_sinkhorn
 from tests.methods.cases import batch_of, one_convolution, two_views, unit
-from tfssl import methods
+from tfssl import data, methods
 
 
 def encoder():
@@ -167,10 +167,13 @@ def test_what_a_run_is_told():
         "3,000 prototypes share 256 images"
         in make(num_prototypes=3000).notes(256, 50_000)[-1]
     )
-    with pytest.raises(
-        ValueError, match="num_prototypes=3000 received for 1297 images"
-    ):
-        method.notes(256, 1297)
+
+
+def test_a_run_with_more_prototypes_than_images_is_refused():
+    source = data.open_source(np.zeros((50, 1, 1, 1), np.uint8))
+    make(num_prototypes=50).check_run(16, source)
+    with pytest.raises(ValueError, match="num_prototypes=51 received for 50 images"):
+        make(num_prototypes=51).check_run(16, source)
 
 
 def test_the_heads_have_the_papers_sizes():

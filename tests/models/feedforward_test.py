@@ -103,7 +103,12 @@ def test_forward_and_stages_match_numpy(network, sobel):
 @_each_network
 def test_keras_file_round_trip(tmp_path, network, dtype):
     model = _tiny(
-        network, sobel=True, dtype=dtype, norm="batch_split", dropout=0.3, name="one"
+        network,
+        sobel=True,
+        dtype=dtype,
+        norm_statistics="split",
+        dropout=0.3,
+        name="one",
     )
     model.save(tmp_path / "encoder.keras")
     again = keras.saving.load_model(tmp_path / "encoder.keras")
@@ -178,7 +183,7 @@ def test_dropout_only_in_training(network, rates):
 
 @_each_network
 def test_every_variable_has_a_gradient_and_sobel_has_none(network):
-    model = _tiny(network, sobel=True, norm="batch_global")
+    model = _tiny(network, sobel=True, norm_statistics="global")
     norms = [x for x in model.layers if isinstance(x, models.norms.BatchNorm)]
     assert {layer.statistics for layer in norms} == {"global"}
     assert {(layer.momentum, layer.epsilon) for layer in norms} == {(0.9, 1e-5)}
@@ -216,7 +221,11 @@ def test_every_variable_has_a_gradient_and_sobel_has_none(network):
         ("alexnet", {"width": 0.01}, "width must be at least 1 / 96, got 0.01"),
         ("alexnet", {"stem": "tiny"}, "stem must be one of .* got 'tiny'"),
         ("vgg16", {"depth": 19}, "depth must be one of .* got 19"),
-        ("vgg16", {"norm": "layer"}, "norm must be one of .* got 'layer'"),
+        (
+            "vgg16",
+            {"norm_statistics": "layer"},
+            "norm_statistics must be one of .* got 'layer'",
+        ),
         ("vgg16", {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     ],
 )
@@ -233,3 +242,10 @@ def test_the_smallest_size_works(network, side):
         model = _NETWORKS[network][0](input_shape=(side, side, 1))
     assert model.get_layer("flatten").input.shape[1:3] == (1, 1)
     assert isinstance(model, feedforward.FeedForward)
+
+
+def test_a_config_of_before_norm_statistics_is_read():
+    config = _tiny("alexnet_cifar").get_config() | {"norm": "batch_global"}
+    del config["norm_statistics"]
+    again = models.AlexNet.from_config(config)
+    assert again.norm_statistics == "global"

@@ -208,13 +208,23 @@ def test_a_config_of_before_these_arguments_is_read():
 
 
 @pytest.mark.parametrize(
+    "norm, statistics",
+    [("batch", "local"), ("batch_global", "global"), ("batch_split", "split")],
+)
+def test_a_config_of_before_norm_statistics_is_read(norm, statistics):
+    config = _tiny().get_config() | {"norm": norm}
+    del config["norm_statistics"]
+    assert models.ResNet.from_config(config).norm_statistics == statistics
+
+
+@pytest.mark.parametrize(
     "kwargs",
     [
-        {"dtype": "mixed_bfloat16", "padding": "same", "norm": "batch_global"},
+        {"dtype": "mixed_bfloat16", "padding": "same", "norm_statistics": "global"},
         {"stem": "cifar", "projection_in_first_block": False, "name": "small"},
         {"stem": "cifar", "sobel": True},
         {"init": "torchvision", "zero_init_residual": False},
-        {"norm": "batch_global", "norm_replica_groups": 8},
+        {"norm_statistics": "global", "norm_replica_groups": 8},
     ],
 )
 def test_keras_file_round_trip(tmp_path, kwargs):
@@ -329,12 +339,9 @@ def test_every_variable_has_a_gradient_and_xla_agrees():
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "norm, statistics",
-    [("batch", "local"), ("batch_global", "global"), ("batch_split", "split")],
-)
-def test_norm_statistics(norm, statistics):
-    model = models.resnet(18, width=1 / 16, norm=norm)
+@pytest.mark.parametrize("statistics", ["local", "global", "split"])
+def test_norm_statistics(statistics):
+    model = models.resnet(18, width=1 / 16, norm_statistics=statistics)
     found = [x for x in model.layers if isinstance(x, models.norms.BatchNorm)]
     assert len(found) == 21  # 17 convolutions and 4 shortcuts.
     assert {layer.statistics for layer in found} == {statistics}
@@ -350,7 +357,7 @@ def test_norm_statistics(norm, statistics):
         ({"depth": 20}, "depth must be one of .* got 20"),
         ({"width": 0.01}, "width .* got 0.01"),
         ({"stem": "tiny"}, "stem must be one of .* got 'tiny'"),
-        ({"norm": "layer"}, "norm must be one of .* got 'layer'"),
+        ({"norm_statistics": "layer"}, "norm_statistics must be one of .* got 'layer'"),
         ({"padding": "valid"}, "padding must be one of .* got 'valid'"),
         ({"init": "he"}, "init must be one of .*'torchvision'.* got 'he'"),
         ({"input_shape": (32, 32)}, r"input_shape .* got \(32, 32\)"),

@@ -119,7 +119,7 @@ def test_mocos_demo_has_one_linear_head():
 def test_swav_and_deepcluster_v2_at_4096_have_groups_of_512_images():
     for name in ("swav_imagenet", "deepcluster_v2_imagenet"):
         given = flags_of(name)
-        assert given["encoder_arg"]["norm"] == "batch_global"
+        assert given["encoder_arg"]["norm_statistics"] == "global"
         for of in ("encoder_arg", "hparam"):
             assert int(given["batch_size"]) / given[of]["norm_replica_groups"] == 512
 

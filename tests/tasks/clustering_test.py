@@ -2,7 +2,6 @@
 
 import os
 import sys
-import types
 
 import keras
 import numpy as np
@@ -21,7 +20,7 @@ from tfssl import data, kmeans
 from tfssl.evaluation import clusters as clusters_lib
 from tfssl.memory import Assignments
 from tfssl.methods import DeepCluster
-from tfssl.tasks import clustering, pretrain
+from tfssl.tasks import pretrain
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
@@ -201,22 +200,6 @@ def test_clear_errors(tmp_path):
         run(tmp_path / "c", "swav", hparams=hparams)
     with pytest.raises(ValueError, match=r"2 view\(s\) .* DeepCluster takes 1"):
         run(tmp_path / "d", "deepcluster", recipe="simclr_digits")
-
-
-def test_an_error_on_another_worker_is_raised_here_too():
-    workers = types.SimpleNamespace(count=1, index=0, any=lambda *flags: (True,))
-    source = data.open_source(images())
-    between = clustering.Clustering(
-        DeepCluster(TINY["encoder"]((8, 8, 1)), num_images=40, num_clusters=6),
-        source,
-        data.recipes.preprocessing_for(data.recipes.SIMCLR_DIGITS.scaled(8), source),
-        first_views=None,
-        batch_size=8,
-        bad_files=data.pipeline.BadFiles(),
-        workers=workers,
-    )
-    with pytest.raises(ValueError, match="Another worker could not make the features"):
-        between.before_epoch(0)
 
 
 def test_the_first_embeddings_are_of_views_of_their_own(tmp_path, monkeypatch):

@@ -142,7 +142,7 @@ def assert_same_runs(whole, parts):
         }
 
 
-_MOCO = ["--method=moco", "--encoder_arg=norm='batch_split'"]
+_MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
 
 
 @pytest.mark.parametrize(

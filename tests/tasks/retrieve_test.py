@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data as data_lib
+from tfssl.export import Encoder
 from tfssl.tasks import retrieve
 
 # The image of a query holds a red and a blue patch, and its box the red one alone.
@@ -20,8 +21,7 @@ def encoder():
     colors.set_weights([np.eye(3)[np.newaxis, np.newaxis]])
     model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(outputs))
     model.stage_outputs = {"colors": outputs}
-    model.preprocessing = data_lib.Preprocessing(size=8)
-    return model
+    return Encoder(model, data_lib.Preprocessing(size=8))
 
 
 def write_image(folder, name, *patches):
@@ -160,6 +160,6 @@ def test_bad_folders_and_encoders(images, tmp_path):
     arguments = (bare, str(images), str(tmp_path / "lab"))
     with pytest.raises(ValueError, match="carries no preprocessing"):
         retrieve.retrieve(*arguments, out=str(tmp_path / "r.json"))
-    bare.preprocessing = data_lib.Preprocessing(size=8)
+    arguments = (Encoder(bare, data_lib.Preprocessing(size=8)), *arguments[1:])
     with pytest.raises(ValueError, match="names no stages"):
         retrieve.retrieve(*arguments, out=str(tmp_path / "r.json"))

@@ -8,7 +8,7 @@ import numpy as np
 from tests.tasks import pretrain_test as small
 from tfssl import data
 from tfssl.data.views import recipes
-from tfssl.tasks import pretrain, settings, trainer
+from tfssl.tasks import pretrain, runs, settings, trainer
 
 _DEFAULTS = {
     name: parameter.default
@@ -103,3 +103,13 @@ def test_images_in_memory_are_recorded_as_such():
     assert settings.in_memory(kept["validation_data"]) == "ArraySource"
     assert settings.in_memory("photos") is settings.in_memory(None) is None
     assert settings.in_memory(["ndarray", "ndarray"]) == "ndarray, ndarray"
+
+
+def test_a_record_of_before_norm_statistics_is_read(tmp_path):
+    kept = record(hparams={"norm_statistics": "local"})[2]
+    kept["settings"]["hparams"] = {"batch_norm": "local"}
+    kept["settings"]["encoder_args"] = {"norm": "batch_global", "width": 0.25}
+    (tmp_path / "run.json").write_text(json.dumps(kept))
+    found = runs.record_of(tmp_path)["settings"]
+    assert found["hparams"] == {"norm_statistics": "local"}
+    assert found["encoder_args"] == {"norm_statistics": "global", "width": 0.25}

@@ -20,6 +20,7 @@ from tfssl import (
     models,  # noqa: F401  Registers the classes that files name.
 )
 from tfssl.data import preprocessing as preprocessing_lib
+from tfssl.export import encoder as encoder_lib
 
 _MEMBER = "preprocessing.json"
 # What `zipfile` raises on damaged files, beside its own error.
@@ -36,21 +37,25 @@ _ZIP_ERRORS = (
 )
 
 
-def save(encoder, path, preprocessing):
+def save(encoder, path, preprocessing=None):
     """Writes an encoder and its preprocessing, replacing the file atomically.
+
+    Of an `Encoder` the network is written, so that a reader needs no class but its.
 
     Args:
         encoder: a Keras model. Classes of your own in it need
             `@keras.saving.register_keras_serializable`.
         path: ends in `.keras`; local, or any path that `tf.io.gfile` writes.
-        preprocessing: the `data.Preprocessing` that the encoder was trained with.
+        preprocessing: the `data.Preprocessing` that the encoder was trained with; None
+            takes that of an `Encoder`.
 
     Returns:
         `path`.
 
     Raises:
-        ValueError: if `path` does not end in `.keras`.
+        ValueError: if `path` does not end in `.keras`, or there is no preprocessing.
     """
+    network, preprocessing = encoder_lib.parts(encoder, preprocessing)
     path = files.expanded(path)
     if not path.endswith(".keras"):
         raise ValueError(f"An encoder file must end in .keras, got {path!r}.")
@@ -58,14 +63,14 @@ def save(encoder, path, preprocessing):
     if "://" in path:
         with tempfile.TemporaryDirectory() as scratch:
             part = os.path.join(scratch, "encoder.keras")
-            _write(encoder, part, preprocessing)
+            _write(network, part, preprocessing)
             tf.io.gfile.copy(part, path, overwrite=True)
         return path
     # Keras insists on the ending. One name, so that the next save takes the place of
     # what a killed one has left.
     part = f"{path.removesuffix('.keras')}.part.keras"
     try:
-        _write(encoder, part, preprocessing)
+        _write(network, part, preprocessing)
         os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
@@ -74,8 +79,8 @@ def save(encoder, path, preprocessing):
     return path
 
 
-def _write(encoder, path, preprocessing):
-    encoder.save(path)
+def _write(network, path, preprocessing):
+    network.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
 
@@ -91,8 +96,8 @@ def load(path):
 
     Returns:
         `(encoder, preprocessing)`: a trainable Keras model in float32 or its
-        saved policy, and a `data.Preprocessing`, or `None` if the file was not
-        written by `save`.
+        saved policy, and a `data.Preprocessing`, or `None` if the file holds none
+        (`save` writes it, and Keras that of an `Encoder`).
 
     Raises:
         ValueError: if there is no such file, it is not a `.keras` file, it is damaged,
@@ -112,7 +117,10 @@ def load(path):
                 "written by export.keras_file.save."
             )
         _check_members(local, path)
-        return _load_model(local, path), _read_preprocessing(local, path)
+        model = _load_model(local, path)
+        if isinstance(model, encoder_lib.Encoder):
+            return model.network, model.preprocessing
+        return model, _read_preprocessing(local, path)
 
 
 def _check_members(local, path):

@@ -22,6 +22,7 @@ import platform
 import tensorflow as tf
 
 from tfssl import checks, files
+from tfssl.export import encoder as encoder_lib
 from tfssl.export import keras_file, warmup
 from tfssl.export import model_card as model_card_lib
 
@@ -32,7 +33,7 @@ def saved_model(
     encoder,
     base_dir,
     *,
-    preprocessing,
+    preprocessing=None,
     name=None,
     version=None,
     warmup_images=None,
@@ -51,7 +52,8 @@ def saved_model(
             (optimizer, heads) is written. Layers with random numbers (dropout)
             leave their small seed variable in the export.
         base_dir: folder of this model's versions; made if missing.
-        preprocessing: the `data.Preprocessing` that turns a file into its input.
+        preprocessing: the `data.Preprocessing` that turns a file into its input; None
+            takes that of an `Encoder`.
         name: model name in card and warm-up records; `None`: last part of
             `base_dir`.
         version: int >= 1 that must not exist yet; `None`: the highest plus one.
@@ -65,8 +67,10 @@ def saved_model(
 
     Raises:
         ValueError: if the version exists or is no positive integer, if encoder and
-            preprocessing do not fit, or if the folder cannot be written.
+            preprocessing do not fit or there is none, or if the folder cannot be
+            written.
     """
+    encoder, preprocessing = encoder_lib.parts(encoder, preprocessing)
     base_dir = files.expanded(base_dir)
     if name is None:
         name = os.path.basename(os.path.abspath(base_dir))

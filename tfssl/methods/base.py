@@ -7,85 +7,97 @@ A method subclasses `Method`, builds its parts in `__init__` and says in one
 * the gradient is that of the mean over the GLOBAL batch, at any replica count,
   with the loss scaled where the optimizer asks for it (`mixed_float16`);
 * metrics are means over images, equal at any replica count;
-* `fit` works under every strategy and with any `steps_per_execution`, which
-  the stock train function of Keras 3 does not;
-* `call(images)` is the encoder, so evaluation and export see the product.
+* `fit` works under every strategy and with any `steps_per_execution`, see `loop`;
+* `call(images)` is the encoder, so evaluation and export see the product;
+* the settings of a method are attributes, and its config.
 """
 
 import contextlib
+import dataclasses
 
 import keras
 import tensorflow as tf
 from absl import logging
 
-from tfssl import ema, input_wait, internals, replicas
-from tfssl.models import input_range
+from tfssl import internals, replicas
+from tfssl.methods import loop
+from tfssl.models import input_range, norms
 
 
-class _Tape(tf.GradientTape):
-    """A gradient tape, with the penalty terms of what it recorded, once it ended."""
+@dataclasses.dataclass
+class Recording:
+    """What `Method.recording` has seen.
 
-    penalties: list
+    Attributes:
+        tape: the gradient tape.
+        penalties: list of float32 scalar tensors, the penalty terms of the layers
+            (kernel regularizers), once the recording has ended.
+    """
+
+    tape: tf.GradientTape
+    penalties: list = dataclasses.field(default_factory=list)
 
 
-class Method(internals.BuiltBeforehand, keras.Model):
+class Method(loop.StepLoop):
     """Base class of the self-supervised methods.
 
     A batch is a dict `{"views": {"view_0": (batch, h, w, c) float, "view_1": …},
     "index": (batch,) int64, "position": (batch,) int64}`, as made by
     `tfssl.data.multiview`. `index` is the image's stable number in its source;
-    `position` (optional) its place in the training stream, from which an
-    interrupted run resumes.
+    `position` its place in the training stream, from which an interrupted run resumes.
 
     A subclass sets `logged`, `num_views`, `more_views` and `default_recipe`, and
     writes two functions:
 
-    * `image_losses(batch, training)`: a batch -> a dict of float32 tensors
-      `(batch,)` with the keys of `logged`; training minimizes the mean of `"loss"`,
-      the others are reported. Further entries are the method's own (the keys that
-      MoCo stores after the update);
+    * `image_losses(batch, training)`: a batch -> a dict of float32 tensors with the
+      keys of `logged`. `"loss"` is `(batch,)`, and training minimizes its mean. The
+      others are reported, the mean of all values: `(batch,)` for what an image has, a
+      scalar for what the global batch has as a whole, equal on all replicas.
+      Further entries, of any kind, are the method's own: what it stores after the
+      update (MoCo's keys);
     * `train_step(batch)`: the paper's algorithm box, usually `image_losses` under
       `recording()`, then `minimize`, then what the paper does after the update.
+
+    Its constructor hands its settings to this one, which checks them
+    (`check_settings`), makes attributes of them and returns them from `get_config`.
 
     Args:
         encoder: a built Keras model, images -> pooled features `(batch, dim)`.
             Any model is accepted: ours, `keras.applications` with
             `pooling="avg"`, keras-hub backbones with a pooling layer, your own.
         name: optional name of the model.
+        **settings: the other arguments of the method's constructor, by their names
+            there: plain values.
 
     Attributes:
         encoder: the product of pre-training.
+        settings: dict, as given.
         step: int64 variable, number of batches consumed. Schedules of a method
             read it: it counts also the steps whose gradients overflowed under
             `mixed_float16`, which `optimizer.iterations` leaves out.
         position: int64 variable, the stream position of the next image.
-        input_wait: float64 scalar tensor, seconds that the steps of this process
-            have waited for their batch.
-        waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
 
     Raises:
         ValueError: if the encoder is not built, or its output is not
-            `(batch, dim)` with a known `dim`.
+            `(batch, dim)` with a known `dim`; for settings that cannot work.
     """
 
     logged = ("loss",)
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
-    # What is clustered between epochs: None, "features" (of clean images) or "bank"
-    # (embeddings that the method keeps), see `tasks.clustering`.
-    clusters = None
 
-    def __init__(self, encoder, *, name=None):
+    def __init__(self, encoder, *, name=None, **settings):
         super().__init__(name=name)
         _check_encoder(encoder)
+        self.check_settings(settings)
+        self.settings = settings
+        for key, value in settings.items():
+            setattr(self, key, value)
         self.encoder = encoder
         self.feature_dim = int(encoder.output_shape[-1])
         self.step = self._counter("step")
         self.position = self._counter("position")
         self._means = {key: keras.metrics.Mean(name=key) for key in self.logged}
-        # A tensor, not a weight: it describes this process, not the training.
-        self.input_wait = tf.constant(0.0, tf.float64)
-        self.waiting = input_wait.InputWait()
         self.built = True
 
     def _counter(self, name):
@@ -112,12 +124,20 @@ class Method(internals.BuiltBeforehand, keras.Model):
         """How many negatives each anchor sees, or None if the method has none."""
         return None
 
-    def notes(self, global_batch, num_images):
-        """Lines about these settings for the start of a run.
+    @classmethod
+    def check_settings(cls, given):
+        """Raises `ValueError` for settings, a dict, that cannot work with any data."""
 
-        Raises:
-            ValueError: for data that the method cannot learn from.
+    def check_run(self, global_batch, source):
+        """Raises `ValueError` if this method cannot learn from these images.
+
+        Args:
+            global_batch: int, images of a step.
+            source: `data.sources.Source`, the training images.
         """
+
+    def notes(self, global_batch, num_images):
+        """Lines about these settings for the start of a run."""
         return []
 
     @classmethod
@@ -136,16 +156,56 @@ class Method(internals.BuiltBeforehand, keras.Model):
         )
 
     @property
-    def target_networks(self):
-        """The moving averages of networks that this method holds, a list."""
+    def followers(self):
+        """The networks that no gradient trains, a list of layers.
+
+        They say so themselves: `follower = True`, as `ema.TargetNetwork` does. One that
+        copies other networks also has `reset()`, which copies them anew.
+        """
         layers = internals.layers_of(self)
-        return [layer for layer in layers if isinstance(layer, ema.TargetNetwork)]
+        return [layer for layer in layers if getattr(layer, "follower", False)]
 
     @property
     def learned_variables(self):
-        """Variables that the gradient trains: all trainable but target networks'."""
-        followers = {id(v) for target in self.target_networks for v in target.variables}
-        return [v for v in self.trainable_variables if id(v) not in followers]
+        """Variables that the gradient trains: all trainable but the followers'."""
+        theirs = {id(v) for follower in self.followers for v in follower.variables}
+        return [v for v in self.trainable_variables if id(v) not in theirs]
+
+    # What happens between epochs. --------------------------------------------
+
+    def before_epoch(self, epoch, images):
+        """Called before the first step of an epoch, on all workers; by default nothing.
+
+        It may change variables of the method only, and only by what these and the
+        images hold: a run that is resumed there calls it again, with the same result.
+
+        Args:
+            epoch: int, the epoch that begins, from 0.
+            images: `tasks.epoch_images.EpochImages`, the training images: their
+                features, an epoch of views, the workers.
+        """
+
+    def sampling(self, epoch, count):
+        """The images of an epoch, int64 `(count,)`, or None: all of them, shuffled.
+
+        Args:
+            epoch: int.
+            count: int, images of an epoch.
+        """
+        return None
+
+    @property
+    def acts_between_epochs(self):
+        """Whether this method has `before_epoch` or `sampling`, so that epochs part."""
+        own, general = type(self), Method
+        return (
+            own.before_epoch is not general.before_epoch
+            or own.sampling is not general.sampling
+        )
+
+    def epoch_numbers(self):
+        """Numbers that stay for an epoch, for its line in the log: a dict of floats."""
+        return {}
 
     # What a train_step is made of. ------------------------------------------
 
@@ -157,12 +217,13 @@ class Method(internals.BuiltBeforehand, keras.Model):
 
     @contextlib.contextmanager
     def recording(self):
-        """A gradient tape that also sees the encoder's own penalty terms."""
-        with _Tape() as tape:
-            yield tape
-            tape.penalties = [tf.cast(term, tf.float32) for term in self.losses]
+        """Context: a `Recording` of what the encoder and the heads compute in it."""
+        with tf.GradientTape() as tape:
+            recorded = Recording(tape)
+            yield recorded
+            recorded.penalties = [tf.cast(term, tf.float32) for term in self.losses]
 
-    def minimize(self, tape, values, batch):
+    def minimize(self, recorded, values, batch):
         """One optimizer step on the mean of `values["loss"]` over all images.
 
         The mean over the local images is divided by the number of replicas,
@@ -171,21 +232,21 @@ class Method(internals.BuiltBeforehand, keras.Model):
         regularizers) are divided alike, so that they count once.
 
         Args:
-            tape: the tape of `recording()` under which `values` were computed.
-            values: dict of `(batch,)` tensors, keys as `logged`.
+            recorded: what `recording()` gave, under which `values` were computed.
+            values: dict, as `image_losses` returns it.
             batch: the batch of this step; its position advances the stream.
         """
         losses = values["loss"]
         count = replicas.num_replicas()
         share = 1.0 / (tf.cast(tf.size(losses), tf.float32) * count)
         seeds = [tf.fill(tf.shape(losses), self.optimizer.scale_loss(share))]
-        for term in tape.penalties:
+        for term in recorded.penalties:
             seeds.append(
                 tf.fill(tf.shape(term), self.optimizer.scale_loss(1.0 / count))
             )
         learned = self.learned_variables
-        gradients = tape.gradient(
-            [losses, *tape.penalties],
+        gradients = recorded.tape.gradient(
+            [losses, *recorded.penalties],
             [v.value for v in learned],
             output_gradients=seeds,
         )
@@ -195,9 +256,8 @@ class Method(internals.BuiltBeforehand, keras.Model):
 
     def _advance(self, batch):
         self.step.assign_add(1)
-        if "position" in batch:
-            last = replicas.max_over_replicas(tf.reduce_max(batch["position"]))
-            self.position.assign(last + 1)
+        last = replicas.max_over_replicas(tf.reduce_max(batch["position"]))
+        self.position.assign(last + 1)
 
     def _report(self, values):
         for key in self.logged:
@@ -217,154 +277,16 @@ class Method(internals.BuiltBeforehand, keras.Model):
     def metrics(self):
         return list(self._means.values())
 
-    def compile(self, optimizer, *, jit_compile="auto", run_eagerly=False, **kwargs):
-        """Sets the optimizer and how steps are run.
-
-        Args:
-            optimizer: a Keras optimizer, or its name.
-            jit_compile: bool, compile each step with XLA. One replica only (a
-                TPU compiles by itself). `"auto"` does so on one GPU, where it is
-                several times as fast, unless a layer says that it cannot; on a CPU
-                it would slow training down. The attribute `jit_compile` then says
-                what was chosen.
-            run_eagerly: bool, for debugging on one replica.
-            **kwargs: `steps_per_execution`; see `keras.Model.compile`.
-
-        Raises:
-            ValueError: for a combination that is known to fail or hang.
-        """
-        for given in ("loss", "metrics", "weighted_metrics", "loss_weights"):
-            if kwargs.get(given) is not None:
-                raise ValueError(
-                    f"compile received {given}=, but {type(self).__name__} brings "
-                    "its own loss and metrics; pass the optimizer only."
-                )
-        if jit_compile not in (True, False, "auto"):
-            raise ValueError(
-                f"jit_compile={jit_compile!r} received, expected True, False or 'auto'."
-            )
-        if jit_compile == "auto":
-            jit_compile = not run_eagerly and self._gains_from_xla()
-        count = self.distribute_strategy.num_replicas_in_sync
-        if count > 1 and (jit_compile or run_eagerly):
-            flag = "jit_compile" if jit_compile else "run_eagerly"
-            raise ValueError(
-                f"{flag}=True received with {count} replicas, where it fails or "
-                f"hangs; set {flag}=False or train on one replica."
-            )
-        super().compile(
-            optimizer=optimizer,
-            jit_compile=jit_compile,
-            run_eagerly=run_eagerly,
-            **kwargs,
-        )
-        if getattr(self.optimizer, "gradient_accumulation_steps", None):
-            raise ValueError(
-                "The optimizer has gradient_accumulation_steps="
-                f"{self.optimizer.gradient_accumulation_steps}, which adds no "
-                "negatives and fails under several replicas; set it to None."
-            )
-
-    def _gains_from_xla(self):
-        if replicas.single_gpu(self.distribute_strategy) is None:
-            return False
-        return all(layer.supports_jit for layer in internals.layers_of(self))
-
-    def build_optimizer(self):
-        """Creates the optimizer's slots, so that nothing is made in a step."""
-        if self.optimizer is not None and not self.optimizer.built:
-            with self.distribute_strategy.scope():
-                self.optimizer.build(self.learned_variables)
-
-    def make_train_function(self, force=False):
-        if self.train_function is None or force:
-            self.build_optimizer()
-            self.train_function = self._loop_over(self.train_step)
-
-    def fill(self, iterator, steps):
-        """Runs `fill_step` on `steps` batches: what a method stores without learning.
-
-        Args:
-            iterator: iterator of (distributed) batches.
-            steps: int, a multiple of `steps_per_execution`.
-        """
-        function = self._loop_over(self.fill_step)
-        for _ in range(steps // self.steps_per_execution):
-            function(iterator)
-
-    def make_test_function(self, force=False):
-        if self.test_function is None or force:
-            self.test_function = self._loop_over(self.test_step)
-
-    def _loop_over(self, step):
-        """`iterator -> metrics`, running `steps_per_execution` steps on all replicas.
-
-        One `tf.function` for any strategy, which reads the metrics once, at the
-        end and in cross-replica context.
-        """
-        strategy = self.distribute_strategy
-
-        def on_replica(batch, *arrived):
-            # Without the dependency TensorFlow may run what does not read the
-            # batch (a counter) before the iterator reports its end.
-            with tf.control_dependencies([*tf.nest.flatten(batch), *arrived]):
-                step(batch)
-
-        if self.run_eagerly:
-            return self._eager_loop(on_replica)
-        if self.jit_compile:
-            on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
-
-        def one_step(done, waited, iterator):
-            begin, number = tf.timestamp(), self.waiting.ask()
-            with tf.control_dependencies([begin, number]):
-                batch = next(iterator)
-            tensors = tf.nest.flatten(batch, expand_composites=True)
-            with tf.control_dependencies(tensors):
-                waited += tf.timestamp() - begin
-                arrived = self.waiting.arrive(number)
-            strategy.run(on_replica, args=(batch, arrived))
-            return done + 1, waited
-
-        @tf.function(autograph=False)
-        def run_steps(iterator):
-            state = (tf.constant(0), tf.constant(0.0, tf.float64))
-            if self.steps_per_execution == 1:
-                _, waited = one_step(*state, iterator)
-            else:
-                _, waited = tf.while_loop(
-                    lambda done, _: done < self.steps_per_execution,
-                    lambda done, waited: one_step(done, waited, iterator),
-                    state,
-                    parallel_iterations=1,
-                )
-            return self.get_metrics_result(), waited
-
-        def function(iterator):
-            with self.waiting.interruptible(iterator):
-                metrics, waited = run_steps(iterator)
-            self.input_wait = self.input_wait + waited
-            return metrics
-
-        return function
-
-    def _eager_loop(self, on_replica):
-        def function(iterator):
-            for _, batch in zip(range(self.steps_per_execution), iterator):
-                on_replica(batch)
-            return self.get_metrics_result()
-
-        return function
-
     def get_config(self):
         return {
             "name": self.name,
             "encoder": keras.saving.serialize_keras_object(self.encoder),
+            **self.settings,
         }
 
     @classmethod
     def from_config(cls, config):
-        config = dict(config)
+        config = norms.renamed(config)
         config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
         return cls(**config)
 

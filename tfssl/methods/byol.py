@@ -32,8 +32,8 @@ class BYOL(base.Method):
             not given.
         projection_hidden: int, hidden width of projector and predictor (4096).
         projection_dim: int, width of projection and prediction (256).
-        batch_norm: `"global"` (statistics of all replicas, the paper's) or
-            `"local"`, for the heads. The encoder has its own setting.
+        norm_statistics: of the heads' batch norm, `"global"` (of all replicas, the
+            paper's) or `"local"`. The encoder has its own setting.
         name: optional name.
 
     Views: two, any size, float32. The default recipe is `recipes.BYOL`, whose
@@ -56,33 +56,39 @@ class BYOL(base.Method):
         total_steps=None,
         projection_hidden=4096,
         projection_dim=256,
-        batch_norm="global",
+        norm_statistics="global",
         name=None,
     ):
-        super().__init__(encoder, name=name)
-        ema.check_momentum(momentum, total_steps)
-        self.momentum = momentum
-        self.total_steps = total_steps
-        self.projection_hidden = projection_hidden
-        self.projection_dim = projection_dim
-        self.batch_norm = batch_norm
+        super().__init__(
+            encoder,
+            name=name,
+            momentum=momentum,
+            total_steps=total_steps,
+            projection_hidden=projection_hidden,
+            projection_dim=projection_dim,
+            norm_statistics=norm_statistics,
+        )
         # As in the code: a bias before the batch norm, none in the last layer.
         shape = dict(
             dims=(projection_hidden, projection_dim),
             hidden_bias=True,
             last_bias=False,
             kernel_initializer="lecun_normal",
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
         )
         self.projector = heads.mlp(self.feature_dim, name="projector", **shape)
         self.predictor = heads.mlp(projection_dim, name="predictor", **shape)
         self.target = ema.TargetNetwork(self.encoder, self.projector)
 
+    @classmethod
+    def check_settings(cls, given):
+        ema.check_momentum(given["momentum"], given["total_steps"])
+
     def train_step(self, batch):
         momentum = ema.momentum_at(self.step, self.momentum, self.total_steps)
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
         self.target.update(momentum)
 
     def image_losses(self, batch, training):
@@ -104,12 +110,3 @@ class BYOL(base.Method):
     def embed(self, images):
         features = self.encoder(images, training=False)
         return self.projector(features, training=False)
-
-    def get_config(self):
-        return super().get_config() | {
-            "momentum": self.momentum,
-            "total_steps": self.total_steps,
-            "projection_hidden": self.projection_hidden,
-            "projection_dim": self.projection_dim,
-            "batch_norm": self.batch_norm,
-        }

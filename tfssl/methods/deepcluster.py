@@ -15,22 +15,23 @@ from tfssl import checks, kmeans, memory
 from tfssl import optimizers as optimizers_lib
 from tfssl.data.views import recipes
 from tfssl.losses import clustering
-from tfssl.methods import base
+from tfssl.methods import base, reclustering
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class DeepCluster(base.Method):
     """DeepCluster: classify images into the clusters of their own features.
 
-    Between epochs someone has to cluster; `tfssl.pretrain` does. By hand::
+    `before_epoch` clusters the images, and `sampling` draws those of the epoch cluster
+    by cluster; `tfssl.pretrain` calls both. By hand::
 
         moments = kmeans.Moments(method.feature_dim)
         moments.update(features)                      # Of clean images, in any order.
         rows = method.pca(moments).transform(features)
         method.reassign(rows, index)
 
-    and the images of the next epoch should be drawn cluster by cluster,
-    `data.multiview(…, sampling=method.sampling(…))`.
+    and the images of the next epoch are `data.multiview(…,
+    sampling=method.sampling(…))`.
 
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`, whose features are
@@ -66,7 +67,6 @@ class DeepCluster(base.Method):
     default_recipe = recipes.DEEPCLUSTER
     num_views = 1
     logged = ("loss", "cluster_accuracy")
-    clusters = "features"
 
     def __init__(
         self,
@@ -81,8 +81,9 @@ class DeepCluster(base.Method):
         seed=0,
         name=None,
     ):
-        super().__init__(encoder, name=name)
-        self.settings = dict(
+        super().__init__(
+            encoder,
+            name=name,
             num_images=num_images,
             num_clusters=num_clusters,
             pca_components=pca_components,
@@ -91,9 +92,6 @@ class DeepCluster(base.Method):
             reassign_epochs=reassign_epochs,
             seed=seed,
         )
-        _check(self.settings)
-        for key, value in self.settings.items():
-            setattr(self, key, value)
         self.assignments = memory.Assignments(num_images)
         self.classifier_kernel = self.add_weight(
             name="classifier_kernel",
@@ -110,10 +108,21 @@ class DeepCluster(base.Method):
             autocast=False,
         )
 
+    @classmethod
+    def check_settings(cls, given):
+        checks.whole(given, "num_images", "num_clusters", "pca_components")
+        checks.whole(given, "kmeans_iterations", "reassign_epochs")
+        if given["num_clusters"] > given["num_images"]:
+            raise ValueError(
+                f"num_clusters={given['num_clusters']} received for "
+                f"{given['num_images']} images, expected at most one cluster per image "
+                "(and better ten images per cluster)."
+            )
+
     def train_step(self, batch):
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
 
     def image_losses(self, batch, training):
         (view,) = self.views(batch)
@@ -126,6 +135,25 @@ class DeepCluster(base.Method):
         return {"loss": losses, "cluster_accuracy": tf.cast(hits, tf.float32)}
 
     # Between epochs. ---------------------------------------------------------
+
+    def before_epoch(self, epoch, images):
+        """Clusters the features of all images, every `reassign_epochs`.
+
+        It happens at the first step of an epoch only, from what a checkpoint of that
+        step holds: a run that is resumed there clusters again, with the same result,
+        and one that is resumed later does not.
+        """
+        if epoch % self.reassign_epochs:
+            return
+        reclustering.renew(
+            self.assignments,
+            lambda: [self.reassign(*images.features(self.pca))],
+            epoch=epoch,
+            workers=images.workers,
+        )
+
+    def epoch_numbers(self):
+        return self.assignments.named_numbers()
 
     def pca(self, moments):
         """The reduction that k-means sees, of the features' `kmeans.Moments`."""
@@ -210,20 +238,13 @@ class DeepCluster(base.Method):
         """`ln(num_clusters)`: a uniform choice."""
         return math.log(self.num_clusters)
 
+    def check_run(self, global_batch, source):
+        if not source.random_access:
+            raise ValueError(
+                f"{source.name} is read in sequence, but DeepCluster draws images by "
+                "their cluster; use a folder, arrays or TFRecord files with an index."
+            )
+
     def notes(self, global_batch, num_images):
         each = num_images / self.num_clusters
         return [f"{self.num_clusters:,} clusters, {each:.1f} images in the mean"]
-
-    def get_config(self):
-        return super().get_config() | self.settings
-
-
-def _check(given):
-    checks.whole(given, "num_images", "num_clusters", "pca_components")
-    checks.whole(given, "kmeans_iterations", "reassign_epochs")
-    if given["num_clusters"] > given["num_images"]:
-        raise ValueError(
-            f"num_clusters={given['num_clusters']} received for {given['num_images']} "
-            "images, expected at most one cluster per image (and better ten images "
-            "per cluster)."
-        )

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import checks, kmeans, memory, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import base, multicrop
+from tfssl.methods import base, multicrop, reclustering
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
@@ -24,8 +24,9 @@ _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
 class DeepClusterV2(base.Method):
     """DeepCluster-v2: classify views into clusters of last epoch's embeddings.
 
-    Before the first epoch the banks must be filled with `fill_step` over the training
-    views, and before every epoch someone calls `reassign`; `tfssl.pretrain` does both.
+    `before_epoch`, which `tfssl.pretrain` calls, fills the banks before the first epoch
+    (`fill_step` over the training views) and clusters them before every epoch
+    (`reassign`).
 
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`; for views of several
@@ -39,7 +40,7 @@ class DeepClusterV2(base.Method):
         reassign_epochs: int >= 1, epochs between two clusterings.
         projection_hidden: int, width of the hidden layer.
         projection_dim: int, width of the embedding.
-        batch_norm: statistics of the head's batch norm: `"global"` or `"local"`.
+        norm_statistics: of the head's batch norm, `"global"` or `"local"`.
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
             replicas, see `norms.BatchNorm`; the encoder has its own setting.
         seed: int, of k-means.
@@ -64,7 +65,6 @@ class DeepClusterV2(base.Method):
     default_recipe = recipes.SWAV
     more_views = True
     logged = ("loss", "cluster_accuracy")
-    clusters = "bank"
 
     def __init__(
         self,
@@ -77,15 +77,16 @@ class DeepClusterV2(base.Method):
         reassign_epochs=1,
         projection_hidden=2048,
         projection_dim=128,
-        batch_norm="global",
+        norm_statistics="global",
         norm_replica_groups=1,
         seed=0,
         name=None,
     ):
-        super().__init__(encoder, name=name)
         if isinstance(num_clusters, int):
             num_clusters = (num_clusters,)
-        self.settings = dict(
+        super().__init__(
+            encoder,
+            name=name,
             num_images=num_images,
             num_clusters=tuple(num_clusters),
             temperature=temperature,
@@ -93,19 +94,16 @@ class DeepClusterV2(base.Method):
             reassign_epochs=reassign_epochs,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             seed=seed,
         )
-        _check(self.settings)
-        for key, value in self.settings.items():
-            setattr(self, key, value)
         self.projector = heads.mlp(
             self.feature_dim,
             (projection_hidden, projection_dim),
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             name="projector",
         )
@@ -127,10 +125,23 @@ class DeepClusterV2(base.Method):
             for i, count in enumerate(self.num_clusters)
         ]
 
+    @classmethod
+    def check_settings(cls, given):
+        checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
+        checks.whole(given, "projection_hidden", "projection_dim")
+        checks.positive(given, "temperature")
+        counts = given["num_clusters"]
+        if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
+            raise ValueError(
+                f"num_clusters={counts} received for {given['num_images']} images, "
+                "expected one number or several, each from 1 to the number of images "
+                "(and better ten images per cluster)."
+            )
+
     def train_step(self, batch):
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
         self._remember(batch, values["embeddings"])
 
     def fill_step(self, batch):
@@ -172,6 +183,23 @@ class DeepClusterV2(base.Method):
             bank.write(index, replicas.gather_rows(z)[0])
 
     # Between epochs. ---------------------------------------------------------
+
+    def before_epoch(self, epoch, images):
+        """Fills the banks before the first epoch; clusters every `reassign_epochs`."""
+        if epoch % self.reassign_epochs:
+            return
+        if epoch == 0:
+            self.fill(images.views(), images.steps)
+        reclustering.renew(
+            self.assignments,
+            self.reassign,
+            epoch=epoch,
+            workers=images.workers,
+            centroids=self.prototypes,
+        )
+
+    def epoch_numbers(self):
+        return self.assignments.named_numbers()
 
     def reassign(self):
         """Clusters the banks; the centroids become the prototypes.
@@ -224,23 +252,7 @@ class DeepClusterV2(base.Method):
         each = " + ".join(f"{count:,}" for count in self.num_clusters)
         return [f"{each} clusters of {num_images:,} images"]
 
-    def get_config(self):
-        return super().get_config() | self.settings
-
 
 def _mean_of_views(values, count):
     """`(views * batch,)` -> `(batch,)`."""
     return tf.reduce_mean(tf.reshape(values, [count, -1]), axis=0)
-
-
-def _check(given):
-    checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
-    checks.whole(given, "projection_hidden", "projection_dim")
-    checks.positive(given, "temperature")
-    counts = given["num_clusters"]
-    if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
-        raise ValueError(
-            f"num_clusters={counts} received for {given['num_images']} images, "
-            "expected one number or several, each from 1 to the number of images (and "
-            "better ten images per cluster)."
-        )

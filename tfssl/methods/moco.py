@@ -120,8 +120,8 @@ class MoCo(base.Method):
         shuffle=None,
         name=None,
     ):
-        super().__init__(encoder, name=name)
-        given = dict(
+        papers = _of_paper(
+            version,
             temperature=temperature,
             momentum=momentum,
             queue_size=queue_size,
@@ -131,12 +131,9 @@ class MoCo(base.Method):
             projection_dim=projection_dim,
             shuffle=shuffle,
         )
-        self.settings = _resolved(version, given)
-        ema.check_momentum(self.settings["momentum"], total_steps)
-        self.version = version
-        self.total_steps = total_steps
-        for key, value in self.settings.items():
-            setattr(self, key, value)
+        super().__init__(
+            encoder, name=name, version=version, total_steps=total_steps, **papers
+        )
         self.projector = self._head("projector", self.projection_layers)
         self.predictor = self.queue = None
         if version == 3:
@@ -146,6 +143,24 @@ class MoCo(base.Method):
         self.target = ema.TargetNetwork(self.encoder, self.projector)
         if self.shuffle:
             _warn_of_leaks(encoder, norms.shuffle_statistics(self.target))
+
+    @classmethod
+    def check_settings(cls, given):
+        defaults = _DEFAULTS[given["version"]]
+        checks.like({name: given[name] for name in defaults}, defaults)
+        if given["version"] == 3 and given["queue_size"] is not None:
+            raise ValueError(
+                f"queue_size={given['queue_size']} received with version=3, whose "
+                "negatives are the batch; leave it out, or choose version 2."
+            )
+        if given["version"] == 3 and not given["symmetric"]:
+            raise ValueError(
+                "symmetric=False received with version=3, which compares both views; "
+                "leave it out, or choose version 2."
+            )
+        checks.whole(given, "projection_layers")
+        checks.positive(given, "temperature")
+        ema.check_momentum(given["momentum"], given["total_steps"])
 
     def _head(self, part, layers):
         """v1, v2: dense and ReLU. v3: batch norm as well, and no biases."""
@@ -165,9 +180,9 @@ class MoCo(base.Method):
 
     def train_step(self, batch):
         self.target.update(self._momentum())
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
         if self.queue is not None:
             self._enqueue(values["keys"])
 
@@ -232,46 +247,27 @@ class MoCo(base.Method):
     def num_negatives(self, global_batch):
         return global_batch - 1 if self.queue is None else self.queue_size
 
-    def notes(self, global_batch, num_images):
+    def check_run(self, global_batch, source):
         if self.queue is not None:
             self.queue.check_batch(global_batch)
-        return super().notes(global_batch, num_images)
 
     @classmethod
     def recipe_for(cls, *, version=2, **_):
         _check_version(version)
         return _RECIPES[version]
 
-    def get_config(self):
-        config = super().get_config() | self.settings
-        return config | {"version": self.version, "total_steps": self.total_steps}
-
 
 def _check_version(version):
     checks.one_of({"version": version}, "version", tuple(_DEFAULTS))
 
 
-def _resolved(version, given):
-    """The arguments with the paper's values in place of None, checked."""
+def _of_paper(version, **given):
+    """The arguments with the values of the version's paper in place of None."""
     _check_version(version)
-    found = {
+    return {
         key: default if given[key] is None else given[key]
         for key, default in _DEFAULTS[version].items()
     }
-    checks.like(found, _DEFAULTS[version])
-    if version == 3 and found["queue_size"] is not None:
-        raise ValueError(
-            f"queue_size={found['queue_size']} received with version=3, whose "
-            "negatives are the batch; leave it out, or choose version 2."
-        )
-    if version == 3 and not found["symmetric"]:
-        raise ValueError(
-            "symmetric=False received with version=3, which compares both views; "
-            "leave it out, or choose version 2."
-        )
-    checks.whole(found, "projection_layers")
-    checks.positive(found, "temperature")
-    return found
 
 
 def _warn_of_leaks(encoder, shuffled):
@@ -289,8 +285,8 @@ def _warn_of_leaks(encoder, shuffled):
         return
     logging.warning(
         "MoCo: the encoder %r %s, so that batch statistics can betray the positive "
-        "key; build it with norm='batch_split' (groups of 32), or train on several "
-        "replicas with norm='batch'.",
+        "key; build it with norm_statistics='split' (groups of 32), or train on "
+        "several replicas with norm_statistics='local'.",
         encoder.name,
         reason,
     )

@@ -37,8 +37,8 @@ class SimCLR(base.Method):
             SimCLRv2. Hidden layers are `projection_hidden` wide, with batch
             norm and ReLU; the last has batch norm without offset.
         projection_hidden: int or None for the encoder's width, as in the paper.
-        batch_norm: `"global"` (statistics of all replicas, the paper's) or
-            `"local"`, for the head. The encoder has its own setting.
+        norm_statistics: of the head's batch norm, `"global"` (of all replicas, the
+            paper's) or `"local"`. The encoder has its own setting.
         block_size: None for the plain loss, or the number of columns of the
             similarity matrix to hold at a time: memory linear in the batch, the
             same value and gradient, more computation.
@@ -64,33 +64,39 @@ class SimCLR(base.Method):
         projection_dim=128,
         projection_layers=2,
         projection_hidden=None,
-        batch_norm="global",
+        norm_statistics="global",
         block_size=None,
         name=None,
     ):
-        super().__init__(encoder, name=name)
-        checks.whole({"projection_layers": projection_layers}, "projection_layers")
-        checks.positive({"temperature": temperature}, "temperature")
-        checks.whole({"block_size": block_size}, "block_size", optional=True)
-        self.temperature = temperature
-        self.projection_dim = projection_dim
-        self.projection_layers = projection_layers
-        self.projection_hidden = projection_hidden
-        self.batch_norm = batch_norm
-        self.block_size = block_size
+        super().__init__(
+            encoder,
+            name=name,
+            temperature=temperature,
+            projection_dim=projection_dim,
+            projection_layers=projection_layers,
+            projection_hidden=projection_hidden,
+            norm_statistics=norm_statistics,
+            block_size=block_size,
+        )
         hidden = projection_hidden or self.feature_dim
         self.projector = heads.mlp(
             self.feature_dim,
             (hidden,) * (projection_layers - 1) + (projection_dim,),
             last_norm="batch_no_offset",
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             name="projector",
         )
 
+    @classmethod
+    def check_settings(cls, given):
+        checks.whole(given, "projection_layers")
+        checks.positive(given, "temperature")
+        checks.whole(given, "block_size", optional=True)
+
     def train_step(self, batch):
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
 
     def image_losses(self, batch, training):
         # One forward pass of both views: batch norm sees them together.
@@ -127,13 +133,3 @@ class SimCLR(base.Method):
 
     def num_negatives(self, global_batch):
         return 2 * global_batch - 2
-
-    def get_config(self):
-        return super().get_config() | {
-            "temperature": self.temperature,
-            "projection_dim": self.projection_dim,
-            "projection_layers": self.projection_layers,
-            "projection_hidden": self.projection_hidden,
-            "batch_norm": self.batch_norm,
-            "block_size": self.block_size,
-        }

@@ -43,8 +43,8 @@ class SwAV(base.Method):
             be None where both epochs are 0.
         projection_hidden: int, width of the hidden layer: 2048, 8192 for wide ResNets.
         projection_dim: int, width of the embedding.
-        batch_norm: statistics of the head's batch norm: `"global"` as in the paper,
-            or `"local"`.
+        norm_statistics: of the head's batch norm, `"global"` as in the paper, or
+            `"local"`.
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
             replicas, see `norms.BatchNorm`; the encoder has its own setting.
         name: optional name.
@@ -85,12 +85,13 @@ class SwAV(base.Method):
         steps_per_epoch=None,
         projection_hidden=2048,
         projection_dim=128,
-        batch_norm="global",
+        norm_statistics="global",
         norm_replica_groups=1,
         name=None,
     ):
-        super().__init__(encoder, name=name)
-        self.settings = dict(
+        super().__init__(
+            encoder,
+            name=name,
             num_prototypes=num_prototypes,
             temperature=temperature,
             epsilon=epsilon,
@@ -101,12 +102,9 @@ class SwAV(base.Method):
             steps_per_epoch=steps_per_epoch,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
-            batch_norm=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
         )
-        _check(self.settings)
-        for key, value in self.settings.items():
-            setattr(self, key, value)
         per_epoch = steps_per_epoch or 0
         self.freeze_steps = round(freeze_epochs * per_epoch)
         self.queue_start = round(queue_epoch * per_epoch)
@@ -115,7 +113,7 @@ class SwAV(base.Method):
             (projection_hidden, projection_dim),
             hidden_bias=True,
             kernel_initializer=heads.UNIFORM_FAN_IN,
-            norm_statistics=batch_norm,
+            norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             name="projector",
         )
@@ -131,10 +129,26 @@ class SwAV(base.Method):
             for i in _ASSIGN[: 2 if queue_size else 0]
         ]
 
+    @classmethod
+    def check_settings(cls, given):
+        checks.positive(given, "temperature", "epsilon")
+        checks.whole(given, "num_prototypes", "sinkhorn_iterations")
+        checks.whole(given, "projection_hidden", "projection_dim")
+        checks.whole(given, "queue_size", least=0)
+        checks.not_negative(given, "queue_epoch", "freeze_epochs")
+        waits = given["freeze_epochs"] or (given["queue_size"] and given["queue_epoch"])
+        if waits and not given["steps_per_epoch"]:
+            raise ValueError(
+                f"freeze_epochs={given['freeze_epochs']:g}, "
+                f"queue_epoch={given['queue_epoch']:g} received without "
+                "steps_per_epoch; pass steps_per_epoch (images // batch size), or 0 "
+                "epochs."
+            )
+
     def train_step(self, batch):
-        with self.recording() as tape:
+        with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
-        self.minimize(tape, values, batch)
+        self.minimize(recorded, values, batch)
         self.prototypes.assign(unit_norm.unit_rows(self.prototypes.value))
         for queue, z in zip(self.queues, values["embeddings"]):
             queue.enqueue(replicas.gather_rows(z)[0])
@@ -171,7 +185,7 @@ class SwAV(base.Method):
         settings = dict(epsilon=self.epsilon, iterations=self.sinkhorn_iterations)
         if not self.queues:
             return clustering.sinkhorn(scores, **settings)
-        past = tf.matmul(self._my_part(self.queues[view]), prototypes, transpose_b=True)
+        past = tf.matmul(self.queues[view].local_rows(), prototypes, transpose_b=True)
         batch_size = tf.shape(scores)[0]
         together = tf.concat([past, tf.stop_gradient(scores)], axis=0)
         counts = tf.concat(
@@ -190,23 +204,6 @@ class SwAV(base.Method):
         since = self.step.value - self.queue_start
         return (since >= 0) & (since * global_batch >= self.queue_size)
 
-    def _my_part(self, queue):
-        """This replica's share of a queue, which counts once over all replicas."""
-        rows, share = queue.contents(), self._share()
-        if share == self.queue_size:
-            return rows
-        return tf.slice(rows, [replicas.replica_index() * share, 0], [share, -1])
-
-    def _share(self):
-        """Embeddings of the queue per replica."""
-        count = replicas.num_replicas()
-        if self.queue_size % count:
-            raise ValueError(
-                f"queue_size={self.queue_size} does not divide over {count} replicas; "
-                f"use {self.queue_size // count * count or count}."
-            )
-        return self.queue_size // count
-
     def _used(self, scores):
         """Perplexity of the mean prediction over the global batch, a scalar."""
         p = tf.nn.softmax(tf.stop_gradient(scores[0]) / self.temperature, axis=1)
@@ -221,16 +218,18 @@ class SwAV(base.Method):
         """`ln(num_prototypes)`: predictions that say nothing."""
         return math.log(self.num_prototypes)
 
-    def notes(self, global_batch, num_images):
-        if self.num_prototypes > num_images:
+    def check_run(self, global_batch, source):
+        if self.num_prototypes > source.num_images:
             raise ValueError(
-                f"num_prototypes={self.num_prototypes} received for {num_images} "
-                "images; each prototype needs images of its own: use fewer "
-                "(about ten times the number of classes)."
+                f"num_prototypes={self.num_prototypes} received for "
+                f"{source.num_images} images; each prototype needs images of its own: "
+                "use fewer (about ten times the number of classes)."
             )
         for queue in self.queues:
             queue.check_batch(global_batch)
-        self._share()
+            queue.local_size()
+
+    def notes(self, global_batch, num_images):
         lines = [
             f"prototypes frozen for {self.freeze_steps:,} steps "
             f"({self.freeze_epochs:g} epochs)"
@@ -249,9 +248,6 @@ class SwAV(base.Method):
             )
         return lines
 
-    def get_config(self):
-        return super().get_config() | self.settings
-
 
 def _entropy(p):
     """Entropy in nats of the distributions in the last axis."""
@@ -261,18 +257,3 @@ def _entropy(p):
 def _unit_rows(shape, dtype=None):
     rows = keras.random.uniform(shape, -1.0, 1.0, dtype=dtype)
     return unit_norm.unit_rows(rows)
-
-
-def _check(given):
-    checks.positive(given, "temperature", "epsilon")
-    checks.whole(given, "num_prototypes", "sinkhorn_iterations")
-    checks.whole(given, "projection_hidden", "projection_dim")
-    checks.whole(given, "queue_size", least=0)
-    checks.not_negative(given, "queue_epoch", "freeze_epochs")
-    waits = given["freeze_epochs"] or (given["queue_size"] and given["queue_epoch"])
-    if waits and not given["steps_per_epoch"]:
-        raise ValueError(
-            f"freeze_epochs={given['freeze_epochs']:g}, "
-            f"queue_epoch={given['queue_epoch']:g} received without steps_per_epoch; "
-            "pass steps_per_epoch (images // batch size), or 0 epochs."
-        )

@@ -1,6 +1,6 @@
 """Encoders, heads and normalization layers.
 
-`models.resnet`, `models.alexnet` and `models.vgg` are the builder functions; the
+`models.resnet`, `models.alexnet` and `models.vgg` are short names of the classes; the
 modules they live in are reached as `tfssl.models.resnet` only by import machinery,
 never by house code.
 """

@@ -18,11 +18,42 @@ _STEMS = {
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class AlexNet(feedforward.FeedForward):
-    """The encoder that `alexnet` builds; see there for the arguments.
+    """An AlexNet encoder: images to the second dense layer, before its ReLU.
+
+    A functional Keras model: float images `(batch, height, width, channels)` to
+    features `(batch, 4096 * width)`, float32 under mixed precision too.
+    `models.alexnet` is its short name.
+
+    Args:
+        width: float, factor on every layer's number of filters (96, 256, 384, 384,
+            256) and of units (4096, 4096). May be below 1, as 0.25.
+        stem: `"imagenet"`, a first convolution of 11x11 and stride 4 and a second of
+            5x5, for images from 63 pixels, or `"cifar"`, both of 3x3 and stride 1,
+            for images from 15 pixels; not in the papers.
+        input_shape: `(height, width, channels)`, all known: the dense layers fit one
+            size.
+        sobel: whether a fixed `Sobel` filter comes first; DeepCluster's setting.
+        dropout: float in [0, 1), the rate in front of both dense layers.
+        norm_statistics: as for `models.ResNet`, of the convolutions; dense layers
+            have no norm.
+        norm_group_size: as for `models.ResNet`.
+        dtype: Keras dtype policy of the layers. `None`: the global policy.
+        name: name of the model. `None`: `"alexnet"`.
+        trainable: as in Keras.
 
     Attributes:
         stage_outputs: dict of Keras tensors `"conv1"` … `"conv5"`, the feature maps
             behind the five convolutions' ReLUs, before any pool.
+
+    Raises:
+        ValueError: naming the argument, what was received and what is valid.
+
+    Reference:
+        Caron et al., 2018, https://arxiv.org/abs/1807.05520, section 4.1 and its
+        code (`models/alexnet.py`). As there, convolutions have a bias in front of
+        their norm, kernels start normal with variance `2 / (kernel area * filters)`,
+        dense ones with standard deviation 0.01. The ReLU behind the features belongs
+        to the classifier.
     """
 
     def __init__(
@@ -33,7 +64,7 @@ class AlexNet(feedforward.FeedForward):
         input_shape=(224, 224, 3),
         sobel=False,
         dropout=0.5,
-        norm="batch",
+        norm_statistics="local",
         norm_group_size=32,
         dtype=None,
         name=None,
@@ -55,7 +86,7 @@ class AlexNet(feedforward.FeedForward):
             sobel=sobel,
             dropout=dropout,
             drop_maps=True,
-            norm=norm,
+            norm_statistics=norm_statistics,
             norm_group_size=norm_group_size,
             dtype=dtype,
             name=name or "alexnet",
@@ -68,57 +99,4 @@ class AlexNet(feedforward.FeedForward):
         return {**super().get_config(), "stem": self.stem}
 
 
-def alexnet(
-    *,
-    width=1,
-    stem="imagenet",
-    input_shape=(224, 224, 3),
-    sobel=False,
-    dropout=0.5,
-    norm="batch",
-    norm_group_size=32,
-    dtype=None,
-    name=None,
-):
-    """Builds an AlexNet encoder: images to the second dense layer, before its ReLU.
-
-    Args:
-        width: float, factor on every layer's number of filters (96, 256, 384, 384,
-            256) and of units (4096, 4096). May be below 1, as 0.25.
-        stem: `"imagenet"`, a first convolution of 11x11 and stride 4 and a second of
-            5x5, for images from 63 pixels, or `"cifar"`, both of 3x3 and stride 1,
-            for images from 15 pixels; not in the papers.
-        input_shape: `(height, width, channels)`, all known: the dense layers fit one
-            size.
-        sobel: whether a fixed `Sobel` filter comes first; DeepCluster's setting.
-        dropout: float in [0, 1), the rate in front of both dense layers.
-        norm: as for `models.resnet`, of the convolutions; dense layers have none.
-        norm_group_size: as for `models.resnet`.
-        dtype: Keras dtype policy of the layers. `None`: the global policy.
-        name: name of the model. `None`: `"alexnet"`.
-
-    Returns:
-        An `AlexNet`: float images `(batch, height, width, channels)` to features
-        `(batch, 4096 * width)`, float32 under mixed precision too.
-
-    Raises:
-        ValueError: naming the argument, what was received and what is valid.
-
-    Reference:
-        Caron et al., 2018, https://arxiv.org/abs/1807.05520, section 4.1 and its
-        code (`models/alexnet.py`). As there, convolutions have a bias in front of
-        their norm, kernels start normal with variance `2 / (kernel area * filters)`,
-        dense ones with standard deviation 0.01. The ReLU behind the features belongs
-        to the classifier.
-    """
-    return AlexNet(
-        width=width,
-        stem=stem,
-        input_shape=input_shape,
-        sobel=sobel,
-        dropout=dropout,
-        norm=norm,
-        norm_group_size=norm_group_size,
-        dtype=dtype,
-        name=name,
-    )
+alexnet = AlexNet

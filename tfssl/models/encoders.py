@@ -2,19 +2,19 @@
 
 import functools
 
-from tfssl.models.alexnet import alexnet
-from tfssl.models.resnet import resnet
-from tfssl.models.vgg import vgg
+from tfssl.models.alexnet import AlexNet
+from tfssl.models.resnet import ResNet
+from tfssl.models.vgg import VGG
 
 ENCODERS = {
-    "resnet18": functools.partial(resnet, 18),
-    "resnet34": functools.partial(resnet, 34),
-    "resnet50": functools.partial(resnet, 50),
-    "resnet101": functools.partial(resnet, 101),
-    "resnet152": functools.partial(resnet, 152),
-    "resnet200": functools.partial(resnet, 200),
-    "alexnet": alexnet,
-    "vgg16": functools.partial(vgg, 16),
+    "resnet18": functools.partial(ResNet, 18),
+    "resnet34": functools.partial(ResNet, 34),
+    "resnet50": functools.partial(ResNet, 50),
+    "resnet101": functools.partial(ResNet, 101),
+    "resnet152": functools.partial(ResNet, 152),
+    "resnet200": functools.partial(ResNet, 200),
+    "alexnet": AlexNet,
+    "vgg16": functools.partial(VGG, 16),
 }
 
 
@@ -25,14 +25,14 @@ def encoder(name, *, input_shape, **kwargs):
         name: a key of `ENCODERS`, as `"resnet50"`.
         input_shape: `(height, width, channels)`; height and width may be `None` for
             a ResNet.
-        **kwargs: further arguments of the builder, as `width=0.25`.
+        **kwargs: further arguments of the class, as `width=0.25`.
 
     Returns:
         A Keras model: images to features `(batch, dim)`, with a dict `stage_outputs`
         of feature maps.
 
     Raises:
-        ValueError: if the name is unknown, or the builder refuses an argument.
+        ValueError: if the name is unknown, or the class refuses an argument.
     """
     if name not in ENCODERS:
         raise ValueError(

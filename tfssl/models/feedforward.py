@@ -24,8 +24,8 @@ class FeedForward(keras.Model):
         sobel: whether a `Sobel` layer comes first.
         dropout: float in [0, 1), the rate in front of a dense layer.
         drop_maps: whether there is dropout in front of the first dense layer too.
-        norm: key of `norms.STATISTICS`.
-        norm_group_size: as for `models.resnet`.
+        norm_statistics: as for `models.ResNet`.
+        norm_group_size: as for `models.ResNet`.
         dtype: Keras dtype policy.
         name: name of the model.
         trainable: as in Keras.
@@ -47,16 +47,16 @@ class FeedForward(keras.Model):
         sobel,
         dropout,
         drop_maps,
-        norm,
+        norm_statistics,
         norm_group_size,
         dtype,
         name,
         trainable,
     ):
-        _check_arguments(name, stages, width, input_shape, norm, dropout)
+        _check_arguments(name, stages, width, input_shape, norm_statistics, dropout)
         policy = keras.dtype_policies.get(dtype)
         wide = "float64" if policy.compute_dtype == "float64" else "float32"
-        statistics = norms.STATISTICS[norm]
+        group_size = norm_group_size if norm_statistics == "split" else None
         inputs = keras.Input(tuple(input_shape), name="images")
         x = inputs
         if sobel:
@@ -68,8 +68,8 @@ class FeedForward(keras.Model):
                 layer = stage if len(convolutions) == 1 else f"{stage}_{i}"
                 x = _conv(x, width, convolution, policy, layer)
                 x = norms.BatchNorm(
-                    statistics=statistics,
-                    group_size=norm_group_size if statistics == "split" else None,
+                    statistics=norm_statistics,
+                    group_size=group_size,
                     dtype=policy,
                     name=f"{layer}_bn",
                 )(x)
@@ -94,7 +94,7 @@ class FeedForward(keras.Model):
         self.width = width
         self.sobel = sobel
         self.dropout = dropout
-        self.norm = norm
+        self.norm_statistics = norm_statistics
         self.norm_group_size = norm_group_size
 
     def get_config(self):
@@ -104,7 +104,7 @@ class FeedForward(keras.Model):
             "input_shape": tuple(self.input_shape[1:]),
             "sobel": self.sobel,
             "dropout": self.dropout,
-            "norm": self.norm,
+            "norm_statistics": self.norm_statistics,
             "norm_group_size": self.norm_group_size,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
@@ -114,7 +114,7 @@ class FeedForward(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return cls(**config)
+        return cls(**norms.renamed(config))
 
 
 def _conv(x, width, convolution, policy, name):
@@ -154,7 +154,7 @@ def _size_after(stages, size):
     return size
 
 
-def _check_arguments(name, stages, width, input_shape, norm, dropout):
+def _check_arguments(name, stages, width, input_shape, norm_statistics, dropout):
     if len(input_shape) != 3 or not all(input_shape):
         raise ValueError(
             f"input_shape={tuple(input_shape)!r} was given to {name}, whose dense "
@@ -170,9 +170,10 @@ def _check_arguments(name, stages, width, input_shape, norm, dropout):
     smallest = min(filters for convs, _ in stages.values() for filters, *_ in convs)
     if int(smallest * width) < 1:
         raise ValueError(f"width must be at least 1 / {smallest}, got {width!r}.")
-    if norm not in norms.STATISTICS:
+    if norm_statistics not in norms.OF_ENCODERS:
         raise ValueError(
-            f"norm must be one of {tuple(norms.STATISTICS)}, got {norm!r}."
+            f"norm_statistics must be one of {norms.OF_ENCODERS}, got "
+            f"{norm_statistics!r}."
         )
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be in [0, 1), got {dropout!r}.")

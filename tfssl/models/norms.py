@@ -14,9 +14,34 @@ from tfssl import internals, replicas
 from tfssl.models import moments
 
 _STATISTICS = ("local", "global", "split", "shuffle")
-# What encoders call it -> `statistics` of `BatchNorm`.
-STATISTICS = {"batch": "local", "batch_global": "global", "batch_split": "split"}
+# Those that an encoder may have.
+OF_ENCODERS = ("local", "global", "split")
+# What files from before `norm_statistics` say in its place.
+_FORMER = {
+    ("norm", "batch"): "local",
+    ("norm", "batch_global"): "global",
+    ("norm", "batch_split"): "split",
+    ("batch_norm", "local"): "local",
+    ("batch_norm", "global"): "global",
+}
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
+
+
+def renamed(config):
+    """Saved arguments, with `norm_statistics` by its name of today.
+
+    Args:
+        config: dict. In older files encoders call it `norm`, methods `batch_norm`.
+
+    Returns:
+        dict.
+    """
+    config = dict(config)
+    for (name, value), statistics in _FORMER.items():
+        if config.get(name) == value:
+            del config[name]
+            config["norm_statistics"] = statistics
+    return config
 
 
 def shuffle_statistics(model):

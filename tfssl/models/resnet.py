@@ -30,7 +30,7 @@ _INITS = {
 }
 
 
-def _check_arguments(depth, width, stem, input_shape, norm, padding, init):
+def _check_arguments(depth, width, stem, input_shape, statistics, padding, init):
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
     if int(64 * width) < 1:
@@ -42,7 +42,7 @@ def _check_arguments(depth, width, stem, input_shape, norm, padding, init):
         )
     for name, value, valid in (
         ("stem", stem, _STEMS),
-        ("norm", norm, tuple(norms.STATISTICS)),
+        ("norm_statistics", statistics, norms.OF_ENCODERS),
         ("padding", padding, _PADDINGS),
         ("init", init, tuple(_INITS)),
     ):
@@ -99,16 +99,6 @@ class _Parts:
         return layers.ReLU(dtype=self.policy, name=name)(x)
 
 
-def _statistics(norm, group_size, replica_groups):
-    """The arguments of `BatchNorm` that say whose moments normalize a row."""
-    statistics = norms.STATISTICS[norm]
-    return dict(
-        statistics=statistics,
-        group_size=group_size if statistics == "split" else None,
-        replica_groups=replica_groups,
-    )
-
-
 def _stem(parts, x, filters, stem):
     """The first convolution's feature map, and what the first stage gets."""
     if stem == "cifar":
@@ -147,13 +137,58 @@ def _block(parts, x, filters, strides, bottleneck, projection, name):
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class ResNet(keras.Model):
-    """The encoder that `resnet` builds; see there for the arguments.
+    """A ResNet encoder: images to pooled features; `models.resnet` is its short name.
 
-    A functional Keras model: image to pooled features. Rebuilt from
-    `get_config`, so that `.keras` files and keras-hub's detectors can save and
-    load it. `ResNet.from_config(encoder.get_config())` is a second encoder with
-    weights of its own (`keras.models.clone_model` would lose the class and
-    `pyramid_outputs`).
+    A functional Keras model: float images `(batch, height, width, channels)` to
+    features `(batch, 512 * width)`, or `2048 * width` from depth 50. The features are
+    float32 under mixed precision too. Rebuilt from `get_config`, so that `.keras` files
+    and keras-hub's detectors can save and load it.
+    `ResNet.from_config(encoder.get_config())` is a second encoder with weights of its
+    own (`keras.models.clone_model` would lose the class and `pyramid_outputs`).
+
+    Args:
+        depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200
+            (bottleneck blocks, 4 times as many features).
+        width: float, factor on every layer's number of filters (64, 128, 256,
+            512 for the stages at width 1). May be below 1, as 0.25.
+        stem: `"imagenet"`, a 7x7 convolution of stride 2 and a 3x3 max-pool of
+            stride 2, or `"cifar"`, a 3x3 convolution of stride 1 and no pool,
+            which SimCLR's code takes for images up to 32 pixels.
+        input_shape: `(height, width, channels)`; height and width may be `None`,
+            channels may be any number from 1.
+        norm_statistics: whose moments batch norm takes: `"local"`, those of each
+            replica's own batch, `"global"`, of the batch of all replicas (equal on one
+            replica), or `"split"`, of groups of `norm_group_size` images, for MoCo on
+            few devices. Momentum 0.9, epsilon 1e-5.
+        norm_group_size: int >= 1, images per group of `"split"`; 32 is the batch per
+            device of MoCo's code.
+        norm_replica_groups: int >= 1, into how many groups `"global"` divides the
+            replicas, see `norms.BatchNorm`; 8 at batch 4096 are the groups of 512
+            images of SwAV's code, on 8, 16, … 64 replicas.
+        padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
+            sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
+            SAME, which Model Garden needs. Weights trained with one are wrong for
+            the other, so the choice is kept in the configuration.
+        projection_in_first_block: whether the very first block of a ResNet-18 or
+            34 has a convolution on its shortcut, as in SimCLR's code and Model
+            Garden, or an identity, as in torchvision and keras-hub. Deeper
+            networks always have one there.
+        init: how the kernels start, with variance `v / fan`. `"simclr"`: 1 / fan in,
+            a truncated normal (SimCLR's code). `"torchvision"`: 2 / fan out, a normal
+            (MoCo, SwAV, DeepCluster-v2), and with the CIFAR stem its convolution as
+            `"torch"`, which is what MoCo's demo and solo-learn do. `"torch"`:
+            1 / (3 fan in), uniform, the default of PyTorch's layers (lightly).
+        zero_init_residual: whether the last batch norm of every residual branch
+            starts with a scale of zero, so that the branch starts as nothing
+            (SimCLR, MoCo v3, BYOL's code), or of one (MoCo v1 and v2, SwAV,
+            DeepCluster-v2, BYOL's paper). It matters most with an optimizer that
+            adapts these scales, as LARC: they then leave zero slowly.
+        sobel: whether a fixed `Sobel` filter comes first and the stem gets its two
+            channels, as in ResNets trained with DeepCluster.
+        dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
+            the global policy.
+        name: name of the model. `None`: `"resnet<depth>"`.
+        trainable: as in Keras.
 
     Attributes:
         pyramid_outputs: dict of Keras tensors `"P2"` … `"P5"`, the feature maps
@@ -162,6 +197,14 @@ class ResNet(keras.Model):
         stage_outputs: dict of Keras tensors in order, `"conv1"`, the first
             convolution behind its ReLU and before any pool, and `"res2"` … `"res5"`,
             which are `"P2"` … `"P5"`.
+
+    Raises:
+        ValueError: naming the argument, what was received and what is valid.
+
+    Reference:
+        google-research/simclr, tf2/resnet.py. Differences from that code: with
+        `padding="fixed"` the max-pool of the stem pads both sides alike, as
+        PyTorch and keras-hub do, where that code leaves this one layer at SAME.
     """
 
     def __init__(
@@ -171,7 +214,7 @@ class ResNet(keras.Model):
         width=1,
         stem="imagenet",
         input_shape=(None, None, 3),
-        norm="batch",
+        norm_statistics="local",
         norm_group_size=32,
         norm_replica_groups=1,
         padding="fixed",
@@ -183,10 +226,16 @@ class ResNet(keras.Model):
         name=None,
         trainable=True,
     ):
-        _check_arguments(depth, width, stem, input_shape, norm, padding, init)
+        _check_arguments(
+            depth, width, stem, input_shape, norm_statistics, padding, init
+        )
         policy = keras.dtype_policies.get(dtype)
-        statistics = _statistics(norm, norm_group_size, norm_replica_groups)
-        parts = _Parts(statistics, padding, init, zero_init_residual, policy)
+        norm = dict(
+            statistics=norm_statistics,
+            group_size=norm_group_size if norm_statistics == "split" else None,
+            replica_groups=norm_replica_groups,
+        )
+        parts = _Parts(norm, padding, init, zero_init_residual, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
         inputs = keras.Input(tuple(input_shape), name="images")
         # float32 where rounding matters: differences of pixels, and from the mean
@@ -222,7 +271,7 @@ class ResNet(keras.Model):
         self.depth = depth
         self.width = width
         self.stem = stem
-        self.norm = norm
+        self.norm_statistics = norm_statistics
         self.norm_group_size = norm_group_size
         self.norm_replica_groups = norm_replica_groups
         self.padding = padding
@@ -238,7 +287,7 @@ class ResNet(keras.Model):
             "width": self.width,
             "stem": self.stem,
             "input_shape": tuple(self.input_shape[1:]),
-            "norm": self.norm,
+            "norm_statistics": self.norm_statistics,
             "norm_group_size": self.norm_group_size,
             "norm_replica_groups": self.norm_replica_groups,
             "padding": self.padding,
@@ -254,97 +303,7 @@ class ResNet(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return cls(**config)
+        return cls(**norms.renamed(config))
 
 
-def resnet(
-    depth,
-    *,
-    width=1,
-    stem="imagenet",
-    input_shape=(None, None, 3),
-    norm="batch",
-    norm_group_size=32,
-    norm_replica_groups=1,
-    padding="fixed",
-    projection_in_first_block=True,
-    init="simclr",
-    zero_init_residual=True,
-    sobel=False,
-    dtype=None,
-    name=None,
-):
-    """Builds a ResNet encoder: images to pooled features.
-
-    Args:
-        depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200
-            (bottleneck blocks, 4 times as many features).
-        width: float, factor on every layer's number of filters (64, 128, 256,
-            512 for the stages at width 1). May be below 1, as 0.25.
-        stem: `"imagenet"`, a 7x7 convolution of stride 2 and a 3x3 max-pool of
-            stride 2, or `"cifar"`, a 3x3 convolution of stride 1 and no pool,
-            which SimCLR's code takes for images up to 32 pixels.
-        input_shape: `(height, width, channels)`; height and width may be `None`,
-            channels may be any number from 1.
-        norm: `"batch"`, batch norm over each replica's own batch,
-            `"batch_global"`, over the batch of all replicas (equal on one
-            replica), or `"batch_split"`, over groups of `norm_group_size` images,
-            for MoCo on few devices. Momentum 0.9, epsilon 1e-5.
-        norm_group_size: int >= 1, images per group of `"batch_split"`; 32 is the
-            batch per device of MoCo's code.
-        norm_replica_groups: int >= 1, into how many groups `"batch_global"` divides
-            the replicas, see `norms.BatchNorm`; 8 at batch 4096 are the groups of 512
-            images of SwAV's code, on 8, 16, … 64 replicas.
-        padding: how layers of stride 2 pad. `"fixed"`: the same zeros on both
-            sides, as PyTorch, keras-hub and SimCLR's code; `"same"`: TensorFlow's
-            SAME, which Model Garden needs. Weights trained with one are wrong for
-            the other, so the choice is kept in the configuration.
-        projection_in_first_block: whether the very first block of a ResNet-18 or
-            34 has a convolution on its shortcut, as in SimCLR's code and Model
-            Garden, or an identity, as in torchvision and keras-hub. Deeper
-            networks always have one there.
-        init: how the kernels start, with variance `v / fan`. `"simclr"`: 1 / fan in,
-            a truncated normal (SimCLR's code). `"torchvision"`: 2 / fan out, a normal
-            (MoCo, SwAV, DeepCluster-v2), and with the CIFAR stem its convolution as
-            `"torch"`, which is what MoCo's demo and solo-learn do. `"torch"`:
-            1 / (3 fan in), uniform, the default of PyTorch's layers (lightly).
-        zero_init_residual: whether the last batch norm of every residual branch
-            starts with a scale of zero, so that the branch starts as nothing
-            (SimCLR, MoCo v3, BYOL's code), or of one (MoCo v1 and v2, SwAV,
-            DeepCluster-v2, BYOL's paper). It matters most with an optimizer that
-            adapts these scales, as LARC: they then leave zero slowly.
-        sobel: whether a fixed `Sobel` filter comes first and the stem gets its two
-            channels, as in ResNets trained with DeepCluster.
-        dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
-            the global policy.
-        name: name of the model. `None`: `"resnet<depth>"`.
-
-    Returns:
-        A `ResNet`: float images `(batch, height, width, channels)` to features
-        `(batch, 512 * width)`, or `2048 * width` from depth 50. The features are
-        float32 under mixed precision too.
-
-    Raises:
-        ValueError: naming the argument, what was received and what is valid.
-
-    Reference:
-        google-research/simclr, tf2/resnet.py. Differences from that code: with
-        `padding="fixed"` the max-pool of the stem pads both sides alike, as
-        PyTorch and keras-hub do, where that code leaves this one layer at SAME.
-    """
-    return ResNet(
-        depth,
-        width=width,
-        stem=stem,
-        input_shape=input_shape,
-        norm=norm,
-        norm_group_size=norm_group_size,
-        norm_replica_groups=norm_replica_groups,
-        padding=padding,
-        projection_in_first_block=projection_in_first_block,
-        init=init,
-        zero_init_residual=zero_init_residual,
-        sobel=sobel,
-        dtype=dtype,
-        name=name,
-    )
+resnet = ResNet

@@ -10,11 +10,37 @@ _BLOCKS = {16: ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))}
 
 @keras.saving.register_keras_serializable(package="tfssl")
 class VGG(feedforward.FeedForward):
-    """The encoder that `vgg` builds; see there for the arguments.
+    """A VGG encoder: images to the second dense layer, before its ReLU.
+
+    A functional Keras model: float images `(batch, height, width, channels)` to
+    features `(batch, 4096 * width)`, float32 under mixed precision too. `models.vgg`
+    is its short name.
+
+    Args:
+        depth: 16, thirteen convolutions and (with the classifier) three dense layers.
+        width: float, factor on every layer's number of filters (64 to 512) and of
+            units (4096, 4096). May be below 1, as 0.25.
+        input_shape: `(height, width, channels)`, all known, from 32 pixels: the dense
+            layers fit one size, and five pools halve it.
+        sobel: whether a fixed `Sobel` filter comes first; DeepCluster's setting.
+        dropout: float in [0, 1), the rate between the dense layers.
+        norm_statistics: as for `models.ResNet`, of the convolutions; dense layers
+            have no norm.
+        norm_group_size: as for `models.ResNet`.
+        dtype: Keras dtype policy of the layers. `None`: the global policy.
+        name: name of the model. `None`: `"vgg16"`.
+        trainable: as in Keras.
 
     Attributes:
         stage_outputs: dict of Keras tensors `"conv1"` … `"conv5"`, the feature maps
             behind the last ReLU of each block, before its pool.
+
+    Raises:
+        ValueError: naming the argument, what was received and what is valid.
+
+    Reference:
+        facebookresearch/deepcluster, `models/vgg16.py`; biases and initial values as
+        in `models.AlexNet`.
     """
 
     def __init__(
@@ -25,7 +51,7 @@ class VGG(feedforward.FeedForward):
         input_shape=(224, 224, 3),
         sobel=False,
         dropout=0.5,
-        norm="batch",
+        norm_statistics="local",
         norm_group_size=32,
         dtype=None,
         name=None,
@@ -43,7 +69,7 @@ class VGG(feedforward.FeedForward):
             sobel=sobel,
             dropout=dropout,
             drop_maps=False,
-            norm=norm,
+            norm_statistics=norm_statistics,
             norm_group_size=norm_group_size,
             dtype=dtype,
             name=name or f"vgg{depth}",
@@ -56,52 +82,4 @@ class VGG(feedforward.FeedForward):
         return {**super().get_config(), "depth": self.depth}
 
 
-def vgg(
-    depth=16,
-    *,
-    width=1,
-    input_shape=(224, 224, 3),
-    sobel=False,
-    dropout=0.5,
-    norm="batch",
-    norm_group_size=32,
-    dtype=None,
-    name=None,
-):
-    """Builds a VGG encoder: images to the second dense layer, before its ReLU.
-
-    Args:
-        depth: 16, thirteen convolutions and (with the classifier) three dense layers.
-        width: float, factor on every layer's number of filters (64 to 512) and of
-            units (4096, 4096). May be below 1, as 0.25.
-        input_shape: `(height, width, channels)`, all known, from 32 pixels: the dense
-            layers fit one size, and five pools halve it.
-        sobel: whether a fixed `Sobel` filter comes first; DeepCluster's setting.
-        dropout: float in [0, 1), the rate between the dense layers.
-        norm: as for `models.resnet`, of the convolutions; dense layers have none.
-        norm_group_size: as for `models.resnet`.
-        dtype: Keras dtype policy of the layers. `None`: the global policy.
-        name: name of the model. `None`: `"vgg16"`.
-
-    Returns:
-        A `VGG`: float images `(batch, height, width, channels)` to features
-        `(batch, 4096 * width)`, float32 under mixed precision too.
-
-    Raises:
-        ValueError: naming the argument, what was received and what is valid.
-
-    Reference:
-        facebookresearch/deepcluster, `models/vgg16.py`; biases and initial values as
-        in `models.alexnet`.
-    """
-    return VGG(
-        depth,
-        width=width,
-        input_shape=input_shape,
-        sobel=sobel,
-        dropout=dropout,
-        norm=norm,
-        norm_group_size=norm_group_size,
-        dtype=dtype,
-        name=name,
-    )
+vgg = VGG

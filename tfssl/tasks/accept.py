@@ -163,9 +163,9 @@ class Record:
         """
         if self._finished or not self._workers.is_chief:
             return
-        encoder, bad_files = model.encoder, self._plan.bad_files
+        bad_files = self._plan.bad_files
         path = os.path.join(self._out, "encoder.keras")
-        keras_file.save(encoder, path, encoder.preprocessing)
+        keras_file.save(model.encoder, path, self._plan.preprocessing)
         results = {
             "steps": int(model.step.numpy()),
             "last_epoch": lines[-1] if lines else None,

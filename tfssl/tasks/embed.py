@@ -26,8 +26,8 @@ def embed(
     """Embeds images and, if asked, writes them to an `.npz` file.
 
     Args:
-        run: folder of a run, or a `.keras` file. In Python also an encoder of
-            `tfssl.load`, or any Keras model together with `preprocessing`.
+        run: folder of a run, or a `.keras` file. In Python also an `export.Encoder`, as
+            `tfssl.load` gives, or any Keras model together with `preprocessing`.
         data: where the images are, given as for `tfssl.pretrain`.
         out: path of the `.npz` file, or None. It holds `features` float32
             `(n, dim)`, `names` (n,) and `labels` int64 (n,), -1 where unknown.

@@ -67,7 +67,6 @@ def export(
     path = export_lib.saved_model(
         encoder,
         os.path.join(base_dir, name),
-        preprocessing=preprocessing,
         name=name,
         version=version,
         warmup_images=images[:warmup] if warmup else None,
@@ -94,7 +93,7 @@ def largest_difference(path, encoder, images):
 
     Args:
         path: a SavedModel with our signatures.
-        encoder: the encoder, with `.preprocessing`.
+        encoder: the `export.Encoder`.
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.

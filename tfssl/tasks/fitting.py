@@ -5,10 +5,10 @@ import keras
 from tfssl.training import saving
 
 
-def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, between):
+def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, images):
     """`fit`, continuing an interrupted epoch with just its remaining steps.
 
-    A method that clusters its images trains epoch by epoch, each on images of its own.
+    A method that acts between epochs trains epoch by epoch, each on images of its own.
 
     Args:
         model: a compiled `Method`.
@@ -18,7 +18,7 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, be
         callbacks: Keras callbacks, in their order.
         history: `history.History`, which comes after them.
         verbose: of `fit`.
-        between: `clustering.Clustering`, or None.
+        images: `epoch_images.EpochImages`.
     """
     step = int(model.step.numpy())
     epoch, inside = divmod(step, steps_per_epoch)
@@ -26,15 +26,11 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, be
     if epoch and not inside and not history.closed(step):
         _close(model, epoch - 1, callbacks)
     while epoch < epochs:
-        until, sampling = epochs, None
-        if inside or between:
-            until = epoch + 1
-        if between:
-            if not inside:
-                between.before_epoch(epoch)
-            sampling = between.sampling(epoch)
+        until = epoch + 1 if inside or model.acts_between_epochs else epochs
+        if not inside:
+            model.before_epoch(epoch, images)
         model.fit(
-            dataset(sampling),
+            dataset(model.sampling(epoch, images.count)),
             initial_epoch=epoch,
             epochs=until,
             steps_per_epoch=steps_per_epoch - inside,

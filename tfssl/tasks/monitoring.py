@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from tfssl import data as data_lib
 from tfssl.data import labels, pipeline
-from tfssl.tasks import clustering, online_probe
+from tfssl.tasks import online_probe
 from tfssl.training import checkpoint, history, monitors
 
 _MONITORED_IMAGES = 256
@@ -87,9 +87,7 @@ class Watch:
                     workers=workers,
                 )
             )
-        found += self._probes
-        if model.clusters:
-            found.append(clustering.ClusterNumbers())
+        found += [*self._probes, history.EpochNumbers()]
         if workers.is_chief:
             found.append(history.Curves(os.path.join(trainer.out, "tensorboard")))
         bad_files = [self._plan.bad_files, *self.bad_files]

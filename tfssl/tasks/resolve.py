@@ -16,6 +16,7 @@ from tfssl import checks, files, methods, models
 from tfssl import data as data_lib
 from tfssl.data.views import recipes
 from tfssl.export import keras_file
+from tfssl.export.encoder import network_of
 from tfssl.models import input_range
 from tfssl.training import checkpoint
 
@@ -142,7 +143,8 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     if preprocessing is not None:
         normalized = {"mean": preprocessing.mean, "std": preprocessing.std}
     _check_encoder_args(given, encoder_args)
-    network = _network(given, input_shape, encoder_args or {}, normalized)
+    # An encoder's own preprocessing makes room for that of these images.
+    network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
     white = input_range.white(network)
     if white == 1:
         return network
@@ -184,7 +186,7 @@ def _network(given, input_shape, encoder_args, normalized):
         return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
         build = builder = models.ENCODERS[given]
-    hidden = ("input_shape", "name")
+    hidden = ("input_shape", "name", "trainable")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with refusals(given, encoder_args):
         return build(input_shape=input_shape, **encoder_args)

@@ -22,7 +22,10 @@ import sklearn
 import tensorflow as tf
 
 from tfssl import files, processor, version
+from tfssl.export import encoder as encoder_lib
 from tfssl.export import keras_file
+from tfssl.export.encoder import Encoder
+from tfssl.models import norms
 
 
 @dataclasses.dataclass
@@ -31,14 +34,14 @@ class Run:
 
     Attributes:
         path: the run's folder.
-        encoder: the trained encoder, a Keras model with `.preprocessing`.
+        encoder: the trained encoder, an `export.Encoder`.
         method: the `Method` that was trained.
         history: list of dicts, the lines of `metrics.jsonl`.
         settings: dict, the arguments of `pretrain`, resolved.
     """
 
     path: str
-    encoder: keras.Model
+    encoder: Encoder
     method: keras.Model
     history: list
     settings: dict
@@ -94,6 +97,10 @@ def record_of(run):
             f"{str(error).rstrip('.')}; put a copy of it back, or delete it and start "
             "the pre-training again with the same flags: it goes on and writes it anew."
         ) from error
+    settings = (record or {}).get("settings")
+    for name in ("hparams", "encoder_args"):
+        if isinstance(settings, dict) and isinstance(settings.get(name), dict):
+            settings[name] = norms.renamed(settings[name])
     return record
 
 
@@ -107,11 +114,11 @@ def load(path):
     """The trained encoder of a run, ready to embed, fine-tune or export.
 
     Args:
-        path: a run's folder, or a `.keras` file written by tfssl.
+        path: a run's folder, or a `.keras` file.
 
     Returns:
-        The Keras model; its attribute `preprocessing` turns an image into its
-        input.
+        An `export.Encoder`, a Keras model; its attribute `preprocessing` turns an image
+        into its input (None if the file holds none), `network` is what was trained.
 
     Raises:
         ValueError: if there is no encoder.
@@ -125,26 +132,18 @@ def load(path):
             f"No encoder at {file!r}; pass the --out folder of a finished "
             "pre-training run, or a .keras file."
         )
-    encoder, preprocessing = keras_file.load(file)
-    encoder.preprocessing = preprocessing
-    return encoder
+    return Encoder(*keras_file.load(file))
 
 
 def encoder_of(run, preprocessing=None):
-    """`(encoder, preprocessing)` of a run, a `.keras` file, or an encoder itself.
+    """`(network, preprocessing)` of a run, a `.keras` file, or an encoder itself.
 
     Args:
         run: folder, file, or Keras model.
-        preprocessing: `data.Preprocessing`; None takes the encoder's own.
+        preprocessing: `data.Preprocessing`; None takes that of an `export.Encoder`.
 
     Raises:
         ValueError: if there is no encoder, or no preprocessing is known.
     """
     encoder = load(run) if isinstance(run, str | os.PathLike) else run
-    preprocessing = preprocessing or getattr(encoder, "preprocessing", None)
-    if preprocessing is None:
-        raise ValueError(
-            "This encoder carries no preprocessing; load it with tfssl.load, or "
-            "pass preprocessing=tfssl.data.Preprocessing(...)."
-        )
-    return encoder, preprocessing
+    return encoder_lib.parts(encoder, preprocessing)

@@ -81,9 +81,6 @@ def summary(model, plan, optimization, devices, strategy):
 
     Returns:
         List of lines.
-
-    Raises:
-        ValueError: for data that the method cannot learn from.
     """
     source, batch_size = plan.train, plan.batch_size
     sizes = "/".join(str(view.size) for view in plan.recipe)

@@ -12,10 +12,11 @@ import os
 import keras
 
 from tfssl import data as data_lib
+from tfssl import export
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
-from tfssl.tasks import accept, clustering, fitting, runs, settings, start
+from tfssl.tasks import accept, epoch_images, fitting, runs, settings, start
 from tfssl.training import history as history_lib
 from tfssl.training import saving, stalls
 from tfssl.training import strategy as strategies
@@ -147,6 +148,7 @@ class Trainer:
             record.check()
             with self._surroundings():
                 model = self._compiled(make_model())
+                model.check_run(plan.batch_size, plan.train)
                 told = start.summary(
                     model, plan, self._optimization, self._devices, self._strategy
                 )
@@ -155,7 +157,6 @@ class Trainer:
                 resumed = start.start(
                     model, self.checkpoints, saves.resume, saves.init_from, workers
                 )
-                between = self._between(model)
                 watchers = watch.callbacks(model, self, resumed)
                 record.accept(model, told)
                 history, saver = self._books(model, watch, resumed)
@@ -173,15 +174,15 @@ class Trainer:
                         [*watchers, saver],
                         history,
                         self._verbose if workers.is_chief else 0,
-                        between,
+                        self._epoch_images(model),
                     )
                     if saver.model is not None:  # None if there was nothing to train.
                         saver.save(required=True)
-            model.encoder.preprocessing = plan.preprocessing
             record.finish(model, history.lines, saver.best)
             workers.wait()  # What the chief writes is there for all.
+        trained = export.Encoder(model.encoder, plan.preprocessing)
         recorded = settings.recorded(self._given)
-        return runs.Run(self.out, model.encoder, model, history.lines, recorded)
+        return runs.Run(self.out, trained, model, history.lines, recorded)
 
     @contextlib.contextmanager
     def _surroundings(self):
@@ -205,19 +206,14 @@ class Trainer:
         model.build_optimizer()
         return model
 
-    def _between(self, model):
-        """What happens between epochs, or None."""
-        if not model.clusters:
-            return None
-        return clustering.Clustering(
-            model,
-            self.plan.train,
-            self.plan.preprocessing,
+    def _epoch_images(self, model):
+        """What the method gets before an epoch."""
+        return epoch_images.EpochImages(
+            model.encoder,
+            self.plan,
+            self.workers,
             # Views of its own, not those that the first epoch will train on.
             first_views=lambda: self._batches(model, seed=self.plan.seed + 1),
-            batch_size=self.plan.batch_size,
-            bad_files=self.plan.bad_files,
-            workers=self.workers,
         )
 
     def _batches(self, model, sampling=None, seed=None):

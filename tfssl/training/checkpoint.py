@@ -356,11 +356,11 @@ def initialize(path, method):
             "same encoder and method arguments."
         )
     _read(path, loaded)
-    for target in method.target_networks:
-        values = {id(v.value) for v in target.variables}
+    for follower in method.followers:
+        values = {id(v.value) for v in follower.variables}
         names = {name for name, v in wanted.items() if id(v) in values}
-        if not names <= set(loaded):
-            target.reset()
+        if hasattr(follower, "reset") and not names <= set(loaded):
+            follower.reset()
             loaded = {n: v for n, v in loaded.items() if n not in names}
             copied = tuple(f"{name} is " for name in names)
             unmatched = [line for line in unmatched if not line.startswith(copied)]

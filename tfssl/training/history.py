@@ -60,6 +60,14 @@ class History(keras.callbacks.Callback):
                 files.write_text(self.path, text)
 
 
+class EpochNumbers(keras.callbacks.Callback):
+    """Adds a method's own numbers, `Method.epoch_numbers`, to the logs of an epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs.update(self.model.epoch_numbers())
+
+
 class Curves(keras.callbacks.Callback):
     """The logs of every epoch as TensorBoard's curves.
 

@@ -1,0 +1,54 @@
+import types
+
+import keras
+import numpy as np
+import pytest
+
+from tfssl import kmeans
+from tfssl.memory import Assignments
+from tfssl.methods import reclustering
+
+
+def workers(chiefs=lambda value: value, count=1):
+    return types.SimpleNamespace(chiefs=chiefs, count=count, is_chief=True)
+
+
+def clustering_of(assignments, rows):
+    """What a method does: clusters 6 images, the last of which cannot be read."""
+
+    def cluster():
+        found = kmeans.fit(np.float32(rows)[:, None], num_clusters=2, init="k-means++")
+        assignments.clusters.assign([[*found.assignments, -1]])
+        return [found]
+
+    return cluster
+
+
+def test_the_numbers_say_how_clusters_are_and_have_changed():
+    assignments = Assignments(6)
+    first = clustering_of(assignments, [0, 0, 0, 8, 9])
+    reclustering.renew(assignments, first, epoch=0, workers=workers())
+    numbers = assignments.named_numbers()
+    assert tuple(numbers) == Assignments.NUMBERS
+    # Two squares of 0.5, over five images.
+    assert numbers["kmeans_objective"] == pytest.approx(0.1)
+    assert numbers["cluster_nmi"] == 0  # There was none before.
+    assert (numbers["largest_cluster"], numbers["smallest_cluster"]) == (3, 2)
+    assert numbers["empty_clusters"] == 0
+    again = clustering_of(assignments, [7, 7, 7, 0, 0])
+    reclustering.renew(assignments, again, epoch=1, workers=workers())
+    assert assignments.named_numbers()["cluster_nmi"] == 1
+
+
+def test_all_workers_take_what_the_chief_has():
+    assignments = Assignments(6)
+    centroids = keras.Variable(np.zeros(2, np.float32))
+    reclustering.renew(
+        assignments,
+        clustering_of(assignments, [0, 0, 0, 8, 9]),
+        epoch=0,
+        workers=workers(lambda value: np.full_like(value, 7), count=2),
+        centroids=[centroids],
+    )
+    for variable in (assignments.clusters, assignments.numbers, centroids):
+        assert (variable.numpy() == 7).all()

@@ -1,0 +1,117 @@
+"""An encoder: a network, and the preprocessing that makes its input of an image."""
+
+import keras
+
+from tfssl.data.preprocessing import Preprocessing
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class Encoder(keras.Model):
+    """A network with its preprocessing, as `tfssl.load` gives it.
+
+    Any Keras model becomes one, to embed, retrieve and export with as with that of a
+    run, and to be saved by Keras (`encoder.save("mine.keras")`) with all that belongs
+    to it. As a Keras model it is the network itself: the same input, the same layers
+    and variables, the same output.
+
+    Args:
+        network: a built Keras model, images as `preprocessing` makes them -> features
+            `(batch, dim)`. An `Encoder` gives its network.
+        preprocessing: `data.Preprocessing`, or None if nobody knows it.
+        name: optional name; None takes the network's.
+
+    Attributes:
+        network: as given, of its own class.
+        preprocessing: as given.
+        stage_outputs: those of the network, an empty dict if it names none.
+
+    Raises:
+        ValueError: if the network is not built, or neither it nor the preprocessing
+            says which images it takes.
+
+    Example:
+        >>> network = keras.applications.ResNet50(pooling="avg", include_top=False)
+        >>> encoder = Encoder(network, data.Preprocessing(size=224, std=1 / 255))
+        >>> embed(encoder, "photos/", "embeddings.npz")
+    """
+
+    def __init__(self, network, preprocessing, *, name=None):
+        network = network_of(network)
+        super().__init__(*_ends(network, preprocessing), name=name or network.name)
+        self.network = network
+        self.preprocessing = preprocessing
+        self.dtype_policy = network.dtype_policy
+
+    def call(self, inputs, training=None, mask=None):
+        """What the network makes of images."""
+        return self.network(inputs, training=training)
+
+    @property
+    def stage_outputs(self):
+        return getattr(self.network, "stage_outputs", {})
+
+    def get_config(self):
+        """Every constructor argument."""
+        config = {
+            "name": self.name,
+            "network": keras.saving.serialize_keras_object(self.network),
+        }
+        if self.preprocessing is not None:
+            config["preprocessing"] = self.preprocessing.get_config()
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the encoder that `get_config` describes."""
+        network = keras.saving.deserialize_keras_object(
+            config["network"], custom_objects=custom_objects
+        )
+        preprocessing = config.get("preprocessing")
+        if preprocessing is not None:
+            preprocessing = Preprocessing.from_config(preprocessing)
+        return cls(network, preprocessing, name=config["name"])
+
+
+def network_of(model):
+    """The network of an `Encoder`; another model itself."""
+    return model.network if isinstance(model, Encoder) else model
+
+
+def parts(encoder, preprocessing=None):
+    """The network and the preprocessing of an encoder.
+
+    Args:
+        encoder: an `Encoder`, or any Keras model.
+        preprocessing: `data.Preprocessing`; None takes that of the `Encoder`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if preprocessing is None and isinstance(encoder, Encoder):
+        preprocessing = encoder.preprocessing
+    if preprocessing is None:
+        raise ValueError(
+            "This encoder carries no preprocessing; load it with tfssl.load, wrap it "
+            "(tfssl.export.Encoder), or pass "
+            "preprocessing=tfssl.data.Preprocessing(...)."
+        )
+    return network_of(encoder), preprocessing
+
+
+def _ends(network, preprocessing):
+    """Input and output, as symbolic tensors."""
+    if not network.built:
+        raise ValueError(
+            f"The network {network.name!r} is not built; call it once on images, or "
+            "make it with an input shape."
+        )
+    if getattr(network, "inputs", None):
+        return network.inputs[0], network.outputs[0]
+    if preprocessing is None:
+        raise ValueError(
+            f"The network {network.name!r} is no graph of layers, and does not say "
+            "which images it takes; give its preprocessing."
+        )
+    size = preprocessing.size
+    images = keras.Input((size, size, preprocessing.channels))
+    return images, network(images)

@@ -1,0 +1,175 @@
+"""How a method's steps are run, where stock Keras 3 fails.
+
+* `fit` under `MultiWorkerMirroredStrategy` first draws a batch to build the model, and
+  then reduces scalar metrics over replicas: both fail. Here everything is built
+  beforehand, and metrics are read once, in cross-replica context.
+* Several steps of one `tf.function` are a `tf.while_loop` under any strategy.
+* The time that steps wait for their batch is measured, and the wait can be ended.
+"""
+
+import keras
+import tensorflow as tf
+
+from tfssl import input_wait, internals, replicas
+
+
+class StepLoop(internals.BuiltBeforehand, keras.Model):
+    """A Keras model with train and test functions of its own.
+
+    A subclass has `train_step(batch)` and `test_step(batch)` (perhaps
+    `fill_step(batch)`), which run on each replica and return nothing, `metrics`, and
+    `learned_variables` for the optimizer.
+
+    Args:
+        name: optional name of the model.
+
+    Attributes:
+        input_wait: float64 scalar tensor, seconds that the steps of this process
+            have waited for their batch.
+        waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
+    """
+
+    def __init__(self, *, name=None):
+        super().__init__(name=name)
+        # A tensor, not a weight: it describes this process, not the training.
+        self.input_wait = tf.constant(0.0, tf.float64)
+        self.waiting = input_wait.InputWait()
+
+    def compile(self, optimizer, *, jit_compile="auto", run_eagerly=False, **kwargs):
+        """Sets the optimizer and how steps are run.
+
+        Args:
+            optimizer: a Keras optimizer, or its name.
+            jit_compile: bool, compile each step with XLA. One replica only (a
+                TPU compiles by itself). `"auto"` does so on one GPU, where it is
+                several times as fast, unless a layer says that it cannot; on a CPU
+                it would slow training down. The attribute `jit_compile` then says
+                what was chosen.
+            run_eagerly: bool, for debugging on one replica.
+            **kwargs: `steps_per_execution`; see `keras.Model.compile`.
+
+        Raises:
+            ValueError: for a combination that is known to fail or hang.
+        """
+        for given in ("loss", "metrics", "weighted_metrics", "loss_weights"):
+            if kwargs.get(given) is not None:
+                raise ValueError(
+                    f"compile received {given}=, but {type(self).__name__} brings "
+                    "its own loss and metrics; pass the optimizer only."
+                )
+        if jit_compile not in (True, False, "auto"):
+            raise ValueError(
+                f"jit_compile={jit_compile!r} received, expected True, False or 'auto'."
+            )
+        if jit_compile == "auto":
+            jit_compile = not run_eagerly and self._gains_from_xla()
+        count = self.distribute_strategy.num_replicas_in_sync
+        if count > 1 and (jit_compile or run_eagerly):
+            flag = "jit_compile" if jit_compile else "run_eagerly"
+            raise ValueError(
+                f"{flag}=True received with {count} replicas, where it fails or "
+                f"hangs; set {flag}=False or train on one replica."
+            )
+        super().compile(
+            optimizer=optimizer,
+            jit_compile=jit_compile,
+            run_eagerly=run_eagerly,
+            **kwargs,
+        )
+        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+            raise ValueError(
+                "The optimizer has gradient_accumulation_steps="
+                f"{self.optimizer.gradient_accumulation_steps}, which adds no "
+                "negatives and fails under several replicas; set it to None."
+            )
+
+    def _gains_from_xla(self):
+        if replicas.single_gpu(self.distribute_strategy) is None:
+            return False
+        return all(layer.supports_jit for layer in internals.layers_of(self))
+
+    def build_optimizer(self):
+        """Creates the optimizer's slots, so that nothing is made in a step."""
+        if self.optimizer is not None and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.learned_variables)
+
+    def make_train_function(self, force=False):
+        if self.train_function is None or force:
+            self.build_optimizer()
+            self.train_function = self._loop_over(self.train_step)
+
+    def fill(self, iterator, steps):
+        """Runs `fill_step` on `steps` batches: what a method stores without learning.
+
+        Args:
+            iterator: iterator of (distributed) batches.
+            steps: int, a multiple of `steps_per_execution`.
+        """
+        function = self._loop_over(self.fill_step)
+        for _ in range(steps // self.steps_per_execution):
+            function(iterator)
+
+    def make_test_function(self, force=False):
+        if self.test_function is None or force:
+            self.test_function = self._loop_over(self.test_step)
+
+    def _loop_over(self, step):
+        """`iterator -> metrics`, running `steps_per_execution` steps on all replicas.
+
+        One `tf.function` for any strategy, which reads the metrics once, at the
+        end and in cross-replica context.
+        """
+        strategy = self.distribute_strategy
+
+        def on_replica(batch, *arrived):
+            # Without the dependency TensorFlow may run what does not read the
+            # batch (a counter) before the iterator reports its end.
+            with tf.control_dependencies([*tf.nest.flatten(batch), *arrived]):
+                step(batch)
+
+        if self.run_eagerly:
+            return self._eager_loop(on_replica)
+        if self.jit_compile:
+            on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
+
+        def one_step(done, waited, iterator):
+            begin, number = tf.timestamp(), self.waiting.ask()
+            with tf.control_dependencies([begin, number]):
+                batch = next(iterator)
+            tensors = tf.nest.flatten(batch, expand_composites=True)
+            with tf.control_dependencies(tensors):
+                waited += tf.timestamp() - begin
+                arrived = self.waiting.arrive(number)
+            strategy.run(on_replica, args=(batch, arrived))
+            return done + 1, waited
+
+        @tf.function(autograph=False)
+        def run_steps(iterator):
+            state = (tf.constant(0), tf.constant(0.0, tf.float64))
+            if self.steps_per_execution == 1:
+                _, waited = one_step(*state, iterator)
+            else:
+                _, waited = tf.while_loop(
+                    lambda done, _: done < self.steps_per_execution,
+                    lambda done, waited: one_step(done, waited, iterator),
+                    state,
+                    parallel_iterations=1,
+                )
+            return self.get_metrics_result(), waited
+
+        def function(iterator):
+            with self.waiting.interruptible(iterator):
+                metrics, waited = run_steps(iterator)
+            self.input_wait = self.input_wait + waited
+            return metrics
+
+        return function
+
+    def _eager_loop(self, on_replica):
+        def function(iterator):
+            for _, batch in zip(range(self.steps_per_execution), iterator):
+                on_replica(batch)
+            return self.get_metrics_result()
+
+        return function

@@ -1,0 +1,51 @@
+"""What two methods share that cluster their images between epochs."""
+
+import numpy as np
+from absl import logging
+
+from tfssl.kmeans import agreement
+from tfssl.memory import Assignments
+
+
+def renew(assignments, cluster, *, epoch, workers, centroids=()):
+    """Clusters anew; all workers take the chief's clusters, and know how they changed.
+
+    Args:
+        assignments: `memory.Assignments`; its `numbers` are set here.
+        cluster: function without arguments that sets `assignments.clusters` and the
+            centroids -> a list with a `kmeans.Clustering` of each.
+        epoch: int, the epoch that begins, from 0.
+        workers: as `EpochImages.workers`.
+        centroids: further variables that `cluster` sets.
+    """
+    before = assignments.clusters.numpy()
+    found = cluster()
+    numbers = _numbers(before, assignments.clusters.numpy(), found)
+    assignments.numbers.assign(workers.chiefs(numbers))
+    if workers.count > 1:
+        for variable in (assignments.clusters, *centroids):
+            variable.assign(workers.chiefs(variable.numpy()))
+    if workers.is_chief:
+        named = assignments.named_numbers().items()
+        told = ", ".join(f"{name} {value:.4g}" for name, value in named)
+        logging.info("Clustered before epoch %d: %s", epoch + 1, told)
+
+
+def _numbers(before, after, found):
+    """`Assignments.NUMBERS` of one or several clusterings, float32."""
+    similar = [
+        agreement.nmi(old[known], new[known])
+        for old, new in zip(before, after)
+        if (known := (old >= 0) & (new >= 0)).any()
+    ]
+    sizes = np.concatenate([clustering.sizes for clustering in found])
+    numbers = {
+        "kmeans_objective": np.mean(
+            [c.objective / len(c.assignments) for c in found], dtype=np.float64
+        ),
+        "cluster_nmi": np.mean(similar) if similar else 0.0,
+        "largest_cluster": sizes.max(),
+        "smallest_cluster": sizes.min(),
+        "empty_clusters": (sizes == 0).sum(),
+    }
+    return np.array([numbers[name] for name in Assignments.NUMBERS], np.float32)
