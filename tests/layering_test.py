@@ -24,6 +24,7 @@ _ROOMS = {
     "data": {"checks", "files", "internals"},
     "kmeans": set(),
     "internals": set(),
+    "startup": set(),
     "templates": set(),
     "models": {"internals", "replicas"},
     "optimizers": {"checks", "internals", "replicas"},
@@ -72,6 +73,7 @@ _ROOMS["__init__"] = _EVERY_ROOM
 # Third-party packages of the lower rooms. scikit-learn holds the digits.
 _PACKAGES = {
     "checks": set(),
+    "startup": set(),
     "progress": {"tqdm"},
     "input_wait": {"tensorflow"},
     "replicas": {"tensorflow"},
@@ -88,7 +90,7 @@ _PACKAGES = {
     "memory": {"keras", "tensorflow"},
     "ema": {"keras", "tensorflow"},
 }
-# May be imported inside a function, because they may be missing.
+# May be imported inside a function, because they may be missing, or take long.
 _OPTIONAL = {"keras_hub", "official", "tensorflow_datasets", "tensorflow_serving"}
 
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")

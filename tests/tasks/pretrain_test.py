@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data, files, replicas
+from tfssl import data, files, progress, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs, show_views
 from tfssl.training import checkpoint, monitors
@@ -49,7 +49,8 @@ def images(n=40, size=8, seed=0):
     return pixels.astype(np.uint8), labels
 
 
-def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
+def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS", 0)  # All epochs are long.
     out = str(tmp_path / "run")
     run = pretrain.pretrain(
         images(),
@@ -57,14 +58,16 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys):
         validation_data=images(seed=1),
         knn_epochs=1,
         epochs=2,
-        **TINY | {"verbose": 2},
+        **TINY | {"verbose": 1},
     )
     assert int(run.method.step.numpy()) == 10
     assert [line["step"] for line in run.history] == [5, 10]
     for key in ("loss", "contrastive_accuracy", "knn_accuracy", "embedding_std",
                 "effective_rank", "learning_rate"):  # fmt: skip
         assert np.isfinite(run.history[-1][key]), key
-    printed = capsys.readouterr().out
+    printed, lines = capsys.readouterr()
+    assert "\repoch" not in lines and "epoch 2/2: 5 of 5, " in lines
+    assert "\b" not in printed and "\r" not in printed  # Nobody watches.
     assert "global batch 8 on 1 replica(s), 5 steps per epoch" in printed
     assert "14 negatives per anchor" in printed
     assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
