@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import checks
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import order as order_lib
 from tfssl.data import service
@@ -38,8 +39,7 @@ def steps_per_epoch(source, batch_size):
     Raises:
         ValueError: if there is not even one.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} received, expected 1 or more.")
+    checks.whole({"batch_size": batch_size}, "batch_size")
     steps = source.num_images // batch_size
     if not steps:
         raise ValueError(

@@ -4,6 +4,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.data import labels as labels_lib
 from tfssl.data.sources import arrays
 
@@ -17,10 +18,7 @@ def digits(split="train"):
         split: `"train"` (1,297 images), `"test"` (500) or `"all"`; the same
             class-balanced split every time.
     """
-    if split not in ("train", "test", "all"):
-        raise ValueError(
-            f"split={split!r} received for digits, expected 'train', 'test' or 'all'."
-        )
+    checks.one_of({"split": split}, "split", ("train", "test", "all"))
     data = sklearn.datasets.load_digits()
     # Bicubic, 4 x: the strokes stay strokes. Values 0 to 16.
     images = tf.image.resize(data.images[..., np.newaxis], (32, 32), "bicubic")
