@@ -26,7 +26,7 @@ setup(
         "jinja2>=3.1",
         "keras>=3.15,<3.16",
         "numpy>=1.26",
-        "scikit-learn>=1.5",
+        "scikit-learn>=1.6",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.1",

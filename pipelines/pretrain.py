@@ -7,8 +7,6 @@ All batch sizes are global. A second start with the same --out continues an
 interrupted run. Recipes are flagfiles; flags after --flagfile override them.
 """
 
-import sys
-
 from pipelines import command, task_flags
 from tfssl import files
 from tfssl.tasks import pretrain
@@ -26,7 +24,6 @@ def main():
     run = pretrain.pretrain(
         **given,
         on_accept=lambda: command.write_flags(out, __name__),
-        verbose=1 if sys.stdout.isatty() else 2,
     )
     if strategy.is_chief(given["strategy"]):
         print(f"Encoder: {run.path}/encoder.keras   Run: {run.path}/run.json")

@@ -44,6 +44,32 @@ def test_least_most_and_none():
         check({"n": None}, "n", optional=True)
 
 
+@pytest.mark.parametrize(
+    "bounds, good, bad, words",
+    [
+        (checks.Range(1), (1, 5), (0, 0.9), ", 1 or more"),
+        (checks.Above(0), (0.1, 5), (0, -1), " above 0"),
+        (checks.Range(1, 3), (1, 3), (0, 4), " from 1 to 3"),
+        (checks.Above(0, 1), (0.1, 1), (0, 1.1), " in (0, 1]"),
+        (checks.Range(0, 1, with_high=False), (0, 0.9), (-0.1, 1), " in [0, 1)"),
+        # Who gave too much is told how much would do.
+        (checks.Range(1), (1,), (10**20,), " from 1 to 2147483647"),
+        (checks.Above(0), (1,), (_INF,), " in (0, 2147483647]"),
+    ],
+)
+def test_bounds_say_what_they_hold(bounds, good, bad, words):
+    for value in good:
+        checks.within({"k": value}, bounds, "k")
+    for value in bad:
+        with pytest.raises(ValueError) as caught:
+            checks.within({"k": value}, bounds, "k")
+        said = f"k={value!r} received, expected a number{words}."
+        assert str(caught.value) == said
+    for value in (_NAN, "1", True, None):
+        with pytest.raises(ValueError, match=f"k={value!r} received"):
+            checks.within({"k": value}, bounds, "k")
+
+
 def test_one_of():
     checks.one_of({"mode": "a"}, "mode", ("a", "b"))
     for bad in ("c", None, 1):

@@ -7,95 +7,9 @@ import sys
 
 import pytest
 
+from tests.fixtures import rooms
+
 _ROOT = pathlib.Path(__file__).parents[1]
-
-# Rooms of tfssl that a room may import, besides itself. An arrow that is not here
-# was not decided by anybody.
-_ROOMS = {
-    "version": set(),
-    "checks": set(),
-    "files": set(),
-    "progress": set(),
-    "locks": {"files"},
-    "input_wait": {"internals"},
-    "replicas": set(),
-    "processor": {"internals"},
-    "losses": {"replicas"},
-    "data": {"checks", "files", "internals"},
-    "kmeans": set(),
-    "internals": set(),
-    "templates": set(),
-    "models": {"internals", "replicas"},
-    "optimizers": {"checks", "internals", "replicas"},
-    "memory": {"replicas"},
-    "ema": {"optimizers"},
-    "methods": {
-        "checks",
-        "data",
-        "ema",
-        "input_wait",
-        "internals",
-        "kmeans",
-        "losses",
-        "memory",
-        "models",
-        "optimizers",
-        "replicas",
-    },
-    "evaluation": {
-        "checks",
-        "data",
-        "files",
-        "kmeans",
-        "models",
-        "progress",
-        "replicas",
-        "templates",
-    },
-    "export": {"checks", "data", "files", "models", "replicas", "templates"},
-    "training": {
-        "checks",
-        "data",
-        "evaluation",
-        "export",
-        "files",
-        "input_wait",
-        "models",
-        "optimizers",
-        "replicas",
-    },
-}
-_EVERY_ROOM = set(_ROOMS) | {"tasks"}
-_ROOMS["tasks"] = _EVERY_ROOM
-_ROOMS["__init__"] = _EVERY_ROOM
-
-# Third-party packages of the lower rooms. scikit-learn holds the digits.
-_PACKAGES = {
-    "checks": set(),
-    "progress": {"tqdm"},
-    "input_wait": {"tensorflow"},
-    "replicas": {"tensorflow"},
-    "processor": {"tensorflow", "absl"},
-    "files": {"tensorflow", "absl"},
-    "locks": {"tensorflow"},
-    "internals": {"tensorflow"},
-    "losses": {"tensorflow", "numpy"},
-    "data": {"tensorflow", "numpy", "sklearn", "absl"},
-    "kmeans": {"tensorflow", "numpy", "sklearn"},
-    "templates": {"jinja2", "markupsafe"},
-    "models": {"keras", "tensorflow", "numpy"},
-    "optimizers": {"keras", "tensorflow", "numpy"},
-    "memory": {"keras", "tensorflow"},
-    "ema": {"keras", "tensorflow"},
-}
-# May be imported inside a function, because they may be missing.
-_OPTIONAL = {
-    "PIL",
-    "keras_hub",
-    "official",
-    "tensorflow_datasets",
-    "tensorflow_serving",
-}
 
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
 _TESTED_ELSEWHERE = {
@@ -110,6 +24,10 @@ _NOT_TESTS = {
     "processes.py",
     "run_pytest.py",
 }
+
+_MOST_LINES, _MOST_OF_A_FUNCTION = 400, 80
+_LONGER = {"tests/models/norms_test.py", "tests/tasks/evaluate_test.py"}
+_LONGER_FUNCTIONS = {"tfssl/tasks/evaluate.py"}
 
 _STANDARD = set(sys.stdlib_module_names)
 
@@ -156,12 +74,42 @@ def _wrong_imports(tree, room):
         elif parts[0] == "pipelines":
             wrong.append(f"line {line}: {name}; nothing imports pipelines")
         elif parts[0] == "tfssl":
-            if parts[1] != room and parts[1] not in _ROOMS[room]:
+            if parts[1] != room and parts[1] not in rooms.ROOMS[room]:
                 wrong.append(f"line {line}: {room} imports tfssl.{parts[1]}")
-        elif parts[0] not in _STANDARD | _OPTIONAL and room in _PACKAGES:
-            if parts[0] not in _PACKAGES[room]:
+        elif parts[0] not in _STANDARD | rooms.OPTIONAL and room in rooms.PACKAGES:
+            if parts[0] not in rooms.PACKAGES[room]:
                 wrong.append(f"line {line}: {room} imports {parts[0]}")
     return wrong
+
+
+def _wrong_parts(tree, room, part):
+    """Imports inside of a room that `rooms.INSIDE` or `rooms.DOORS` do not allow."""
+    wrong = []
+    for line, name in _imports(tree):
+        parts = name.split(".")
+        if parts[:2] != ["tfssl", room] or len(parts) < 3 or parts[2] == part:
+            continue
+        if room == "tasks":
+            fine = parts[2] not in rooms.DOORS or parts[2] in rooms.DOORS_USED.get(
+                part, ()
+            )
+        else:
+            fine = parts[2] in rooms.INSIDE[room][part]
+        if not fine:
+            wrong.append(f"line {line}: {room}/{part} imports {parts[2]}")
+    return wrong
+
+
+def _long_functions(tree):
+    """Functions of `_MOST_OF_A_FUNCTION` lines or more, docstrings left out."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
+            if lines >= _MOST_OF_A_FUNCTION:
+                found.append(f"line {node.lineno}: {node.name} has {lines} lines")
+    return found
 
 
 def _library_offences(tree):
@@ -172,7 +120,7 @@ def _library_offences(tree):
             found.append(f"line {node.lineno}: assert; raise ValueError")
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             for line, name in _imports(node):
-                if name.split(".")[0] not in _OPTIONAL:
+                if name.split(".")[0] not in rooms.OPTIONAL:
                     found.append(f"line {line}: {name} imported in {node.name}")
     return found
 
@@ -231,8 +179,36 @@ def _wrong_names(tree, flags_allowed):
 @pytest.mark.parametrize("path", _LIBRARY, ids=_name)
 def test_imports_point_one_way(path):
     room = _room(path)
-    assert room in _ROOMS, f"tfssl/{room} is not in the table of rooms."
+    assert room in rooms.ROOMS, f"tfssl/{room} is not in the table of rooms."
     assert not _wrong_imports(_tree(path), room)
+
+
+def test_parts_of_a_room_point_one_way():
+    found = {}
+    for room in (*rooms.INSIDE, "tasks"):
+        for path in _files(f"tfssl/{room}"):
+            part = path.relative_to(_ROOT / "tfssl" / room).parts[0].removesuffix(".py")
+            if part == "__init__":
+                continue
+            assert room == "tasks" or part in rooms.INSIDE[room], _name(path)
+            if wrong := _wrong_parts(_tree(path), room, part):
+                found[_name(path)] = wrong
+    assert not found
+
+
+def test_files_and_functions_are_short():
+    long = {
+        _name(path): lines
+        for path in _files("tfssl", "pipelines", "tests")
+        if (lines := len(path.read_text().splitlines())) > _MOST_LINES
+    }
+    assert set(long) <= _LONGER, long
+    functions = {
+        _name(path): found
+        for path in _files("tfssl", "pipelines")
+        if (found := _long_functions(_tree(path)))
+    }
+    assert set(functions) <= _LONGER_FUNCTIONS, functions
 
 
 @pytest.mark.parametrize("path", _LIBRARY, ids=_name)
@@ -310,7 +286,28 @@ def test_the_import_check_can_fail(room, source):
     assert len(_wrong_imports(ast.parse(source), room)) == 1
 
 
+@pytest.mark.parametrize(
+    "room, part, source, wrong",
+    [
+        ("data", "sources", "from tfssl.data.views import color", 1),
+        ("data", "sources", "from tfssl.data import pipeline", 1),
+        ("data", "views", "from tfssl.data.pipeline import multiview", 1),
+        ("data", "pipeline", "from tfssl.data import sources, views", 1),
+        ("training", "workers", "import tfssl.training.saving", 1),
+        ("training", "saving", "from tfssl.training import workers", 0),
+        ("tasks", "trainer", "from tfssl.tasks import pretrain, runs", 1),
+        ("tasks", "recorded", "from tfssl.tasks import pretrain", 0),
+        ("tasks", "embed", "from tfssl.tasks import evaluate", 1),
+    ],
+)
+def test_the_check_of_parts_can_fail(room, part, source, wrong):
+    assert len(_wrong_parts(ast.parse(source), room, part)) == wrong
+
+
 def test_the_other_checks_can_fail():
+    source = "def f():\n    'Doc.'\n" + "    f()\n" * _MOST_OF_A_FUNCTION
+    assert len(_long_functions(ast.parse(source))) == 1
+    assert not _long_functions(ast.parse(source.replace("    f()\n", "", 1)))
     source = "def f():\n    import json\n    assert json"
     assert len(_library_offences(ast.parse(source))) == 2
     source = (

@@ -11,6 +11,11 @@ class _Terminal(io.StringIO):
         return True
 
 
+@pytest.fixture(autouse=True)
+def no_notebook(monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+
 @pytest.mark.parametrize(
     "stream, wanted, drawn",
     [
@@ -23,7 +28,6 @@ def test_a_bar_is_drawn_for_who_watches_and_never_into_a_file(
     monkeypatch, stream, wanted, drawn
 ):
     monkeypatch.setattr(sys, "stderr", stream())
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
     assert list(progress.bar(range(3), wanted=wanted, desc="steps")) == [0, 1, 2]
     assert ("steps" in sys.stderr.getvalue()) == drawn
 
@@ -34,3 +38,25 @@ def test_a_notebook_is_watched(monkeypatch):
     with progress.bar(total=2, desc="steps") as bar:
         bar.update()
     assert "steps" in sys.stderr.getvalue()
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_file_gets_plain_lines_of_long_work(monkeypatch, wanted):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "_SECONDS", 0)  # All work takes longer.
+    with progress.bar(total=40, wanted=wanted, desc="probe") as bar:
+        bar.update(10)
+        bar.set_postfix(loss=1, refresh=False)
+        bar.update(10)
+    lines = sys.stderr.getvalue().splitlines()
+    assert [line.partition(",")[0] for line in lines] == (
+        ["probe: 0 of 40", "probe: 10 of 40", "probe: 20 of 40"] if wanted else []
+    )
+    assert "\r" not in sys.stderr.getvalue()
+
+
+def test_keras_draws_its_bar_only_on_a_terminal(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert [progress.of_fit(verbose) for verbose in (0, 1, 2)] == [0, 2, 2]
+    monkeypatch.setattr(sys, "stdout", _Terminal())
+    assert [progress.of_fit(verbose) for verbose in (0, 1, 2)] == [0, 1, 2]

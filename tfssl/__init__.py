@@ -7,37 +7,48 @@ features = tfssl.embed(encoder, "photos/", "embeddings.npz")
 
 import os
 
-# TensorFlow decides when it is loaded. Without this it leaves oneDNN off on processors
-# without AVX-512, where a step then takes several times as long.
+from tfssl import startup
+
 _onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+_first = startup.prepare()
 
-import keras
+with startup.uncollected():
+    import keras
 
-if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
-    raise ImportError(
-        "TF_USE_LEGACY_KERAS is set, but tfssl needs Keras 3; unset it before "
-        "importing tfssl."
-    )
-if int(keras.__version__.split(".")[0]) < 3:
-    raise ImportError(
-        f"Keras {keras.__version__} is installed, but tfssl needs Keras 3; run "
-        "pip install 'keras>=3.15'."
-    )
-from tfssl import models
-from tfssl.version import __version__
+    if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in ("1", "true"):
+        raise ImportError(
+            "TF_USE_LEGACY_KERAS is set, but tfssl needs Keras 3; unset it before "
+            "importing tfssl."
+        )
+    if int(keras.__version__.split(".")[0]) < 3:
+        raise ImportError(
+            f"Keras {keras.__version__} is installed, but tfssl needs Keras 3; run "
+            "pip install 'keras>=3.15'."
+        )
+    from tfssl import models
+    from tfssl.version import __version__
 
-if keras.config.backend() == "tensorflow":
-    from tfssl import data, evaluation, export, losses, methods, optimizers, processor
-    from tfssl.tasks.embed import embed
-    from tfssl.tasks.evaluate import evaluate
-    from tfssl.tasks.make_tfrecords import make_tfrecords
-    from tfssl.tasks.pretrain import pretrain
-    from tfssl.tasks.retrieve import retrieve
-    from tfssl.tasks.runs import load
-    from tfssl.tasks.show_views import show_views
+    if keras.config.backend() == "tensorflow":
+        from tfssl import (
+            data,
+            evaluation,
+            export,
+            losses,
+            methods,
+            optimizers,
+            processor,
+        )
+        from tfssl.tasks.embed import embed
+        from tfssl.tasks.evaluate import evaluate
+        from tfssl.tasks.make_tfrecords import make_tfrecords
+        from tfssl.tasks.pretrain import pretrain
+        from tfssl.tasks.retrieve import retrieve
+        from tfssl.tasks.runs import load
+        from tfssl.tasks.show_views import show_views
 
-    processor.warn_if_slow(_onednn)
+        if _first:
+            startup.look_for_devices(processor.accelerators)
+        processor.warn_if_slow(_onednn)
 
 
 def __getattr__(name):

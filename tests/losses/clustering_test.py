@@ -128,8 +128,8 @@ def test_half_precision_is_computed_in_float32():
 @pytest.mark.parametrize(
     "call, sentence",
     [
-        (lambda: clustering.sinkhorn(cosines(), epsilon=0), "epsilon must be greater"),
-        (lambda: clustering.sinkhorn(cosines(), iterations=0), "iterations must be at"),
+        (lambda: clustering.sinkhorn(cosines(), epsilon=0), "epsilon=0 received, exp"),
+        (lambda: clustering.sinkhorn(cosines(), iterations=0), "iterations=0 received"),
         (
             lambda: clustering.sinkhorn(np.zeros(3)),
             r"\(batch, prototypes\), got \(3,\)",
@@ -140,7 +140,7 @@ def test_half_precision_is_computed_in_float32():
         ),
         (
             lambda: clustering.swapped_prediction(cosines(), cosines(), temperature=-1),
-            "temperature must be greater than 0, got -1",
+            "temperature=-1 received, expected a number above 0",
         ),
         (
             lambda: clustering.cluster_cross_entropy(cosines(), [1, 2]),

@@ -282,7 +282,7 @@ def test_loss_scaling_of_mixed_float16():
         ({"momentum": 1.0}, "momentum=1.0 received"),
         ({"weight_decay": -1e-4}, "weight_decay=-0.0001 received"),
         ({"trust_coefficient": 0}, "trust_coefficient=0 received"),
-        ({"momentum_form": "nesterov"}, "momentum_form .* got 'nesterov'"),
+        ({"momentum_form": "nesterov"}, "momentum_form='nesterov' received"),
         ({"exclude_from_decay": "bias"}, "exclude_from_decay .* got 'bias'"),
         ({"exclude_from_adaptation": ["a/b"]}, "exclude_from_adaptation .* got"),
     ],

@@ -12,9 +12,9 @@ def test_scaled_rate_of_the_paper():
     assert schedules.scaled_rate(0.075, 4096, "sqrt") == pytest.approx(4.8)
     assert schedules.scaled_rate(0.3, 256) == pytest.approx(0.3)
     assert schedules.scaled_rate(0.3, 4096, "none") == 0.3
-    with pytest.raises(ValueError, match="rule must be one of .* got 'log'"):
+    with pytest.raises(ValueError, match="rule='log' received, expected one of linear"):
         schedules.scaled_rate(0.3, 256, "log")
-    with pytest.raises(ValueError, match="batch_size .* got 0"):
+    with pytest.raises(ValueError, match="batch_size=0 received"):
         schedules.scaled_rate(0.3, 0)
 
 
@@ -48,7 +48,9 @@ def test_no_warmup_starts_at_the_peak():
 
 @pytest.mark.parametrize("warmup, total", [(10, 10), (-1, 10), (0, 0)])
 def test_steps_out_of_order(warmup, total):
-    with pytest.raises(ValueError, match=f"warmup_steps={warmup}, total_steps={total}"):
+    with pytest.raises(
+        ValueError, match=f"warmup_steps={warmup} received with.*={total}, "
+    ):
         schedules.WarmupCosine(1.0, warmup, total)
 
 
@@ -81,7 +83,9 @@ def test_epochs_count_from_the_start_of_the_run_behind_a_warmup():
 
 
 def test_nothing_to_hold_is_refused():
-    with pytest.raises(ValueError, match="hold must be at least 1 step, got 0"):
+    with pytest.raises(
+        ValueError, match="hold=0 received, expected a whole number, 1 or more"
+    ):
         schedules.WarmupCosine(1.0, 0, 10, hold=0)
 
 

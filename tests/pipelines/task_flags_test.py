@@ -23,6 +23,7 @@ def test_flags_have_the_defaults_and_types_of_the_signature():
         method="first",
         recipe=None,
         rate=0.1,
+        scale=1.0,
         drops=None,
         depth=8,
         stop=False,

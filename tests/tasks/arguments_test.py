@@ -35,6 +35,7 @@ def job(
     method: Annotated[str, OneOf(TABLE)] = "first",
     recipe: Annotated[str | Sequence[str] | None, OneOf(TABLE)] = None,
     rate: Annotated[float, Above(0)] = 0.1,
+    scale: float = 1.0,
     drops: Sequence[float] | None = None,
     depth: Literal[8, 16] = 8,
     stop: bool = False,
@@ -51,6 +52,7 @@ def job(
         method: how.
         recipe: views.
         rate: of learning.
+        scale: of it.
         drops: epochs of
             drops: two lines.
         depth: bits.
@@ -89,11 +91,12 @@ def test_the_docstring_lists_the_arguments_of_groups():
         (dict(epochs=0), "epochs=0 received, expected a whole number from 1 to 1000."),
         (dict(epochs=True), "epochs=True received, expected a whole number from"),
         (dict(epochs=2.0), "epochs=2.0 received"),
-        (dict(epochs=10**20), "from 1 to 1000 (at most 2147483647)."),
+        (dict(epochs=10**20), "expected a whole number from 1 to 1000."),
         (dict(rate=0), "rate=0 received, expected a number above 0."),
         (dict(rate=float("nan")), "rate=nan received"),
         (dict(rate=float("inf")), "rate=inf received"),
         (dict(rate="0.1"), "rate='0.1' received"),
+        (dict(scale=float("inf")), "a number from -2147483647 to 2147483647."),
         (
             dict(method="third"),
             "method='third' received, expected one of first, second.",

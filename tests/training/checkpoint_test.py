@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import methods
+from tfssl import files, methods
 from tfssl.training import checkpoint, saving
 
 
@@ -108,7 +108,7 @@ def test_a_failed_write_leaves_the_last_good_one(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     method.step.assign(1)
-    monkeypatch.setattr(checkpoint.files, "write_json", full_disk)
+    monkeypatch.setattr(files, "write_json", full_disk)
     with pytest.raises(checkpoint.SaveError, match=r"No space .* last good .*-0\."):
         checkpoint.save(folder, method)
     monkeypatch.undo()

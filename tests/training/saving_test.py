@@ -4,6 +4,7 @@ import signal
 import pytest
 
 from tests.training.monitors_test import tiny_method
+from tfssl import files
 from tfssl.training import checkpoint, saving
 
 
@@ -72,7 +73,7 @@ def test_the_best_is_that_of_the_history_whose_checkpoint_is_there(tmp_path):
     saver = saver_of(tmp_path, lines=lines, saved_step=9)
     assert saver.best == {"checkpoint": "checkpoint-3", "knn": 0.5}
     assert saver.best_path == str(tmp_path / "checkpoint-3")
-    assert checkpoint.files.read_json(tmp_path / "best.json") == saver.best
+    assert files.read_json(tmp_path / "best.json") == saver.best
     assert saver_of(tmp_path, lines=lines[1:2]).best is None
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import checks
 from tfssl.data.sources import image_headers, streams, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
@@ -36,10 +37,7 @@ class BadFiles:
     """
 
     def __init__(self, max_fraction=0.01, *, log=True):
-        if not 0 <= max_fraction <= 1:
-            raise ValueError(
-                f"max_fraction={max_fraction} received, expected a share in [0, 1]."
-            )
+        checks.share({"max_fraction": max_fraction}, "max_fraction")
         self.max_fraction = max_fraction
         self.error = None
         self._names = {}  # Name to reason, in the order they were met.

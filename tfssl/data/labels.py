@@ -8,7 +8,7 @@ import os
 
 import numpy as np
 
-from tfssl import files
+from tfssl import checks, files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +80,9 @@ def select(labels, *, fraction=None, per_class=None, seed=0, index=None):
             f"fraction={fraction}, per_class={per_class} received, expected one of "
             "them."
         )
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ValueError(f"fraction={fraction} received, expected a share in (0, 1].")
-    if per_class is not None and per_class < 1:
-        raise ValueError(f"per_class={per_class} received, expected 1 or more.")
+    given = {"fraction": fraction, "per_class": per_class}
+    checks.within(given, checks.Above(0, 1), "fraction", optional=True)
+    checks.whole(given, "per_class", optional=True)
     labels = np.asarray(labels)
     chosen = []
     for label in np.unique(labels[labels >= 0]):

@@ -1,6 +1,6 @@
-"""From a source to batches: training views, and labelled images for evaluation.
+"""From a source to batches of training views.
 
-Training images come in the stateless order of `order.Order`, and the views' random
+Images come in the stateless order of `order.Order`, and the views' random
 numbers are drawn per global batch under (seed, batch), of which every worker slices
 its own rows. So any worker can start anywhere, a resumed run meets the next image
 exactly, and neither threads nor the number of workers change a view.
@@ -9,23 +9,20 @@ Large views are made image by image. Small ones (up to 64 pixels) are made in
 chunks of a batch, where starting an operation costs more than its arithmetic.
 """
 
-import os
-
-import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import checks
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import order as order_lib
-from tfssl.data import service
+from tfssl.data import running, service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
+from tfssl.data.each_once import labeled
 from tfssl.data.views import applying, batched, recipes
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
-# Batches made ahead of the step.
-_AHEAD = 2
 # Views up to this size, and arrays of images up to this side, are made in chunks.
 _SMALL = 64
 # Images of a chunk: its float planes should stay in a core's cache.
@@ -38,8 +35,7 @@ def steps_per_epoch(source, batch_size):
     Raises:
         ValueError: if there is not even one.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} received, expected 1 or more.")
+    checks.whole({"batch_size": batch_size}, "batch_size")
     steps = source.num_images // batch_size
     if not steps:
         raise ValueError(
@@ -114,7 +110,9 @@ def multiview(
     _log_skipped(recipe, source)
     bad_files = bad_files or BadFiles()
     remote = bool(data_service)
-    parallel = num_parallel_calls or (tf.data.AUTOTUNE if remote else _parallel())
+    parallel = num_parallel_calls or (
+        tf.data.AUTOTUNE if remote else running.parallel()
+    )
 
     addresses = service.addresses(data_service) if data_service else [None]
     hands = []
@@ -125,7 +123,7 @@ def multiview(
         )
         made = _batches(order, recipe, augment, bad_files, parallel)
         if address:
-            made = service.made_at(address, made.with_options(_options(remote)))
+            made = service.made_at(address, made.with_options(running.options(remote)))
         if source.encoded:
             made = bad_files_lib.record_gaps(
                 made, order.first, order.image, source, bad_files
@@ -143,8 +141,8 @@ def multiview(
             batch["label"] = tf.gather(tf.constant(source.labels), index)
         return batch
 
-    dataset = dataset.map(as_dict).prefetch(_AHEAD)
-    return dataset.with_options(_options(remote))
+    dataset = dataset.map(as_dict).prefetch(running.AHEAD)
+    return dataset.with_options(running.options(remote))
 
 
 def _batches(order, recipe, augment, bad_files, parallel):
@@ -306,117 +304,3 @@ def _images(order, batches, size, make, bad_files, parallel):
     first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
     return bad_files_lib.readable(elements, size, order.first)
-
-
-def labeled(
-    source,
-    preprocessing,
-    *,
-    batch_size=256,
-    indices=None,
-    bad_files=None,
-    num_parallel_calls=None,
-):
-    """Every image once, prepared for evaluation.
-
-    Args:
-        source: a `sources.Source`, with or without labels.
-        preprocessing: `preprocessing.Preprocessing`.
-        batch_size: int.
-        indices: int array of the wanted images, in order; None takes all. A source
-            that is read in sequence gives them in its own order.
-        bad_files: as for `multiview`.
-        num_parallel_calls: parallel maps; None takes two per core.
-
-    Returns:
-        Finite `tf.data.Dataset` of `{"image": float32 (batch, size, size,
-        channels), "label": int64 (-1 without labels), "index": int64, "mask":
-        bool}`. The last batch is filled with copies of its first row, mask False.
-
-    Raises:
-        ValueError: if the channels do not match, or no image can be read.
-    """
-    if source.channels != preprocessing.channels:
-        raise ValueError(
-            f"{source.name} has {source.channels} channels, but the preprocessing is "
-            f"for {preprocessing.channels}; open the data with "
-            f"channels={preprocessing.channels}."
-        )
-    known = source.labels is not None
-    labels = source.labels if known else np.full(source.num_images, -1, np.int64)
-    parallel = num_parallel_calls or _parallel()
-    order, raw = _in_order(source, indices, parallel)
-
-    def make(raw):
-        image = source.decode(raw, preprocessing.side)
-        if source.max_value != preprocessing.max_value:
-            scale = preprocessing.max_value / source.max_value
-            image = tf.cast(image, tf.float32) * scale
-        return preprocessing.apply(image)
-
-    def prepare(ordinal, element):
-        index, content = element
-        label = tf.gather(tf.constant(labels), index)
-        return ordinal, index, make(content), label
-
-    elements = raw.enumerate().map(prepare, num_parallel_calls=parallel)
-    if source.encoded:
-        bad_files = bad_files or BadFiles()
-        bad_files_lib.check(source, bad_files, make)
-        index_of = lambda ordinal: order[ordinal]  # noqa: E731
-        batches = bad_files_lib.skip(
-            elements, batch_size, 0, index_of, source, bad_files, end=len(order)
-        )
-    else:
-        batches = elements.batch(batch_size)
-
-    def fill(_, index, image, label):
-        found = tf.shape(index)[0]
-        rows = tf.range(batch_size)
-        rows = tf.where(rows < found, rows, 0)
-        return {
-            "image": tf.gather(image, rows),
-            "label": tf.gather(label, rows),
-            "index": tf.gather(index, rows),
-            "mask": tf.range(batch_size) < found,
-        }
-
-    dataset = batches.map(fill).prefetch(_AHEAD)
-    return dataset.with_options(_options())
-
-
-def _in_order(source, indices, parallel):
-    """The indices of the wanted images, and a dataset of `(index, raw)`."""
-    order = np.arange(source.num_images) if indices is None else np.asarray(indices)
-    order = order.astype(np.int64)
-    if len(order) and not 0 <= order.min() <= order.max() < source.num_images:
-        raise ValueError(
-            f"Indices from {order.min()} to {order.max()} received for "
-            f"{source.name}, which has images 0 to {source.num_images - 1}."
-        )
-    if source.random_access:
-        dataset = tf.data.Dataset.from_tensor_slices(order)
-        read = lambda index: (index, source.read(index))  # noqa: E731
-        return order, dataset.map(read, num_parallel_calls=parallel)
-    if indices is None:
-        return order, source.stream()
-    wanted = np.zeros(source.num_images, bool)
-    wanted[order] = True
-    keep = tf.constant(wanted)
-    return np.unique(order), source.stream().filter(lambda i, _: tf.gather(keep, i))
-
-
-def _parallel():
-    return 2 * (os.cpu_count() or 1)
-
-
-def _options(remote=False):
-    options = tf.data.Options()
-    options.deterministic = True
-    # To watch every operation costs a twentieth of the time; another host, whose cores
-    # are not known here, is to find its own numbers all the same.
-    options.autotune.enabled = remote
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    return options

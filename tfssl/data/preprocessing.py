@@ -6,6 +6,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.data.sources import decoding
 from tfssl.data.views import image_ops
 
@@ -56,34 +57,15 @@ class Preprocessing:
     std: tuple = 1.0
 
     def __post_init__(self):
-        if self.size < 1 or self.channels < 1:
-            raise ValueError(
-                f"Preprocessing got size={self.size}, channels={self.channels}; "
-                "both must be at least 1."
-            )
-        if not 0.0 < self.crop <= 1.0:
-            raise ValueError(
-                f"Preprocessing got crop={self.crop}; give a fraction of the "
-                "shorter side in (0, 1]."
-            )
-        if not self.max_value > 0:
-            raise ValueError(
-                f"Preprocessing got max_value={self.max_value}; give the raw value "
-                "of white, for example 255."
-            )
-        image_ops.check_resize(self.resize, "Preprocessing")
+        given = vars(self)
+        checks.whole(given, "size", "channels")
+        checks.within(given, checks.Above(0, 1), "crop")
+        checks.positive(given, "max_value")
+        image_ops.check_resize(self.resize)
         for name in ("mean", "std"):
             values = _per_channel(getattr(self, name), self.channels, name)
             object.__setattr__(self, name, values)
-        if max(self.mean) > 1:
-            raise ValueError(
-                f"Preprocessing got mean={self.mean}; it is subtracted from values in "
-                "[0, 1]: divide mean and std of 8-bit values by 255."
-            )
-        if min(self.std) <= 0:
-            raise ValueError(
-                f"Preprocessing got std={self.std}; every value must be above 0."
-            )
+        image_ops.check_normalization(self.mean, self.std)
 
     @property
     def image_dtype(self):

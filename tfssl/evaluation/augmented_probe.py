@@ -162,7 +162,7 @@ def train(
             out if the grid is a single pair, nor where a class has one image: the
             middle of the grid is then taken, and the protocol says so.
         seed: int, of the held-out choice, the order, the views and the start.
-        verbose: 0 silent, 1 a progress bar.
+        verbose: 0 silent, 1 progress.
 
     Returns:
         `AugmentedResult`.

@@ -87,7 +87,7 @@ def fit(
             network is then trained so on all of `train`. Where a class has one image
             nothing is held out: penalty 0.01 and the whole schedule.
         seed: int, of the held-out choice, the order and the start.
-        verbose: 0 silent, 1 a progress bar.
+        verbose: 0 silent, 1 progress.
 
     Returns:
         `DenseResult`.

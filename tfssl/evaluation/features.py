@@ -76,7 +76,7 @@ class Extractor:
         encoder: a Keras model, image batch `(batch, h, w, c)` -> features
             `(batch, dim)`. Called with `training=False`, so that batch-norm
             statistics are read and never written.
-        progress: show a progress bar while extracting.
+        progress: show how far it is.
 
     Example:
         >>> extract = Extractor(encoder)      # Keep it: later calls do not retrace.
@@ -118,7 +118,7 @@ def extract(encoder, dataset, *, progress=False):
         dataset: finite `tf.data.Dataset` of batches as `data.labeled` makes them:
             dicts with `"image"` and optionally `"label"` (default -1), `"index"`
             (default: running number) and `"mask"` (False = padding, left out).
-        progress: show a progress bar.
+        progress: show how far it is.
 
     Returns:
         `Features`, in the order of the dataset. No variable of the encoder

@@ -13,8 +13,8 @@ import dataclasses
 import warnings
 
 import numpy as np
+import sklearn
 import threadpoolctl
-from sklearn import exceptions, linear_model
 
 from tfssl import kmeans
 from tfssl.evaluation import features as features_lib
@@ -192,7 +192,7 @@ def _scaled(scaling, train, test):
 
 
 def _model(max_iter):
-    return linear_model.LogisticRegression(
+    return sklearn.linear_model.LogisticRegression(
         solver="lbfgs", max_iter=max_iter, warm_start=True
     )
 
@@ -208,7 +208,7 @@ def _fit(model, values, labels, l2):
         warnings.simplefilter("always")
         model.fit(values, labels)
     return not any(
-        issubclass(w.category, exceptions.ConvergenceWarning) for w in caught
+        issubclass(w.category, sklearn.exceptions.ConvergenceWarning) for w in caught
     )
 
 

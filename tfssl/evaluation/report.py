@@ -10,9 +10,9 @@ import dataclasses
 import os
 
 import numpy as np
+import sklearn
 import tensorflow as tf
 import threadpoolctl
-from sklearn import decomposition, manifold
 
 from tfssl import files, kmeans, templates
 from tfssl.evaluation import charts, knn, report_stages
@@ -64,14 +64,14 @@ def embed_2d(features, *, method="tsne", max_points=1000, seed=0):
         rows.sort()
     values = kmeans.unit_norm(features.values[rows])
     components = min(50 if method == "tsne" else 2, len(rows), values.shape[1])
-    solver = decomposition.PCA(components, svd_solver="full")
+    solver = sklearn.decomposition.PCA(components, svd_solver="full")
     points = solver.fit_transform(values)
     if points.shape[1] < 2:  # Features of one number: draw them on a line.
         points = np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
     name = "PCA"
     if method == "tsne":
         name = "t-SNE"
-        solver = manifold.TSNE(
+        solver = sklearn.manifold.TSNE(
             perplexity=min(30.0, (len(rows) - 1) / 3), init="pca", random_state=seed
         )
         # On a busy machine its threads wait for each other, up to 20 times longer.

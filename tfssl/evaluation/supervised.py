@@ -115,7 +115,7 @@ def train(
         max_bad_fraction: share of unreadable images, of either source, that stops
             the training.
         seed: int, of the weights, the order and the views.
-        verbose: 0 silent, 1 a progress bar.
+        verbose: 0 silent, 1 progress.
 
     Returns:
         `SupervisedResult`.

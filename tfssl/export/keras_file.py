@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import (
+    checks,
     files,
     models,  # noqa: F401  Registers the classes that files name.
 )
@@ -58,7 +59,7 @@ def save(encoder, path, preprocessing=None):
     network, preprocessing = encoder_lib.parts(encoder, preprocessing)
     path = files.expanded(path)
     if not path.endswith(".keras"):
-        raise ValueError(f"An encoder file must end in .keras, got {path!r}.")
+        raise checks.refused("path", path, "a file that ends in .keras")
     tf.io.gfile.makedirs(os.path.dirname(path) or ".")
     if "://" in path:
         with tempfile.TemporaryDirectory() as scratch:

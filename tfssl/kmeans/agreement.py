@@ -5,7 +5,7 @@ matter.
 """
 
 import numpy as np
-from sklearn import metrics
+import sklearn
 
 
 def nmi(a, b):
@@ -27,7 +27,9 @@ def nmi(a, b):
     """
     a, b = _checked(a, "a"), _checked(b, "b")
     _check_pair(a, b)
-    score = metrics.normalized_mutual_info_score(a, b, average_method="arithmetic")
+    score = sklearn.metrics.normalized_mutual_info_score(
+        a, b, average_method="arithmetic"
+    )
     return float(np.clip(score, 0.0, 1.0))  # Rounding leaves 1 + 2e-16.
 
 
@@ -58,7 +60,9 @@ def purity(assignments, labels):
             "images have none (negative); leave them out."
         )
     # Sparse: 10,000 clusters times 20,000 classes would be 1.6 GB.
-    counts = metrics.cluster.contingency_matrix(assignments, labels, sparse=True)
+    counts = sklearn.metrics.cluster.contingency_matrix(
+        assignments, labels, sparse=True
+    )
     return float(counts.max(axis=1).sum() / len(labels))
 
 

@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.kmeans import rows as rows_lib
 from tfssl.kmeans import starts
 
@@ -134,8 +135,7 @@ def assign(x, centroids, *, block_size=1024):
             f"x has {rows.shape[1]} numbers per row and the centroids "
             f"{centroids.shape[1]}; both must come from one space."
         )
-    if block_size < 1:
-        raise ValueError(f"block_size must be 1 or more, got {block_size!r}.")
+    checks.whole({"block_size": block_size}, "block_size")
     return _nearest(rows, centroids, block_size)
 
 
@@ -258,11 +258,6 @@ def _check_arguments(rows, num_clusters, iterations, empty, block_size):
             f"num_clusters={num_clusters} clusters were asked of {len(rows)} rows; "
             f"give num_clusters from 1 to {len(rows)}, or more rows."
         )
-    if empty not in _EMPTY:
-        raise ValueError(f"empty must be one of {_EMPTY}, got {empty!r}.")
-    for name, value, least in (
-        ("iterations", iterations, 0),
-        ("block_size", block_size, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be {least} or more, got {value!r}.")
+    checks.one_of({"empty": empty}, "empty", _EMPTY)
+    checks.whole({"iterations": iterations}, "iterations", least=0)
+    checks.whole({"block_size": block_size}, "block_size")

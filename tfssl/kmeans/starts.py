@@ -6,6 +6,7 @@ Reference:
 
 import numpy as np
 
+from tfssl import checks
 from tfssl.kmeans import rows as rows_lib
 
 _INITS = ("k-means++", "random")
@@ -28,8 +29,8 @@ def centroids(rows, k, init, generator):
     """
     if isinstance(init, str):
         if init not in _INITS:
-            raise ValueError(
-                f"init must be one of {_INITS} or the centroids, got {init!r}."
+            raise checks.refused(
+                "init", init, f"the centroids or {checks.listed(_INITS)}"
             )
         if init == "k-means++":
             chosen = plus_plus(rows.numpy(), k, generator)

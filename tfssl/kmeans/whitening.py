@@ -10,6 +10,7 @@ import dataclasses
 
 import numpy as np
 
+from tfssl import checks
 from tfssl.kmeans import rows as rows_lib
 
 _FLOOR = 1e-10  # Of the largest eigenvalue; float32 has no digits below.
@@ -31,8 +32,7 @@ class Moments:
     """
 
     def __init__(self, dim):
-        if dim < 1:
-            raise ValueError(f"dim must be 1 or more, got {dim!r}.")
+        checks.whole({"dim": dim}, "dim")
         self.count = 0
         self.total = np.zeros(dim)
         self.products = np.zeros((dim, dim))

@@ -6,7 +6,7 @@ looks beyond the rows it is given: its sums run over all replicas.
 
 import tensorflow as tf
 
-from tfssl import replicas
+from tfssl import checks, replicas
 
 
 def sinkhorn(scores, *, epsilon=0.05, iterations=3, mask=None):
@@ -39,10 +39,8 @@ def sinkhorn(scores, *, epsilon=0.05, iterations=3, mask=None):
         A; facebookresearch/swav, `distributed_sinkhorn`. That code takes the
         exponential first, in float32.
     """
-    if not epsilon > 0:
-        raise ValueError(f"epsilon must be greater than 0, got {epsilon}.")
-    if iterations < 1:
-        raise ValueError(f"iterations must be at least 1, got {iterations}.")
+    checks.positive({"epsilon": epsilon}, "epsilon")
+    checks.whole({"iterations": iterations}, "iterations")
     scores = tf.convert_to_tensor(scores)
     if scores.shape.rank != 2:
         raise ValueError(
@@ -135,5 +133,4 @@ def cluster_cross_entropy(logits, assignments, *, temperature=1.0):
 
 
 def _check_temperature(temperature):
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    checks.positive({"temperature": temperature}, "temperature")

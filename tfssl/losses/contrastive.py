@@ -7,12 +7,12 @@ gathers the embeddings itself and passes them in.
 
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.losses import unit_norm
 
 
 def _check(z_a, z_b, temperature, global_a, global_b):
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    checks.positive({"temperature": temperature}, "temperature")
     for name, first, second in (("z", z_a, z_b), ("global", global_a, global_b)):
         if first is None and second is None:
             continue
@@ -148,8 +148,7 @@ def nt_xent_blockwise(
         As `nt_xent`. The running log-sum-exp is that of Milakov & Gimelshein,
         2018, https://arxiv.org/abs/1805.02867, Algorithm 3.
     """
-    if block_size < 1:
-        raise ValueError(f"block_size must be at least 1, got {block_size}.")
+    checks.whole({"block_size": block_size}, "block_size")
     z_a, z_b, all_a, all_b = _tensors(z_a, z_b, temperature, global_a, global_b)
     in_a = offset + tf.range(tf.shape(z_a)[0])  # Rows of the images in all_a.
     in_b = in_a + tf.shape(all_a)[0]
@@ -289,8 +288,7 @@ def positive_first(query, positive, negatives):
 def _logits(query, positive, negatives, temperature):
     """Similarities over the temperature, `(batch, 1 + num)`, the positive first."""
     query, positive, negatives = map(tf.convert_to_tensor, (query, positive, negatives))
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    checks.positive({"temperature": temperature}, "temperature")
     fits = (
         query.shape.rank == 2
         and query.shape.is_compatible_with(positive.shape)
@@ -343,8 +341,7 @@ def in_batch_info_nce(query, keys, *, temperature=0.2, global_keys=None, offset=
     """
     query, keys = tf.convert_to_tensor(query), tf.convert_to_tensor(keys)
     candidates = keys if global_keys is None else tf.convert_to_tensor(global_keys)
-    if not temperature > 0:
-        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    checks.positive({"temperature": temperature}, "temperature")
     if (
         query.shape.rank != 2
         or not query.shape.is_compatible_with(keys.shape)

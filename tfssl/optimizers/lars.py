@@ -83,10 +83,7 @@ class LARS(updates.CoupledMomentum):
             **kwargs,
         )
         checks.positive({"trust_coefficient": trust_coefficient}, "trust_coefficient")
-        if momentum_form not in _FORMS:
-            raise ValueError(
-                f"momentum_form must be one of {_FORMS}, got {momentum_form!r}."
-            )
+        checks.one_of({"momentum_form": momentum_form}, "momentum_form", _FORMS)
         self.trust_coefficient = trust_coefficient
         self.momentum_form = momentum_form
         self.exclude_from_adaptation = updates.names(

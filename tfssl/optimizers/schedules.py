@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from tfssl import checks
+
 RULES = ("linear", "sqrt", "none")
 
 
@@ -28,15 +30,13 @@ def scaled_rate(base, batch_size, rule="linear"):
         Chen et al., 2020, https://arxiv.org/abs/2002.05709, section 2.2 and
         appendix B.1: 0.3 linear and 0.075 sqrt both give 4.8 at batch 4096.
     """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    checks.whole({"batch_size": batch_size}, "batch_size")
+    checks.one_of({"rule": rule}, "rule", RULES)
     if rule == "linear":
         return base * batch_size / 256
     if rule == "sqrt":
         return base * math.sqrt(batch_size)
-    if rule == "none":
-        return base
-    raise ValueError(f"rule must be one of {RULES}, got {rule!r}.")
+    return base
 
 
 def cosine(step, start, end, total):
@@ -86,12 +86,10 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     def __init__(self, peak, warmup_steps, total_steps, final=0.0, start=0.0, hold=1):
         if not 0 <= warmup_steps < total_steps:
             raise ValueError(
-                "warmup_steps must be in [0, total_steps), got "
-                f"warmup_steps={warmup_steps}, total_steps={total_steps}; train "
-                "longer or warm up for less."
+                f"warmup_steps={warmup_steps} received with total_steps={total_steps}, "
+                "expected fewer, and none below 0; train longer or warm up for less."
             )
-        if hold < 1:
-            raise ValueError(f"hold must be at least 1 step, got {hold}.")
+        checks.whole({"hold": hold}, "hold")
         self.peak = peak
         self.warmup_steps = warmup_steps
         self.total_steps = total_steps

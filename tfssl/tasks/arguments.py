@@ -19,7 +19,6 @@ import collections.abc
 import dataclasses
 import functools
 import inspect
-import numbers
 import os
 import re
 import textwrap
@@ -27,73 +26,21 @@ import types
 import typing
 
 from tfssl import checks, files
+from tfssl.checks import Above, FileName, OneOf, Range
+
+__all__ = [
+    "Above",
+    "Argument",
+    "FileName",
+    "OneOf",
+    "Path",
+    "Range",
+    "flat",
+    "of",
+    "task",
+]
 
 Path = str | os.PathLike
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Bounds of a number, both included.
-
-    Attributes:
-        low: the least.
-        high: the largest.
-    """
-
-    low: float
-    high: float = checks.LARGEST
-
-    def holds(self, value):
-        return self.low <= value <= self.high
-
-    def __str__(self):
-        if self.high == checks.LARGEST:
-            return f", {self.low} or more"
-        return f" from {self.low} to {self.high}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Above:
-    """A number that is larger than this one."""
-
-    low: float
-
-    def holds(self, value):
-        return value > self.low
-
-    def __str__(self):
-        return f" above {self.low:g}"
-
-
-class OneOf:
-    """A text that must be one of these names.
-
-    Args:
-        names: iterable of str; a dict's keys are read when they are asked for.
-    """
-
-    def __init__(self, names):
-        self._names = names
-
-    @property
-    def names(self):
-        return tuple(sorted(self._names))
-
-    def holds(self, value):
-        return value in self._names
-
-    def __str__(self):
-        return f"one of {', '.join(self.names)}"
-
-
-class FileName:
-    """A text that names a file of a folder, and leaves it by no way."""
-
-    def holds(self, value):
-        return checks.is_file_name(value)
-
-    def __str__(self):
-        return "a file name, no path"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,23 +100,26 @@ class Argument:
         if os.PathLike in self.kinds and isinstance(value, str | os.PathLike):
             checks.path({self.name: value}, self.name)
         if not fitting or (bound is not None and not bound.holds(value)):
-            most = f" (at most {checks.LARGEST})" if _is_huge(value) else ""
-            raise ValueError(f"{self.name}={value!r} received, expected {self}{most}.")
+            raise checks.refused(self.name, value, self._words(value))
 
-    def __str__(self):
+    def _words(self, value):
+        """What is expected, for whom gave this value."""
         words = [_WORDS.get(kind) or _word(kind) for kind in self.kinds]
-        if isinstance(self.bound, OneOf | FileName):
-            words[0] = str(self.bound)
-        elif self.bound is not None:
-            words[0] += str(self.bound)
+        bound = self.bound
+        if bound is None and self.kinds[0] is float and checks.is_number(value):
+            bound = _FINITE
+        if isinstance(bound, OneOf | FileName):
+            words[0] = bound.words()
+        elif bound is not None:
+            words[0] += bound.words(value)
         return " or ".join([*words, *(["None"] if self.optional else [])])
 
 
+_FINITE = Range(-checks.LARGEST)
 _WORDS = {
+    **checks.NOUNS,
     bool: "True or False",
     dict: "a dict",
-    float: "a number",
-    int: "a whole number",
     str: "a text",
     os.PathLike: "a path",
 }
@@ -177,7 +127,7 @@ _WORDS = {
 
 def _word(kind):
     if typing.get_origin(kind) is typing.Literal:
-        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+        return checks.listed(typing.get_args(kind))
     if typing.get_origin(kind) is collections.abc.Sequence:
         (entry,) = typing.get_args(kind)
         return f"a list of {'texts' if entry is str else 'numbers'}"
@@ -198,16 +148,9 @@ def _is(value, kind):
         (entry,) = typing.get_args(kind)
         listed = isinstance(value, list | tuple)
         return listed and all(_is(item, entry) for item in value)
-    if kind is float:
-        real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-        return real and abs(value) <= checks.LARGEST  # NaN is not.
-    if kind is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if kind in (int, float):
+        return checks.is_number(value, kind) and (kind is int or _FINITE.holds(value))
     return isinstance(value, kind)
-
-
-def _is_huge(value):
-    return isinstance(value, numbers.Real) and abs(value) > checks.LARGEST
 
 
 def of(function):

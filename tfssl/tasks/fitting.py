@@ -2,6 +2,7 @@
 
 import keras
 
+from tfssl import progress
 from tfssl.training import saving
 
 
@@ -17,14 +18,17 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
         steps_per_epoch: int.
         callbacks: Keras callbacks, in their order.
         history: `history.History`, which comes after them.
-        verbose: of `fit`.
+        verbose: 0 silent, 1 Keras's bar where a person watches, else as 2, 2 a line per
+            epoch, and one every minute inside of a long one.
         images: `epoch_images.EpochImages`.
     """
     step = int(model.step.numpy())
     epoch, inside = divmod(step, steps_per_epoch)
+    verbose = progress.of_fit(verbose)
     callbacks = [*callbacks, history]
     if epoch and not inside and not history.closed(step):
         _close(model, epoch - 1, callbacks)
+    lines = [_Lines(epochs)] if verbose == 2 else []
     while epoch < epochs:
         until = epoch + 1 if inside or model.acts_between_epochs else epochs
         if not inside:
@@ -34,11 +38,34 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
             initial_epoch=epoch,
             epochs=until,
             steps_per_epoch=steps_per_epoch - inside,
-            callbacks=[*callbacks, *([saving.ContinueEpoch()] if inside else [])],
+            callbacks=[
+                *lines,
+                *callbacks,
+                *([saving.ContinueEpoch()] if inside else []),
+            ],
             verbose=verbose,
             shuffle=False,
         )
         epoch, inside = until, 0
+
+
+class _Lines(keras.callbacks.Callback):
+    """How far an epoch is, for logs."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._lines = progress.Lines(
+            total=self.params["steps"], desc=f"epoch {epoch + 1}/{self._epochs}"
+        )
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._lines.update(batch + 1 - self._lines.n)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._lines.close()
 
 
 def _close(model, epoch, callbacks):

@@ -78,7 +78,8 @@ def pretrain(
             every worker, and an error in one ends the training.
         on_accept: function without arguments, called on the chief when the start is
             accepted and before the first step.
-        verbose: 0 silent, 1 progress bar, 2 one line per epoch.
+        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
+            2), 2 one line per epoch, and one a minute in long epochs.
 
     Returns:
         A `runs.Run`.

@@ -176,6 +176,7 @@ def _shown(reader, source, bad_files, what, verbose):
         wanted=verbose,
         total=source.num_images,
         desc=what,
+        unit="image",
         leave=False,
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow as tf
 
-from tfssl import files
+from tfssl import checks, files
 from tfssl.data import pipeline
 from tfssl.data.views import recipes
 from tfssl.tasks import arguments, groups
@@ -36,8 +36,7 @@ def sheet(source, recipe, path, *, num_images=8, seed=0, augment=True, start=0):
     Returns:
         uint8 array `(height, width, 3)`, what was written.
     """
-    if num_images < 1:
-        raise ValueError(f"num_images={num_images} received, expected 1 or more.")
+    checks.whole({"num_images": num_images}, "num_images")
     count = min(num_images, source.num_images)
     recipe = recipes.for_channels(recipe, source.channels)
     dataset = pipeline.multiview(

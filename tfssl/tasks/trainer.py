@@ -81,7 +81,7 @@ class Trainer:
         optimization: `groups.Optimization`.
         devices: `groups.Devices`.
         saves: `groups.Saving`.
-        verbose: of Keras' `fit`.
+        verbose: of `fitting.fit`.
 
     Attributes:
         workers: `workers.Workers`.

@@ -39,5 +39,5 @@ def test_digits_are_scikit_learns_enlarged(pixels):
 
 
 def test_digits_have_three_splits():
-    with pytest.raises(ValueError, match="split='dev' received for digits"):
+    with pytest.raises(ValueError, match="split='dev' received, expected one of train"):
         sources.open_source("digits", split="dev")

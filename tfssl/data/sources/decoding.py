@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data.sources import image_headers
-from tfssl.data.views import color
 
+# ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # A crop that is made smaller by the decoder keeps this many times the pixels, in both
 # directions, that the resize after it makes of it. PIL's `thumbnail` has the same.
 KEPT = 2
@@ -27,7 +28,7 @@ def _to_channels(image, channels):
     """
     have = tf.shape(image)[2]
     if channels == 1:
-        luma = tf.constant(color.LUMA[:, np.newaxis])
+        luma = tf.constant(LUMA[:, np.newaxis])
         rgb = tf.cast(image[..., :3], tf.float32)
         gray = lambda: tf.tensordot(rgb, luma, [[2], [0]])  # noqa: E731
         value = tf.cond(have >= 3, gray, lambda: rgb[..., :1])

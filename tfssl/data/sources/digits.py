@@ -1,9 +1,10 @@
 """scikit-learn's handwritten digits: real images that need no download."""
 
 import numpy as np
+import sklearn
 import tensorflow as tf
-from sklearn import datasets as sklearn_datasets
 
+from tfssl import checks
 from tfssl.data import labels as labels_lib
 from tfssl.data.sources import arrays
 
@@ -17,11 +18,8 @@ def digits(split="train"):
         split: `"train"` (1,297 images), `"test"` (500) or `"all"`; the same
             class-balanced split every time.
     """
-    if split not in ("train", "test", "all"):
-        raise ValueError(
-            f"split={split!r} received for digits, expected 'train', 'test' or 'all'."
-        )
-    data = sklearn_datasets.load_digits()
+    checks.one_of({"split": split}, "split", ("train", "test", "all"))
+    data = sklearn.datasets.load_digits()
     # Bicubic, 4 x: the strokes stay strokes. Values 0 to 16.
     images = tf.image.resize(data.images[..., np.newaxis], (32, 32), "bicubic")
     images = np.clip(np.round(images.numpy() * (255 / 16)), 0, 255).astype(np.uint8)

@@ -6,7 +6,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfssl import files
+from tfssl import checks, files
 from tfssl.data import labels as labels_lib
 from tfssl.data.sources import digits, image_folder, manifest, records
 from tfssl.data.sources import tfds as tfds_source
@@ -74,14 +74,9 @@ def open_source(
         ValueError: for data that is missing, empty or of an unknown kind, and for
             options that this kind of data does not have.
     """
-    if labels not in ("auto", "none", "folders"):
-        raise ValueError(
-            f"labels={labels!r} received, expected 'auto', 'none' or 'folders'."
-        )
-    if bit_depth not in (8, 16):
-        raise ValueError(f"bit_depth={bit_depth!r} received, expected 8 or 16.")
-    if channels is not None and channels < 1:
-        raise ValueError(f"channels={channels} received, expected 1 or more.")
+    checks.one_of({"labels": labels}, "labels", ("auto", "none", "folders"))
+    checks.one_of({"bit_depth": bit_depth}, "bit_depth", (8, 16))
+    checks.whole({"channels": channels}, "channels", optional=True)
     data_dir, root = files.expanded(data_dir), files.expanded(root)
     decoded = {"channels": channels, "bit_depth": bit_depth}
     only = {

@@ -1,7 +1,5 @@
 """TFDS data: small sets in memory as encoded files, large ones read in sequence."""
 
-import tensorflow_datasets as tfds
-
 from tfssl.data.sources import arrays, streams
 
 # Sets up to this size are kept in memory: random access.
@@ -22,6 +20,8 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
     Raises:
         ValueError: if there is no such data set, split, or feature `image`.
     """
+    import tensorflow_datasets as tfds  # A tenth of a second, and seldom needed.
+
     try:
         if kind == "tfds":
             builder = tfds.builder(name, data_dir=data_dir)

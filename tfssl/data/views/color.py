@@ -13,14 +13,14 @@ hue in HSV, and `tf.image` scales saturation in HSV. The size of the change is t
 same and its direction is not: on colours drawn from the middle half of the cube, a
 hue shift of 0.1 changes values by 0.068 on average, in HSV by 0.051, and the two
 differ by 0.050; a saturation of 0.6 by 0.041, 0.051 and 0.051 (for values in [0, 1];
-held by `tests/data/color_test.py`).
+held by `tests/data/views/color_test.py`).
 """
 
 import numpy as np
 import tensorflow as tf
 
-# ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+from tfssl.data.sources.decoding import LUMA
+
 _GRAY = np.tile(LUMA, (3, 1))  # Column form: every channel becomes luma.
 _EYE = np.eye(3, dtype=np.float32)
 _RGB_TO_YIQ = np.array(

@@ -8,6 +8,8 @@ channels)`; floating images hold values in [0, 1].
 import numpy as np
 import tensorflow as tf
 
+from tfssl import checks
+
 _RESIZE = ("bilinear", "bicubic")
 # Values of an image that is cast before a resize: 16 MB of float32.
 _CAST_UP_TO = 1 << 22
@@ -17,12 +19,20 @@ _COVERED = 0.1
 _SIGMAS_KEPT = 4.0
 
 
-def check_resize(method, owner):
+def check_resize(method):
     """Raises `ValueError` unless `method` names a resize filter."""
-    if method not in _RESIZE:
-        raise ValueError(
-            f"{owner} got resize={method!r}; choose one of {', '.join(_RESIZE)}."
+    checks.one_of({"resize": method}, "resize", _RESIZE)
+
+
+def check_normalization(mean, std):
+    """Raises `ValueError` unless these are of values in [0, 1]."""
+    if max(mean) > 1:
+        expected = (
+            "that of values in [0, 1]: divide mean and std of 8-bit values by 255"
         )
+        raise checks.refused("mean", mean, expected)
+    if min(std) <= 0:
+        raise checks.refused("std", std, "values above 0")
 
 
 # Geometry ---------------------------------------------------------------------

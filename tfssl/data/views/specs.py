@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from tfssl import checks
 from tfssl.data.views import image_ops
 
 _CROP_RULES = ("area", "height")
@@ -96,29 +97,24 @@ class View:
     std: tuple | None = None
 
     def __post_init__(self):
-        if self.size < 1 or int(self.size) != self.size:
-            _refuse("size", self.size, "a whole number of pixels, at least 1")
+        given = vars(self)
+        checks.whole(given, "size", "crop_tries")
         low, high = _pair(self.area, "area")
         if not 0 < low <= high <= 1:
-            _refuse("area", self.area, "fractions of the image: 0 < low <= high <= 1")
+            raise checks.refused(
+                "area", self.area, "fractions of the image: 0 < low <= high <= 1"
+            )
         low, high = _pair(self.aspect, "aspect")
         if not 0 < low <= high:
-            _refuse("aspect", self.aspect, "ratios with 0 < low <= high")
-        if self.crop_tries < 1:
-            _refuse("crop_tries", self.crop_tries, "at least 1")
+            raise checks.refused("aspect", self.aspect, "ratios with 0 < low <= high")
         low, high = _pair(self.blur_sigma, "blur_sigma")
         if not 0 < low <= high:
-            _refuse("blur_sigma", self.blur_sigma, "pixels with 0 < low <= high")
-        for name in _PROBABILITIES:
-            if not 0 <= getattr(self, name) <= 1:
-                _refuse(name, getattr(self, name), "a probability in [0, 1]")
-        for name in _STRENGTHS + _NON_NEGATIVE:
-            if not 0 <= getattr(self, name):
-                _refuse(name, getattr(self, name), "a strength of at least 0")
-        if not 0 <= self.hue <= 0.5:
-            _refuse("hue", self.hue, "a fraction of the circle in [0, 0.5]")
-        if not 0 <= self.solarize_threshold <= 1:
-            _refuse("solarize_threshold", self.solarize_threshold, "a value in [0, 1]")
+            raise checks.refused(
+                "blur_sigma", self.blur_sigma, "pixels with 0 < low <= high"
+            )
+        checks.share(given, *_PROBABILITIES, "solarize_threshold")
+        checks.not_negative(given, *_STRENGTHS, *_NON_NEGATIVE)
+        checks.within(given, checks.Range(0, 0.5), "hue")
         for name, allowed in (
             ("aspect_scale", ("log", "linear")),
             ("crop_rule", _CROP_RULES),
@@ -127,15 +123,14 @@ class View:
             ("contrast_mean", _CONTRAST_MEANS),
             ("blur_border", _BLUR_BORDERS),
         ):
-            if getattr(self, name) not in allowed:
-                _refuse(name, getattr(self, name), "one of " + ", ".join(allowed))
-        image_ops.check_resize(self.resize, "View")
+            checks.one_of(given, name, allowed)
+        image_ops.check_resize(self.resize)
         if (self.mean is None) != (self.std is None):
-            _refuse("mean and std", (self.mean, self.std), "both or neither")
-        if self.mean is not None and max(self.mean) > 1:
-            _refuse("mean", self.mean, "that of values in [0, 1]: divide by 255")
-        if self.std is not None and min(self.std) <= 0:
-            _refuse("std", self.std, "values above 0")
+            raise checks.refused(
+                "mean and std", (self.mean, self.std), "both or neither"
+            )
+        if self.mean is not None:
+            image_ops.check_normalization(self.mean, self.std)
 
     def scaled(self, size=None, **changes):
         """A copy with another size and any other fields changed."""
@@ -144,15 +139,11 @@ class View:
         return dataclasses.replace(self, **changes)
 
 
-def _refuse(name, value, expected):
-    raise ValueError(f"View got {name}={value!r}; give {expected}.")
-
-
 def _pair(value, name):
     try:
         low, high = value
     except (TypeError, ValueError):
-        _refuse(name, value, "two numbers (low, high)")
+        raise checks.refused(name, value, "two numbers (low, high)") from None
     return low, high
 
 
