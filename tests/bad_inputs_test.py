@@ -37,6 +37,10 @@ def _array():
     return data.open_source((_PIXELS, [0, 1, 0, 1]))
 
 
+def _folder(made):
+    return data.open_source(f"{made}/images", labels="none")
+
+
 def _plain():
     return data.Preprocessing(size=8)
 
@@ -85,6 +89,8 @@ def made(tmp_path_factory):
         "images/bad.jsonl": '{"path": "0.png"}\n{"path"\n',
         "index.json": '{"format": "other"}',
         "list.txt": "nothing.png\n",
+        "two.txt": "0.png\n1.png\n",
+        "cut.json": '{"indices": [',
         "deep.json": "[" * 100_000,
         "object.json": json.dumps(
             {
@@ -294,8 +300,29 @@ ROWS = [
      lambda m: labels.load(f"{m}/selection.json", _array()), ValueError,
      "names image 9.*has 4.*other data"),
     ("a list of other files",
-     lambda m: labels.from_file_list(f"{m}/list.txt", _array()), ValueError,
-     "'nothing.png'.*does not have"),
+     lambda m: labels.from_file(f"{m}/list.txt", _folder(m)), ValueError,
+     "'nothing.png'.*does not have; give the data that"),
+    ("a list for images without names",
+     lambda m: labels.from_file(f"{m}/list.txt", _array()), ValueError,
+     "list.txt names files, but the images of .* have no names; give"),
+    ("a list that is not there",
+     lambda m: labels.from_file(f"{m}/no.txt", _folder(m)), ValueError,
+     "There is no list of labelled images at .*no.txt"),
+    ("a list of nothing",
+     lambda m: labels.from_file(f"{m}/file", _folder(m)), ValueError,
+     "file chooses no image; expected one file name a line"),
+    ("a list that is no text",
+     lambda m: labels.from_file(f"{m}/images/latin.csv", _folder(m)), ValueError,
+     "latin.csv is no text .UTF-8.; expected one"),
+    ("a list of images without labels",
+     lambda m: labels.from_file(f"{m}/two.txt", _folder(m)), ValueError,
+     "two.txt chooses '.*0.png' and 1 more, which .* has no label of; take"),
+    ("a selection of another form",
+     lambda m: labels.from_file(f"{m}/index.json", _array()), ValueError,
+     "index.json is none that Selection.save has written"),
+    ("a selection that is cut short",
+     lambda m: labels.from_file(f"{m}/cut.json", _array()), ValueError,
+     "cut.json is damaged or empty"),
     # Models, losses, optimizers.
     ("an unknown encoder",
      lambda m: models.encoder("resnet19", input_shape=(8, 8, 3)), ValueError,
