@@ -319,7 +319,7 @@ ROWS = [
      "two.txt chooses '.*0.png' and 1 more, which .* has no label of; take"),
     ("a selection of another form",
      lambda m: labels.from_file(f"{m}/index.json", _array()), ValueError,
-     "index.json is none that Selection.save has written"),
+     "index.json is no saved selection .*give one from the labels/"),
     ("a selection that is cut short",
      lambda m: labels.from_file(f"{m}/cut.json", _array()), ValueError,
      "cut.json is damaged or empty"),

@@ -56,7 +56,7 @@ class Stubborn(Subclassed):
 
 
 def test_a_keras_file_gives_the_rows_of_its_run(run, tmp_path):
-    options = {"baselines": UNTRAINED, "budgets": ("1", "100%"), "draws": 2}
+    options = {"baselines": UNTRAINED, "budgets": ("5",), "draws": 2}
     expected = evaluated(run, **options)
     file = shutil.copy(run / "encoder.keras", tmp_path / "mine.keras")
     for encoder in (file, runs.load(file)):
@@ -88,7 +88,8 @@ def test_a_model_from_elsewhere_is_judged_and_reported(tmp_path, capsys):
         if (row["features"], row["probe"]) == ("pre-trained", "augmented")
     ]
     assert "random crop 0.08 to 1 of the area, flip 0.5" in found
-    assert json.loads((out / "evaluation.json").read_text())["rows"] == rows
+    stored = json.loads((out / "evaluation.json").read_text())
+    assert (stored["encoder"], stored["rows"]) == ("net", rows)
     html = (out / "report.html").read_text()
     assert "<h1>net on array</h1>" in html and "Training curves" not in html
     names = {path.name for path in out.iterdir()}
@@ -121,7 +122,7 @@ def test_a_run_is_judged_into_another_folder(run, tmp_path):
     after = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     assert after == before
     stored = json.loads((tmp_path / "judged" / "evaluation.json").read_text())
-    assert stored["rows"] == rows
+    assert (stored["encoder"], stored["rows"]) == (str(copy), rows)
     assert "effective rank" in (tmp_path / "judged" / "report.html").read_text()
     with locks.hold(tmp_path / "judged"), pytest.raises(ValueError, match="is in use"):
         evaluated(copy, **options)
@@ -144,6 +145,7 @@ def test_a_run_is_judged_into_another_folder(run, tmp_path):
             {"preprocessing": RGB, "data": None, "validation_data": None},
             r"pass data=… \(--data\) and validation_data=… \(--validation_data\)\.",
         ),
+        (foreign, {"preprocessing": 8}, "preprocessing=8 received, expected a tfssl"),
         (foreign, {"preprocessing": PLAIN}, "takes images of 8 x 8 x 3, but the prep"),
     ],
 )

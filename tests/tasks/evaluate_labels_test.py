@@ -20,14 +20,16 @@ def test_partly_labelled_data_is_judged_by_its_labelled_part(run, tmp_path, caps
         mixed = np.stack([noise, pixels], axis=1).reshape(-1, *pixels.shape[1:])
         return mixed, np.stack([np.full(40, -1), labels], axis=1).reshape(-1)
 
+    options = {"clusters": 2, "baselines": ("raw_pixels", "supervised")}
+    options |= {"budgets": ("1", "100%")}
     rows = evaluated(
-        copy, data=partly(0), validation_data=partly(1), verbose=1, clusters=2
+        copy, data=partly(0), validation_data=partly(1), verbose=1, **options
     )
     printed = capsys.readouterr().out
     for part in ("training", "validation"):
         assert f"the 40 of 80 {part} images of array that have a label" in printed
     hashes = re.compile("label lists.*")
-    for row, expected in zip(rows, evaluated(run, clusters=2), strict=True):
+    for row, expected in zip(rows, evaluated(run, **options), strict=True):
         for found in (row, expected):
             found["protocol"] = hashes.sub("", found["protocol"])
         assert row == expected

@@ -66,6 +66,9 @@ def test_unreadable_images_of_a_list_are_left_out(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "2 of the 5 images of lists/mine.txt could not be read and are left out."
     ]
+    nothing = bank.take([])
+    with pytest.raises(ValueError, match="None of the 5 images of lists/mine.txt can"):
+        asked.drawn((label_budgets.NONE, listed), nothing, None, seed=0)
     whole = labels_lib.select(labels, per_class=1)
     some = labels_lib.among(whole, labels, np.arange(5))
     assert some.sha256 == whole.sha256  # Of the same images.

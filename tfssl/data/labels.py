@@ -157,7 +157,11 @@ def load(path, source):
         indices = np.asarray(stored["indices"])
         sha256, description = stored["sha256"], stored["description"]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is none that Selection.save has written.") from error
+        raise ValueError(
+            f"{path} is no saved selection of labelled images (no indices, sha256 and "
+            "description); give one from the labels/ of an evaluation, or a text with "
+            "a file name a line."
+        ) from error
     if len(indices) and (indices.dtype.kind != "i" or indices.min() < 0):
         raise ValueError(f"{path} is damaged: its indices are no positions of images.")
     if len(indices) and indices.max() >= source.num_images:

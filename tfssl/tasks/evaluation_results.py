@@ -10,10 +10,11 @@ from tfssl.tasks import run_report, runs
 def write(folder, run, judged, rows, budgets):
     """Writes `evaluation.json`, `labels/` and `report.html`.
 
+    The evaluation of a run in its own folder is noted in its `run.json` too.
+
     Args:
         folder: where to.
-        run: folder of the run that was judged, or None. The evaluation of a run in its
-            own folder is noted in its `run.json` too.
+        run: what was judged, as `tasks.evaluate` takes it.
         judged: `judging.Subject` of the trained encoder.
         rows: of the evaluation.
         budgets: list of `budgets.Budget`.
@@ -21,14 +22,16 @@ def write(folder, run, judged, rows, budgets):
     files.write_json(
         os.path.join(folder, "evaluation.json"),
         {
+            "encoder": run if isinstance(run, str) else judged.network.name,
             "rows": rows,
             "label_lists": _store_lists(folder, budgets, judged.bank.index),
             "versions": runs.versions(),
         },
     )
-    if folder == run:
-        runs.update(run, evaluation=rows)
-    run_report.write(folder, run, judged, rows)
+    own = runs.folder_of(run)
+    if folder == own:
+        runs.update(own, evaluation=rows)
+    run_report.write(folder, own, judged, rows)
 
 
 def show(rows, folder):

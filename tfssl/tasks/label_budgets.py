@@ -68,6 +68,9 @@ class LabelBudgets:
 
         Returns:
             List of `budgets.Budget`.
+
+        Raises:
+            ValueError: if no image of the list could be read.
         """
         counted, listed = asked
         counted = fitting(counted, bank.labels, class_names)
@@ -75,6 +78,11 @@ class LabelBudgets:
         if listed is not None:
             rows = labels_lib.among(listed, bank.labels, bank.index)
             lost = len(listed.indices) - len(rows.indices)
+            if not len(rows.indices):
+                raise ValueError(
+                    f"None of the {lost} images of {self.label_list} can be read; mend "
+                    "them, or give another list."
+                )
             if lost:
                 logging.warning(
                     "%d of the %d images of %s could not be read and are left out.",

@@ -21,6 +21,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
+from tfssl import data as data_lib
 from tfssl import files, processor, version
 from tfssl.export import keras_file
 
@@ -160,6 +161,11 @@ def encoder_of(run, preprocessing=None, *, any_size=False):
         raise ValueError(
             "This encoder carries no preprocessing; load it with tfssl.load, or "
             "pass preprocessing=tfssl.data.Preprocessing(...)."
+        )
+    if not isinstance(preprocessing, data_lib.Preprocessing):
+        raise ValueError(
+            f"preprocessing={preprocessing!r} received, expected a "
+            "tfssl.data.Preprocessing."
         )
     if not any_size:
         _check_fit(encoder, preprocessing)
