@@ -97,7 +97,7 @@ def _list_flag(name, default, text, entry):
         default = [str(item) for item in default]
     parser = flags.ListParser()
     flag = flags.Flag(parser, flags.ListSerializer(","), name, default, text)
-    if entry is str:
+    if entry is str or str in typing.get_args(entry):
         return flag, lambda texts: None if texts is None else tuple(texts)
     return flag, lambda texts: command.numbers(texts, name)
 

@@ -146,16 +146,3 @@ def test_without_system_locks_the_file_decides(written):
 def leave_of_another_host(folder):
     tf.io.gfile.remove(f"{folder}/.lock")
     return leave(folder, host="elsewhere")
-
-
-def test_the_decorator_holds_folders_that_exist(tmp_path):
-    @locks.holding("folder")
-    def entries(other, folder):
-        return sorted(os.listdir(folder))
-
-    assert entries(1, str(tmp_path)) == [".lock"]
-    assert entries(folder=tmp_path, other=1) == [".lock"]
-    assert os.listdir(tmp_path) == []
-    with pytest.raises(FileNotFoundError):
-        entries(1, tmp_path / "missing")
-    assert os.listdir(tmp_path) == []

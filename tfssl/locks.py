@@ -12,8 +12,6 @@ import contextlib
 import datetime
 import errno
 import fcntl
-import functools
-import inspect
 import json
 import os
 import socket
@@ -65,24 +63,6 @@ def hold(folder, name=""):
         if release:
             release()
         _remove_empty(made)
-
-
-def holding(argument):
-    """Decorator: the call holds the folder that this argument names, if it exists."""
-
-    def decorate(function):
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def held(*args, **kwargs):
-            folder = files.expanded(signature.bind(*args, **kwargs).arguments[argument])
-            exists = tf.io.gfile.isdir(folder)
-            with hold(folder) if exists else contextlib.nullcontext():
-                return function(*args, **kwargs)
-
-        return held
-
-    return decorate
 
 
 def _lock_file(path, what):

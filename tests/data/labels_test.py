@@ -175,3 +175,13 @@ def test_from_file_list_names_missing_and_ambiguous_files(tmp_path):
 def test_select_says_what_is_wrong(labels, asked, message):
     with pytest.raises(ValueError, match=message):
         labels_lib.select(labels, **asked)
+
+
+def test_held_out_is_class_balanced():
+    labels = np.repeat([3, 5, 9], [2, 10, 100])
+    mask = labels_lib.held_out(labels, 0.2, np.random.default_rng(0))
+    counts = {label: int(mask[labels == label].sum()) for label in (3, 5, 9)}
+    # round(0.4) = 0 is raised to 1; the others are a fifth.
+    assert counts == {3: 1, 5: 2, 9: 20}
+    labels[0] = 4  # Now 3 and 4 have one image each.
+    assert not labels_lib.held_out(labels, 0.2, np.random.default_rng(0)).any()

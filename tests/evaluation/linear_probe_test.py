@@ -94,16 +94,6 @@ def test_one_label_per_class_uses_the_fixed_penalty():
     assert found.accuracy > 0.3  # Chance is 0.25.
 
 
-def test_held_out_is_class_balanced():
-    labels = np.repeat([3, 5, 9], [2, 10, 100])
-    mask = linear_probe.held_out(labels, 0.2, np.random.default_rng(0))
-    counts = {label: int(mask[labels == label].sum()) for label in (3, 5, 9)}
-    # round(0.4) = 0 is raised to 1; the others are a fifth.
-    assert counts == {3: 1, 5: 2, 9: 20}
-    labels[0] = 4  # Now 3 and 4 have one image each.
-    assert not linear_probe.held_out(labels, 0.2, np.random.default_rng(0)).any()
-
-
 def test_constant_features_and_zero_rows_are_safe():
     train, test = clouds(10), clouds(10, seed=1)
     values = np.concatenate([train.values, np.full((40, 1), 7.0)], axis=1)

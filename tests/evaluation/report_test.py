@@ -85,7 +85,7 @@ def everything():
             {"features": "SimCLR", "labels": "1 per class", "protocol": "linear probe",
              "accuracy": 0.71, "std": 0.02, "draws": 5},
             {"features": "SimCLR", "labels": "100 %", "protocol": "kNN, k = 20",
-             "accuracy": 0.976, "std": None, "draws": 1},
+             "probe": "kNN", "accuracy": 0.976, "std": None, "draws": 1},
             {"features": "SimCLR", "labels": "100 %", "probe": "augmented",
              "protocol": "linear probe on augmented images", "accuracy": 0.953},
         ],

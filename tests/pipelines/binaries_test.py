@@ -135,8 +135,8 @@ def test_images_to_served_features(tmp_path):
     done = binary(
         "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
         "--supervised_epochs=1", "--stages=conv1,res5", "--stage_features=64",
-        "--probe=mlp", "--probe_option=units=8", "--probe_option=min_steps=20",
-        "--probe_option=epochs=1",
+        "--probes=knn,linear,mlp", "--probe_option=mlp.units=8",
+        "--probe_option=min_steps=20", "--probe_option=epochs=1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     rows = json.loads((out / "evaluation.json").read_text())["rows"]

@@ -1,13 +1,15 @@
 import os
+import re
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl.export import keras_file
-from tfssl.tasks import export, runs
+from tfssl.tasks import export, pretrain, runs
 
 
 def _encoder():
@@ -69,3 +71,23 @@ def test_the_check_sees_an_image_that_is_not_read(run, tmp_path):
     image = tf.io.encode_png(np.full((6, 6, 3), 77, np.uint8)).numpy()
     assert export.largest_difference(path, encoder, [image]) <= 1e-5
     assert export.largest_difference(path, encoder, [image, b"no image"]) == np.inf
+
+
+def test_export_of_a_run_checks_itself(tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i, image in enumerate(small.images(n=12)[0]):
+        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    out = tmp_path / "run"
+    pretrain.pretrain(str(folder), str(out), channels=1, **small.TINY | {"epochs": 1})
+    path = export.export(str(out), str(tmp_path / "models"), check=True, warmup=2)
+    assert path.endswith("models/run/1")
+    printed = capsys.readouterr().out
+    difference = float(re.search(r"difference to Python (\S+)", printed).group(1))
+    assert difference <= 1e-5
+    assert (tmp_path / "models/run/1/assets.extra/tf_serving_warmup_requests").exists()
+    assert export.export(str(out), str(tmp_path / "models")).endswith("run/2")
+    with pytest.raises(ValueError, match="1"):
+        export.export(str(out), str(tmp_path / "models"), version=1)
+    with pytest.raises(ValueError, match="pass the run's folder"):
+        export.export(str(out / "encoder.keras"), str(tmp_path / "m"), check=True)

@@ -1,7 +1,10 @@
 import logging
 
+import numpy as np
 import pytest
 
+from tfssl.data import labels as labels_lib
+from tfssl.evaluation import features
 from tfssl.tasks import label_budgets
 
 _LABELS = [0] * 9 + [1] * 3 + [-1] * 5  # Class 1 has three, five are unknown.
@@ -48,3 +51,24 @@ def test_what_unreadable_images_take_away_is_left_out():
 def test_what_is_asked_for_in_vain_is_refused(budgets, sentence):
     with pytest.raises(ValueError, match=sentence):
         label_budgets.parsed(budgets, _LABELS, _NAMES)
+
+
+def test_unreadable_images_of_a_list_are_left_out(caplog):
+    labels = np.array([0, 1, 0, 1, 0])
+    listed = labels_lib.among(labels_lib.select(labels, fraction=1.0), labels, range(5))
+    readable = np.array([0, 1, 4])
+    bank = features.Features(np.zeros((3, 2), np.float32), labels[readable], readable)
+    asked = label_budgets.LabelBudgets(label_list="lists/mine.txt")
+    with caplog.at_level(logging.WARNING):
+        (budget,) = asked.drawn((label_budgets.NONE, listed), bank, None, seed=0)
+    assert budget.name == "list mine.txt"
+    assert budget.selections[0].indices.tolist() == [0, 1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "2 of the 5 images of lists/mine.txt could not be read and are left out."
+    ]
+    nothing = bank.take([])
+    with pytest.raises(ValueError, match="None of the 5 images of lists/mine.txt can"):
+        asked.drawn((label_budgets.NONE, listed), nothing, None, seed=0)
+    whole = labels_lib.select(labels, per_class=1)
+    some = labels_lib.among(whole, labels, np.arange(5))
+    assert some.sha256 == whole.sha256  # Of the same images.

@@ -3,10 +3,10 @@
 import collections
 import dataclasses
 import hashlib
-import json
 import os
 
 import numpy as np
+import tensorflow as tf
 
 from tfssl import checks, files
 
@@ -111,25 +111,68 @@ def _selection(indices, labels, description, index=None):
     return Selection(indices, digest.hexdigest(), description)
 
 
+def from_file(path, source):
+    """The images that a file chooses: a saved selection, or a list of file names.
+
+    Args:
+        path: of a file by `Selection.save`, or of a text with a file name a line, as
+            SimCLR's lists of 1 % and 10 % of ImageNet are.
+        source: a labelled `Source`.
+
+    Raises:
+        ValueError: if there is no such file, it chooses no image, or images that the
+            source does not have, or that have no label.
+    """
+    path = files.expanded(path)
+    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
+        raise ValueError(f"There is no list of labelled images at {path!r}.")
+    with tf.io.gfile.GFile(path, "rb") as file:
+        stored = file.read(1) == b"{"
+    found = load(path, source) if stored else from_file_list(path, source)
+    if not len(found.indices):
+        raise ValueError(f"{path} chooses no image; expected one file name a line.")
+    labels = np.full(source.num_images, -1) if source.labels is None else source.labels
+    bare = found.indices[labels[found.indices] < 0]
+    if len(bare):
+        raise ValueError(
+            f"{path} chooses {source.describe(int(bare[0]))!r}{_and_more(bare)}, which "
+            f"{source.name} has no label of; take the images without one out of the "
+            "list, or open the data with labels."
+        )
+    return found
+
+
 def load(path, source):
     """Reads a stored selection and checks that it means the same images.
 
     Raises:
-        ValueError: if the source's images or labels are not those it was made for.
+        ValueError: if it is damaged, or the source's images or labels are not those it
+            was made for.
     """
-    with open(path) as file:
-        stored = json.load(file)
-    indices = np.asarray(stored["indices"], np.int64)
+    stored = files.read_json(path)
+    if stored is None:
+        raise ValueError(f"There is no saved selection at {path!r}.")
+    try:
+        indices = np.asarray(stored["indices"])
+        sha256, description = stored["sha256"], stored["description"]
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no saved selection of labelled images (no indices, sha256 and "
+            "description); give one from the labels/ of an evaluation, or a text with "
+            "a file name a line."
+        ) from error
+    if len(indices) and (indices.dtype.kind != "i" or indices.min() < 0):
+        raise ValueError(f"{path} is damaged: its indices are no positions of images.")
     if len(indices) and indices.max() >= source.num_images:
         raise ValueError(
             f"{path} names image {indices.max()}, but {source.name} has "
             f"{source.num_images}; it was made for other data."
         )
-    found = _selection(indices, source.labels, stored["description"])
-    if found.sha256 != stored["sha256"]:
+    found = _selection(indices, source.labels, description)
+    if found.sha256 != sha256:
         raise ValueError(
             f"{path} was made for other data than {source.name}: SHA-256 "
-            f"{found.sha256[:12]}… instead of {stored['sha256'][:12]}…; make it anew."
+            f"{found.sha256[:12]}… instead of {str(sha256)[:12]}…; make it anew."
         )
     return found
 
@@ -142,17 +185,30 @@ def from_file_list(path, source):
         source: a source of files.
 
     Raises:
-        ValueError: for names that the source does not have, or has twice.
+        ValueError: for images without file names, and for names that the source does
+            not have, or has twice.
     """
-    with open(path) as file:
-        wanted = [os.path.basename(line.strip()) for line in file if line.strip()]
+    if not source.has_names:
+        raise ValueError(
+            f"{path} names files, but the images of {source.name} have no names; give "
+            "them as a folder or with a manifest, or give a saved selection."
+        )
+    with tf.io.gfile.GFile(os.fspath(path), "rb") as file:
+        content = file.read()
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text (UTF-8); expected one file name a line."
+        ) from error
+    wanted = [os.path.basename(line.strip()) for line in lines if line.strip()]
     names = [os.path.basename(source.describe(i)) for i in range(source.num_images)]
     rows = {name: i for i, name in enumerate(names)}
     missing = [name for name in wanted if name not in rows]
     if missing:
         raise ValueError(
-            f"{path} names {missing[0]!r} and {len(missing) - 1} more files that "
-            f"{source.name} does not have."
+            f"{path} names {missing[0]!r}{_and_more(missing)}, which {source.name} "
+            "does not have; give the data that the list was made for."
         )
     twice = {n for n, count in collections.Counter(names).items() if count > 1}
     unclear = [name for name in wanted if name in twice]
@@ -163,6 +219,48 @@ def from_file_list(path, source):
         )
     chosen = sorted({rows[name] for name in wanted})
     return _selection(chosen, source.labels, f"list {path}")
+
+
+def _and_more(names):
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def among(selection, labels, index):
+    """The part of a selection that some images have, as rows of these.
+
+    Args:
+        selection: `Selection` of positions in a source.
+        labels: int array `(num_images,)`, the labels of these images.
+        index: int array `(num_images,)`, their positions in the source, ascending.
+
+    Returns:
+        `Selection`, as `select` gives it with `index`.
+    """
+    rows = np.flatnonzero(np.isin(index, selection.indices))
+    return _selection(rows, labels, selection.description, index)
+
+
+def held_out(labels, fraction, rng):
+    """Which rows are held out to choose by.
+
+    Args:
+        labels: int `(n,)`.
+        fraction: share of every class, in (0, 1).
+        rng: NumPy generator.
+
+    Returns:
+        bool `(n,)`: of each class the share, 1 to count - 1 rows; no row at all where
+        a class has a single one.
+    """
+    mask = np.zeros(len(labels), bool)
+    classes, counts = np.unique(labels, return_counts=True)
+    if counts.min() < 2:
+        return mask
+    for label, of_class in zip(classes, counts):
+        rows = np.flatnonzero(labels == label)
+        count = int(np.clip(round(fraction * of_class), 1, of_class - 1))
+        mask[rng.permutation(rows)[:count]] = True
+    return mask
 
 
 def balanced_order(labels, seed):

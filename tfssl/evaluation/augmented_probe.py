@@ -28,14 +28,16 @@ time, and it could be spread; the update would gain nothing.
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, progress
-from tfssl.data import pipeline
+from tfssl.data import labels as labels_lib
+from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
-from tfssl.evaluation import linear_heads, linear_probe, supervised
+from tfssl.evaluation import judging, linear_heads, supervised
 
 # Base rates: SimCLR and MoCo v3 take 0.1, BYOL's code 0.2, SwAV 0.3, MoCo 30.
 RATES = {
@@ -74,64 +76,161 @@ def crop_and_flip(preprocessing):
     return supervised.crop_and_flip(preprocessing, area=(0.08, 1.0), flip=0.5)
 
 
-def check(
-    *,
-    epochs=90,
-    min_steps=300,
-    batch_size=256,
-    optimizer="sgd",
-    schedule="cosine",
-    rates=None,
-    weight_decays=(0.0,),
-    initial=None,
-    validation_fraction=0.2,
-    **_,
-):
-    """Refuses what `train` cannot work with, before anything is computed.
+@dataclasses.dataclass(frozen=True)
+class Augmented(judging.Probe):
+    """The probe, with its options.
 
-    Returns:
-        List of the grid's pairs `(rate, weight decay)`.
-
-    Raises:
-        ValueError: naming the argument.
+    Attributes:
+        recipe: views of the training images, of which the first is used. None:
+            `crop_and_flip`, or, where the views that the encoder was trained on have no
+            flips, their geometry: there a mirror image is another thing (digits).
+        epochs: passes over the images, but at least `min_steps` steps.
+        min_steps: see `epochs`; few labels would otherwise mean few steps.
+        batch_size: images per step, at most their number.
+        optimizer: `"sgd"` or `"lars"`, see `linear_heads.LinearHeads`.
+        schedule: `"cosine"` to 0, or `"step"`: x 0.1 after 60 % and 80 %.
+        rates: base learning rates, which are multiplied by batch / 256; None: `RATES`.
+        weight_decays: second axis of the grid.
+        initial: `"zeros"` or `"normal"`; None: zeros for SGD, normal for LARS.
+        standardize: batch norm without scale and offset before the classifier.
+        validation_fraction: held-out share per class, in (0, 1). Nothing is held
+            out if the grid is a single pair, nor where a class has one image: the
+            middle of the grid is then taken, and the protocol says so.
+        draws: draws of the labels below 100 % that it is trained on.
     """
-    given = locals()
-    checks.whole(given, "epochs", "batch_size")
-    checks.whole(given, "min_steps", least=0)
-    checks.true_share(given, "validation_fraction")
-    if schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule={schedule!r} received for the augmented probe, expected one of "
-            f"{', '.join(SCHEDULES)}."
+
+    name = "augmented"
+    titles = {"augmented": "Linear probe trained on augmented images"}
+
+    recipe: Sequence[views.View] | None = None
+    epochs: int = 90
+    min_steps: int = 300
+    batch_size: int = 256
+    optimizer: str = "sgd"
+    schedule: str = "cosine"
+    rates: Sequence[float] | float | None = None
+    weight_decays: Sequence[float] | float = (0.0,)
+    initial: str | None = None
+    standardize: bool = False
+    validation_fraction: float = 0.2
+    draws: int = 1
+
+    def __post_init__(self):
+        given = vars(self)
+        if isinstance(self.recipe, str):
+            raise ValueError(
+                f"recipe={self.recipe!r} received for the augmented probe, expected "
+                "views, such as tfssl.data.recipes.get(name)."
+            )
+        checks.whole(given, "epochs", "batch_size", "draws")
+        checks.whole(given, "min_steps", least=0)
+        checks.true_share(given, "validation_fraction")
+        checks.one_of(given, "standardize", (True, False))
+        if self.schedule not in SCHEDULES:
+            raise ValueError(
+                f"schedule={self.schedule!r} received for the augmented probe, "
+                f"expected one of {', '.join(SCHEDULES)}."
+            )
+        linear_heads.check(*self._axes(), self.optimizer, self._start())
+
+    def _axes(self):
+        """The rates and the weight decays of the grid."""
+        rates = self.rates
+        if rates is None:
+            rates = RATES.get(self.optimizer, (1.0,))
+        return np.atleast_1d(rates).tolist(), np.atleast_1d(self.weight_decays).tolist()
+
+    def _start(self):
+        return self.initial or ("normal" if self.optimizer == "lars" else "zeros")
+
+    def rows(self, subject, budgets):
+        if subject.network is None:
+            return  # Pixels have no encoder to train on.
+        setting = subject.setting
+        probe = self
+        if self.recipe is None:
+            view = _probe_view(setting.view, setting.preprocessing)
+            probe = dataclasses.replace(self, recipe=(view,))
+        for budget in budgets:
+            results = [
+                probe.train(
+                    subject.network,
+                    setting.train,
+                    bank,
+                    subject.queries,
+                    preprocessing=setting.preprocessing,
+                    seed=setting.seed + draw,
+                    verbose=setting.verbose,
+                )
+                for draw, bank in enumerate(budget.banks(subject, self.draws))
+            ]
+            first = results[0]
+            yield subject.row(
+                budget.name,
+                "augmented",
+                [result.accuracy for result in results],
+                judging.first_protocol(results),
+                top5=float(np.mean([result.top5 for result in results])),
+                rate=first.rate,
+                weight_decay=first.weight_decay,
+                validation=[list(pair) for pair in first.validation],
+            )
+
+    def train(self, encoder, source, bank, test, *, preprocessing, seed=0, verbose=1):
+        """Trains classifiers and scores the best one, see the function `train`."""
+        bank, classes = _checked(bank, test)
+        batch_size = min(self.batch_size, len(bank))
+        grid = list(itertools.product(*self._axes()))
+        held, pairs = _plan(bank, grid, self.validation_fraction, seed)
+        # With held-out images every pair trains twice: without them, and with them.
+        groups = [0] * len(pairs) * bool(held.any()) + [1] * len(pairs)
+        rates, decays = zip(*(pairs * 2)[: len(groups)])
+        heads = linear_heads.LinearHeads(
+            [rate * batch_size / 256 for rate in rates],
+            decays,
+            groups,
+            bank.values.shape[1],
+            len(classes),
+            optimizer=self.optimizer,
+            initial=self._start(),
+            standardize=self.standardize,
+            seed=seed,
         )
-    if rates is None:
-        rates = RATES.get(optimizer, (1.0,))
-    rates, decays = np.atleast_1d(rates).tolist(), np.atleast_1d(weight_decays).tolist()
-    linear_heads.check(rates, decays, optimizer, initial or "zeros")
-    return list(itertools.product(rates, decays))
+        per_epoch = len(bank) // batch_size
+        steps = max(self.epochs, -(-self.min_steps // per_epoch)) * per_epoch
+        recipe = self.recipe or crop_and_flip(preprocessing)
+        positions = np.searchsorted(classes, bank.labels)
+        dataset = _batches(source, bank.index, recipe, batch_size, seed)
+        factors = _factors(self.schedule, steps)
+        state = _trained(heads, encoder, dataset, positions, held, factors, verbose)
+        best, validation = _choose(
+            heads, state, bank.take(held), positions[held], pairs
+        )
+        top1, top5, loss = (
+            column[len(groups) - len(pairs) + best]
+            for column in heads.scores(state, test.values, _columns(test, classes))
+        )
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"No learning rate of {', '.join(f'{r:g}' for r, _ in pairs)} trained "
+                "the linear classifier without overflow; add smaller ones."
+            )
+        protocol = _protocol(
+            heads,
+            recipe[0],
+            preprocessing,
+            f"{self.schedule} schedule, {steps:,} steps of {batch_size} "
+            f"({steps // per_epoch} epochs)",
+            _choice(grid, pairs[best], validation, int(held.sum())),
+            f"{len(bank)} train / {len(test)} test images",
+            f"top-{min(5, len(classes))} {100 * top5:.1f}",
+        )
+        return AugmentedResult(
+            float(top1), float(top5), *pairs[best], validation, steps, protocol
+        )
 
 
-def train(
-    encoder,
-    source,
-    bank,
-    test,
-    *,
-    preprocessing,
-    recipe=None,
-    epochs=90,
-    min_steps=300,
-    batch_size=256,
-    optimizer="sgd",
-    schedule="cosine",
-    rates=None,
-    weight_decays=(0.0,),
-    initial=None,
-    standardize=False,
-    validation_fraction=0.2,
-    seed=0,
-    verbose=1,
-):
+def train(encoder, source, bank, test, *, preprocessing, seed=0, verbose=1, **options):
     """Trains linear classifiers on augmented images and scores the best one.
 
     Deterministic: the same call gives the same number on the same machine.
@@ -146,23 +245,9 @@ def train(
         test: labelled `Features` of the test images; never looked at before the
             final score. Classes that `bank` does not have count as wrong.
         preprocessing: the `data.Preprocessing` of both.
-        recipe: views of the training images, of which the first is used; `None`:
-            `crop_and_flip(preprocessing)`.
-        epochs: passes over the images, but at least `min_steps` steps.
-        min_steps: see `epochs`; few labels would otherwise mean few steps.
-        batch_size: images per step, at most their number.
-        optimizer: `"sgd"` or `"lars"`, see `linear_heads.LinearHeads`.
-        schedule: `"cosine"` to 0, or `"step"`: x 0.1 after 60 % and 80 %.
-        rates: base learning rates, which are multiplied by batch / 256; `None`:
-            `RATES`.
-        weight_decays: second axis of the grid.
-        initial: `"zeros"` or `"normal"`; `None`: zeros for SGD, normal for LARS.
-        standardize: batch norm without scale and offset before the classifier.
-        validation_fraction: held-out share per class, in (0, 1). Nothing is held
-            out if the grid is a single pair, nor where a class has one image: the
-            middle of the grid is then taken, and the protocol says so.
         seed: int, of the held-out choice, the order, the views and the start.
         verbose: 0 silent, 1 progress.
+        **options: see the attributes of `Augmented`.
 
     Returns:
         `AugmentedResult`.
@@ -171,79 +256,46 @@ def train(
         ValueError: on missing labels, non-finite features, fewer than two classes,
             arguments out of range, or if no rate trains without overflow.
     """
-    grid = check(
-        epochs=epochs,
-        min_steps=min_steps,
-        batch_size=batch_size,
-        optimizer=optimizer,
-        schedule=schedule,
-        rates=rates,
-        weight_decays=weight_decays,
-        initial=initial,
-        validation_fraction=validation_fraction,
+    return Augmented(**options).train(
+        encoder,
+        source,
+        bank,
+        test,
+        preprocessing=preprocessing,
+        seed=seed,
+        verbose=verbose,
     )
+
+
+def _probe_view(view, preprocessing):
+    """The papers' crop and flip; a view without flips keeps its own geometry."""
+    if view.flip:
+        return crop_and_flip(preprocessing)[0]
+    return supervised.geometry(view)
+
+
+def _checked(bank, test):
+    """The training features in the order of their images, and their classes."""
     features_lib.check_labeled(bank, "The augmented probe", "training")
     features_lib.check_labeled(test, "The augmented probe", "test")
-    bank = bank.take(np.argsort(bank.index, kind="stable"))
     classes = np.unique(bank.labels)
     if len(classes) < 2:
         raise ValueError(
             "The augmented probe needs at least two classes, but every training image "
             f"has label {classes[0]}."
         )
-    batch_size = min(batch_size, len(bank))
-    held, pairs = _plan(bank, grid, validation_fraction, seed)
-    # With held-out images every pair trains twice: without them, and with them.
-    groups = [0] * len(pairs) * bool(held.any()) + [1] * len(pairs)
-    rates, decays = zip(*(pairs * 2)[: len(groups)])
-    heads = linear_heads.LinearHeads(
-        [rate * batch_size / 256 for rate in rates],
-        decays,
-        groups,
-        bank.values.shape[1],
-        len(classes),
-        optimizer=optimizer,
-        initial=initial or ("normal" if optimizer == "lars" else "zeros"),
-        standardize=standardize,
-        seed=seed,
-    )
-    per_epoch = len(bank) // batch_size
-    steps = max(epochs, -(-min_steps // per_epoch)) * per_epoch
-    recipe = crop_and_flip(preprocessing) if recipe is None else recipe
-    positions = np.searchsorted(classes, bank.labels)
-    dataset = _batches(source, bank.index, recipe, batch_size, seed)
-    factors = _factors(schedule, steps)
-    state = _trained(heads, encoder, dataset, positions, held, factors, verbose)
-    best, validation = _choose(heads, state, bank.take(held), positions[held], pairs)
+    return bank.take(np.argsort(bank.index, kind="stable")), classes
+
+
+def _columns(test, classes):
+    """The place of each image's class among those of the training images, or -1."""
     known = np.isin(test.labels, classes)
-    columns = np.where(known, np.searchsorted(classes, test.labels), -1)
-    scores = heads.scores(state, test.values, columns)
-    top1, top5, loss = (column[len(groups) - len(pairs) + best] for column in scores)
-    if not np.isfinite(loss):
-        raise ValueError(
-            f"No learning rate of {', '.join(f'{r:g}' for r, _ in pairs)} trained the "
-            "linear classifier without overflow; add smaller ones."
-        )
-    protocol = _protocol(
-        heads,
-        recipe[0],
-        preprocessing,
-        f"{schedule} schedule, {steps:,} steps of {batch_size} "
-        f"({steps // per_epoch} epochs)",
-        _choice(grid, pairs[best], validation, int(held.sum())),
-        f"{len(bank)} train / {len(test)} test images",
-        f"top-{min(5, len(classes))} {100 * top5:.1f}",
-    )
-    return AugmentedResult(
-        float(top1), float(top5), *pairs[best], validation, steps, protocol
-    )
+    return np.where(known, np.searchsorted(classes, test.labels), -1)
 
 
 def _plan(bank, pairs, fraction, seed):
     """Which rows are held out, and the pairs (rate, weight decay) to train."""
-    held = linear_probe.held_out(
-        bank.labels, fraction, np.random.default_rng((seed, 0))
-    )
+    held = labels_lib.held_out(bank.labels, fraction, np.random.default_rng((seed, 0)))
     if len(pairs) > 1 and held.any():
         return held, pairs
     return np.zeros(len(bank), bool), sorted(pairs)[len(pairs) // 2 :][:1]

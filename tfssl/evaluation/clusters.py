@@ -6,9 +6,34 @@ import numpy as np
 
 from tfssl import kmeans
 from tfssl.evaluation import features as features_lib
+from tfssl.evaluation import judging
 from tfssl.kmeans.agreement import nmi, purity
 
 _ITERATIONS = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Clusters(judging.Probe):
+    """`evaluate` as a probe; the entry `accuracy` of its rows is the purity or the NMI.
+
+    Attributes:
+        k: clusters, at most as many as there are test images.
+    """
+
+    name = "clusters"
+    titles = {
+        "purity": "Purity of k-means clusters",
+        "NMI": "NMI of k-means clusters and classes",
+    }
+    of_stages = False
+
+    k: int
+
+    def rows(self, subject, budgets):
+        found = evaluate(subject.queries, self.k, seed=subject.setting.seed)
+        for name, value in (("purity", found.purity), ("NMI", found.nmi)):
+            protocol = f"{name} of {found.protocol}"
+            yield subject.row(judging.UNLABELED, name, [value], protocol)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,13 +13,17 @@ References:
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, progress
-from tfssl.evaluation import dense_networks, linear_probe
+from tfssl.data import labels as labels_lib
+from tfssl.evaluation import dense_networks, judging
 from tfssl.evaluation import features as features_lib
 
 # Penalties of the grid.
@@ -52,29 +56,11 @@ class DenseResult:
     protocol: str
 
 
-def fit(
-    train,
-    test,
-    *,
-    units=(),
-    l2s=L2S,
-    epochs=30,
-    min_steps=500,
-    batch_size=256,
-    rate=0.02,
-    validation_fraction=0.2,
-    seed=0,
-    verbose=0,
-):
-    """Trains a linear or MLP classifier on frozen features and scores it.
+@dataclasses.dataclass(frozen=True)
+class Dense(judging.Probe):
+    """Linear classifiers of any number of features.
 
-    Deterministic: the same call gives the same number on the same machine.
-
-    Args:
-        train: labelled `Features`, standardized by their own mean and deviation.
-        test: labelled `Features`; never looked at before the final score. Classes
-            that `train` does not have count as wrong.
-        units: int or ints, sizes of the hidden ReLU layers; empty for a linear probe.
+    Attributes:
         l2s: penalty or penalties to try, see `dense_networks.Networks`.
         epochs: passes over the images, but at least `min_steps` steps; the rate falls
             to zero over them as a cosine.
@@ -84,10 +70,129 @@ def fit(
         validation_fraction: held-out share per class, in (0, 1). The penalty, and
             after which twentieth of the schedule to stop, are those of the best
             accuracy on these images (of equal ones, the lower cross-entropy); a last
-            network is then trained so on all of `train`. Where a class has one image
+            network is then trained so on all of them. Where a class has one image
             nothing is held out: penalty 0.01 and the whole schedule.
+        draws: draws of the labels below 100 % that it is trained on.
+    """
+
+    l2s: Sequence[float] | float = L2S
+    epochs: int = 30
+    min_steps: int = 500
+    batch_size: int = 256
+    rate: float = 0.02
+    validation_fraction: float = 0.2
+    draws: int = 1
+    units: ClassVar[Any] = ()
+
+    def __post_init__(self):
+        for name, low in _WHOLE.items():
+            _check_whole(name, getattr(self, name), low)
+        for name, low in (("l2s", 0), ("rate", 1e-12)):
+            _check_finite(name, getattr(self, name), low)
+        checks.true_share(vars(self), "validation_fraction")
+
+    def rows(self, subject, budgets):
+        setting = subject.setting
+        for budget in budgets:
+            results = [
+                self.fit(
+                    bank,
+                    subject.queries,
+                    seed=setting.seed + draw,
+                    verbose=setting.verbose,
+                )
+                for draw, bank in enumerate(budget.banks(subject, self.draws))
+            ]
+            yield subject.row(
+                budget.name,
+                self.name,
+                [result.accuracy for result in results],
+                judging.first_protocol(results),
+                l2=results[0].l2,
+                validation=[list(entry) for entry in results[0].validation],
+            )
+
+    def fit(self, train, test, *, seed=0, verbose=0):
+        """Trains on features and scores on others, see the function `fit`."""
+        units = np.atleast_1d(np.asarray(self.units, int)).tolist()
+        l2s = np.atleast_1d(self.l2s).tolist()
+        name = "The MLP probe" if units else "The linear probe"
+        classes = _checked_classes(train, test, name)
+        trainer = functools.partial(
+            _Trainer,
+            train,
+            units=units,
+            epochs=self.epochs,
+            min_steps=self.min_steps,
+            batch_size=self.batch_size,
+            rate=self.rate,
+            seed=seed,
+            verbose=verbose,
+        )
+        held = labels_lib.held_out(
+            train.labels, self.validation_fraction, np.random.default_rng((seed, 0))
+        )
+        l2, part, validation = FIXED_L2, _PARTS, ()
+        if held.any():
+            trained = trainer(np.flatnonzero(~held), classes, l2s)
+            rows = np.flatnonzero(held)
+            scores = [trained.scores(train, rows) for _ in trained.parts()]
+            l2, part, validation = _choose(l2s, trained.ends, scores)
+        trained = trainer(np.arange(len(train)), classes, [l2])
+        for done in trained.parts():
+            if done == part:
+                break
+        accuracy = float(trained.scores(test, np.arange(len(test)))[0][0])
+        steps = int(trained.ends[part - 1])
+        sizes = " → ".join(str(size) for size in (train.values.shape[1], *units))
+        kind = "linear probe"
+        if units:
+            kind = f"MLP probe ({sizes} → {len(classes)}, ReLU)"
+        protocol = (
+            f"{kind}, Adam, standardised features ({train.values.shape[1]}), "
+            f"{_choice(l2, validation, held)}, {steps:,} of {trained.ends[-1]:,} steps "
+            f"of {trained.batch}, rate {self.rate:g} / sqrt(inputs), cosine, "
+            f"{len(train)} train / {len(test)} test images"
+        )
+        return DenseResult(accuracy, float(l2), steps, validation, protocol)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mlp(Dense):
+    """Classifiers with hidden ReLU layers, otherwise as `Dense`.
+
+    Attributes:
+        units: int or ints, sizes of the hidden layers.
+    """
+
+    name = "mlp"
+    titles = {"mlp": "MLP probe"}
+
+    units: Sequence[int] | int = 512
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not np.size(self.units):
+            raise ValueError(
+                f"units={self.units!r} received, but the MLP needs hidden units; give "
+                "one or more sizes, such as units=512 or units=(512,256)."
+            )
+        _check_whole("units", self.units, 1)
+
+
+def fit(train, test, *, units=(), seed=0, verbose=0, **options):
+    """Trains a linear or MLP classifier on frozen features and scores it.
+
+    Deterministic: the same call gives the same number on the same machine.
+
+    Args:
+        train: labelled `Features`, standardized by their own mean and deviation.
+        test: labelled `Features`; never looked at before the final score. Classes
+            that `train` does not have count as wrong.
+        units: int or ints, sizes of the hidden ReLU layers; empty for a linear probe.
         seed: int, of the held-out choice, the order and the start.
         verbose: 0 silent, 1 progress.
+        **options: see the attributes of `Dense`.
 
     Returns:
         `DenseResult`.
@@ -96,18 +201,36 @@ def fit(
         ValueError: on missing labels, non-finite features, fewer than two classes,
             or arguments out of range.
     """
-    check(
-        units=units,
-        l2s=l2s,
-        epochs=epochs,
-        min_steps=min_steps,
-        batch_size=batch_size,
-        rate=rate,
-        validation_fraction=validation_fraction,
-    )
-    units = np.atleast_1d(np.asarray(units, int)).tolist()
-    l2s = np.atleast_1d(l2s).tolist()
-    name = "The MLP probe" if units else "The linear probe"
+    probe = Mlp(units=units, **options) if np.size(units) else Dense(**options)
+    return probe.fit(train, test, seed=seed, verbose=verbose)
+
+
+# The least value of each.
+_WHOLE = {"epochs": 1, "min_steps": 0, "batch_size": 1, "draws": 1}
+
+
+def _check_whole(name, values, low):
+    for value in np.atleast_1d(values).tolist():
+        if not isinstance(value, int | float) or value % 1 or not value >= low:
+            raise ValueError(
+                f"{name}={value!r} received for the probe, expected a whole number of "
+                f"at least {low}."
+            )
+
+
+def _check_finite(name, values, low):
+    values = np.atleast_1d(values).tolist()
+    if not values or not all(
+        isinstance(value, int | float) and low <= value < math.inf for value in values
+    ):
+        raise ValueError(
+            f"{name}={values} received for the probe, expected finite numbers "
+            f"{'above' if low else 'of at least'} 0."
+        )
+
+
+def _checked_classes(train, test, name):
+    """The classes of the training images, ascending."""
     features_lib.check_labeled(train, name, "training")
     features_lib.check_labeled(test, name, "test")
     classes = np.unique(train.labels)
@@ -116,84 +239,7 @@ def fit(
             f"{name} needs at least two classes, but every training image has label "
             f"{classes[0]}."
         )
-    held = linear_probe.held_out(
-        train.labels, validation_fraction, np.random.default_rng((seed, 0))
-    )
-
-    def trainer(rows, penalties):
-        return _Trainer(
-            train,
-            rows,
-            classes,
-            penalties,
-            units=units,
-            epochs=epochs,
-            min_steps=min_steps,
-            batch_size=batch_size,
-            rate=rate,
-            seed=seed,
-            verbose=verbose,
-        )
-
-    if held.any():
-        trained = trainer(np.flatnonzero(~held), l2s)
-        scores = [trained.scores(train, np.flatnonzero(held)) for _ in trained.parts()]
-        l2, part, validation = _choose(l2s, trained.ends, scores)
-    else:
-        l2, part, validation = FIXED_L2, _PARTS, ()
-    trained = trainer(np.arange(len(train)), [l2])
-    for done in trained.parts():
-        if done == part:
-            break
-    accuracy = float(trained.scores(test, np.arange(len(test)))[0][0])
-    steps = int(trained.ends[part - 1])
-    sizes = " → ".join(str(size) for size in (train.values.shape[1], *units))
-    kind = f"MLP probe ({sizes} → {len(classes)}, ReLU)" if units else "linear probe"
-    protocol = (
-        f"{kind}, Adam, standardised features ({train.values.shape[1]}), "
-        f"{_choice(l2, validation, held)}, {steps:,} of {trained.ends[-1]:,} steps of "
-        f"{trained.batch}, rate {rate:g} / sqrt(inputs), cosine, "
-        f"{len(train)} train / {len(test)} test images"
-    )
-    return DenseResult(accuracy, float(l2), steps, validation, protocol)
-
-
-def check(
-    *,
-    units=(),
-    l2s=L2S,
-    epochs=30,
-    min_steps=500,
-    batch_size=256,
-    rate=0.02,
-    validation_fraction=0.2,
-):
-    """Raises `ValueError` for arguments that `fit` cannot work with, naming one."""
-    for name, values, low in (
-        ("units", units, 1),
-        ("epochs", epochs, 1),
-        ("min_steps", min_steps, 0),
-        ("batch_size", batch_size, 1),
-    ):
-        for value in np.atleast_1d(values).tolist():
-            if not isinstance(value, int | float) or value % 1 or not value >= low:
-                raise ValueError(
-                    f"{name}={value!r} received for the probe, expected a whole number "
-                    f"of at least {low}."
-                )
-    for name, values, low in (("l2s", l2s, 0), ("rate", rate, 1e-12)):
-        values = np.atleast_1d(values).tolist()
-        if not values or not all(
-            isinstance(value, int | float) and low <= value < math.inf
-            for value in values
-        ):
-            raise ValueError(
-                f"{name}={values} received for the probe, expected finite numbers "
-                f"{'above' if low else 'of at least'} 0."
-            )
-    checks.true_share(
-        {"validation_fraction": validation_fraction}, "validation_fraction"
-    )
+    return classes
 
 
 class _Trainer:

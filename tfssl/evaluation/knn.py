@@ -7,11 +7,46 @@ Reference:
     features, as MoCo's demo and later work do, not on the projection.
 """
 
+import dataclasses
+
 import numpy as np
 import tensorflow as tf
 
-from tfssl import kmeans
+from tfssl import checks, kmeans
 from tfssl.evaluation import features as features_lib
+from tfssl.evaluation import judging
+
+
+@dataclasses.dataclass(frozen=True)
+class Knn(judging.Probe):
+    """`accuracy` as a probe.
+
+    Attributes:
+        k: neighbours that vote, at most as many as are labelled.
+        temperature: see `accuracy`.
+    """
+
+    name = "knn"
+    titles = {"kNN": "Weighted kNN"}
+    of_stages = False
+
+    k: int = 20
+    temperature: float = 0.1
+
+    def __post_init__(self):
+        checks.whole(vars(self), "k")
+        checks.positive(vars(self), "temperature")
+
+    def rows(self, subject, budgets):
+        for budget in budgets:
+            accuracies = []
+            for bank in budget.banks(subject):
+                k = min(self.k, len(bank))
+                accuracies.append(
+                    accuracy(bank, subject.queries, k=k, temperature=self.temperature)
+                )
+            protocol = f"weighted kNN, k {k}, temperature {self.temperature:g}, cosine"
+            yield subject.row(budget.name, "kNN", accuracies, protocol)
 
 
 def accuracy(

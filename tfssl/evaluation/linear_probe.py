@@ -16,11 +16,15 @@ import numpy as np
 import sklearn
 import threadpoolctl
 
-from tfssl import kmeans
+from tfssl import checks, kmeans
+from tfssl.data import labels as labels_lib
+from tfssl.evaluation import dense_probe, judging
 from tfssl.evaluation import features as features_lib
 
 # Penalties of the sweep, strongest first: each fit starts from the one before.
 SWEEP = tuple(float(f"{value:.1e}") for value in np.logspace(1, -6, 15))
+# What features are divided by, and what a protocol calls it.
+SCALINGS = {"unit": "unit-norm", "standard": "standardised"}
 # Where a class has a single image nothing can be held out. On few images the
 # classes are separable and the value hardly matters.
 FIXED_L2 = 0.1
@@ -29,6 +33,43 @@ _FEW, _DRAWS_WHEN_FEW = 500, 5
 # Below this many numbers the threads of BLAS wait for each other: one is faster
 # (10 times, for 1,300 rows of 128 on two busy cores).
 _ONE_THREAD_BELOW = 2_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear(dense_probe.Dense):
+    """`fit` as a probe, and `dense_probe.Dense` of the stages of an encoder.
+
+    L-BFGS copies all features in float64, which those of stages are too many for. All
+    options but `scaling` are of the probe of stages.
+
+    Attributes:
+        scaling: see `fit`.
+    """
+
+    name = "linear"
+    titles = {"linear": "Linear probe"}
+
+    scaling: str = "unit"
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.one_of(vars(self), "scaling", SCALINGS)
+
+    def rows(self, subject, budgets):
+        if subject.stage is not None:
+            yield from super().rows(subject, budgets)
+            return
+        for budget in budgets:
+            results = [
+                fit(bank, subject.queries, scaling=self.scaling)
+                for bank in budget.banks(subject)
+            ]
+            protocol = judging.first_protocol(results)
+            if len(results) > 1:
+                hashes = (selection.sha256[:8] for selection in budget.selections)
+                protocol += f", label lists {', '.join(hashes)}"
+            accuracies = [result.accuracy for result in results]
+            yield subject.row(budget.name, "linear", accuracies, protocol)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,37 +150,13 @@ def fit(
     model = _model(max_iter)
     converged = _fit(model, train_x, train.labels, l2)
     accuracy = float((model.predict(test_x) == test.labels).mean())
-    name = {"unit": "unit-norm", "standard": "standardised"}[scaling]
     protocol = (
-        f"linear probe, L-BFGS, {name} features ({train_x.shape[1]}), {chosen}, "
-        f"{len(train)} train / {len(test)} test images"
+        f"linear probe, L-BFGS, {SCALINGS[scaling]} features ({train_x.shape[1]}), "
+        f"{chosen}, {len(train)} train / {len(test)} test images"
     )
     if not converged:
         protocol += f", stopped at {max_iter} iterations"
     return ProbeResult(accuracy, l2, protocol, converged, len(train), len(test))
-
-
-def held_out(labels, fraction, rng):
-    """Which rows are held out to choose by.
-
-    Args:
-        labels: int `(n,)`.
-        fraction: share of every class, in (0, 1).
-        rng: NumPy generator.
-
-    Returns:
-        bool `(n,)`: of each class the share, 1 to count - 1 rows; no row at all where
-        a class has a single one.
-    """
-    mask = np.zeros(len(labels), bool)
-    classes, counts = np.unique(labels, return_counts=True)
-    if counts.min() < 2:
-        return mask
-    for label, of_class in zip(classes, counts):
-        rows = np.flatnonzero(labels == label)
-        count = int(np.clip(round(fraction * of_class), 1, of_class - 1))
-        mask[rng.permutation(rows)[:count]] = True
-    return mask
 
 
 def _choose(train, fraction, seed, scaling, sweep, max_iter):
@@ -148,7 +165,9 @@ def _choose(train, fraction, seed, scaling, sweep, max_iter):
         return FIXED_L2, f"l2 {FIXED_L2:g} fixed (a class has one label)"
     draws = []
     for draw in range(_DRAWS_WHEN_FEW if len(train) < _FEW else 1):
-        mask = held_out(train.labels, fraction, np.random.default_rng((seed, draw)))
+        mask = labels_lib.held_out(
+            train.labels, fraction, np.random.default_rng((seed, draw))
+        )
         rest, part = train.take(~mask), train.take(mask)
         values = _scaled(scaling, rest.values, part.values)
         draws.append((_model(max_iter), values, rest.labels, part.labels))
@@ -222,7 +241,7 @@ def _check_arguments(l2, validation_fraction, scaling, sweep):
             "The linear probe needs validation_fraction between 0 and 1 (both "
             f"excluded), got {validation_fraction}."
         )
-    if scaling not in ("unit", "standard"):
+    if scaling not in SCALINGS:
         raise ValueError(
             f'Unknown scaling {scaling!r} of the linear probe; use "unit" or '
             '"standard".'

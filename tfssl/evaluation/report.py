@@ -15,7 +15,7 @@ import tensorflow as tf
 import threadpoolctl
 
 from tfssl import files, kmeans, templates
-from tfssl.evaluation import charts, knn, report_stages
+from tfssl.evaluation import charts, clusters, knn, probes, report_stages
 
 _TEMPLATES = templates.html("tfssl.evaluation")
 
@@ -174,26 +174,24 @@ def _protocols(rows):
 
 def _comparisons(rows):
     """A small table per kind of probe: features down, label budgets across."""
-    titles = {
-        "linear": "Linear probe (supervised: trained end to end), top-1 accuracy",
-        "augmented": "Linear probe trained on augmented images, top-1 accuracy",
-        "mlp": "MLP probe, top-1 accuracy",
-        "knn": "Weighted kNN, top-1 accuracy",
-        "purity": "Purity of k-means clusters",
-        "nmi": "NMI of k-means clusters and classes",
-    }
     kinds = {}
     for row in rows or ():
-        if row.get("stage"):
-            continue
-        told = f"{row.get('probe', '')} {row.get('protocol', '')}".lower()
-        kind = next((k for k in titles if k != "linear" and k in told), "linear")
-        kinds.setdefault(kind, []).append(row)
+        if not row.get("stage"):
+            kind = row.get("probe", "linear")
+            # Beside each other: what the labels give with pre-training and without.
+            kinds.setdefault("linear" if kind == "end to end" else kind, []).append(row)
     return [
-        _comparison(f"{title} in %", kinds[kind])
-        for kind, title in titles.items()
-        if kind in kinds
+        _comparison(f"{_heading(kind, kinds[kind])} in %", kinds[kind])
+        for kind in sorted(kinds, key=probes.place)
     ]
+
+
+def _heading(kind, rows):
+    if kind in clusters.Clusters.titles:
+        return probes.title(kind)
+    others = any(row.get("probe", kind) != kind for row in rows)
+    also = " (supervised: trained end to end)" if others else ""
+    return f"{probes.title(kind)}{also}, top-1 accuracy"
 
 
 def _comparison(title, rows):

@@ -1,13 +1,7 @@
 """The part of a report that tells the stages of an encoder apart."""
 
 from tfssl import templates
-from tfssl.evaluation import charts
-
-_TITLES = {
-    "linear": "Linear probe",
-    "augmented": "Linear probe trained on augmented images",
-    "mlp": "MLP probe",
-}
+from tfssl.evaluation import charts, probes
 
 
 def tables(rows):
@@ -28,7 +22,7 @@ def tables(rows):
 
 
 def _table(probe, labels, rows):
-    title = f"{_TITLES.get(probe, probe)}, labels: {labels}, top-1 accuracy in %"
+    title = f"{probes.title(probe)}, labels: {labels}, top-1 accuracy in %"
     stages = list(dict.fromkeys(row["stage"] for row in rows))
     networks = list(dict.fromkeys(row["encoder"] for row in rows))
     found = {(row["encoder"], row["stage"]): row["accuracy"] for row in rows}

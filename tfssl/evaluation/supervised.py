@@ -8,8 +8,10 @@ import tensorflow as tf
 
 from tfssl import checks, progress
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
+from tfssl.evaluation import judging
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
@@ -30,6 +32,79 @@ class SupervisedResult:
     protocol: str
     history: dict
     model: keras.Model
+
+
+@dataclasses.dataclass(frozen=True)
+class Supervised(judging.Probe):
+    """`train` as a probe: of the subject it takes the network's architecture only.
+
+    Attributes:
+        epochs: see `train`.
+        min_steps: see `train`.
+        draws: draws of the labels below 100 % that it is trained on.
+    """
+
+    name = "supervised"
+    titles = {"end to end": "Trained end to end"}
+    of_stages = False
+
+    epochs: int = 30
+    min_steps: int = 300
+    draws: int = 1
+
+    def rows(self, subject, budgets):
+        setting, index = subject.setting, subject.bank.index
+        test, known = setting.test, labels_lib.labelled(setting.test)
+        if len(known) < test.num_images:
+            test = test.subset(known)
+        for budget in budgets:
+            results = [
+                train(
+                    subject.network,
+                    setting.train,
+                    test,
+                    preprocessing=setting.preprocessing,
+                    indices=index[selection.indices],
+                    recipe=(geometry(setting.view),),
+                    epochs=self.epochs,
+                    min_steps=self.min_steps,
+                    max_bad_fraction=setting.max_bad_fraction,
+                    seed=setting.seed + draw,
+                    verbose=setting.verbose,
+                )
+                for draw, selection in enumerate(budget.selections[: self.draws])
+            ]
+            accuracies = [result.accuracy for result in results]
+            yield judging.row(
+                "supervised",
+                budget.name,
+                "end to end",
+                accuracies,
+                results[0].protocol,
+            )
+
+
+def untrained(encoder, seed):
+    """The architecture of an encoder with fresh random weights.
+
+    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`).
+
+    Args:
+        encoder: Keras model. Only its configuration is used, which holds no weights.
+        seed: int.
+
+    Raises:
+        ValueError: if it cannot be built anew from its configuration.
+    """
+    keras.utils.set_random_seed(seed)
+    try:
+        return type(encoder).from_config(encoder.get_config())
+    except Exception as error:  # Keras has no error of its own for this.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise ValueError(
+            f"The encoder {encoder.name!r} cannot be built anew from its configuration "
+            f"({reason.rstrip('.')}); give its class get_config and from_config."
+        ) from error
 
 
 def crop_and_flip(preprocessing, *, area=None, flip=None):
@@ -135,8 +210,7 @@ def train(
     epochs = max(epochs, -(-min_steps // per_epoch))
     if learning_rate is None:
         learning_rate = 1e-3 if optimizer == "adamw" else 0.05 * batch_size / 256
-    keras.utils.set_random_seed(seed)
-    model = _model(encoder, len(classes))
+    model = _model(untrained(encoder, seed), len(classes), preprocessing)
     model.compile(
         _optimizer(optimizer, learning_rate, weight_decay, epochs * per_epoch),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -166,11 +240,13 @@ def train(
     return SupervisedResult(accuracy, protocol, history, model)
 
 
-def _model(encoder, num_classes):
-    """Fresh weights: the configuration holds none."""
-    fresh = type(encoder).from_config(encoder.get_config())
+def _model(fresh, num_classes, preprocessing):
+    """An untrained encoder with a classifier behind it."""
     _unfreeze(fresh)
-    images = keras.Input(fresh.input_shape[1:])
+    shape = (preprocessing.size, preprocessing.size, preprocessing.channels)
+    if getattr(fresh, "inputs", None):  # A model with a `call` of its own has none.
+        shape = fresh.input_shape[1:]
+    images = keras.Input(shape)
     # float32 logits under mixed precision; a head at zero starts at chance level.
     head = keras.layers.Dense(
         num_classes, kernel_initializer="zeros", dtype="float32", name="head"

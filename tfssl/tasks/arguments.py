@@ -130,7 +130,8 @@ def _word(kind):
         return checks.listed(typing.get_args(kind))
     if typing.get_origin(kind) is collections.abc.Sequence:
         (entry,) = typing.get_args(kind)
-        return f"a list of {'texts' if entry is str else 'numbers'}"
+        texts = entry is str or str in typing.get_args(entry)
+        return f"a list of {'texts' if texts else 'numbers'}"
     return f"a {getattr(kind, '__name__', kind)}"
 
 

@@ -1,11 +1,98 @@
 """Label budgets of an evaluation: what is asked for, and what the labels can fill."""
 
+import dataclasses
+import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 from absl import logging
 
+from tfssl.data import labels as labels_lib
+from tfssl.evaluation import budgets as budgets_lib
+from tfssl.tasks import groups
+from tfssl.tasks.arguments import Path
+
 DEFAULT = ("1", "5", "10%", "100%")
+NONE = {"per_class": (), "fractions": ()}
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelBudgets:
+    """How many labels there are to learn from, and which.
+
+    Attributes:
+        budgets: how many labels: `5` (per class) or `10%`, class-balanced. None takes
+            1, 5, 10% and 100%, of them what the classes have images for, or, where
+            there is a `label_list`, none of them.
+        label_list: file with the images whose labels may be used, a budget of its own
+            beside `budgets`: a text with a file name a line (SimCLR's lists of 1 % and
+            10 % of ImageNet), or a selection that an evaluation has left in `labels/`.
+        draws: independent choices of the labelled images below 100 %.
+    """
+
+    budgets: Sequence[str] | None = None
+    label_list: Path | None = None
+    draws: groups.Count = 10
+
+    def asked(self, train):
+        """What is asked for, checked against the labels of the training images.
+
+        Args:
+            train: their `Source`.
+
+        Returns:
+            `(budgets as by parsed, labels.Selection of the list or None)`.
+        """
+        if self.label_list is None:
+            return parsed(self.budgets, train.labels, train.class_names), None
+        listed = labels_lib.from_file(self.label_list, train)
+        classes = np.unique(train.labels[listed.indices])
+        if len(classes) < 2:
+            raise ValueError(
+                f"{self.label_list} chooses images of one class only ({classes[0]}), "
+                "expected two or more."
+            )
+        if self.budgets is None:
+            return NONE, listed
+        return parsed(self.budgets, train.labels, train.class_names), listed
+
+    def drawn(self, asked, bank, class_names, seed):
+        """The budgets of the images that could be read.
+
+        Args:
+            asked: of `asked`.
+            bank: labelled `Features` of the training images, in their order.
+            class_names: names of the classes, or None.
+            seed: int.
+
+        Returns:
+            List of `budgets.Budget`.
+
+        Raises:
+            ValueError: if no image of the list could be read.
+        """
+        counted, listed = asked
+        counted = fitting(counted, bank.labels, class_names)
+        found = budgets_lib.drawn(bank, **counted, draws=self.draws, seed=seed)
+        if listed is not None:
+            rows = labels_lib.among(listed, bank.labels, bank.index)
+            lost = len(listed.indices) - len(rows.indices)
+            if not len(rows.indices):
+                raise ValueError(
+                    f"None of the {lost} images of {self.label_list} can be read; mend "
+                    "them, or give another list."
+                )
+            if lost:
+                logging.warning(
+                    "%d of the %d images of %s could not be read and are left out.",
+                    lost,
+                    len(listed.indices),
+                    self.label_list,
+                )
+            name = f"list {os.path.basename(self.label_list)}"
+            found.append(budgets_lib.Budget(name, (rows,)))
+        return found
 
 
 def parsed(budgets, labels, class_names=None):
@@ -26,7 +113,7 @@ def parsed(budgets, labels, class_names=None):
             f"budgets={budgets!r} received, expected one or more of numbers per class "
             "('5') and shares ('10%')."
         )
-    found = {"per_class": (), "fractions": ()}
+    found = dict(NONE)
     for budget in DEFAULT if budgets is None else budgets:
         kind, value = _value(budget)
         found[kind] += (value,)

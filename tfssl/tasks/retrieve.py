@@ -63,7 +63,7 @@ def retrieve(
     """
     if out is None:
         out = _default_out(run)
-    encoder, preprocessing = runs.encoder_of(run, preprocessing)
+    encoder, preprocessing = runs.encoder_of(run, preprocessing, any_size=True)
     stage = stage or stages.names(encoder)[-1]
     if components is not None and whiten_data is None:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The report of one run, put together from its folder and its features."""
+"""The report of an evaluation, put together from a run's folder and features."""
 
 import os
 
@@ -34,35 +34,52 @@ _CURVES = {
 }
 
 
-def write(run, source, features, rows, *, seed=0):
-    """Writes `report.html` into a run's folder.
+def write(folder, run, judged, rows):
+    """Writes `report.html` into a folder.
 
     Args:
-        run: the folder.
-        source: the `Source` that `features` were made of.
-        features: `Features` of the trained encoder.
+        folder: where to.
+        run: folder of the run that was judged, whose curves and views are shown; None
+            for an encoder that came from elsewhere.
+        judged: `judging.Subject` of the trained encoder.
         rows: the evaluation, see `tasks.evaluate`.
-        seed: of the choice of queries and of the map of the embedding.
 
     Returns:
         Path of the report.
     """
-    record = runs.record_of(run)
-    settings = {k: v for k, v in record["settings"].items() if v is not None}
-    views = os.path.join(run, "views.png")
+    source, seed = judged.setting.test, judged.setting.seed
+    title, settings, parts = _of_encoder(judged) if run is None else _of_run(run)
     return report.write(
-        os.path.join(run, "report.html"),
-        title=f"{settings['method']} on {source.name.split('[')[0]}",
-        settings=settings | record.get("versions", {}),
-        curves=_curves(os.path.join(run, "metrics.jsonl")),
+        os.path.join(folder, "report.html"),
+        title=f"{title} on {source.name.split('[')[0]}",
+        settings={k: v for k, v in settings.items() if v is not None},
         step_name="epoch",
-        views_png=views if os.path.exists(views) else None,
-        neighbors=_neighbors(source, features, seed),
-        embedding=report.embed_2d(features, max_points=_POINTS, seed=seed),
+        neighbors=_neighbors(source, judged.queries, seed),
+        embedding=report.embed_2d(judged.queries, max_points=_POINTS, seed=seed),
         table=rows,
         class_names=source.class_names,
-        notes=_notes(record),
+        **parts,
     )
+
+
+def _of_run(run):
+    """`(title, settings, further parts)` of the report of a run."""
+    record = runs.record_of(run)
+    views = os.path.join(run, "views.png")
+    parts = {
+        "curves": _curves(os.path.join(run, "metrics.jsonl")),
+        "views_png": views if os.path.exists(views) else None,
+        "notes": _notes(record),
+    }
+    settings = record["settings"] | record.get("versions", {})
+    return record["settings"]["method"], settings, parts
+
+
+def _of_encoder(judged):
+    """The same of an encoder that came from elsewhere."""
+    name, preprocessing = judged.network.name, judged.setting.preprocessing
+    settings = {"encoder": name} | preprocessing.get_config() | runs.versions()
+    return name, settings, {"notes": _notes({})}
 
 
 def _curves(path):

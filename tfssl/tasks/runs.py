@@ -21,6 +21,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
+from tfssl import data as data_lib
 from tfssl import files, processor, version
 from tfssl.export import encoder as encoder_lib
 from tfssl.export import keras_file
@@ -135,15 +136,53 @@ def load(path):
     return Encoder(*keras_file.load(file))
 
 
-def encoder_of(run, preprocessing=None):
+def folder_of(run):
+    """The folder of a run, None for an encoder that came from elsewhere."""
+    path = isinstance(run, str | os.PathLike)
+    return files.expanded(run) if path and tf.io.gfile.isdir(run) else None
+
+
+def encoder_of(run, preprocessing=None, *, any_size=False):
     """`(network, preprocessing)` of a run, a `.keras` file, or an encoder itself.
 
     Args:
         run: folder, file, or Keras model.
         preprocessing: `data.Preprocessing`; None takes that of an `export.Encoder`.
+        any_size: whether the encoder is to get images of other sizes than those that
+            `preprocessing` makes.
 
     Raises:
-        ValueError: if there is no encoder, or no preprocessing is known.
+        ValueError: if there is no encoder, no preprocessing is known, or the encoder
+            takes other images than it makes.
     """
     encoder = load(run) if isinstance(run, str | os.PathLike) else run
-    return encoder_lib.parts(encoder, preprocessing)
+    if not isinstance(encoder, keras.layers.Layer):
+        raise ValueError(
+            f"run={run!r} received, expected the folder of a run, a .keras file or a "
+            "Keras model."
+        )
+    network, preprocessing = encoder_lib.parts(encoder, preprocessing)
+    if not isinstance(preprocessing, data_lib.Preprocessing):
+        raise ValueError(
+            f"preprocessing={preprocessing!r} received, expected a "
+            "tfssl.data.Preprocessing."
+        )
+    if not any_size:
+        _check_fit(network, preprocessing)
+    return network, preprocessing
+
+
+def _check_fit(encoder, preprocessing):
+    inputs = getattr(encoder, "inputs", None)
+    if not inputs:
+        return  # It has a `call` of its own, which says nothing of shapes.
+    made = (preprocessing.size, preprocessing.size, preprocessing.channels)
+    taken = tuple(inputs[0].shape[1:])
+    fits = len(taken) == 3 and all(t in (None, m) for t, m in zip(taken, made))
+    if len(inputs) > 1 or not fits:
+        told = " and ".join(" x ".join(map(str, i.shape[1:])) for i in inputs)
+        raise ValueError(
+            f"The encoder {encoder.name!r} takes images of {told}, but the "
+            f"preprocessing makes {' x '.join(map(str, made))}; pass the preprocessing "
+            "that it was made for."
+        )

@@ -102,6 +102,10 @@ class BytesSource(source_lib.Source):
     def describe(self, index):
         return self._names[index] if self._names else super().describe(index)
 
+    @property
+    def has_names(self):
+        return bool(self._names)
+
     def _fingerprint(self, digest):
         for file in self._files:
             digest.update(file)

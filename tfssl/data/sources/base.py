@@ -126,6 +126,11 @@ class Source:
         """What to call image `index` in a message."""
         return f"{self.name}[{index}]"
 
+    @property
+    def has_names(self):
+        """Whether `describe` gives names of files, by which lists know images."""
+        return False
+
     def fingerprint(self):
         """SHA-256 that changes when the images or their labels do."""
         digest = hashlib.sha256()
@@ -198,6 +203,10 @@ class _Subset(Source):
 
     def describe(self, index):
         return self._source.describe(int(self._indices[index]))
+
+    @property
+    def has_names(self):
+        return self._source.has_names
 
     def _fingerprint(self, digest):
         digest.update(self._source.fingerprint().encode())

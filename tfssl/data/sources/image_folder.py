@@ -73,6 +73,10 @@ class FileSource(source_lib.Source):
     def describe(self, index):
         return _printable(self._files[int(index)])
 
+    @property
+    def has_names(self):
+        return True
+
     def _fingerprint(self, digest):
         for path in self._files:
             size = tf.io.gfile.stat(os.fsencode(path)).length

@@ -153,6 +153,10 @@ class RecordSource(source_lib.Source):
         shard = self._shard_of[index]
         return f"{self._paths[shard]}[{index - self._first[shard]}]"
 
+    @property
+    def has_names(self):
+        return self._names is not None
+
     def _fingerprint(self, digest):
         digest.update(self._digest)
 

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.tasks import pretrain_test as small
+from tfssl import data as data_lib
+from tfssl import files
+from tfssl.tasks import judged_images
+
+_PLAIN = data_lib.Preprocessing(size=8, channels=1)
+
+
+def opened(folder=None, preprocessing=_PLAIN, **arguments):
+    arguments = {
+        "data": small.images(),
+        "validation_data": small.images(seed=1),
+    } | arguments
+    images = judged_images.JudgedImages(**arguments)
+    return images.open(folder, preprocessing, seed=3, verbose=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of images of 16 bits."""
+    root = tmp_path_factory.mktemp("deep")
+    for name in "ab":
+        (root / name).mkdir()
+        for i in range(2):
+            image = np.full((8, 8, 1), 40_000, np.uint16)
+            (root / name / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    return str(root)
+
+
+def test_what_an_encoder_without_a_run_is_judged_on():
+    setting = opened()
+    assert (setting.train.num_images, setting.test.num_images) == (40, 40)
+    assert setting.max_bad_fraction == 0.01
+    assert (setting.view.area, setting.view.flip) == ((0.5, 1.0), 0.0)
+    assert opened(max_bad_fraction=0.5).max_bad_fraction == 0.5
+
+
+def test_files_are_decoded_to_what_the_preprocessing_is_for(folder):
+    files_of = {"data": folder, "validation_data": folder, "labels": "folders"}
+    assert opened(**files_of).train.dtype == "uint8"
+    deep = data_lib.Preprocessing(size=8, channels=1, max_value=65535)
+    assert opened(preprocessing=deep, **files_of).train.dtype == "uint16"
+    assert opened(preprocessing=deep, bit_depth=8, **files_of).train.dtype == "uint8"
+
+
+def test_what_is_not_given_is_that_of_the_run(run, tmp_path):
+    record = files.read_json(run / "run.json")
+    record["settings"] |= {
+        "max_bad_fraction": 0.25,
+        "data_args": {"follow_links": True},
+    }
+    files.write_json(tmp_path / "run.json", record)
+    setting = opened(str(tmp_path), data_args={})  # As a flag that is not given.
+    assert setting.max_bad_fraction == 0.25
+    assert setting.view.rotation == 0.3  # Of the digits' recipe.
+    with pytest.raises(ValueError, match="data_arg 'rot' received"):
+        opened(str(tmp_path), data_args={"rot": "/"})

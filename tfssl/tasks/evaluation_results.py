@@ -1,0 +1,87 @@
+"""What an evaluation leaves behind: a table, and files in a folder."""
+
+import dataclasses
+import os
+
+from tfssl import files
+from tfssl.tasks import run_report, runs
+
+
+def write(folder, run, judged, rows, budgets):
+    """Writes `evaluation.json`, `labels/` and `report.html`.
+
+    The evaluation of a run in its own folder is noted in its `run.json` too.
+
+    Args:
+        folder: where to.
+        run: what was judged, as `tasks.evaluate` takes it.
+        judged: `judging.Subject` of the trained encoder.
+        rows: of the evaluation.
+        budgets: list of `budgets.Budget`.
+    """
+    files.write_json(
+        os.path.join(folder, "evaluation.json"),
+        {
+            "encoder": run if isinstance(run, str) else judged.network.name,
+            "rows": rows,
+            "label_lists": _store_lists(folder, budgets, judged.bank.index),
+            "versions": runs.versions(),
+        },
+    )
+    own = runs.folder_of(run)
+    if folder == own:
+        runs.update(own, evaluation=rows)
+    run_report.write(folder, own, judged, rows)
+
+
+def show(rows, folder):
+    """Prints the table, and where the rest is."""
+    print(table(rows))
+    for row in rows:
+        if "top5" in row:  # The table has no place for it; the protocol does.
+            print(f"\n{row['features']}, {row['labels']}: {row['protocol']}")
+    if folder is not None:
+        print(f"Report: {os.path.join(folder, 'report.html')}")
+
+
+def table(rows):
+    """The evaluation as text: a line per budget and kind, a column per probe."""
+    probes = list(dict.fromkeys(row["probe"] for row in rows))
+    wide = max([18, *(len(row["features"]) + 2 for row in rows)])
+    first = max([14, *(len(row["labels"]) + 2 for row in rows)])
+    lines = [f"{'labels':<{first}}{'features':<{wide}}"]
+    lines[0] += "".join(f"{p:>16}" for p in probes)
+    for budget in dict.fromkeys(row["labels"] for row in rows):
+        some = [row for row in rows if row["labels"] == budget]
+        for kind in dict.fromkeys(row["features"] for row in some):
+            cells = ""
+            for probe in probes:
+                found = [
+                    r for r in some if (r["features"], r["probe"]) == (kind, probe)
+                ]
+                cells += f"{_cell(found[0]) if found else '-':>16}"
+            lines.append(f"{budget:<{first}}{kind:<{wide}}{cells}")
+    return "\n".join(lines)
+
+
+def _cell(row):
+    text = f"{100 * row['accuracy']:.1f}"
+    return text + (f" ± {100 * row['std']:.1f}" if row["draws"] > 1 else "")
+
+
+def _store_lists(folder, budgets, index):
+    """Writes which images were labelled to `labels/`; returns the lists' hashes.
+
+    Args:
+        folder: where to make `labels/`.
+        budgets: list of `budgets.Budget`, whose selections are of rows.
+        index: the position of each row in the source.
+    """
+    hashes = {}
+    for budget in budgets:
+        name = budget.name.replace(" ", "_").replace("%", "percent")
+        for draw, selection in enumerate(budget.selections):
+            of_source = dataclasses.replace(selection, indices=index[selection.indices])
+            of_source.save(os.path.join(folder, "labels", f"{name}-{draw}.json"))
+        hashes[budget.name] = [selection.sha256 for selection in budget.selections]
+    return hashes
