@@ -129,16 +129,13 @@ def test_a_folder_of_tfds_data_is_for_tfds_data(tmp_path, monkeypatch):
         return data.sources.ArraySource(np.zeros((4, 8, 8, 3), np.uint8))
 
     monkeypatch.setattr(data, "open_source", opened)
-    for train, validation, beside in (
-        ("tfds:a", "tfds:b", False),
-        ("tfds:a", "digits", False),
-        ("digits", "tfds:b", False),
-        ("digits", "digits", True),
+    for train, validation in (
+        ("tfds:a", "tfds:b"),
+        ("tfds:a", "digits"),
+        ("digits", "tfds:b"),
     ):
-        resolve.sources(
-            data=train, validation_data=validation, data_dir="x", beside=beside
-        )
+        resolve.sources(data=train, validation_data=validation, data_dir="x")
     assert asked == [
         ("tfds:a", "x"), ("tfds:b", "x"), ("tfds:a", "x"), ("digits", None),
-        ("digits", None), ("tfds:b", "x"), ("digits", None), ("digits", None),
+        ("digits", None), ("tfds:b", "x"),
     ]  # fmt: skip

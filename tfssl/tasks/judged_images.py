@@ -88,17 +88,8 @@ class JudgedImages:
             own = {"data", "validation_data"} - set(given)
             recorded.check_can_be_opened(folder, settings, sorted(own))
             _check_trained(folder)
-            if "data" in given and settings["data_args"]:
-                # Those of the run's data say nothing of another kind of data.
-                kind, kinds = (
-                    data_lib.sources.kind_of(self.data),
-                    data_lib.sources.OPTIONS,
-                )
-                settings["data_args"] = {
-                    name: value
-                    for name, value in settings["data_args"].items()
-                    if kinds[name] == kind
-                }
+            if "data" in given:
+                settings |= self._fitting(settings)
         else:
             _check_given(given)
             settings = {
@@ -106,6 +97,17 @@ class JudgedImages:
                 "max_bad_fraction": groups.Monitors.max_bad_fraction,
             }
         return settings | given | {"channels": preprocessing.channels}
+
+    def _fitting(self, settings):
+        """The run's options of one kind of data, without those of another kind."""
+        kinds, kind = data_lib.sources.OPTIONS, data_lib.sources.kind_of(self.data)
+        own = settings["data_args"] or {}
+        own = {name: value for name, value in own.items() if kinds[name] == kind}
+        tests = data_lib.sources.kind_of(self.validation_data)
+        return {
+            "data_args": own,
+            "data_dir": settings["data_dir"] if "tfds" in (kind, tests) else None,
+        }
 
 
 def _check_trained(folder):

@@ -34,13 +34,10 @@ def sources(
     validation_split=None,
     validation_fraction=0.0,
     seed=0,
-    beside=False,
     **_,
 ):
     """The training source and the validation source (or None) of these settings.
 
-    With `beside` the data are others than those that the options of one kind of data
-    (`data_dir`, `data_args`) were given for: each takes only what its kind has.
     Classes of the validation images have the numbers that the training images give
     them, see `data.class_names.matched`.
     """
@@ -55,7 +52,7 @@ def sources(
     training = dict(options)
     if _is_tfds(validation_data) and not _is_tfds(data):
         training["data_dir"] = None  # It is for the validation images.
-    train = source(data, data_args=data_args, beside=beside, split=split, **training)
+    train = source(data, data_args=data_args, split=split, **training)
     if validation_data is not None:
         validation = source(
             validation_data,
