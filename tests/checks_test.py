@@ -18,7 +18,11 @@ _NAN, _INF = float("nan"), float("inf")
         (checks.share, (0, 0.5, 1), (-0.1, 1.1, _NAN, "1")),
         (checks.true_share, (0.1, 0.9), (0, 1, -0.1, _NAN, "0.5")),
         (checks.fraction_below_one, (0, 0.5), (1, -0.1, _NAN, None)),
-        (checks.path, ("a", "~/b", pathlib.Path("c")), ("", " ", None, 5, "a\0b")),
+        (
+            checks.path,
+            ("a", "~/b", pathlib.Path("c")),
+            ("", " ", None, 5, "a\0b", "\udcff"),
+        ),
         (
             checks.file_name,
             ("a", "a b.c", ".x"),
@@ -32,6 +36,13 @@ def test_values_in_range(check, good, bad):
     for value in bad:
         with pytest.raises(ValueError, match="^k=.* received, expected .*\\.$"):
             check({"k": value}, "k")
+
+
+def test_what_is_received_is_told_in_one_line():
+    for value in (np.zeros((3, 4, 4)), "x\ny" * 500):
+        with pytest.raises(ValueError) as caught:
+            checks.positive({"k": value}, "k")
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_least_most_and_none():

@@ -14,6 +14,7 @@ import os
 # No number of these is larger, but by mistake; beyond 32 bits many overflow.
 LARGEST = 2**31 - 1
 _LONGEST_NAME = 200
+_LONGEST_SHOWN = 200
 # What a number is called that must be whole, or need not be.
 NOUNS = {int: "a whole number", float: "a number"}
 
@@ -90,7 +91,10 @@ class FileName:
 
 def refused(name, value, expected):
     """The `ValueError` for an argument: what was received, what was expected."""
-    return ValueError(f"{name}={value!r} received, expected {expected}.")
+    text = " ".join(repr(value).split())
+    if len(text) > _LONGEST_SHOWN:
+        text = f"{text[:_LONGEST_SHOWN]}…"
+    return ValueError(f"{name}={text} received, expected {expected}.")
 
 
 def listed(choices):
@@ -166,6 +170,10 @@ def path(given, *names, optional=False):
         text = os.fspath(value) if isinstance(value, str | os.PathLike) else ""
         if not text.strip() or "\0" in text:
             raise refused(name, value, "a path")
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # Bytes of another encoding; TensorFlow takes none.
+            raise refused(name, value, "a path in UTF-8") from None
 
 
 def file_name(given, name):

@@ -103,8 +103,7 @@ def recipe(given, method_name, hparams=None, image_size=None):
     method_class = methods.METHODS[method_name]
     if given is None:
         given = method_class.recipe_for(**(hparams or {}))
-    if isinstance(given, str):
-        given = recipes.get(given)
+    given = recipes.get(given)
     try:
         method_class.check_views(len(given))
     except ValueError as error:

@@ -129,8 +129,7 @@ def show_views(
     Returns:
         uint8 array `(height, width, 3)`.
     """
-    if isinstance(recipe, str):
-        recipe = recipes.get(recipe)
+    recipe = recipes.get(recipe)
     if image_size:
         recipe = recipe.scaled(image_size)
     source = images.open(data)

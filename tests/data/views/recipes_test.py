@@ -89,6 +89,11 @@ def test_unknown_names_list_the_known():
         ValueError, match="Unknown recipe 'mocov2'; .*moco_v2, .*simclr"
     ):
         recipes.get("mocov2")
+    one = recipes.get([recipes.SIMCLR[0]])
+    assert len(one) == 1 and one.scaled(8)[0].size == 8
+    assert recipes.get(one) is one
+    with pytest.raises(ValueError, match="holds 'simclr'; every entry must be a"):
+        recipes.get(["simclr"])
 
 
 def array(channels=3, dtype=np.uint8):

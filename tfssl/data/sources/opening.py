@@ -129,6 +129,8 @@ def _kind(data):
     """`(kind, path or name)` of data that is given as text."""
     if data == "digits":
         return data, ""
+    if not data or "\0" in data:
+        raise checks.refused("data", data, f"one of {', '.join(_KINDS)}")
     kind, _, rest = data.partition(":")
     data = files.expanded(data)
     if rest and kind in ("tfds", "tfds-dir", "manifest", "tfrecord", "folder"):

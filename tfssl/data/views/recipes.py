@@ -217,13 +217,22 @@ RECIPES = {
 }
 
 
-def get(name):
-    """The recipe called `name`, or `ValueError` with the names that exist."""
-    if name not in RECIPES:
+def get(given):
+    """A recipe by its name, or of views that are given.
+
+    Args:
+        given: key of `RECIPES`, or a sequence of `View`.
+
+    Raises:
+        ValueError: for an unknown name, with those that exist; for what is no view.
+    """
+    if not isinstance(given, str):
+        return given if isinstance(given, Recipe) else Recipe(given)
+    if given not in RECIPES:
         raise ValueError(
-            f"Unknown recipe {name!r}; choose one of {', '.join(sorted(RECIPES))}."
+            f"Unknown recipe {given!r}; choose one of {', '.join(sorted(RECIPES))}."
         )
-    return RECIPES[name]
+    return RECIPES[given]
 
 
 def preprocessing_for(recipe, source, crop=None):
