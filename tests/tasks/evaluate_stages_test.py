@@ -129,7 +129,7 @@ def test_the_augmented_probe_of_a_stage(staged):
         ({"probes": ("mlp",), "probe_options": {"units": 0}}, "units=0 received"),
         (
             {"probes": ("knn",), "probe_options": None},
-            "stages=all received, but none of the probes knn judge",
+            "stages=all received, but none of probes=knn judges stages",
         ),
     ],
 )

@@ -85,8 +85,8 @@ class ChosenProbes:
         )
         if self.stages and not any(probe.of_stages for probe in chosen):
             raise ValueError(
-                f"stages={','.join(self.stages)} received, but none of the probes "
-                f"{', '.join(probe.name for probe in chosen)} judges stages; add "
+                f"stages={','.join(self.stages)} received, but none of "
+                f"probes={','.join(probe.name for probe in chosen)} judges stages; add "
                 "linear, augmented or mlp."
             )
         if self.clusters:
