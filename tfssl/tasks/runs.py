@@ -21,8 +21,8 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
+from tfssl import checks, files, processor, version
 from tfssl import data as data_lib
-from tfssl import files, processor, version
 from tfssl.export import encoder as encoder_lib
 from tfssl.export import keras_file
 from tfssl.export.encoder import Encoder
@@ -157,15 +157,13 @@ def encoder_of(run, preprocessing=None, *, any_size=False):
     """
     encoder = load(run) if isinstance(run, str | os.PathLike) else run
     if not isinstance(encoder, keras.layers.Layer):
-        raise ValueError(
-            f"run={run!r} received, expected the folder of a run, a .keras file or a "
-            "Keras model."
+        raise checks.refused(
+            "run", run, "the folder of a run, a .keras file or a Keras model"
         )
     network, preprocessing = encoder_lib.parts(encoder, preprocessing)
     if not isinstance(preprocessing, data_lib.Preprocessing):
-        raise ValueError(
-            f"preprocessing={preprocessing!r} received, expected a "
-            "tfssl.data.Preprocessing."
+        raise checks.refused(
+            "preprocessing", preprocessing, "a tfssl.data.Preprocessing"
         )
     if not any_size:
         _check_fit(network, preprocessing)

@@ -11,7 +11,7 @@ from tfssl.tasks import resolve
 from tfssl.training import checkpoint
 
 
-def start(model, folder, resume, init_from, workers):
+def start(model, folder, resume, init_from, workers, *, verbose=1):
     """Restores what there is to restore, on all workers.
 
     Args:
@@ -20,6 +20,7 @@ def start(model, folder, resume, init_from, workers):
         resume: whether a checkpoint in it is to be used.
         init_from: a checkpoint or run whose weights start a new training, or None.
         workers: `workers.Workers`.
+        verbose: 0 silent.
 
     Returns:
         The checkpoint that training continues from, or None for a new training.
@@ -44,7 +45,7 @@ def start(model, folder, resume, init_from, workers):
             logging.warning("--init_from: %s", line)
     else:
         told = None
-    if told and workers.is_chief:
+    if told and verbose and workers.is_chief:
         print(told)
     _check_agreement(model, workers)
     return resumed

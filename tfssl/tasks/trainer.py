@@ -155,7 +155,12 @@ class Trainer:
                 told = "\n".join([*told, *watch.told])
                 saves = self._saves
                 resumed = start.start(
-                    model, self.checkpoints, saves.resume, saves.init_from, workers
+                    model,
+                    self.checkpoints,
+                    saves.resume,
+                    saves.init_from,
+                    workers,
+                    verbose=self._given["verbose"],
                 )
                 watchers = watch.callbacks(model, self, resumed)
                 record.accept(model, told)

@@ -150,7 +150,9 @@ def _kind(data):
 
 
 def _is_folder(path):
-    return tf.io.gfile.isdir(os.fsencode(path))  # Names need not be UTF-8.
+    if "://" in path:
+        return tf.io.gfile.isdir(path)
+    return os.path.isdir(path)  # Names need not be UTF-8, as TensorFlow's.
 
 
 def _check_options(kind, data, split, labels, only):
