@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-RECIPES = sorted(glob.glob(os.path.join(ROOT, "pipelines", "recipes", "*.flags")))
-SMOKE = os.path.join(ROOT, "pipelines", "recipes", "smoke.flags")
+from tests import processes
+
+RECIPES = sorted(
+    glob.glob(os.path.join(processes.ROOT, "pipelines", "recipes", "*.flags"))
+)
+SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
 
 
 def binary(name, *flags):
     command = [sys.executable, "-m", f"pipelines.{name}", *flags]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return processes.Worker(command, os.environ).wait()
 
 
 def write_images(folder, n=24, size=20):
@@ -59,7 +62,7 @@ def test_every_recipe_says_what_its_method_takes():
     recipes = [r for r in RECIPES if r != SMOKE]
     done = subprocess.run(
         [sys.executable, "-c", _PARSE, *recipes],
-        cwd=ROOT,
+        cwd=processes.ROOT,
         capture_output=True,
         text=True,
     )
@@ -106,7 +109,7 @@ def test_every_recipe_runs_with_smoke(recipe, tmp_path):
         f"--out={tmp_path}",
         *_FEW.get(os.path.basename(recipe), []),
     )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "encoder.keras").exists()
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(lines[-1])["loss"])
@@ -125,12 +128,12 @@ def test_images_to_served_features(tmp_path):
         "--validation_split=", "--labels=folders", "--recipe=simclr_cifar10",
         "--batch_size=6",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.stderr[-2000:]
     flags = (out / "run.flags").read_text()
     assert f"--data={tmp_path / 'images'}\n" in flags
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     done = binary("pretrain", f"--flagfile={out / 'run.flags'}", "--seed=9")
-    assert done.returncode == 2 and "seed is 0 there and 9 here" in done.stderr
+    assert done.code == 2 and "seed is 0 there and 9 here" in done.stderr
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     done = binary(
         "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
@@ -138,7 +141,7 @@ def test_images_to_served_features(tmp_path):
         "--probes=knn,linear,mlp", "--probe_option=mlp.units=8",
         "--probe_option=min_steps=20", "--probe_option=epochs=1",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.stderr[-2000:]
     rows = json.loads((out / "evaluation.json").read_text())["rows"]
     staged = [row for row in rows if "stage" in row]
     assert {(row["encoder"], row["stage"], row["probe"]) for row in staged} == {
@@ -161,21 +164,21 @@ def test_images_to_served_features(tmp_path):
         ("--probe_rates=0.1,fast", "error: --probe_rates=0.1,fast received, expected"),
     ):
         done = binary("evaluate", f"--run={out}", flag)
-        assert done.returncode != 0 and "Traceback" not in done.stderr
+        assert done.code != 0 and "Traceback" not in done.stderr
         assert sentence in done.stderr + done.stdout
 
     base = tmp_path / "models"
     done = binary("export", f"--run={out}", f"--base_dir={base}", "--name=m", "--check")
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.stderr[-2000:]
     assert "through the bytes signature" in done.stdout
     assert (base / "m" / "1" / "saved_model.pb").exists()
     done = binary("export", f"--run={out}", f"--base_dir={base}", "--name=m",
                   "--version=1")  # fmt: skip
-    assert done.returncode == 2 and "1" in done.stderr
+    assert done.code == 2 and "1" in done.stderr
 
     done = binary("pretrain", f"--flagfile={out / 'run.flags'}",
                   f"--out={tmp_path / 'again'}")  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.code == 0, done.stderr[-2000:]
     first, second = (
         json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["loss"]
         for folder in (out, tmp_path / "again")
@@ -213,7 +216,7 @@ def test_bad_input_ends_in_one_sentence(tmp_path, name, flags, sentence):
     if name == "pretrain":
         flags = [f"--out={tmp_path / 'run'}", "--batch_size=4", *flags]
     done = binary(name, *flags)
-    assert done.returncode == 2
+    assert done.code == 2
     assert sentence in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run").exists()

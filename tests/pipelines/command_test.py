@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from absl import app, flags
 
 from pipelines import command
+from tests import processes
 from tfssl import checks
 from tfssl.training import checkpoint, saving
 
@@ -103,25 +103,19 @@ def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
         "--warmup_epochs=0", "--checkpoint_steps=7", "--epochs=3",
     ]  # fmt: skip
     folder = str(tmp_path / "checkpoints")
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        # It may be ignored here, as in a shell's background jobs.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    process = processes.Worker(command, os.environ)
     while not checkpoint.latest(folder) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate()
-    assert process.returncode == 130, stderr
+    end = process.wait()
+    assert end.code == 130, end.stderr
     step = checkpoint.latest(folder).rpartition("-")[2]
-    assert stderr.splitlines()[-1] == (
+    assert end.stderr.splitlines()[-1] == (
         f"Ctrl-C: saved step {step}; start again to continue."
     )
-    assert "Traceback" not in stderr
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert "Traceback" not in end.stderr
+    done = processes.Worker(command, os.environ).wait()
+    assert done.code == 0, done.stderr
     assert f"Resuming at step {step} from" in done.stdout
 
 

@@ -44,7 +44,7 @@ def wait_for_steps(run, out, count):
     """Returns when a run has saved `count` steps more than it had."""
     before = last_step(out)
     while last_step(out) < before + count:
-        assert run.process.poll() is None, run.wait().stderr
+        assert run.poll() is None, run.wait().stderr
         time.sleep(0.05)
 
 
@@ -95,7 +95,7 @@ def test_a_signal_is_heard_while_the_disk_hangs(photos, out):
         os.replace(f"{file}.pipe", file)
     time.sleep(5)
     saved = last_step(out)
-    run.process.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGTERM)
     end = run.wait()
     assert end.code == 75, end.stderr
     assert "SIGTERM while waiting for input: saved step" in end.stderr
@@ -104,7 +104,7 @@ def test_a_signal_is_heard_while_the_disk_hangs(photos, out):
     held.rename(photos)
     run = started(out, f"--data={photos}")
     wait_for_steps(run, out, 4)
-    run.process.send_signal(signal.SIGTERM)
+    run.send_signal(signal.SIGTERM)
     assert "Resuming at step" in run.wait().stdout
 
 
@@ -117,7 +117,7 @@ def test_a_data_service_that_is_killed(out, again):
         time.sleep(0.1)
     run = started(out, *flags)
     wait_for_steps(run, out, 4)
-    server.process.kill()
+    server.send_signal(signal.SIGKILL)
     server.wait()
     if again:
         server = service(port)
@@ -128,9 +128,9 @@ def test_a_data_service_that_is_killed(out, again):
     if again:
         run = started(out, *flags)
         wait_for_steps(run, out, 4)
-        run.process.send_signal(signal.SIGTERM)
+        run.send_signal(signal.SIGTERM)
         assert "Resuming at step" in run.wait().stdout
-        server.process.kill()
+        server.send_signal(signal.SIGKILL)
         server.wait()
 
 

@@ -50,9 +50,9 @@ def interrupted(command, out, worker, kind, *flags):
     """Starts two workers, sends one a signal once they have saved; their ends."""
     before = last_step(out)
     started = processes.start(2, command(out, *flags))
-    while last_step(out) <= before and started[0].process.poll() is None:
+    while last_step(out) <= before and started[0].poll() is None:
         time.sleep(0.01)
-    started[worker].process.send_signal(kind)
+    started[worker].send_signal(kind)
     return [one.wait() for one in started]
 
 

@@ -1,5 +1,6 @@
 """Records against the images they were made of: pixels, labels, order, resume."""
 
+import functools
 import json
 import os
 
@@ -75,6 +76,19 @@ def _rows(source, batches, **kwargs):
     return tf.nest.pack_sequence_as(dataset.element_spec, joined)
 
 
+@pytest.fixture(scope="module")
+def whole(every_form):
+    """`whole(form, batches)`: the stream of a form from its beginning."""
+
+    @functools.cache
+    def rows(form):
+        return _rows(every_form[form], 13)
+
+    return lambda form, batches: tf.nest.map_structure(
+        lambda x: x[: batches * _BATCH], rows(form)
+    )
+
+
 def _assert_same(a, b, **tolerance):
     tf.nest.map_structure(
         lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b
@@ -82,7 +96,7 @@ def _assert_same(a, b, **tolerance):
 
 
 @forms
-def test_the_same_images_labels_and_views_from_every_form(every_form, form):
+def test_the_same_images_labels_and_views_from_every_form(every_form, whole, form):
     folder, source = every_form["folder"], every_form[form]
     assert source.num_images == _COUNT and source.random_access
     np.testing.assert_array_equal(source.labels, folder.labels)
@@ -95,7 +109,7 @@ def test_the_same_images_labels_and_views_from_every_form(every_form, form):
     # A window of a JPEG and the whole of it may differ by the place of the blocks,
     # not by more than rounding.
     atol = 2 / 255 if form == "pixels" else 0
-    _assert_same(_rows(source, 7), _rows(folder, 7), atol=atol, rtol=0)
+    _assert_same(whole(form, 7), whole("folder", 7), atol=atol, rtol=0)
     one = preprocessing.Preprocessing(size=8)
     same = [
         next(pipeline.labeled(s, one, batch_size=_COUNT).as_numpy_iterator())
@@ -106,26 +120,24 @@ def test_the_same_images_labels_and_views_from_every_form(every_form, form):
 
 @forms
 @pytest.mark.parametrize("start", [1, 41])  # In the first and the third epoch.
-def test_any_start_gives_the_tail_of_the_stream(every_form, form, start):
-    source = every_form[form]
-    whole = _rows(source, 13)
-    tail = _rows(source, 2, start=start)
-    cut = tf.nest.map_structure(lambda x: x[start : start + 8], whole)
+def test_any_start_gives_the_tail_of_the_stream(every_form, whole, form, start):
+    tail = _rows(every_form[form], 2, start=start)
+    cut = tf.nest.map_structure(lambda x: x[start : start + 8], whole(form, 13))
     _assert_same(tail, cut, atol=0, rtol=0)
 
 
 @forms
-def test_two_workers_together_give_the_global_batch(every_form, form):
+def test_two_workers_together_give_the_global_batch(every_form, whole, form):
     source = every_form[form]
-    whole = _rows(source, 5)
-    assert len(set(whole["index"])) == 20  # Every image at most once per epoch.
+    expected = whole(form, 5)
+    assert len(set(expected["index"])) == 20  # Every image at most once per epoch.
     parts = [_rows(source, 5, shard=(worker, 2)) for worker in range(2)]
 
     def interleaved(a, b):  # Rows 0 and 1 of each batch, then rows 2 and 3.
         both = np.stack([x.reshape(5, 2, *x.shape[1:]) for x in (a, b)], 1)
         return both.reshape(20, *a.shape[1:])
 
-    _assert_same(tf.nest.map_structure(interleaved, *parts), whole, atol=0, rtol=0)
+    _assert_same(tf.nest.map_structure(interleaved, *parts), expected, atol=0, rtol=0)
 
 
 def test_bytes_of_files_stay_as_they_are(every_form):

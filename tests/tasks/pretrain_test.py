@@ -2,7 +2,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tfssl import data, files, progress, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs, show_views
@@ -49,6 +49,7 @@ def images(n=40, size=8, seed=0):
     return pixels.astype(np.uint8), labels
 
 
+@pytest.mark.view_sheet
 def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS", 0)  # All epochs are long.
     out = str(tmp_path / "run")
@@ -201,6 +202,9 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
         ]  # fmt: skip
         return [sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}"]
 
+    def started(out):
+        return processes.Worker(command(out), os.environ)
+
     def wait_for_checkpoint(process, folder, step):
         deadline = time.monotonic() + 240
         while time.monotonic() < deadline and process.poll() is None:
@@ -211,22 +215,20 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
         raise AssertionError(f"no checkpoint of step {step} in {folder}")
 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command(whole), check=True, capture_output=True)
+    assert started(whole).wait().code == 0
 
-    process = subprocess.Popen(command(parts), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = started(parts)
     wait_for_checkpoint(process, parts / "checkpoints", 14)
-    process.kill()
-    process.wait()
-    process = subprocess.Popen(command(parts), stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    process.send_signal(signal.SIGKILL)
+    assert process.wait().code == -signal.SIGKILL
+    process = started(parts)
     wait_for_checkpoint(process, parts / "checkpoints", 21)
     process.send_signal(signal.SIGTERM)
-    _, stderr = process.communicate()
-    if process.returncode != 0:  # 0: it had finished before the signal came.
-        assert process.returncode == 75, stderr
-        assert "start again to continue" in stderr
-    subprocess.run(command(parts), check=True, capture_output=True)
+    end = process.wait()
+    if end.code != 0:  # 0: it had finished before the signal came.
+        assert end.code == 75, end.stderr
+        assert "start again to continue" in end.stderr
+    assert started(parts).wait().code == 0
 
     def weights(out):
         reader = tf.train.load_checkpoint(
@@ -328,6 +330,7 @@ def test_the_knn_monitor_takes_the_labelled_part(tmp_path, capsys, held_out):
     assert found == expected
 
 
+@pytest.mark.view_sheet
 def test_what_monitors_raise_costs_no_training(tmp_path, caplog, monkeypatch):
     def broken(*args, **kwargs):
         raise RuntimeError("no memory")

@@ -128,20 +128,6 @@ def test_a_data_service_that_stays_away_ends_the_wait(tmp_path, empty):
     assert checkpoint.latest(str(tmp_path)).endswith(f"checkpoint-{GOOD}")
 
 
-_HUNG = """
-import os, signal, sys
-from tests.training import stalls_test
-from tfssl.training import stalls
-stalls.SIGNAL_AFTER = stalls.END_AFTER = 0.5
-if sys.argv[3] == "notebook":
-    sys.ps1 = "In: "
-model = stalls_test.method()
-stalls_test.send_when_waiting(model, *map(int, sys.argv[4:]))
-hung = stalls_test.batches(stalls_test.reads(sys.argv[1]))
-stalls_test.train(model, hung, sys.argv[2])
-"""
-
-
 @pytest.mark.parametrize(
     "where, kinds, code, told",
     [
@@ -152,10 +138,9 @@ stalls_test.train(model, hung, sys.argv[2])
 )
 def test_a_read_that_hangs_in_the_system(tmp_path, where, kinds, code, told):
     os.mkfifo(tmp_path / "pipe")  # Nobody writes to it.
-    run = [sys.executable, "-c", _HUNG, str(tmp_path / "pipe"), str(tmp_path / "saved")]
-    end = processes.Worker(
-        [*run, where, *(str(int(k)) for k in kinds)], os.environ
-    ).wait()
+    run = [sys.executable, "-m", "tests.fixtures.hung_input"]
+    run += [str(tmp_path / "pipe"), str(tmp_path / "saved"), where]
+    end = processes.Worker([*run, *(str(int(k)) for k in kinds)], os.environ).wait()
     assert end.code == code, end.stderr
     assert told in end.stderr and "Traceback" not in end.stderr
     assert ("restart Python" in end.stderr) == (where == "notebook")
