@@ -79,14 +79,8 @@ def _rows(source, batches, **kwargs):
 @pytest.fixture(scope="module")
 def whole(every_form):
     """`whole(form, batches)`: the stream of a form from its beginning."""
-
-    @functools.cache
-    def rows(form):
-        return _rows(every_form[form], 13)
-
-    return lambda form, batches: tf.nest.map_structure(
-        lambda x: x[: batches * _BATCH], rows(form)
-    )
+    rows = functools.cache(lambda form: _rows(every_form[form], 13))
+    return lambda form, n: tf.nest.map_structure(lambda x: x[: n * _BATCH], rows(form))
 
 
 def _assert_same(a, b, **tolerance):
@@ -205,10 +199,8 @@ def test_sixteen_bit_files(tmp_path):
 
 def test_large_images_are_made_smaller_and_the_others_kept(folder, tmp_path):
     index = make(str(folder), tmp_path, max_side=30, quality=90)
-    source, plain = (
-        sources.open_source(f"tfrecord:{index}"),
-        sources.open_source(folder),
-    )
+    source = sources.open_source(f"tfrecord:{index}")
+    plain = sources.open_source(folder)
     for i in range(_COUNT):
         raw = source.file_of(source.read(tf.constant(i, tf.int64)))
         original = plain.read(tf.constant(i, tf.int64))
