@@ -11,7 +11,7 @@ PATH = pathlib.Path(__file__).with_name("api.md")
 _BEGIN = """# tfssl, name by name
 Made from the docstrings by `make docs`; do not edit. The functions that come first are
 the tasks. Each but `load` is a binary of the same name too, `tfssl-NAME`, whose flags
-are its arguments. `tfssl-export` is `tfssl.tasks.export.export`.
+are its arguments.
 """
 
 

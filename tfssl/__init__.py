@@ -32,7 +32,7 @@ with startup.uncollected():
         from tfssl import (
             data,
             evaluation,
-            export,
+            formats,
             losses,
             methods,
             optimizers,
@@ -40,6 +40,7 @@ with startup.uncollected():
         )
         from tfssl.tasks.embed import embed
         from tfssl.tasks.evaluate import evaluate
+        from tfssl.tasks.export import export
         from tfssl.tasks.make_tfrecords import make_tfrecords
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
@@ -69,6 +70,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "formats",
     "load",
     "losses",
     "make_tfrecords",

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data, methods
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 from tfssl.models import input_range
 from tfssl.tasks import resolve
 

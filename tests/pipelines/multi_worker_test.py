@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tests import processes
 from tfssl import data, files
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 from tfssl.models import norms
 from tfssl.training import checkpoint, history
 

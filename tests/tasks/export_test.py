@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 from tfssl.tasks import export, pretrain, runs
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfssl
 from tfssl import data
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 from tfssl.tasks import make_tfrecords, recorded, resolve, retrieve, show_views
 
 

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl.export import Encoder
+from tfssl.formats import Encoder
 from tfssl.tasks import retrieve
 
 # The image of a query holds a red and a blue patch, and its box the red one alone.

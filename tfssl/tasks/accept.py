@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import files, locks
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 from tfssl.tasks import runs, settings, show_views
 from tfssl.training import checkpoint, monitors
 

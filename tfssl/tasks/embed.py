@@ -26,7 +26,7 @@ def embed(
     """Embeds images and, if asked, writes them to an `.npz` file.
 
     Args:
-        run: folder of a run, or a `.keras` file. In Python also an `export.Encoder`, as
+        run: folder of a run, or a `.keras` file. In Python also a `formats.Encoder`, as
             `tfssl.load` gives, or any Keras model together with `preprocessing`.
         data: where the images are, given as for `tfssl.pretrain`.
         out: path of the `.npz` file, or None. It holds `features` float32

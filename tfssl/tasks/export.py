@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl import export as export_lib
-from tfssl.export import warmup as warmup_lib
+from tfssl import formats
+from tfssl.formats import warmup as warmup_lib
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import FileName, Path, Range
 
@@ -54,7 +54,7 @@ def export(
     if preprocessing is None:
         raise ValueError(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
-            "encoder takes; save it with export.keras_file.save, which stores both."
+            "encoder takes; save it with formats.keras_file.save, which stores both."
         )
     if name is None:
         name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
@@ -64,7 +64,7 @@ def export(
     if warmup or check:
         source = _source(run if is_run else None, encoder, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
-    path = export_lib.saved_model(
+    path = formats.saved_model(
         encoder,
         os.path.join(base_dir, name),
         name=name,
@@ -93,7 +93,7 @@ def largest_difference(path, encoder, images):
 
     Args:
         path: a SavedModel with our signatures.
-        encoder: the `export.Encoder`.
+        encoder: the `formats.Encoder`.
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.

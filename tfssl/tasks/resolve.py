@@ -15,8 +15,8 @@ from absl import logging
 from tfssl import checks, files, methods, models
 from tfssl import data as data_lib
 from tfssl.data.views import recipes
-from tfssl.export import keras_file
-from tfssl.export.encoder import network_of
+from tfssl.formats import keras_file
+from tfssl.formats.encoder import network_of
 from tfssl.models import input_range
 from tfssl.training import checkpoint
 

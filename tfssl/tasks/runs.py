@@ -23,9 +23,9 @@ import tensorflow as tf
 
 from tfssl import checks, files, processor, version
 from tfssl import data as data_lib
-from tfssl.export import encoder as encoder_lib
-from tfssl.export import keras_file
-from tfssl.export.encoder import Encoder
+from tfssl.formats import encoder as encoder_lib
+from tfssl.formats import keras_file
+from tfssl.formats.encoder import Encoder
 from tfssl.models import norms
 
 
@@ -35,7 +35,7 @@ class Run:
 
     Attributes:
         path: the run's folder.
-        encoder: the trained encoder, an `export.Encoder`.
+        encoder: the trained encoder, a `formats.Encoder`.
         method: the `Method` that was trained.
         history: list of dicts, the lines of `metrics.jsonl`.
         settings: dict, the arguments of `pretrain`, resolved.
@@ -118,7 +118,7 @@ def load(path):
         path: a run's folder, or a `.keras` file.
 
     Returns:
-        An `export.Encoder`, a Keras model; its attribute `preprocessing` turns an image
+        A `formats.Encoder`, a Keras model; its attribute `preprocessing` turns an image
         into its input (None if the file holds none), `network` is what was trained.
 
     Raises:
@@ -147,7 +147,7 @@ def encoder_of(run, preprocessing=None, *, any_size=False):
 
     Args:
         run: folder, file, or Keras model.
-        preprocessing: `data.Preprocessing`; None takes that of an `export.Encoder`.
+        preprocessing: `data.Preprocessing`; None takes that of a `formats.Encoder`.
         any_size: whether the encoder is to get images of other sizes than those that
             `preprocessing` makes.
 

@@ -12,7 +12,7 @@ import os
 import keras
 
 from tfssl import data as data_lib
-from tfssl import export
+from tfssl import formats
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
@@ -185,7 +185,7 @@ class Trainer:
                         saver.save(required=True)
             record.finish(model, history.lines, saver.best)
             workers.wait()  # What the chief writes is there for all.
-        trained = export.Encoder(model.encoder, plan.preprocessing)
+        trained = formats.Encoder(model.encoder, plan.preprocessing)
         recorded = settings.recorded(self._given)
         return runs.Run(self.out, trained, model, history.lines, recorded)
 

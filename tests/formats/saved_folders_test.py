@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import serving
+from tfssl.formats import serving
 
 
 def tiny():

@@ -22,9 +22,9 @@ import platform
 import tensorflow as tf
 
 from tfssl import checks, files
-from tfssl.export import encoder as encoder_lib
-from tfssl.export import keras_file, warmup
-from tfssl.export import model_card as model_card_lib
+from tfssl.formats import encoder as encoder_lib
+from tfssl.formats import keras_file, warmup
+from tfssl.formats import model_card as model_card_lib
 
 _PARALLEL = 16  # Images of a request that are decoded at a time.
 

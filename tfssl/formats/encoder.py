@@ -92,7 +92,7 @@ def parts(encoder, preprocessing=None):
     if preprocessing is None:
         raise ValueError(
             "This encoder carries no preprocessing; load it with tfssl.load, wrap it "
-            "(tfssl.export.Encoder), or pass "
+            "(tfssl.formats.Encoder), or pass "
             "preprocessing=tfssl.data.Preprocessing(...)."
         )
     return network_of(encoder), preprocessing

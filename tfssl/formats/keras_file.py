@@ -21,7 +21,7 @@ from tfssl import (
     models,  # noqa: F401  Registers the classes that files name.
 )
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import encoder as encoder_lib
+from tfssl.formats import encoder as encoder_lib
 
 _MEMBER = "preprocessing.json"
 # What `zipfile` raises on damaged files, beside its own error.
@@ -115,7 +115,7 @@ def load(path):
         if not zipfile.is_zipfile(local):
             raise ValueError(
                 f"{path!r} is not a .keras file (or is cut short); give a file "
-                "written by export.keras_file.save."
+                "written by formats.keras_file.save."
             )
         _check_members(local, path)
         model = _load_model(local, path)
@@ -173,5 +173,5 @@ def _read_preprocessing(local, path):
         first = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise ValueError(
             f"The {_MEMBER} in {path!r} is none of tfssl ({first.rstrip('.')}); save "
-            "the encoder again with export.keras_file.save."
+            "the encoder again with formats.keras_file.save."
         ) from error

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfssl import models
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import keras_file
+from tfssl.formats import keras_file
 
 _PREPROCESSING = preprocessing_lib.Preprocessing(
     size=16, crop=0.875, mean=(0.4, 0.5, 0.6), std=(0.2, 0.2, 0.2)
@@ -50,7 +50,7 @@ import numpy as np
 import tfssl
 
 path, images, out = sys.argv[1:]
-encoder, preprocessing = tfssl.export.load(path)
+encoder, preprocessing = tfssl.formats.load(path)
 assert preprocessing.size == 16
 import keras
 again = keras.saving.load_model(path)  # Plain Keras reads it too.

@@ -2,7 +2,7 @@
 
 from tfssl import templates
 
-_TEMPLATES = templates.markdown("tfssl.export")
+_TEMPLATES = templates.markdown("tfssl.formats")
 
 
 def render(encoder, preprocessing, *, name, version, dim, pixels, sections):

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import warmup
+from tfssl.formats import warmup
 
 
 def fields(data):

@@ -6,7 +6,7 @@ import keras
 import markdown_it
 
 from tfssl import data
-from tfssl.export import model_card
+from tfssl.formats import model_card
 
 
 def test_names_do_not_break_the_card():

@@ -11,7 +11,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from tfssl import models
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.export import keras_file, serving
+from tfssl.formats import keras_file, serving
 
 _SIZE = 16
 
