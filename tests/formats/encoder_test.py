@@ -3,61 +3,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data, formats, models
+from tests.fixtures.networks import application, ours, own, pixels, sequential
+from tfssl import data, formats
 from tfssl.formats import keras_file
 from tfssl.tasks import embed, export, resolve, runs
 
 _PREPROCESSING = data.Preprocessing(size=8, mean=(0.4, 0.5, 0.6), std=0.2)
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Own(keras.Model):
-    """No graph of layers: Keras knows nothing but its `call`."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(5)
-        self.dropout = keras.layers.Dropout(0.9)
-
-    def build(self, shape):
-        self.dense.build((shape[0], shape[-1]))
-        self.built = True
-
-    def call(self, images, training=False):
-        means = keras.ops.mean(images, axis=(1, 2))
-        return self.dropout(self.dense(means), training=training)
-
-
-def own():
-    network = Own(name="own")
-    network.build((None, 8, 8, 3))
-    return network
-
-
-def sequential():
-    layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)]
-    return keras.Sequential([*layers, keras.layers.GlobalAveragePooling2D()])
-
-
-def application():
-    return keras.applications.MobileNetV3Small(
-        input_shape=(32, 32, 3), weights=None, include_top=False, pooling="avg"
-    )
-
-
-def ours(**kwargs):
-    return models.resnet(
-        18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3), **kwargs
-    )
-
-
 _NETWORKS = {"own": own, "sequential": sequential, "ours": ours}
 every_network = pytest.mark.parametrize("make", _NETWORKS.values(), ids=_NETWORKS)
-
-
-def pixels(size=8):
-    rng = np.random.default_rng(0)
-    return rng.uniform(-1, 1, size=(4, size, size, 3)).astype("float32")
 
 
 @every_network

@@ -110,6 +110,42 @@ def test_a_plain_keras_model_and_a_file_without_preprocessing(tmp_path, images):
     np.testing.assert_array_equal(loaded(images), encoder(images))
 
 
+def test_a_head_is_in_the_same_file(tmp_path, images):
+    encoder = small_encoder()
+    head = models.heads.mlp(32, (5, 4), last_norm="batch", norm_statistics="global")
+    for variable in head.variables:
+        variable.assign(np.random.default_rng(0).uniform(1, 2, size=variable.shape))
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING, head=head)
+    assert os.listdir(tmp_path) == ["e.keras"] and keras_file.holds_head(path)
+    features = encoder(images)
+    loaded, preprocessing, found = keras_file.load_with_head(path)
+    assert preprocessing == _PREPROCESSING
+    np.testing.assert_array_equal(loaded(images), features)
+    np.testing.assert_array_equal(found(features), head(features))
+    # To all that ask for the encoder alone it is as before, also to plain Keras.
+    for one in (keras_file.load(path)[0], keras.saving.load_model(path)):
+        np.testing.assert_array_equal(one(images), features)
+        assert len(one.variables) == len(encoder.variables)
+    keras_file.save(encoder, path, _PREPROCESSING)
+    assert not keras_file.holds_head(path)
+    assert keras_file.load_with_head(path)[2] is None
+    (tmp_path / "e.keras").write_bytes(b"PK cut short")
+    assert not keras_file.holds_head(path)
+    with pytest.raises(ValueError, match="not a .keras file"):
+        keras_file.load_with_head(path)
+
+
+def test_code_in_a_head_is_refused(tmp_path):
+    head = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x + 1)])
+    encoder = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    )
+    path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING, head=head)
+    assert keras_file.load(path)
+    with pytest.raises(ValueError, match="holds Python code"):
+        keras_file.load_with_head(path)
+
+
 def test_what_a_killed_save_leaves_goes_with_the_next(tmp_path, monkeypatch):
     encoder = keras.Sequential(
         [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]

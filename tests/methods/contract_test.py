@@ -295,6 +295,21 @@ def test_a_config_of_before_norm_statistics_is_read():
 
 
 @every_method
+def test_the_head_is_what_follows_the_encoder(name):
+    method = make(name)
+    if name == "deepcluster":  # Its classifier starts anew in every clustering.
+        assert method.head is None
+        return
+    images = np.random.default_rng(0).uniform(size=(4, SIZE, SIZE, 3)).astype("float32")
+    train(method, batches(name, 1), steps=1)
+    np.testing.assert_array_equal(
+        method.head(method.encoder(images)), method.embed(images)
+    )
+    learned = {id(v) for v in method.learned_variables}
+    assert {id(v) for v in method.head.trainable_variables} <= learned
+
+
+@every_method
 def test_epochs_part_only_where_a_method_acts_between_them(name):
     assert make(name).acts_between_epochs == name.startswith("deepcluster")
 
@@ -337,3 +352,7 @@ def test_xla_by_itself_is_for_one_gpu(monkeypatch, mirrored):
 def test_base_is_no_method_by_itself():
     assert issubclass(methods.SimCLR, base.Method)
     assert all(m.__bases__ == (base.Method,) for m in methods.METHODS.values())
+
+
+def test_a_method_of_ones_own_has_no_head_until_it_says_so():
+    assert Taught(tiny_encoder(), tiny_encoder()).head is None

@@ -101,3 +101,35 @@ def test_one_layer_statistics_dtype_and_round_trip(tmp_path):
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         heads.mlp(**{"input_dim": 6, "dims": (5, 4), **kwargs})
+
+
+def _names(head):
+    return [[layer.name for layer in some] for some in heads.layers_of(head)]
+
+
+def test_layers_are_counted_as_in_the_papers():
+    hidden = [f"hidden_0_{part}" for part in ("dense", "norm", "relu")]
+    simclr = heads.mlp(6, (5, 4), last_norm="batch_no_offset")
+    assert _names(simclr) == [hidden, ["last_dense", "last_norm"]]
+    v2 = heads.mlp(6, (5, 5, 4), last_norm="batch_no_offset")
+    assert list(map(len, _names(v2))) == [3, 3, 2]
+    moco = heads.mlp(6, (5, 4), hidden_norm=False)
+    assert _names(moco) == [["hidden_0_dense", "hidden_0_relu"], ["last_dense"]]
+    assert _names(heads.mlp(6, (4,))) == [["last_dense"]]
+
+
+def test_layers_of_heads_from_elsewhere():
+    def sequential(*kinds):
+        layers = [
+            keras.layers.ReLU() if k == "r" else keras.layers.Dense(k) for k in kinds
+        ]
+        return keras.Sequential([keras.Input((6,)), *layers])
+
+    assert list(map(len, heads.layers_of(sequential("r", 5, "r", 4, 3)))) == [3, 1, 1]
+    assert list(map(len, heads.layers_of(sequential("r", "r")))) == [2]
+    features = keras.Input((6,))
+    graph = keras.Model(features, keras.layers.Dense(3)(features))
+    assert heads.layers_of(graph) == [[graph]]
+    part = heads.first_layers(graph, 1)
+    x = np.ones((2, 6), np.float32)
+    np.testing.assert_array_equal(part(x), graph(x))

@@ -93,6 +93,7 @@ def test_the_chief_alone_writes(whole):
     expected = {"checkpoints", "encoder.keras", "metrics.jsonl", "run.flags"}
     assert expected | {"run.json", "tensorboard", "views.png"} == set(os.listdir(whole))
     assert len(os.listdir(os.path.join(whole, "tensorboard"))) == 1
+    assert keras_file.holds_head(os.path.join(whole, "encoder.keras"))
     assert len(open(os.path.join(whole, "metrics.jsonl")).readlines()) == 3
 
 

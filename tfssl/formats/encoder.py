@@ -3,6 +3,7 @@
 import keras
 
 from tfssl.data.preprocessing import Preprocessing
+from tfssl.models import headed
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -105,13 +106,16 @@ def _ends(network, preprocessing):
             f"The network {network.name!r} is not built; call it once on images, or "
             "make it with an input shape."
         )
-    if getattr(network, "inputs", None):
-        return network.inputs[0], network.outputs[0]
-    if preprocessing is None:
+    if preprocessing is not None:
+        return headed.ends(network, image_shape(preprocessing))
+    if not getattr(network, "inputs", None):
         raise ValueError(
             f"The network {network.name!r} is no graph of layers, and does not say "
             "which images it takes; give its preprocessing."
         )
-    size = preprocessing.size
-    images = keras.Input((size, size, preprocessing.channels))
-    return images, network(images)
+    return headed.ends(network)
+
+
+def image_shape(preprocessing):
+    """`(height, width, channels)` of the images that a preprocessing makes."""
+    return preprocessing.size, preprocessing.size, preprocessing.channels

@@ -1,10 +1,13 @@
-"""An encoder and its preprocessing in one `.keras` file.
+"""An encoder and its preprocessing in one `.keras` file, and the head of a run.
 
-The file is what `encoder.save` writes, plus a member `preprocessing.json` that
-Keras ignores: `keras.models.load_model` opens it as well, and moving or renaming
-the file cannot separate the weights from the pixels they expect.
+The file is what `encoder.save` writes, plus members that Keras ignores:
+`preprocessing.json`, and of a run `head.keras`. `keras.models.load_model` opens it as
+well, moving or renaming the file cannot separate the weights from the pixels they
+expect, and a run that is trained on cannot leave the head of one state beside the
+encoder of another.
 """
 
+import contextlib
 import json
 import os
 import struct
@@ -24,6 +27,7 @@ from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import encoder as encoder_lib
 
 _MEMBER = "preprocessing.json"
+_HEAD = "head.keras"
 # What `zipfile` raises on damaged files, beside its own error.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -38,7 +42,7 @@ _ZIP_ERRORS = (
 )
 
 
-def save(encoder, path, preprocessing=None):
+def save(encoder, path, preprocessing=None, *, head=None):
     """Writes an encoder and its preprocessing, replacing the file atomically.
 
     Of an `Encoder` the network is written, so that a reader needs no class but its.
@@ -49,6 +53,7 @@ def save(encoder, path, preprocessing=None):
         path: ends in `.keras`; local, or any path that `tf.io.gfile` writes.
         preprocessing: the `data.Preprocessing` that the encoder was trained with; None
             takes that of an `Encoder`.
+        head: a Keras model of its features that is kept with it, or None.
 
     Returns:
         `path`.
@@ -64,14 +69,14 @@ def save(encoder, path, preprocessing=None):
     if "://" in path:
         with tempfile.TemporaryDirectory() as scratch:
             part = os.path.join(scratch, "encoder.keras")
-            _write(network, part, preprocessing)
+            _write(network, part, preprocessing, head)
             tf.io.gfile.copy(part, path, overwrite=True)
         return path
     # Keras insists on the ending. One name, so that the next save takes the place of
     # what a killed one has left.
     part = f"{path.removesuffix('.keras')}.part.keras"
     try:
-        _write(network, part, preprocessing)
+        _write(network, part, preprocessing, head)
         os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
@@ -80,10 +85,15 @@ def save(encoder, path, preprocessing=None):
     return path
 
 
-def _write(network, path, preprocessing):
+def _write(network, path, preprocessing, head):
     network.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
+        if head is not None:
+            with tempfile.TemporaryDirectory() as scratch:
+                part = os.path.join(scratch, _HEAD)
+                head.save(part)
+                archive.write(part, _HEAD)
 
 
 def load(path):
@@ -104,6 +114,45 @@ def load(path):
         ValueError: if there is no such file, it is not a `.keras` file, it is damaged,
             it holds code, or classes that are not registered.
     """
+    with _opened(path) as (local, path):
+        return _load(local, path)
+
+
+def load_with_head(path):
+    """Reads an encoder, its preprocessing, and the head that was trained on it.
+
+    Args:
+        path: as for `load`.
+
+    Returns:
+        `(encoder, preprocessing, head)`: the first two as of `load`, and a trainable
+        Keras model, or `None` if the file holds no head.
+
+    Raises:
+        ValueError: as `load`.
+    """
+    with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
+        encoder, preprocessing = _load(local, path)
+        with zipfile.ZipFile(local) as archive:
+            if _HEAD not in archive.namelist():
+                return encoder, preprocessing, None
+            part = archive.extract(_HEAD, scratch)
+        return encoder, preprocessing, _load_model(part, path)
+
+
+def holds_head(path):
+    """Whether a `.keras` file holds a head; a damaged one holds nothing."""
+    try:
+        with tf.io.gfile.GFile(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            return _HEAD in archive.namelist()
+    # TensorFlow's, of a file that is shorter than the end of any zip file.
+    except (zipfile.BadZipFile, tf.errors.InvalidArgumentError):
+        return False
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """`(local, path)`: the file on this machine, sound, and what the user calls it."""
     path = files.expanded(path)
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise ValueError(f"There is no .keras file at {path!r}.")
@@ -118,10 +167,14 @@ def load(path):
                 "written by formats.keras_file.save."
             )
         _check_members(local, path)
-        model = _load_model(local, path)
-        if isinstance(model, encoder_lib.Encoder):
-            return model.network, model.preprocessing
-        return model, _read_preprocessing(local, path)
+        yield local, path
+
+
+def _load(local, path):
+    model = _load_model(local, path)
+    if isinstance(model, encoder_lib.Encoder):
+        return model.network, model.preprocessing
+    return model, _read_preprocessing(local, path)
 
 
 def _check_members(local, path):

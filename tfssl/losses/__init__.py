@@ -1,6 +1,6 @@
 """Losses: pure functions of tensors, by family."""
 
-from tfssl.losses import clustering, contrastive, regression, unit_norm
+from tfssl.losses import clustering, contrastive, regression, soft_targets, unit_norm
 from tfssl.losses.clustering import (
     cluster_cross_entropy,
     sinkhorn,
@@ -13,11 +13,13 @@ from tfssl.losses.contrastive import (
     nt_xent_blockwise,
 )
 from tfssl.losses.regression import normalized_regression
+from tfssl.losses.soft_targets import distillation
 
 __all__ = [
     "cluster_cross_entropy",
     "clustering",
     "contrastive",
+    "distillation",
     "in_batch_info_nce",
     "info_nce",
     "normalized_regression",
@@ -25,6 +27,7 @@ __all__ = [
     "nt_xent_blockwise",
     "regression",
     "sinkhorn",
+    "soft_targets",
     "swapped_prediction",
     "unit_norm",
 ]

@@ -112,6 +112,16 @@ class Method(loop.StepLoop):
 
     # What a method says of itself. -----------------------------------------
 
+    @property
+    def head(self):
+        """What of the trained network follows the encoder, a Keras model, or None.
+
+        Features `(batch, dim)` -> what the loss compares: the projector. Not what comes
+        behind it (predictors, prototypes, classifiers), nor a target network's. It is
+        kept beside the encoder, so that one may fine-tune from its middle.
+        """
+        return None
+
     def embed(self, images):
         """What the loss compares, for the collapse monitor: `(batch, dim)`."""
         return self.encoder(images, training=False)

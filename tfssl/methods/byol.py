@@ -107,6 +107,11 @@ class BYOL(base.Method):
         z = self.projector(self.encoder(images, training=training), training=training)
         return self.predictor(z, training=training)
 
+    @property
+    def head(self):
+        """The projector, without the predictor."""
+        return self.projector
+
     def embed(self, images):
         features = self.encoder(images, training=False)
         return self.projector(features, training=False)

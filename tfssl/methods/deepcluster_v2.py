@@ -240,6 +240,11 @@ class DeepClusterV2(base.Method):
 
     # What it says of itself. -------------------------------------------------
 
+    @property
+    def head(self):
+        """The projector, without the prototypes."""
+        return self.projector
+
     def embed(self, images):
         features = self.encoder(images, training=False)
         return self.projector(features, training=False)

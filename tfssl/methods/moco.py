@@ -234,6 +234,11 @@ class MoCo(base.Method):
         z = self.projector(self.encoder(images, training=training), training=training)
         return z if self.predictor is None else self.predictor(z, training=training)
 
+    @property
+    def head(self):
+        """The projector of the queries, without v3's predictor."""
+        return self.projector
+
     def embed(self, images):
         features = self.encoder(images, training=False)
         return self.projector(features, training=False)

@@ -2,7 +2,7 @@
 
 Two augmented views of each image -> one encoder -> projection head -> NT-Xent,
 with every other view in the global batch as a negative. The encoder is the
-product; the head stays in the checkpoint and out of the export.
+product; the head is kept with it and stays out of the export.
 
 Departures from the authors' code (google-research/simclr, tf2/): the loss is the
 paper's mean over both anchors, half of what the code minimizes. LARS leaves the
@@ -123,6 +123,11 @@ class SimCLR(base.Method):
         """Images -> the embedding that the loss compares, not normalized."""
         features = self.encoder(images, training=training)
         return self.projector(features, training=training)
+
+    @property
+    def head(self):
+        """The projector."""
+        return self.projector
 
     def embed(self, images):
         return self.project(images, training=False)

@@ -210,6 +210,11 @@ class SwAV(base.Method):
         mean = replicas.mean_over_replicas(tf.reduce_mean(p, axis=0))
         return tf.exp(_entropy(mean))
 
+    @property
+    def head(self):
+        """The projector, without the prototypes."""
+        return self.projector
+
     def embed(self, images):
         features = self.encoder(images, training=False)
         return self.projector(features, training=False)

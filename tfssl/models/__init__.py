@@ -8,6 +8,7 @@ never by house code.
 from tfssl.models import heads, input_range, norms, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
 from tfssl.models.encoders import ENCODERS, encoder
+from tfssl.models.headed import Headed
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.vgg import VGG, vgg
 
@@ -15,6 +16,7 @@ __all__ = [
     "ENCODERS",
     "VGG",
     "AlexNet",
+    "Headed",
     "ResNet",
     "alexnet",
     "encoder",

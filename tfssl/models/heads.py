@@ -1,7 +1,7 @@
 """Heads that methods put on an encoder: projectors and predictors.
 
-A head is scaffolding: it is trained with the encoder, saved in the method's
-checkpoint and left out of the export.
+A head is scaffolding: it is trained with the encoder, kept in the same file of a run,
+and left out of the export. Its first layers can go along, see `first_layers`.
 """
 
 import keras
@@ -114,4 +114,46 @@ def mlp(
     layers.append(dense(dims[-1], last_bias, "last"))
     if last_norm != "none":
         layers.append(norm("last", **_LAST_NORMS[last_norm]))
+    return keras.Sequential(layers, name=name)
+
+
+def layers_of(head):
+    """The layers of a head as the papers count them.
+
+    A layer is a dense one and all that follows it until the next: batch norm, ReLU. The
+    last one has no ReLU. What comes before the first dense one belongs to the first.
+
+    Args:
+        head: a Keras model; one that is no `keras.Sequential` is a single layer.
+
+    Returns:
+        List of lists of Keras layers.
+    """
+    if not isinstance(head, keras.Sequential):
+        return [[head]]
+    found, dense = [], False
+    for layer in head.layers:
+        starts = isinstance(layer, keras.layers.Dense)
+        if not found or (starts and dense):
+            found.append([])
+        dense |= starts
+        found[-1].append(layer)
+    return found
+
+
+def first_layers(head, count, *, name=None):
+    """The first layers of a head.
+
+    Args:
+        head: a Keras model, as for `layers_of`.
+        count: int from 1 to the number of its layers.
+        name: name of the part.
+
+    Returns:
+        `keras.Sequential`, which shares the layers of the head; its output is float32
+        (float64 of a head that computes so) also in mixed precision.
+    """
+    layers = [layer for some in layers_of(head)[:count] for layer in some]
+    wide = "float64" if layers[-1].compute_dtype == "float64" else "float32"
+    layers.append(keras.layers.Activation("linear", dtype=wide, name="features"))
     return keras.Sequential(layers, name=name)

@@ -141,8 +141,12 @@ class Record:
         return (
             step >= self._plan.total_steps
             and results.get("steps") == step
-            and tf.io.gfile.exists(os.path.join(self._out, "encoder.keras"))
+            and tf.io.gfile.exists(self._encoder_file)
         )
+
+    @property
+    def _encoder_file(self):
+        return os.path.join(self._out, runs.ENCODER)
 
     def _changes(self, step):
         """What changed in this run, and at which step; nothing for a new one."""
@@ -156,16 +160,23 @@ class Record:
     def finish(self, model, lines, best):
         """Writes the trained encoder and the results, unless they are there already.
 
+        Encoder and head are one file, so that they are always of the same state.
+
         Args:
             model: the `Method`.
             lines: those of the history.
             best: what `best.json` says, or None.
         """
-        if self._finished or not self._workers.is_chief:
+        if not self._workers.is_chief:
+            return
+        path, head = self._encoder_file, model.head
+        # A finished run of an older version may lack the head, and only that.
+        complete = self._finished and (head is None or keras_file.holds_head(path))
+        if not complete:
+            keras_file.save(model.encoder, path, self._plan.preprocessing, head=head)
+        if self._finished:
             return
         bad_files = self._plan.bad_files
-        path = os.path.join(self._out, "encoder.keras")
-        keras_file.save(model.encoder, path, self._plan.preprocessing)
         results = {
             "steps": int(model.step.numpy()),
             "last_epoch": lines[-1] if lines else None,

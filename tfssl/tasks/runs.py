@@ -6,7 +6,7 @@ out/
   run.flags         the same settings as a flagfile (written by the binary)
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
-  encoder.keras     the trained encoder, its preprocessing inside
+  encoder.keras     the trained encoder, its preprocessing and its head inside
   views.png         some training views       evaluation.json, report.html
 ```
 """
@@ -21,12 +21,15 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
-from tfssl import checks, files, processor, version
+from tfssl import checks, files, methods, processor, version
 from tfssl import data as data_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import Encoder
-from tfssl.models import norms
+from tfssl.models import headed, heads, norms
+from tfssl.training import checkpoint
+
+ENCODER = "encoder.keras"  # In the folder of a run.
 
 
 @dataclasses.dataclass
@@ -111,29 +114,79 @@ def update(out, **entries):
     files.write_json(path, (record_of(out) or {}) | entries)
 
 
-def load(path):
+def load(path, *, head_layer=0):
     """The trained encoder of a run, ready to embed, fine-tune or export.
 
     Args:
         path: a run's folder, or a `.keras` file.
+        head_layer: int >= 0, how many layers of the head that it was trained with come
+            along: 0 for none, 1 to fine-tune with few labels as SimCLRv2 does. A layer
+            is a dense one with its batch norm and ReLU. Heads are projectors, of every
+            method but DeepCluster; predictors and prototypes are no part of them.
 
     Returns:
         A `formats.Encoder`, a Keras model; its attribute `preprocessing` turns an image
         into its input (None if the file holds none), `network` is what was trained.
+        With layers of the head `network` is a `models.Headed`, its features are what
+        the last of these layers gives.
 
     Raises:
-        ValueError: if there is no encoder.
+        ValueError: if there is no encoder, or its head has no such layer.
     """
+    checks.whole({"head_layer": head_layer}, "head_layer", least=0)
     path = files.expanded(path)
     file = path
     if tf.io.gfile.isdir(path):
-        file = os.path.join(path, "encoder.keras")
+        file = os.path.join(path, ENCODER)
     if not tf.io.gfile.exists(file):
         raise ValueError(
             f"No encoder at {file!r}; pass the --out folder of a finished "
             "pre-training run, or a .keras file."
         )
-    return Encoder(*keras_file.load(file))
+    if not head_layer:
+        return Encoder(*keras_file.load(file))
+    network, preprocessing, head = keras_file.load_with_head(file)
+    _check_head(path, head, head_layer)
+    name = f"{network.name}_head_{head_layer}"
+    # Under a name of its own: the encoder may itself end in a head.
+    part = heads.first_layers(head, head_layer, name=f"{name}_layers")
+    shape = encoder_lib.image_shape(preprocessing)
+    network = headed.Headed(network, part, image_shape=shape, name=name)
+    return Encoder(network, preprocessing)
+
+
+def _check_head(path, head, head_layer):
+    """Raises `ValueError` unless the head that came with an encoder has this layer."""
+    received = f"head_layer={head_layer} received, but"
+    if head is not None:
+        count = len(heads.layers_of(head))
+        if head_layer <= count:
+            return
+        raise ValueError(
+            f"{received} the head of {path!r} has {count} layer(s); give 0 (none) "
+            f"to {count} (all)."
+        )
+    if not tf.io.gfile.isdir(path):
+        raise ValueError(
+            f"{received} {path!r} holds an encoder alone; pass the --out folder of a "
+            f"pre-training run, or the {ENCODER} in it."
+        )
+    method = ((record_of(path) or {}).get("settings") or {}).get("method")
+    kind = methods.METHODS.get(method)
+    if kind is not None and kind.head is methods.Method.head:
+        raise ValueError(
+            f"{received} {method}, which trained {path!r}, has no head; leave "
+            "head_layer out."
+        )
+    advice = "and no checkpoint to take it from is left; train it again"
+    if checkpoint.latest(os.path.join(path, "checkpoints")):
+        advice = (
+            "start its pre-training again with the same flags, which adds the head "
+            "from the last checkpoint"
+        )
+    raise ValueError(
+        f"{received} {path!r} is of a version of tfssl that kept no head; {advice}."
+    )
 
 
 def folder_of(run):
