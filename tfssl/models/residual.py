@@ -86,9 +86,6 @@ class Parts:
     def conv_relu(self, x, filters, size, strides, name, init=None):
         """Convolution, norm and ReLU."""
         x = self.conv_norm(x, filters, size, strides, name, init=init)
-        return self.relu(x, name)
-
-    def relu(self, x, name):
         return layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x)
 
     def mean_pool(self, x, strides, name):
