@@ -6,9 +6,14 @@ from tfssl import models
 _RESNETS = [name for name in models.ENCODERS if name.startswith("resnet")]
 
 
-@pytest.mark.parametrize("name", _RESNETS)
-def test_name_gives_the_depth(name):
-    kwargs = {"width": 1 / 32, "stem": "cifar"}
+@pytest.mark.parametrize(
+    "name, kwargs",
+    [
+        *[(name, {"width": 1 / 32, "stem": "cifar"}) for name in _RESNETS],
+        ("resnet50", {"width": 3, "selective_kernels": True}),
+    ],
+)
+def test_name_gives_the_depth(name, kwargs):
     with keras.StatelessScope(initialize_variables=False):
         model = models.encoder(name, input_shape=(None, None, 1), **kwargs)
     assert model.name == name

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures.small_resnets import images, tiny
 from tfssl import models
 
 
@@ -40,106 +41,28 @@ def test_parameter_counts(depth, width, stem, expected):
     assert _num_parameters(depth=depth, width=width, stem=stem) == expected
 
 
+# SimCLRv2, table 1, "with SK": 35, 140, 65, 257, 89, 354 and 795 million.
+@pytest.mark.parametrize(
+    "depth, width, expected",
+    [
+        (50, 1, 35_215_584),
+        (50, 2, 140_306_048),
+        (101, 1, 64_662_304),
+        (101, 2, 257_132_224),
+        (152, 1, 88_940_896),
+        (152, 2, 353_398_528),
+        (152, 3, 794_704_160),
+    ],
+)
+def test_parameter_counts_with_selective_kernels(depth, width, expected):
+    found = _num_parameters(depth=depth, width=width, selective_kernels=True)
+    assert found == expected
+
+
 # torchvision's resnet18 and resnet34 less the 513,000 of their classifier.
 @pytest.mark.parametrize("depth, expected", [(18, 11_176_512), (34, 21_284_672)])
 def test_parameter_counts_without_first_projection(depth, expected):
     assert _num_parameters(depth=depth, projection_in_first_block=False) == expected
-
-
-def _tiny(depth=18, **kwargs):
-    """A ResNet of 4 filters whose every variable has a value of its own."""
-    kwargs = {"width": 1 / 16, "input_shape": (None, None, 3), **kwargs}
-    keras.utils.set_random_seed(0)
-    model = models.resnet(depth, **kwargs)
-    random = np.random.default_rng(0)
-    for variable in model.variables:
-        if variable.path.endswith("kernel"):
-            continue
-        variable.assign(random.uniform(0.5, 1.5, variable.shape))
-    return model
-
-
-def _images(shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-class _NumpyResNet:
-    """The network in NumPy float64, written from the paper's figure."""
-
-    def __init__(self, model, padding):
-        self.values = {v.path: v.numpy().astype(np.float64) for v in model.variables}
-        self.padding = padding
-
-    def padded(self, x, size, stride, value):
-        sides = []
-        for length in x.shape[1:3]:
-            if self.padding == "fixed" or stride == 1:
-                total = size - 1
-            else:  # SAME: as much as the last window needs, the odd one behind.
-                total = max((-(-length // stride) - 1) * stride + size - length, 0)
-            sides.append((total // 2, total - total // 2))
-        return np.pad(x, [(0, 0), *sides, (0, 0)], constant_values=value)
-
-    def windows(self, x, size, stride, value):
-        """`(size * size)` shifted and strided copies of the padded image."""
-        x = self.padded(x, size, stride, value)
-        for i in range(size):
-            for j in range(size):
-                rows = x[:, i : x.shape[1] - size + 1 + i : stride]
-                yield i, j, rows[:, :, j : x.shape[2] - size + 1 + j : stride]
-
-    def conv_norm(self, x, name, stride):
-        kernel = self.values[f"{name}_conv/kernel"]
-        x = sum(w @ kernel[i, j] for i, j, w in self.windows(x, len(kernel), stride, 0))
-        gamma, beta, mean, variance = (
-            self.values[f"{name}_bn/{part}"]
-            for part in ("gamma", "beta", "moving_mean", "moving_variance")
-        )
-        return (x - mean) / np.sqrt(variance + 1e-5) * gamma + beta
-
-    def __call__(self, x, blocks, convs, stem):
-        x = x.astype(np.float64)
-        x = np.maximum(self.conv_norm(x, "conv1", 1 if stem == "cifar" else 2), 0)
-        if stem == "imagenet":
-            x = np.max([w for _, _, w in self.windows(x, 3, 2, -np.inf)], axis=0)
-        strided = 1 if convs == 2 else 2  # The convolution that has the stride.
-        for stage, count in enumerate(blocks):
-            for block in range(count):
-                name = f"stack{stage}_block{block}"
-                stride = 2 if stage > 0 and block == 0 else 1
-                shortcut, branch = x, x
-                if f"{name}_0_conv/kernel" in self.values:
-                    shortcut = self.conv_norm(x, f"{name}_0", stride)
-                for i in range(1, convs + 1):
-                    if i > 1:
-                        branch = np.maximum(branch, 0)
-                    step = stride if i == strided else 1
-                    branch = self.conv_norm(branch, f"{name}_{i}", step)
-                x = np.maximum(shortcut + branch, 0)
-        return x.mean((1, 2))
-
-
-@pytest.mark.parametrize(
-    "depth, stem, padding, projection, size",
-    [
-        (18, "imagenet", "fixed", True, (32, 46)),
-        (18, "imagenet", "same", True, (32, 46)),
-        (18, "imagenet", "same", False, (37, 33)),
-        (34, "cifar", "fixed", False, (16, 15)),
-        (50, "imagenet", "fixed", True, (64, 33)),
-        (50, "cifar", "same", True, (16, 15)),
-    ],
-)
-def test_forward_matches_numpy(depth, stem, padding, projection, size):
-    model = _tiny(
-        depth, stem=stem, padding=padding, projection_in_first_block=projection
-    )
-    x = _images((2, *size, 3))
-    blocks = (2, 2, 2, 2) if depth == 18 else (3, 4, 6, 3)
-    convs = 3 if depth == 50 else 2
-    expected = _NumpyResNet(model, padding)(x, blocks, convs, stem)
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(model(x) / scale, expected / scale, atol=1e-5)
 
 
 @pytest.mark.parametrize("zero", [True, False])
@@ -198,11 +121,15 @@ def test_the_small_stem_beside_torchvisions_layers_is_a_layer_of_pytorch():
 
 
 def test_a_config_of_before_these_arguments_is_read():
-    config = _tiny(name="old").get_config()
-    for name in ("init", "zero_init_residual", "norm_replica_groups"):
+    config = tiny(name="old").get_config()
+    for name in (
+        "init", "zero_init_residual", "norm_replica_groups", "selective_kernels",
+        "selective_ratio",
+    ):  # fmt: skip
         del config[name]
     again = models.ResNet.from_config(config)
     assert (again.init, again.zero_init_residual) == ("simclr", True)
+    assert not any("mixers" in v.path or "conv1_1" in v.path for v in again.variables)
     gamma = next(v for v in again.variables if "stack0_block0_2_bn/gamma" in v.path)
     np.testing.assert_array_equal(gamma, np.zeros(4))
 
@@ -212,7 +139,7 @@ def test_a_config_of_before_these_arguments_is_read():
     [("batch", "local"), ("batch_global", "global"), ("batch_split", "split")],
 )
 def test_a_config_of_before_norm_statistics_is_read(norm, statistics):
-    config = _tiny().get_config() | {"norm": norm}
+    config = tiny().get_config() | {"norm": norm}
     del config["norm_statistics"]
     assert models.ResNet.from_config(config).norm_statistics == statistics
 
@@ -225,10 +152,12 @@ def test_a_config_of_before_norm_statistics_is_read(norm, statistics):
         {"stem": "cifar", "sobel": True},
         {"init": "torchvision", "zero_init_residual": False},
         {"norm_statistics": "global", "norm_replica_groups": 8},
+        {"selective_kernels": True, "selective_ratio": 1.0, "padding": "same"},
+        {"selective_kernels": True, "stem": "cifar", "dtype": "mixed_bfloat16"},
     ],
 )
 def test_keras_file_round_trip(tmp_path, kwargs):
-    model = _tiny(input_shape=(32, 32, 4), **kwargs)
+    model = tiny(input_shape=(32, 32, 4), **kwargs)
     model.trainable = False
     path = str(tmp_path / "encoder.keras")
     model.save(path)
@@ -238,7 +167,7 @@ def test_keras_file_round_trip(tmp_path, kwargs):
     assert again.dtype_policy.name == kwargs.get("dtype", "float32")
     assert [v.path for v in again.variables] == [v.path for v in model.variables]
     assert not again.trainable_variables
-    x = _images((2, 32, 32, 4))
+    x = images((2, 32, 32, 4))
     np.testing.assert_array_equal(again(x), model(x))
     maps = keras.Model(again.input, again.pyramid_outputs)(x)
     originals = keras.Model(model.input, model.pyramid_outputs)(x)
@@ -249,7 +178,7 @@ def test_keras_file_round_trip(tmp_path, kwargs):
 
 
 def test_copy_from_config_and_default_name():
-    model = _tiny(name="teacher")
+    model = tiny(name="teacher")
     copy = models.ResNet.from_config(model.get_config())
     assert copy.get_config() == model.get_config()
     assert [v.path for v in copy.variables] == [v.path for v in model.variables]
@@ -264,8 +193,15 @@ def test_copy_from_config_and_default_name():
         ("cifar", 18, (64, 32, 16, 8), (4, 8, 16, 32)),
     ],
 )
-def test_pyramid_shapes(stem, depth, sizes, channels):
-    model = models.resnet(depth, width=1 / 16, stem=stem, input_shape=(64, 64, 3))
+@pytest.mark.parametrize("selective", [False, True])
+def test_pyramid_shapes(stem, depth, sizes, channels, selective):
+    model = models.resnet(
+        depth,
+        width=1 / 16,
+        stem=stem,
+        input_shape=(64, 64, 3),
+        selective_kernels=selective,
+    )
     shapes = {level: x.shape for level, x in model.pyramid_outputs.items()}
     assert shapes == {
         f"P{n}": (None, size, size, count)
@@ -275,44 +211,60 @@ def test_pyramid_shapes(stem, depth, sizes, channels):
 
 
 @pytest.mark.parametrize("stem, first", [("imagenet", 32), ("cifar", 64)])
-def test_stages_are_the_stem_and_the_pyramid(stem, first):
-    model = models.resnet(18, width=1 / 16, stem=stem, input_shape=(64, 64, 3))
+@pytest.mark.parametrize("selective", [False, True])
+def test_stages_are_the_stem_and_the_pyramid(stem, first, selective):
+    model = models.resnet(
+        18,
+        width=1 / 16,
+        stem=stem,
+        input_shape=(64, 64, 3),
+        selective_kernels=selective,
+    )
     assert list(model.stage_outputs) == ["conv1", "res2", "res3", "res4", "res5"]
     assert model.stage_outputs["conv1"].shape == (None, first, first, 4)
     for number in range(2, 6):
         stage = model.stage_outputs[f"res{number}"]
         assert stage is model.pyramid_outputs[f"P{number}"]
     maps = keras.Model(model.inputs, list(model.stage_outputs.values()))
-    for x in maps([_images((2, 64, 64, 3))]):
+    for x in maps([images((2, 64, 64, 3))]):
         assert float(tf.reduce_min(x)) == 0 < float(tf.reduce_max(x))  # ReLU.
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sobel_comes_first(channels):
     """A ResNet of edges is a ResNet whose images are edges."""
-    model = _tiny(sobel=True, input_shape=(None, None, channels))
-    plain = _tiny(input_shape=(None, None, 2))
+    model = tiny(sobel=True, input_shape=(None, None, channels))
+    plain = tiny(input_shape=(None, None, 2))
     plain.set_weights(model.get_weights())
-    x = _images((2, 33, 32, channels))
+    x = images((2, 33, 32, channels))
     np.testing.assert_array_equal(model(x), plain(models.sobel.Sobel()(x)))
     assert model.get_config()["sobel"] and not plain.get_config()["sobel"]
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4, 13])
-def test_any_channels_and_sizes(channels):
-    model = models.resnet(18, width=1 / 16, input_shape=(None, None, channels))
+@pytest.mark.parametrize(
+    "channels, selective",
+    [(1, False), (3, False), (4, False), (13, False), (13, True)],
+)
+def test_any_channels_and_sizes(channels, selective):
+    model = models.resnet(
+        18,
+        width=1 / 16,
+        input_shape=(None, None, channels),
+        selective_kernels=selective,
+    )
     for size in ((32, 32), (17, 40)):
-        features = model(_images((2, *size, channels)))
+        features = model(images((2, *size, channels)))
         assert features.shape == (2, 32)
         assert np.isfinite(features).all()
 
 
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(dtype):
-    exact = _tiny(input_shape=(32, 32, 3))
-    mixed = _tiny(input_shape=(32, 32, 3), dtype=dtype)
+@pytest.mark.parametrize("selective", [False, True])
+def test_mixed_precision(dtype, selective):
+    kwargs = dict(input_shape=(32, 32, 3), selective_kernels=selective)
+    exact, mixed = tiny(**kwargs), tiny(dtype=dtype, **kwargs)
     mixed.set_weights(exact.get_weights())
-    x = _images((2, 32, 32, 3))
+    x = images((2, 32, 32, 3))
     features = mixed(x)
     assert features.dtype == tf.float32
     assert mixed.pyramid_outputs["P5"].dtype == dtype.removeprefix("mixed_")
@@ -323,9 +275,11 @@ def test_mixed_precision(dtype):
     assert 0 < error < 0.05
 
 
-def test_every_variable_has_a_gradient_and_xla_agrees():
-    model = _tiny(input_shape=(32, 32, 3))
-    x = tf.constant(_images((4, 32, 32, 3)))
+@pytest.mark.parametrize("selective", [False, True])
+def test_every_variable_has_a_gradient_and_xla_agrees(selective):
+    model = tiny(input_shape=(32, 32, 3), selective_kernels=selective)
+    # Of few images the pooled streams of some channel are alike: a norm's worst case.
+    x = tf.constant(images((16, 32, 32, 3)))
 
     def gradients(x):
         with tf.GradientTape() as tape:
@@ -340,10 +294,14 @@ def test_every_variable_has_a_gradient_and_xla_agrees():
 
 
 @pytest.mark.parametrize("statistics", ["local", "global", "split"])
-def test_norm_statistics(statistics):
-    model = models.resnet(18, width=1 / 16, norm_statistics=statistics)
+@pytest.mark.parametrize("selective", [False, True])
+def test_norm_statistics(statistics, selective):
+    model = models.resnet(
+        18, width=1 / 16, norm_statistics=statistics, selective_kernels=selective
+    )
     found = [x for x in model.layers if isinstance(x, models.norms.BatchNorm)]
-    assert len(found) == 21  # 17 convolutions and 4 shortcuts.
+    # 17 convolutions and 4 shortcuts; 2 more in the stem and 8 between the scores.
+    assert len(found) == (31 if selective else 21)
     assert {layer.statistics for layer in found} == {statistics}
     group_size = 32 if statistics == "split" else None
     assert {layer.group_size for layer in found} == {group_size}
@@ -355,7 +313,9 @@ def test_norm_statistics(statistics):
     "kwargs, message",
     [
         ({"depth": 20}, "depth must be one of .* got 20"),
-        ({"width": 0.01}, "width .* got 0.01"),
+        ({"width": 0.01}, "width .* 1 / 64, got 0.01"),
+        ({"width": 1 / 64, "selective_kernels": True}, "width .* 2 / 64, got 0.0156"),
+        ({"selective_kernels": True, "selective_ratio": 0}, r"in \(0, 1\], got 0"),
         ({"stem": "tiny"}, "stem must be one of .* got 'tiny'"),
         ({"norm_statistics": "layer"}, "norm_statistics must be one of .* got 'layer'"),
         ({"padding": "valid"}, "padding must be one of .* got 'valid'"),
@@ -385,8 +345,8 @@ encoder(x, training=True)
 def test_keras_file_loads_on_other_backends(tmp_path, backend):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
-    model = _tiny(input_shape=(32, 32, 3))
-    x = _images((2, 32, 32, 3))
+    model = tiny(input_shape=(32, 32, 3))
+    x = images((2, 32, 32, 3))
     paths = [str(tmp_path / name) for name in ("e.keras", "x.npy", "y.npy")]
     model.save(paths[0])
     np.save(paths[1], x)

@@ -36,6 +36,7 @@ def write_images(folder, n=24, size=20):
 # arguments and as many views as its recipe makes.
 _PARSE = """
 import sys
+import keras
 from absl import flags
 from pipelines import command, pretrain
 from tfssl import methods, models, optimizers
@@ -50,8 +51,9 @@ for path in sys.argv[1:]:
     network = models.encoder("resnet18", input_shape=(8, 8, 3), width=1 / 16)
     resolve.method(values.method, network, hparams, total_steps=10,
                    steps_per_epoch=5, num_images=50_000, seed=0)
-    models.encoder(values.encoder, input_shape=(64, 64, 3),
-                   **command.pairs(values.encoder_arg, "encoder_arg"))
+    with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
+        models.encoder(values.encoder, input_shape=(64, 64, 3),
+                       **command.pairs(values.encoder_arg, "encoder_arg"))
     optimizers.build(values.optimizer, learning_rate=0.1,
                      **command.pairs(values.optimizer_arg, "optimizer_arg"))
     print("read", path)

@@ -58,6 +58,8 @@ def schedule_of(name, steps_per_epoch):
 _STARTS = {
     "simclr_imagenet": ("simclr", True),  # tf2/resnet.py.
     "simclr_cifar10": ("simclr", True),
+    "simclr_v2_imagenet": ("simclr", True),
+    "simclr_v2_imagenet_152x3": ("simclr", True),
     "byol_imagenet": ("simclr", False),  # The paper's runs, see byol/README.md.
     "byol_cifar10": ("torch", False),  # lightly/models/resnet.py.
     "byol_cifar10_small": ("torch", False),
@@ -82,6 +84,30 @@ def test_encoders_start_as_the_authors(name):
     # Only SimCLR's code projects the first shortcut of a ResNet-18.
     small = "cifar10" in name and not name.startswith("simclr")
     assert given.get("projection_in_first_block", True) is not small
+
+
+@pytest.mark.parametrize(
+    "name, encoder, width",
+    [
+        ("simclr_v2_imagenet", "resnet50", 1),
+        ("simclr_v2_imagenet_152x3", "resnet152", 3),
+    ],
+)
+def test_simclr_v2_trains_as_in_its_papers_section_3(name, encoder, width):
+    """LARS, 0.1 * sqrt(4096), 5 % of 800 epochs of warm-up, a head of three layers."""
+    given = arguments_of(name)
+    assert (given["method"], given["recipe"]) == ("simclr", "simclr")
+    assert given["hparams"] == {"temperature": 0.1, "projection_layers": 3}
+    assert (given["optimizer"], given["weight_decay"]) == ("lars", 1e-4)
+    assert (given["batch_size"], given["epochs"], given["encoder"]) == (
+        4096, 800, encoder
+    )  # fmt: skip
+    chosen = given["encoder_args"]
+    assert chosen["selective_kernels"] is True and chosen.get("width", 1) == width
+    assert chosen["norm_statistics"] == "global"
+    schedule = schedule_of(name, 312)
+    for step, rate in ((0, 0.0), (20 * 312, 3.2), (40 * 312, 6.4), (420 * 312, 3.2)):
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-4)
 
 
 def test_byol_on_cifar10_takes_the_steps_of_lightlys_benchmark():

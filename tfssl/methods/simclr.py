@@ -11,7 +11,7 @@ parameters, which LARS does not adapt, see half the gradient. The online linear
 probe of the code is an evaluation here, not part of the loss.
 
 SimCLRv2's pre-training (https://arxiv.org/abs/2006.10029) is this class with
-`projection_layers=3`.
+`projection_layers=3`, and an encoder with `selective_kernels`.
 """
 
 import keras

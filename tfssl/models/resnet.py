@@ -8,7 +8,7 @@ and `zero_init_residual`. Layer names follow keras-hub's `ResNetBackbone`.
 import keras
 from keras import layers
 
-from tfssl.models import heads, norms
+from tfssl.models import norms, residual
 from tfssl.models import sobel as sobel_lib
 
 _BLOCKS = {
@@ -20,119 +20,32 @@ _BLOCKS = {
     200: (3, 24, 36, 3),
 }
 _BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
-_STEMS = ("imagenet", "cifar")
-_PADDINGS = ("fixed", "same")
-# Arguments of `VarianceScaling` for the kernels.
-_INITS = {
-    "simclr": dict(scale=1.0, mode="fan_in", distribution="truncated_normal"),
-    "torchvision": dict(scale=2.0, mode="fan_out", distribution="untruncated_normal"),
-    "torch": heads.UNIFORM_FAN_IN["config"],
-}
 
 
-def _check_arguments(depth, width, stem, input_shape, statistics, padding, init):
+def _check_arguments(
+    depth, width, stem, input_shape, statistics, padding, init, selective_ratio
+):
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
-    if int(64 * width) < 1:
-        raise ValueError(f"width must be at least 1 / 64, got {width!r}.")
+    for name, value, valid in (
+        ("stem", stem, residual.STEMS),
+        ("norm_statistics", statistics, norms.OF_ENCODERS),
+        ("padding", padding, residual.PADDINGS),
+        ("init", init, tuple(residual.INITS)),
+    ):
+        if value not in valid:
+            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
+    # Half of the filters are those of the first layers of ResNet-D's stem.
+    least = 2 if selective_ratio is not None and stem == "imagenet" else 1
+    if int(64 * width) < least:
+        raise ValueError(f"width must be at least {least} / 64, got {width!r}.")
+    if selective_ratio is not None and not 0 < selective_ratio <= 1:
+        raise ValueError(f"selective_ratio must be in (0, 1], got {selective_ratio!r}.")
     if len(input_shape) != 3 or not input_shape[2]:
         raise ValueError(
             "input_shape must be (height, width, channels) with channels known and "
             f"height and width possibly None, got {tuple(input_shape)!r}."
         )
-    for name, value, valid in (
-        ("stem", stem, _STEMS),
-        ("norm_statistics", statistics, norms.OF_ENCODERS),
-        ("padding", padding, _PADDINGS),
-        ("init", init, tuple(_INITS)),
-    ):
-        if value not in valid:
-            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
-
-
-class _Parts:
-    """Convolution, norm and ReLU with this network's padding, norm, start and dtype."""
-
-    def __init__(self, norm, padding, init, zero_init_residual, policy):
-        self.norm = norm  # Arguments of `BatchNorm`.
-        self.padding = padding
-        self.init = init
-        self.zero_init_residual = zero_init_residual
-        self.policy = policy
-
-    def pad(self, x, kernel_size, name):
-        """Zeros for a strided window, as many before as after (one more after)."""
-        total = kernel_size - 1
-        sides = (total // 2, total - total // 2)
-        return layers.ZeroPadding2D((sides, sides), dtype=self.policy, name=name)(x)
-
-    def conv_norm(
-        self, x, filters, kernel_size, strides, name, *, init=None, last=False
-    ):
-        """`init`: of this kernel; `last`: whether it ends a residual branch."""
-        padding = "same"
-        if self.padding == "fixed" and strides > 1:
-            padding = "valid"
-            if kernel_size > 1:
-                x = self.pad(x, kernel_size, f"{name}_pad")
-        x = layers.Conv2D(
-            filters,
-            kernel_size,
-            strides=strides,
-            padding=padding,
-            use_bias=False,
-            # One object per layer: a shared one would repeat its values.
-            kernel_initializer=keras.initializers.VarianceScaling(
-                **_INITS[init or self.init]
-            ),
-            dtype=self.policy,
-            name=f"{name}_conv",
-        )(x)
-        return norms.BatchNorm(
-            **self.norm,
-            gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
-            dtype=self.policy,
-            name=f"{name}_bn",
-        )(x)
-
-    def relu(self, x, name):
-        return layers.ReLU(dtype=self.policy, name=name)(x)
-
-
-def _stem(parts, x, filters, stem):
-    """The first convolution's feature map, and what the first stage gets."""
-    if stem == "cifar":
-        # torchvision has no such stem: its users put in a convolution of PyTorch's.
-        init = "torch" if parts.init == "torchvision" else None
-        x = parts.conv_norm(x, filters, 3, 1, "conv1", init=init)
-        x = parts.relu(x, "conv1_relu")
-        return x, x
-    first = parts.relu(parts.conv_norm(x, filters, 7, 2, "conv1"), "conv1_relu")
-    x, padding = first, "same"
-    if parts.padding == "fixed":
-        x = parts.pad(x, 3, "pool1_pad")  # As good as -inf: x is not negative.
-        padding = "valid"
-    return first, layers.MaxPooling2D(
-        3, strides=2, padding=padding, dtype=parts.policy, name="pool1_pool"
-    )(x)
-
-
-def _block(parts, x, filters, strides, bottleneck, projection, name):
-    """One residual block; `projection`: a 1x1 convolution on the shortcut."""
-    shortcut = x
-    if bottleneck:
-        branch = ((filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1))
-    else:
-        branch = ((filters, 3, strides), (filters, 3, 1))
-    if projection:
-        shortcut = parts.conv_norm(x, branch[-1][0], 1, strides, f"{name}_0")
-    for i, (width, kernel_size, step) in enumerate(branch, start=1):
-        last = i == len(branch)
-        x = parts.conv_norm(x, width, kernel_size, step, f"{name}_{i}", last=last)
-        if not last:
-            x = parts.relu(x, f"{name}_{i}_relu")
-    x = layers.Add(dtype=parts.policy, name=f"{name}_add")([shortcut, x])
-    return parts.relu(x, f"{name}_out")
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -185,6 +98,14 @@ class ResNet(keras.Model):
             adapts these scales, as LARC: they then leave zero slowly.
         sobel: whether a fixed `Sobel` filter comes first and the stem gets its two
             channels, as in ResNets trained with DeepCluster.
+        selective_kernels: whether the 3x3 convolution of every block is one of two
+            streams, mixed per image and channel by weights that depend on the image
+            (in a basic block the first of its two). ResNet-D comes with it, as in
+            SimCLRv2: an ImageNet stem of three 3x3 convolutions, the first of stride
+            2, the first two with half of the filters, and on the shortcuts a mean of
+            2x2 pixels that takes the stride from the 1x1 convolution.
+        selective_ratio: float in (0, 1], for selective kernels: filters between the
+            pooled streams and their weights per filter of a stream, 32 at least.
         dtype: Keras dtype policy of the layers, as `"mixed_bfloat16"`. `None`:
             the global policy.
         name: name of the model. `None`: `"resnet<depth>"`.
@@ -194,7 +115,7 @@ class ResNet(keras.Model):
         pyramid_outputs: dict of Keras tensors `"P2"` … `"P5"`, the feature maps
             behind the four stages. With the ImageNet stem `"Pn"` is `2**n` times
             smaller than the image, with the CIFAR stem `2**(n - 2)` times.
-        stage_outputs: dict of Keras tensors in order, `"conv1"`, the first
+        stage_outputs: dict of Keras tensors in order, `"conv1"`, the stem's (last)
             convolution behind its ReLU and before any pool, and `"res2"` … `"res5"`,
             which are `"P2"` … `"P5"`.
 
@@ -204,7 +125,12 @@ class ResNet(keras.Model):
     Reference:
         google-research/simclr, tf2/resnet.py. Differences from that code: with
         `padding="fixed"` the max-pool of the stem pads both sides alike, as
-        PyTorch and keras-hub do, where that code leaves this one layer at SAME.
+        PyTorch and keras-hub do, where that code leaves this one layer at SAME;
+        and `selective_kernels` gives them to ResNet-18 and 34 too, where that code
+        has ResNet-D only (timm's `SelectiveKernelBasic` has them at this place).
+        Chen et al., 2020, https://arxiv.org/abs/2006.10029 (SimCLRv2); Li et al.,
+        2019, https://arxiv.org/abs/1903.06586 (selective kernels, there of two
+        sizes); He et al., 2018, https://arxiv.org/abs/1812.01187 (ResNet-D).
     """
 
     def __init__(
@@ -222,27 +148,34 @@ class ResNet(keras.Model):
         init="simclr",
         zero_init_residual=True,
         sobel=False,
+        selective_kernels=False,
+        selective_ratio=0.0625,
         dtype=None,
         name=None,
         trainable=True,
     ):
+        ratio = selective_ratio if selective_kernels else None
         _check_arguments(
-            depth, width, stem, input_shape, norm_statistics, padding, init
+            depth, width, stem, input_shape, norm_statistics, padding, init, ratio
         )
         policy = keras.dtype_policies.get(dtype)
-        norm = dict(
-            statistics=norm_statistics,
-            group_size=norm_group_size if norm_statistics == "split" else None,
-            replica_groups=norm_replica_groups,
+        parts = residual.Parts(
+            norm=dict(
+                statistics=norm_statistics,
+                group_size=norm_group_size if norm_statistics == "split" else None,
+                replica_groups=norm_replica_groups,
+            ),
+            padding=padding,
+            init=init,
+            zero_init_residual=zero_init_residual,
+            selective_ratio=ratio,
+            policy=policy,
         )
-        parts = _Parts(norm, padding, init, zero_init_residual, policy)
         bottleneck = depth >= _BOTTLENECK_DEPTH
-        inputs = keras.Input(tuple(input_shape), name="images")
-        # float32 where rounding matters: differences of pixels, and from the mean
-        # over the last feature map on.
-        wide = "float64" if policy.compute_dtype == "float64" else "float32"
-        x = sobel_lib.Sobel(dtype=wide, name="sobel")(inputs) if sobel else inputs
-        first, x = _stem(parts, x, int(64 * width), stem)
+        x = inputs = keras.Input(tuple(input_shape), name="images")
+        if sobel:
+            x = sobel_lib.Sobel(dtype=parts.wide, name="sobel")(x)
+        first, x = residual.stem(parts, x, int(64 * width), stem)
         pyramid = {}
         for stage, count in enumerate(_BLOCKS[depth]):
             filters = int(64 * width) * 2**stage
@@ -252,10 +185,12 @@ class ResNet(keras.Model):
                     stage > 0 or bottleneck or projection_in_first_block
                 )
                 strides = 2 if stage > 0 and i == 0 else 1
-                block = f"stack{stage}_block{i}"
-                x = _block(parts, x, filters, strides, bottleneck, projection, block)
+                name_of = f"stack{stage}_block{i}"
+                x = residual.block(
+                    parts, x, filters, strides, bottleneck, projection, name_of
+                )
             pyramid[f"P{stage + 2}"] = x
-        features = layers.GlobalAveragePooling2D(dtype=wide, name="features")(x)
+        features = layers.GlobalAveragePooling2D(dtype=parts.wide, name="features")(x)
         super().__init__(
             inputs=inputs,
             outputs=features,
@@ -279,6 +214,8 @@ class ResNet(keras.Model):
         self.init = init
         self.zero_init_residual = zero_init_residual
         self.sobel = sobel
+        self.selective_kernels = selective_kernels
+        self.selective_ratio = selective_ratio
 
     def get_config(self):
         """Every constructor argument."""
@@ -295,6 +232,8 @@ class ResNet(keras.Model):
             "init": self.init,
             "zero_init_residual": self.zero_init_residual,
             "sobel": self.sobel,
+            "selective_kernels": self.selective_kernels,
+            "selective_ratio": self.selective_ratio,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
             "trainable": self.trainable,
