@@ -220,7 +220,7 @@ def test_views_agree_with_the_preprocessing():
         ({"rates": (-1.0, 1.0)}, "Learning rates"),
         (
             {"validation_fraction": 0.0},
-            "validation_fraction=.* a number between 0 and 1",
+            "validation_fraction=.* a number in .0, 1.",
         ),
         ({"take": np.array([0, 2])}, "at least two classes"),
     ],

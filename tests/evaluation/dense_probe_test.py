@@ -138,7 +138,7 @@ def test_constant_features_and_unknown_classes_do_no_harm():
         ({"rate": 0}, r"rate=\[0\] received for the probe, expected .* above 0"),
         (
             {"validation_fraction": 1.0},
-            "validation_fraction=.* a number between 0 and 1",
+            "validation_fraction=.* a number in .0, 1.",
         ),
     ],
 )

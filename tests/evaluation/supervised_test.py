@@ -80,7 +80,7 @@ def test_only_the_selected_labels_are_used():
 
 
 def test_sgd_own_recipe_and_mixed_precision(capsys, monkeypatch):
-    monkeypatch.setattr(progress, "_watched", lambda: True)
+    monkeypatch.setattr(progress, "is_watched", lambda stream: True)
     recipe = supervised.crop_and_flip(_PREPROCESSING, area=(0.9, 1.0), flip=0.0)
     found = run(
         encoder=encoder(dtype="mixed_bfloat16"),
