@@ -11,6 +11,11 @@ import tfssl  # noqa: F401  Before TensorFlow, which it sets up.
 import pytest
 import tensorflow as tf
 
+from tfssl.training import stalls
+
+# A test that sends itself a signal must not end them all, however slow a monitor is.
+stalls.BETWEEN_AFTER = float("inf")
+
 _CPUS = 4
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

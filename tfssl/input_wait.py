@@ -28,6 +28,10 @@ class InputWait:
 
     The counts live on the CPU and outside of any strategy's variables, so that another
     thread may read them while a step runs.
+
+    Attributes:
+        calls: int, how often steps were begun.
+        stepping: whether steps are being made now, or waited for, or have failed.
     """
 
     def __init__(self):
@@ -35,6 +39,7 @@ class InputWait:
             self._asked, self._arrived, self._closed = (_counter() for _ in range(3))
         self._manager = internals.cancellation_manager()
         self._reason = None
+        self.calls, self.stepping = 0, False
 
     def ask(self):
         """To be called in a graph, before the iterator: the number of this batch."""
@@ -80,11 +85,12 @@ class InputWait:
 
     @contextlib.contextmanager
     def interruptible(self, iterator):
-        """Where `interrupt` has an effect: it raises `Interrupted` here.
+        """Where steps are made, and `interrupt` raises `Interrupted`.
 
         Args:
             iterator: what is waited for.
         """
+        self.calls, self.stepping = self.calls + 1, True
         try:
             with internals.cancelled_by(self._manager):
                 yield
@@ -99,6 +105,7 @@ class InputWait:
                 tf.raw_ops.AssignVariableOp(resource=self._arrived, value=asked - 1)
             _KEPT.append(iterator)
             raise Interrupted(self._reason) from error
+        self.stepping = False
 
 
 def _counter():

@@ -132,6 +132,7 @@ def test_a_data_service_that_stays_away_ends_the_wait(tmp_path, empty):
     "where, kinds, code, told",
     [
         ("process", [signal.SIGTERM], 75, "SIGTERM while waiting for input: saved"),
+        ("monitor", [signal.SIGTERM], 75, "SIGTERM between two steps: saved step 3;"),
         # A notebook stays, until it is killed.
         ("notebook", [signal.SIGINT, signal.SIGKILL], -9, "saved step 3; start again"),
     ],

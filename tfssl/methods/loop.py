@@ -168,8 +168,9 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     def _eager_loop(self, on_replica):
         def function(iterator):
-            for _, batch in zip(range(self.steps_per_execution), iterator):
-                on_replica(batch)
+            with self.waiting.interruptible(iterator):
+                for _, batch in zip(range(self.steps_per_execution), iterator):
+                    on_replica(batch)
             return self.get_metrics_result()
 
         return function

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 
 import keras
@@ -79,6 +80,7 @@ class Saver(keras.callbacks.Callback):
         self._last_step = 0
         self._saved_time = time.monotonic()
         self._signals = set()
+        self._saving = threading.Lock()  # A thread of `stalls` may save too.
         self._write_best()
 
     @property
@@ -97,6 +99,10 @@ class Saver(keras.callbacks.Callback):
             monitors.TrainingStopped: if the weights are not finite. They would take
                 the place of good ones.
         """
+        with self._saving:
+            self._save(required)
+
+    def _save(self, required):
         step = int(self.model.step.numpy())
         if step == self._saved_step:
             return

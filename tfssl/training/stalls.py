@@ -4,7 +4,8 @@ A folder on a disk that hangs, or a data service that is gone, gives neither a b
 nor an error. Then the main thread stands in TensorFlow, where it hears no signal. So a
 thread beside it looks on: it tells how long the wait is, and ends it after a signal, or
 when the data service stays away. TensorFlow cannot end a wait for a read that hangs in
-the operating system; there the thread saves the state and ends the process.
+the operating system, and a monitor or a clustering hears nothing at all: there the
+thread saves the state and ends the process.
 """
 
 import contextlib
@@ -25,10 +26,12 @@ from tfssl.training import saving
 _TICK = 0.5
 # Seconds between the lines that tell of a wait; that a wait must last for a signal to
 # end it, since where a batch comes its step hears the signal; that a data service may
-# stay away; and that TensorFlow has to end a wait.
+# stay away; that monitors or a clustering may go on after a signal, which the next step
+# hears; and that TensorFlow has to end a wait.
 TELL_AFTER = 30.0
 SIGNAL_AFTER = 2.0
 SERVICE_PATIENCE = 60.0
+BETWEEN_AFTER = 5.0
 END_AFTER = 5.0
 
 _FAILED_EXIT = 1
@@ -58,6 +61,7 @@ class _Watcher:
         self._alone = saver.workers.count == 1
         self._addresses = addresses
         self._number, self._since = None, 0.0
+        self._calls, self._between = None, 0.0
         self._told = 0.0
         self._signal = None
         self._answered = 0.0
@@ -99,7 +103,9 @@ class _Watcher:
         # Somebody's notebook or prompt ends when asked to, not at Ctrl-C.
         stay = hasattr(sys, "ps1") and self._signal != signal.SIGTERM.name
         if stay:
-            message += " The read hangs in the operating system: restart Python."
+            message += (
+                " If nothing goes on, a read hangs in the system: restart Python."
+            )
         print(message, file=sys.stderr, flush=True)
         if not stay:
             sys.stdout.flush()
@@ -108,6 +114,9 @@ class _Watcher:
     def _look(self, now):
         """Tells of a long wait; the reason to end it, or None."""
         self._hear()
+        between = self._between_steps(now)
+        if self._signal and between >= (BETWEEN_AFTER if self._alone else TELL_AFTER):
+            return f"{self._signal} between two steps"
         number = self._model.waiting.number
         if number is None or number != self._number:
             self._number, self._since = number, now
@@ -121,6 +130,13 @@ class _Watcher:
             step = int(self._model.step.numpy())
             logging.warning("Waiting for input since %.0f s; step %d.", waited, step)
         return self._service_gone(now)
+
+    def _between_steps(self, now):
+        """Seconds since a signal in which no step was made or begun."""
+        waiting = self._model.waiting
+        if not self._signal or waiting.stepping or waiting.calls != self._calls:
+            self._calls, self._between = waiting.calls, now
+        return now - self._between
 
     def _hear(self):
         """Takes note of signals, whose numbers Python writes to the socket."""
@@ -186,7 +202,8 @@ def _saves_alone(model, saver):
     """Whether the state is whole, and this process's to save."""
     begun = saver.model is not None  # Else not one step was made.
     # If a batch came at the last moment, its step is neither done nor not.
-    return begun and saver.workers.count == 1 and model.waiting.number is not None
+    whole = model.waiting.number is not None or not model.waiting.stepping
+    return begun and saver.workers.count == 1 and whole
 
 
 def _preempted(reason, model, saver):
