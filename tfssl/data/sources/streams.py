@@ -129,9 +129,10 @@ class StreamSource(source_lib.Source):
 
         def note(element):
             image = element["image"]
+            of_image, of_element = _hashes(element)
             found = {
-                "image": _hash_of(image),
-                "hash": _hash(element),
+                "image": of_image,
+                "hash": of_element,
                 "empty": tf.equal(tf.size(image), 0),
             }
             if not encoded and image.dtype.is_floating:
@@ -205,19 +206,24 @@ def changed(error):
     return found and found[1]
 
 
-def _hash(element):
-    """Int64 hash of an element, the same in every process."""
-    found = _hash_of(element["image"])
-    if "label" in element:
-        label = tf.strings.as_string(element["label"])
-        found += tf.strings.to_hash_bucket_fast(label, 2**62)
-    return found
+def _hashes(element):
+    """Int64 hashes of an element's image, and of both it and its label.
 
-
-def _hash_of(image):
+    They are the same in every process.
+    """
+    image = element["image"]
     if image.dtype != tf.string:
         image = tf.io.serialize_tensor(image)
-    return tf.strings.to_hash_bucket_fast(image, 2**62)
+    of_image = of_element = tf.strings.to_hash_bucket_fast(image, 2**62)
+    if "label" in element:
+        label = tf.strings.as_string(element["label"])
+        of_element += tf.strings.to_hash_bucket_fast(label, 2**62)
+    return of_image, of_element
+
+
+def _hash(element):
+    """Int64 hash of an element, image and label."""
+    return _hashes(element)[1]
 
 
 def _read(dataset, name):
