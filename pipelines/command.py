@@ -53,10 +53,9 @@ def run(main):
         try:
             main()
         except saving.Preempted as stop:
-            print(stop.message, file=sys.stderr, flush=True)
             if isinstance(stop, stalls.InputLost):
-                sys.stdout.flush()
-                os._exit(stop.code)
+                stalls.leave(stop.message, stop.code)
+            print(stop.message, file=sys.stderr, flush=True)
             raise
         except KeyboardInterrupt as stop:
             print(str(stop) or "Interrupted.", file=sys.stderr)

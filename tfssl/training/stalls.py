@@ -51,6 +51,13 @@ class InputLost(saving.Preempted):
             self.code = 128 + signal.SIGINT
 
 
+def leave(message, code):
+    """Ends the process with a message, and waits for none of its threads."""
+    print(message, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(code)
+
+
 class _Watcher:
     """The thread, and what it knows of the wait."""
 
@@ -102,14 +109,10 @@ class _Watcher:
             message, code = f"{reason}: {error}", _FAILED_EXIT
         # Somebody's notebook or prompt ends when asked to, not at Ctrl-C.
         stay = hasattr(sys, "ps1") and self._signal != signal.SIGTERM.name
-        if stay:
-            message += (
-                " If nothing goes on, a read hangs in the system: restart Python."
-            )
-        print(message, file=sys.stderr, flush=True)
         if not stay:
-            sys.stdout.flush()
-            os._exit(code)
+            leave(message, code)
+        hint = "If nothing goes on, a read hangs in the system: restart Python."
+        print(message, hint, file=sys.stderr, flush=True)
 
     def _look(self, now):
         """Tells of a long wait; the reason to end it, or None."""
