@@ -100,13 +100,12 @@ class JudgedImages:
 
     def _fitting(self, settings):
         """The run's options of one kind of data, without those of another kind."""
-        kinds, kind = data_lib.sources.OPTIONS, data_lib.sources.kind_of(self.data)
-        own = settings["data_args"] or {}
-        own = {name: value for name, value in own.items() if kinds[name] == kind}
-        tests = data_lib.sources.kind_of(self.validation_data)
+        kinds = map(data_lib.sources.kind_of, (self.data, self.validation_data))
         return {
-            "data_args": own,
-            "data_dir": settings["data_dir"] if "tfds" in (kind, tests) else None,
+            "data_args": data_lib.sources.fitting(
+                self.data, settings["data_args"] or {}
+            ),
+            "data_dir": settings["data_dir"] if "tfds" in kinds else None,
         }
 
 

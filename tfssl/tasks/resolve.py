@@ -20,6 +20,9 @@ from tfssl.formats.encoder import network_of
 from tfssl.models import input_range
 from tfssl.training import checkpoint
 
+# What `--data_arg` takes; `data_dir` is an argument of its own.
+_DATA_ARGS = tuple(name for name in data_lib.sources.OPTIONS if name != "data_dir")
+
 
 def sources(
     *,
@@ -49,9 +52,10 @@ def sources(
     )
     if validation_data is None and validation_split is not None:
         validation_data = data
-    training = dict(options)
-    if _is_tfds(validation_data) and not _is_tfds(data):
-        training["data_dir"] = None  # It is for the validation images.
+    training = options
+    if data_lib.sources.kind_of(validation_data) == "tfds":
+        # `data_dir` may be for these images alone.
+        training = data_lib.sources.fitting(data, options)
     train = source(data, data_args=data_args, split=split, **training)
     if validation_data is not None:
         validation = source(
@@ -78,24 +82,19 @@ def source(data, *, data_args=None, beside=False, **options):
             kind of data has.
         **options: of `data.open_source`.
     """
-    given, known = data_args or {}, data_lib.sources.OPTIONS
-    unknown = [name for name in given if name not in known]
+    given = data_args or {}
+    unknown = [name for name in given if name not in _DATA_ARGS]
     if unknown:
         raise ValueError(
-            f"data_arg {unknown[0]!r} received, expected some of {', '.join(known)}."
+            f"data_arg {unknown[0]!r} received, expected some of "
+            f"{', '.join(_DATA_ARGS)}."
         )
     parameters = inspect.signature(data_lib.open_source).parameters
     checks.like(given, {name: parameters[name].default for name in given})
     if beside:
-        kind = data_lib.sources.kind_of(data)
-        given = {name: value for name, value in given.items() if known[name] == kind}
-        if not _is_tfds(data):
-            options["data_dir"] = None
+        given = data_lib.sources.fitting(data, given)
+        options = data_lib.sources.fitting(data, options)
     return data_lib.open_source(data, **options, **given)
-
-
-def _is_tfds(data):
-    return isinstance(data, str) and data.startswith("tfds:")
 
 
 def recipe(given, method_name, hparams=None, image_size=None):

@@ -3,7 +3,13 @@
 from tfssl.data.sources.arrays import ArraySource, BytesSource
 from tfssl.data.sources.base import Source
 from tfssl.data.sources.image_folder import FileSource
-from tfssl.data.sources.opening import OPTIONS, holdout, kind_of, open_source
+from tfssl.data.sources.opening import (
+    OPTIONS,
+    fitting,
+    holdout,
+    kind_of,
+    open_source,
+)
 from tfssl.data.sources.streams import StreamSource
 
 __all__ = [
@@ -13,6 +19,7 @@ __all__ = [
     "FileSource",
     "Source",
     "StreamSource",
+    "fitting",
     "holdout",
     "kind_of",
     "open_source",

@@ -24,7 +24,12 @@ _KINDS = (
 )
 
 # Options of one kind of data only.
-OPTIONS = {"follow_links": "folder", "root": "manifest", "verify": "tfrecord"}
+OPTIONS = {
+    "data_dir": "tfds",
+    "follow_links": "folder",
+    "root": "manifest",
+    "verify": "tfrecord",
+}
 
 
 def open_source(
@@ -125,6 +130,17 @@ def kind_of(data):
     return _kind(os.fspath(data))[0] if isinstance(data, str | os.PathLike) else None
 
 
+def fitting(data, options):
+    """Options for data, without those that only another kind of data has.
+
+    Args:
+        data: as for `kind_of`.
+        options: dict, arguments of `open_source`.
+    """
+    kind = kind_of(data)
+    return {k: value for k, value in options.items() if OPTIONS.get(k, kind) == kind}
+
+
 def _kind(data):
     """`(kind, path or name)` of data that is given as text."""
     if data == "digits":
@@ -167,7 +183,7 @@ def _check_options(kind, data, split, labels, only):
             f"labels='folders' received, but {data} is no folder of image files; use "
             "labels='auto', which takes the labels that the data has."
         )
-    for option, owner in {"data_dir": "tfds", **OPTIONS}.items():
+    for option, owner in OPTIONS.items():
         if only[option] and kind != owner:
             raise ValueError(
                 f"{option}={only[option]!r} received for {data}, but it is for "
