@@ -1,3 +1,5 @@
+import contextlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,7 +15,7 @@ def test_one_process_agrees_with_itself(mirrored, replicas):
     assert workers.count == 1 and workers.is_chief
     assert workers.from_chief(lambda: (0.5, 2.0), size=2) == (0.5, 2.0)
     assert workers.any(None, 3, False) == (False, True, False)
-    workers.wait()
+    workers.part()
 
 
 def pair(is_chief, failed):
@@ -62,3 +64,44 @@ def test_what_tells_of_a_lost_worker():
     with pytest.raises(tf.errors.UnavailableError, match="Socket closed"):
         with workers.losses_explained():
             raise lost
+
+
+class Agreed(Exception):
+    pass
+
+
+class Alone(Agreed):
+    pass
+
+
+@pytest.mark.parametrize("ends, meetings", [(None, 2), (Agreed, 2), (Alone, 0)])
+def test_workers_part_once_all_are_through(ends, meetings):
+    """One that is gone at the second meeting took nothing with it."""
+    workers, met = workers_lib.Workers(), []
+    workers.count = 2
+
+    def meet(values):
+        met.append(values)
+        if len(met) == 2:
+            raise error(tf.errors.UnavailableError, "collective: Socket closed")
+        return np.zeros(len(values))
+
+    workers._sum = meet
+    with pytest.raises(ends) if ends else contextlib.nullcontext():
+        with workers.losses_explained(), workers.parting(Agreed):
+            if ends:
+                raise ends
+    assert len(met) == meetings
+
+
+def test_one_that_is_gone_before_all_are_through_is_lost():
+    workers = workers_lib.Workers()
+    workers.count = 2
+
+    def gone(values):
+        raise error(tf.errors.UnavailableError, "collective: Socket closed")
+
+    workers._sum = gone
+    with pytest.raises(workers_lib.WorkerLost):
+        with workers.losses_explained(), workers.parting():
+            pass

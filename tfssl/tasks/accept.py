@@ -218,6 +218,8 @@ def _on_chief(workers, do):
         return (refused is not None,)
 
     (any_refused,) = workers.from_chief(call)
+    if any_refused:
+        workers.part()
     if refused:
         raise refused
     if any_refused:

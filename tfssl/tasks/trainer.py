@@ -17,10 +17,18 @@ from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
 from tfssl.tasks import accept, epoch_images, fitting, runs, settings, start
+from tfssl.training import checkpoint, monitors, saving, stalls
 from tfssl.training import history as history_lib
-from tfssl.training import saving, stalls
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
+
+# What ends a training on all workers at the same step.
+_AGREED = (
+    saving.Preempted,
+    saving.Interrupted,
+    monitors.TrainingStopped,
+    checkpoint.SaveError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +148,8 @@ class Trainer:
         plan, workers = self.plan, self.workers
         with (
             workers.losses_explained(),
+            # What the chief writes is there for all then.
+            workers.parting(*_AGREED),
             accept.alone_in(self.out, workers),
             bad_files_lib.explained(plan.bad_files, *watch.bad_files),
             service.errors_explained(),
@@ -184,7 +194,6 @@ class Trainer:
                     if saver.model is not None:  # None if there was nothing to train.
                         saver.save(required=True)
             record.finish(model, history.lines, saver.best)
-            workers.wait()  # What the chief writes is there for all.
         trained = formats.Encoder(model.encoder, plan.preprocessing)
         recorded = settings.recorded(self._given)
         return runs.Run(self.out, trained, model, history.lines, recorded)

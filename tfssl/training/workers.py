@@ -84,6 +84,7 @@ class Workers:
                 failure = error
         *found, failed = self._sum([*mine, float(failure is not None)]).tolist()
         if failed:
+            self.part()
             raise failure or ChiefFailed("the chief's log says why")
         return tuple(found)
 
@@ -117,9 +118,32 @@ class Workers:
         mine = array if self.is_chief else np.zeros_like(array)
         return self.sum(mine).astype(array.dtype)
 
-    def wait(self):
-        """Returns when all workers are here."""
+    def part(self):
+        """Meets the others before this process may end.
+
+        Whoever returns from a collective operation knows that all came to it, not that
+        all are through: a worker that ends then takes with it what another still
+        fetches from it. So they meet twice, and at the second time one that is gone is
+        no loss.
+        """
         self.any(False)
+        with contextlib.suppress(*_LOST):
+            self.any(False)
+
+    @contextlib.contextmanager
+    def parting(self, *agreed):
+        """At the end, or at an error of a type that all workers raise at once, `part`.
+
+        Args:
+            *agreed: those types, without what is derived from them.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if type(error) in agreed:
+                self.part()
+            raise
+        self.part()
 
     @contextlib.contextmanager
     def losses_explained(self):
