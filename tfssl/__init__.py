@@ -44,7 +44,7 @@ with startup.uncollected():
         from tfssl.tasks.make_tfrecords import make_tfrecords
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
-        from tfssl.tasks.runs import load
+        from tfssl.tasks.runs import load, load_classifier
         from tfssl.tasks.show_views import show_views
 
         if _first:
@@ -72,6 +72,7 @@ __all__ = [
     "export",
     "formats",
     "load",
+    "load_classifier",
     "losses",
     "make_tfrecords",
     "methods",

@@ -1,13 +1,14 @@
 """An encoder and its preprocessing in one `.keras` file, and the head of a run.
 
 The file is what `encoder.save` writes, plus members that Keras ignores:
-`preprocessing.json`, and of a run `head.keras`. `keras.models.load_model` opens it as
-well, moving or renaming the file cannot separate the weights from the pixels they
-expect, and a run that is trained on cannot leave the head of one state beside the
-encoder of another.
+`preprocessing.json`, of a run `head.keras`, and, where that head tells classes apart,
+`classes.json`. `keras.models.load_model` opens it as well, moving or renaming the file
+cannot separate the weights from the pixels they expect, and a run that is trained on
+cannot leave the head of one state beside the encoder of another.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import struct
@@ -25,9 +26,11 @@ from tfssl import (
 )
 from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import encoder as encoder_lib
+from tfssl.formats.classifier import Classifier
 
 _MEMBER = "preprocessing.json"
 _HEAD = "head.keras"
+_CLASSES = "classes.json"
 # What `zipfile` raises on damaged files, beside its own error.
 _ZIP_ERRORS = (
     zipfile.BadZipFile,
@@ -42,7 +45,20 @@ _ZIP_ERRORS = (
 )
 
 
-def save(encoder, path, preprocessing=None, *, head=None):
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """What the outputs of a head are that tells classes apart.
+
+    Attributes:
+        class_names: tuple of texts, by column.
+        multilabel: whether an image may be of several classes, or of none.
+    """
+
+    class_names: tuple
+    multilabel: bool = False
+
+
+def save(encoder, path, preprocessing=None, *, head=None, classes=None):
     """Writes an encoder and its preprocessing, replacing the file atomically.
 
     Of an `Encoder` the network is written, so that a reader needs no class but its.
@@ -54,6 +70,7 @@ def save(encoder, path, preprocessing=None, *, head=None):
         preprocessing: the `data.Preprocessing` that the encoder was trained with; None
             takes that of an `Encoder`.
         head: a Keras model of its features that is kept with it, or None.
+        classes: `Classes` that the outputs of `head` are, or None.
 
     Returns:
         `path`.
@@ -69,14 +86,14 @@ def save(encoder, path, preprocessing=None, *, head=None):
     if "://" in path:
         with tempfile.TemporaryDirectory() as scratch:
             part = os.path.join(scratch, "encoder.keras")
-            _write(network, part, preprocessing, head)
+            _write(network, part, preprocessing, head, classes)
             tf.io.gfile.copy(part, path, overwrite=True)
         return path
     # Keras insists on the ending. One name, so that the next save takes the place of
     # what a killed one has left.
     part = f"{path.removesuffix('.keras')}.part.keras"
     try:
-        _write(network, part, preprocessing, head)
+        _write(network, part, preprocessing, head, classes)
         os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
@@ -85,7 +102,7 @@ def save(encoder, path, preprocessing=None, *, head=None):
     return path
 
 
-def _write(network, path, preprocessing, head):
+def _write(network, path, preprocessing, head, classes):
     network.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
@@ -94,6 +111,8 @@ def _write(network, path, preprocessing, head):
                 part = os.path.join(scratch, _HEAD)
                 head.save(part)
                 archive.write(part, _HEAD)
+        if classes is not None:
+            archive.writestr(_CLASSES, json.dumps(dataclasses.asdict(classes)))
 
 
 def load(path):
@@ -115,7 +134,7 @@ def load(path):
             it holds code, or classes that are not registered.
     """
     with _opened(path) as (local, path):
-        return _load(local, path)
+        return _parts(_load_model(local, path), local, path)
 
 
 def load_with_head(path):
@@ -132,12 +151,47 @@ def load_with_head(path):
         ValueError: as `load`.
     """
     with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
-        encoder, preprocessing = _load(local, path)
+        model = _load_model(local, path)
+        if isinstance(model, Classifier):
+            return model.network, model.preprocessing, model.head
+        encoder, preprocessing = _parts(model, local, path)
         with zipfile.ZipFile(local) as archive:
             if _HEAD not in archive.namelist():
                 return encoder, preprocessing, None
             part = archive.extract(_HEAD, scratch)
         return encoder, preprocessing, _load_model(part, path)
+
+
+def load_classifier(path):
+    """Reads a `Classifier`, of a fine-tuned run or saved by Keras.
+
+    Args:
+        path: as for `load`.
+
+    Raises:
+        ValueError: as `load`, and if the file holds none.
+    """
+    with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
+        model = _load_model(local, path)
+        if isinstance(model, Classifier):
+            return model
+        with zipfile.ZipFile(local) as archive:
+            if not {_HEAD, _CLASSES} <= set(archive.namelist()):
+                raise ValueError(
+                    f"{path!r} holds an encoder and no classifier; pass the --out "
+                    "folder of a fine-tuning, or fine-tune this encoder first "
+                    "(tfssl.finetune)."
+                )
+            head = _load_model(archive.extract(_HEAD, scratch), path)
+            classes = Classes(**json.loads(archive.read(_CLASSES)))
+        encoder, preprocessing = _parts(model, local, path)
+        return Classifier(
+            encoder,
+            head,
+            classes.class_names,
+            preprocessing=preprocessing,
+            multilabel=classes.multilabel,
+        )
 
 
 def holds_head(path):
@@ -170,9 +224,9 @@ def _opened(path):
         yield local, path
 
 
-def _load(local, path):
-    model = _load_model(local, path)
-    if isinstance(model, encoder_lib.Encoder):
+def _parts(model, local, path):
+    """`(network, preprocessing)` of the model that a file holds."""
+    if isinstance(model, encoder_lib.Encoder | Classifier):
         return model.network, model.preprocessing
     return model, _read_preprocessing(local, path)
 

@@ -135,14 +135,7 @@ def load(path, *, head_layer=0):
     """
     checks.whole({"head_layer": head_layer}, "head_layer", least=0)
     path = files.expanded(path)
-    file = path
-    if tf.io.gfile.isdir(path):
-        file = os.path.join(path, ENCODER)
-    if not tf.io.gfile.exists(file):
-        raise ValueError(
-            f"No encoder at {file!r}; pass the --out folder of a finished "
-            "pre-training run, or a .keras file."
-        )
+    file = _file_of(path)
     if not head_layer:
         return Encoder(*keras_file.load(file))
     network, preprocessing, head = keras_file.load_with_head(file)
@@ -153,6 +146,34 @@ def load(path, *, head_layer=0):
     shape = encoder_lib.image_shape(preprocessing)
     network = headed.Headed(network, part, image_shape=shape, name=name)
     return Encoder(network, preprocessing)
+
+
+def _file_of(path):
+    """The `.keras` file of a run's folder; that file itself."""
+    file = os.path.join(path, ENCODER) if tf.io.gfile.isdir(path) else path
+    if not tf.io.gfile.exists(file):
+        raise ValueError(
+            f"No encoder at {file!r}; pass the --out folder of a finished run, or a "
+            ".keras file."
+        )
+    return file
+
+
+def load_classifier(path):
+    """The classifier of a fine-tuned run, ready to predict with, distil or export.
+
+    Args:
+        path: a run's folder, or a `.keras` file: that of a run, or of a
+            `formats.Classifier` saved by Keras.
+
+    Returns:
+        A `formats.Classifier`, a Keras model: images -> logits. Its attributes
+        `preprocessing` and `class_names` say what it takes and gives.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return keras_file.load_classifier(_file_of(files.expanded(path)))
 
 
 def _check_head(path, head, head_layer):
