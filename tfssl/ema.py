@@ -11,8 +11,9 @@ class TargetNetwork(keras.layers.Layer):
 
     The copy has the architecture and, at first, the weights of the online
     networks. `update` moves its trainable variables; batch-norm statistics are not
-    averaged, as in MoCo's and BYOL's code: in training mode the copy normalizes by
-    its own batch, and keeps moving statistics of its own. No gradient comes out.
+    averaged unless asked for, as in MoCo's and BYOL's code: in training mode the copy
+    normalizes by its own batch, and keeps moving statistics of its own. No gradient
+    comes out.
 
     The copy stays "trainable" for Keras, since a frozen batch norm would ignore
     `training=True`; as a `follower`, which `Method.learned_variables` leaves out, no
@@ -21,6 +22,8 @@ class TargetNetwork(keras.layers.Layer):
     Args:
         *networks: built Keras models, the output of one the input of the next
             (encoder, projector).
+        statistics: whether `update` moves all variables of floats: for a copy that is
+            called in inference mode only.
         name: optional name.
 
     Raises:
@@ -29,7 +32,7 @@ class TargetNetwork(keras.layers.Layer):
 
     follower = True
 
-    def __init__(self, *networks, name="target"):
+    def __init__(self, *networks, statistics=False, name="target"):
         super().__init__(name=name)
         with keras.name_scope(name):
             self.networks = [_copy(network) for network in networks]
@@ -37,7 +40,7 @@ class TargetNetwork(keras.layers.Layer):
             (online, target)
             for original, copied in zip(networks, self.networks)
             for online, target in zip(
-                original.trainable_variables, copied.trainable_variables, strict=True
+                _moving(original, statistics), _moving(copied, statistics), strict=True
             )
         ]
         # Functions, not attributes: Keras would take the online networks for parts
@@ -73,6 +76,12 @@ class TargetNetwork(keras.layers.Layer):
         for network in self.networks:
             outputs = network(outputs, training=training)
         return tf.stop_gradient(outputs)
+
+
+def _moving(network, statistics):
+    if not statistics:
+        return network.trainable_variables
+    return [v for v in network.variables if "float" in v.dtype]
 
 
 def _copy(network):

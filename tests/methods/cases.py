@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import methods, optimizers
+from tfssl.methods import classification
 from tfssl.models import norms
 from tfssl.training import strategy as strategies
 
@@ -19,8 +20,24 @@ STEPS = 3
 # Images of the data that the clustering methods know of.
 _IMAGES = 8 * BATCH
 
-# Name of the case -> (key of METHODS, arguments of the method).
+# Methods by the keys of CASES; those that learn from labels are no key of METHODS.
+KINDS = methods.METHODS | {"classification": classification.Classification}
+
+# Name of the case -> (key of KINDS, arguments of the method).
 CASES = {
+    "classification": (
+        "classification",
+        dict(
+            class_names=("a", "b", "c"),
+            label_smoothing=0.1,
+            class_weights=(1.0, 2.0, 0.5),
+            averaging=0.9,
+        ),
+    ),
+    "classification_multilabel": (
+        "classification",
+        dict(class_names=("a", "b", "c"), multilabel=True, label_smoothing=0.1),
+    ),
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
     "byol": (
         "byol",
@@ -76,8 +93,16 @@ NORMS = {
 # Sizes of the views, where they are not two of SIZE.
 VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
+    "classification": (SIZE,),
+    "classification_multilabel": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
+}
+
+# True classes of so many images, for the methods that learn from them.
+LABELS = {
+    "classification": lambda rng, count: rng.integers(0, 3, count),
+    "classification_multilabel": lambda rng, count: rng.integers(-1, 2, (count, 3)),
 }
 
 
@@ -100,7 +125,7 @@ def make(name, *, optimizer=None, **compile_args):
     """The compiled method of a case, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     key, arguments = CASES[name]
-    method = methods.METHODS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
+    method = KINDS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
     optimizer = optimizer or optimizers.build(
         # Small steps: the heads start at N(0, 0.01), and large ones would turn
         # rounding into other trajectories.
@@ -112,7 +137,18 @@ def make(name, *, optimizer=None, **compile_args):
     method.build_optimizer()
     if hasattr(method, "assignments"):
         _assign_at_random(method)
+    if key == "classification":
+        _classify_at_random(method)
     return method
+
+
+def _classify_at_random(method):
+    """A classifier that starts at zero has no gradient for its encoder."""
+    rng = np.random.default_rng(3)
+    kernel = method.classifier.trainable_variables[0]
+    kernel.assign(rng.normal(size=kernel.shape))
+    if method.average is not None:
+        method.average.reset()
 
 
 def _assign_at_random(method):
@@ -138,13 +174,14 @@ def batches(name, steps=STEPS, *, constant=None):
         if constant is not None:
             view = np.full_like(view, constant)
         views.append(view.astype("float32"))
-    return tf.data.Dataset.from_tensor_slices(
-        {
-            "views": {f"view_{i}": v for i, v in enumerate(views)},
-            "index": rows,
-            "position": rows,
-        }
-    )
+    batch = {
+        "views": {f"view_{i}": v for i, v in enumerate(views)},
+        "index": rows,
+        "position": rows,
+    }
+    if name in LABELS:
+        batch["label"] = LABELS[name](rng, len(rows))
+    return tf.data.Dataset.from_tensor_slices(batch)
 
 
 def train(method, dataset, *, steps=STEPS, strategy=None):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from tests.methods.cases import (
     BATCH,
     CASES,
+    KINDS,
     SIZE,
     STEPS,
     TOLERANCE,
@@ -28,7 +29,7 @@ every_method = pytest.mark.parametrize("name", CASES)
 
 
 def test_every_method_has_a_case():
-    assert {key for key, _ in CASES.values()} == set(methods.METHODS)
+    assert {key for key, _ in CASES.values()} == set(KINDS)
 
 
 @every_method

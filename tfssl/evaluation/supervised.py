@@ -12,6 +12,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
+from tfssl.models import freezing
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
@@ -242,7 +243,7 @@ def train(
 
 def _model(fresh, num_classes, preprocessing):
     """An untrained encoder with a classifier behind it."""
-    _unfreeze(fresh)
+    freezing.thaw(fresh)
     shape = (preprocessing.size, preprocessing.size, preprocessing.channels)
     if getattr(fresh, "inputs", None):  # A model with a `call` of its own has none.
         shape = fresh.input_shape[1:]
@@ -252,13 +253,6 @@ def _model(fresh, num_classes, preprocessing):
         num_classes, kernel_initializer="zeros", dtype="float32", name="head"
     )
     return keras.Model(images, head(fresh(images)), name="supervised")
-
-
-def _unfreeze(layer):
-    """A model whose own flag is set may still hold frozen layers."""
-    layer.trainable = True
-    for inner in getattr(layer, "layers", ()):
-        _unfreeze(inner)
 
 
 def _optimizer(name, learning_rate, weight_decay, steps):

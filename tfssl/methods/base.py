@@ -85,6 +85,7 @@ class Method(loop.StepLoop):
     logged = ("loss",)
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
+    with_labels = False  # Whether a batch has `"label"`, what the image truly is.
 
     def __init__(self, encoder, *, name=None, **settings):
         super().__init__(name=name)
@@ -121,6 +122,10 @@ class Method(loop.StepLoop):
         kept beside the encoder, so that one may fine-tune from its middle.
         """
         return None
+
+    def product(self):
+        """`(encoder, head)` as they leave the training, asked for once, at its end."""
+        return self.encoder, self.head
 
     def embed(self, images):
         """What the loss compares, for the collapse monitor: `(batch, dim)`."""
@@ -260,9 +265,13 @@ class Method(loop.StepLoop):
             [v.value for v in learned],
             output_gradients=seeds,
         )
-        self.optimizer.apply(gradients, learned)
+        self.apply_gradients(gradients, learned)
         self._advance(batch)
         self._report(values)
+
+    def apply_gradients(self, gradients, variables):
+        """The optimizer's step on the variables that learn."""
+        self.optimizer.apply(gradients, variables)
 
     def _advance(self, batch):
         self.step.assign_add(1)

@@ -1,0 +1,238 @@
+"""Classification: an encoder and a linear layer learn from labels (fine-tuning)."""
+
+import keras
+import tensorflow as tf
+
+from tfssl import checks, ema
+from tfssl.methods import base
+from tfssl.models import freezing
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class Classification(base.Method):
+    """Trains an encoder, or a part of it, to tell classes apart.
+
+    The method of `tfssl.finetune`. A batch has the true classes beside the view:
+    `"label"`, int `(batch,)`, columns of `class_names`; with `multilabel` int
+    `(batch, classes)`: 1 for a class that the image is of, 0 for another, -1 where
+    nobody knows, which is left out of the loss.
+
+    The loss is the cross-entropy of the softmax of the logits, or with `multilabel` the
+    mean over the known classes of that of their sigmoids. The classifier is one dense
+    layer whose weights start at zero, as in SimCLRv2's commands for fine-tuning.
+
+    Args:
+        encoder: a built Keras model, images -> features `(batch, dim)`. Its layers'
+            `trainable` are set by `freeze`.
+        class_names: texts, by column; two or more, or one with `multilabel`.
+        multilabel: whether an image may be of several classes, or of none.
+        freeze: what of the encoder stays as it is, see `models.freezing.freeze`. With
+            `"all"` the encoder is in inference mode as a whole, without dropout.
+        layer_decay: float in (0, 1], by which the learning rate (and with it a decay
+            that is multiplied by the rate) is multiplied once more for every stage from
+            the encoder's end: `layer_decay ** 1` in the last stage, 1 in the classifier
+            and in layers behind the stages. 1 is the same rate for all.
+        label_smoothing: float in [0, 1), the share of a label that is spread evenly
+            over all classes.
+        class_weights: floats > 0, one per class, by which the losses of its images are
+            multiplied (with `multilabel` the loss of the class, where an image is of
+            it); None for 1. The loss stays the sum over the images of a batch by their
+            number.
+        averaging: float in [0, 1), momentum of a moving average of all weights and
+            batch-norm statistics, which takes the place of the trained ones in
+            validation, prediction and files; 0 is none. At step `t` it is at most
+            `(1 + t) / (10 + t)`: a short training is not an average with its start.
+        name: optional name of the model.
+
+    Attributes:
+        classifier: `keras.Sequential`, features -> logits `(batch, classes)`, float32.
+        average: `ema.TargetNetwork` of encoder and classifier, or None.
+
+    Raises:
+        ValueError: for settings that cannot work, for `freeze` or `layer_decay` where
+            the encoder has no such stage.
+
+    Reference:
+        Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix B.5, and
+        https://arxiv.org/abs/2006.10029, section 2 (fine-tuning). `layer_decay` is that
+        of Bao et al., 2021, https://arxiv.org/abs/2106.08254 (BEiT), by stages: the
+        step of a variable is multiplied, which is the same for every optimizer whose
+        step is proportional to its rate.
+    """
+
+    num_views = 1
+    with_labels = True
+
+    def __init__(
+        self,
+        encoder,
+        *,
+        class_names,
+        multilabel=False,
+        freeze="none",
+        layer_decay=1.0,
+        label_smoothing=0.0,
+        class_weights=None,
+        averaging=0.0,
+        name=None,
+    ):
+        super().__init__(
+            encoder,
+            name=name,
+            class_names=tuple(class_names),
+            multilabel=multilabel,
+            freeze=freeze,
+            layer_decay=layer_decay,
+            label_smoothing=label_smoothing,
+            class_weights=None if class_weights is None else tuple(class_weights),
+            averaging=averaging,
+        )
+        freezing.freeze(encoder, freeze)
+        depths = freezing.depths(encoder) if layer_decay != 1 else {}
+        self._scales = {key: layer_decay**depth for key, depth in depths.items()}
+        self.classifier = keras.Sequential(
+            [
+                keras.Input((self.feature_dim,)),
+                # float32 logits under mixed precision too.
+                keras.layers.Dense(
+                    len(class_names),
+                    kernel_initializer="zeros",
+                    dtype="float32",
+                    name="logits",
+                ),
+            ],
+            name="classifier",
+        )
+        self.average = None
+        if averaging:
+            self.average = ema.TargetNetwork(
+                encoder, self.classifier, name="average", statistics=True
+            )
+
+    @classmethod
+    def check_settings(cls, given):
+        checks.fraction_below_one(given, "label_smoothing", "averaging")
+        checks.within(given, checks.Above(0, 1), "layer_decay")
+        count, least = len(given["class_names"]), 1 if given["multilabel"] else 2
+        if count < least:
+            raise checks.refused(
+                "class_names", list(given["class_names"]), f"{least} or more"
+            )
+        weights = given["class_weights"]
+        if weights is not None and (len(weights) != count or min(weights) <= 0):
+            raise checks.refused(
+                "class_weights", list(weights), f"{count} numbers above 0, one a class"
+            )
+
+    @property
+    def logged(self):
+        return ("loss",) if self.multilabel else ("loss", "accuracy")
+
+    @property
+    def head(self):
+        return self.classifier
+
+    @property
+    def num_classes(self):
+        return len(self.class_names)
+
+    def product(self):
+        """The averaged networks, if there are any, all of their layers trainable."""
+        networks = self.encoder, self.classifier
+        if self.average is not None:
+            networks = self.average.networks
+        for network in networks:
+            freezing.thaw(network)
+        return tuple(networks)
+
+    def embed(self, images):
+        return self.classifier(self.encoder(images, training=False))
+
+    def chance_loss(self, global_batch):
+        if self.class_weights is not None:
+            return None
+        return float(tf.math.log(2.0 if self.multilabel else float(self.num_classes)))
+
+    def notes(self, global_batch, num_images):
+        moving = sum(int(tf.size(v.value)) for v in self.learned_variables)
+        kind = (
+            "classes, of which an image may be several"
+            if self.multilabel
+            else ("classes")
+        )
+        return [
+            f"{self.num_classes} {kind}; freeze={self.freeze}: {moving:,} of "
+            f"{self.encoder.count_params() + self.classifier.count_params():,} "
+            "parameters train"
+        ]
+
+    # The loss. ---------------------------------------------------------------
+
+    def image_losses(self, batch, training):
+        (images,) = self.views(batch)
+        features = self.encoder(images, training=training and self.freeze != "all")
+        if self.freeze == "all":
+            features = tf.stop_gradient(features)
+        logits = self.classifier(features)
+        values = {"loss": self.label_losses(logits, batch["label"])}
+        if not self.multilabel:
+            said = tf.argmax(logits, axis=1)
+            right = said == tf.cast(batch["label"], said.dtype)
+            values["accuracy"] = tf.cast(right, tf.float32)
+        return values
+
+    def label_losses(self, logits, labels):
+        """The loss of each image: float32 `(batch,)`.
+
+        Args:
+            logits: float `(batch, classes)`.
+            labels: as in a batch.
+        """
+        logits = tf.cast(logits, tf.float32)
+        smooth = self.label_smoothing
+        if not self.multilabel:
+            sharp = tf.one_hot(labels, self.num_classes)
+            losses = tf.nn.softmax_cross_entropy_with_logits(
+                labels=(1 - smooth) * sharp + smooth / self.num_classes, logits=logits
+            )
+            if self.class_weights is not None:
+                losses *= tf.gather(tf.constant(self.class_weights), labels)
+            return losses
+        known = tf.cast(labels >= 0, tf.float32)
+        of_class = tf.cast(labels > 0, tf.float32)
+        losses = known * tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=(1 - smooth) * of_class + smooth / 2, logits=logits
+        )
+        if self.class_weights is not None:
+            weights = tf.constant(self.class_weights)
+            losses *= 1 + of_class * (weights - 1)
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(losses, axis=1), tf.reduce_sum(known, axis=1)
+        )
+
+    def train_step(self, batch):
+        with self.recording() as recorded:
+            values = self.image_losses(batch, training=True)
+        self.minimize(recorded, values, batch)
+        if self.average is not None:
+            made = tf.cast(self.step, tf.float32)  # This step among them.
+            self.average.update(tf.minimum(self.averaging, made / (9 + made)))
+
+    def apply_gradients(self, gradients, variables):
+        before = [
+            (variable, tf.identity(variable.value), self._scales[id(variable)])
+            for variable in variables
+            if self._scales.get(id(variable), 1.0) != 1
+        ]
+        super().apply_gradients(gradients, variables)
+        for variable, old, scale in before:
+            variable.assign(old + scale * (tf.convert_to_tensor(variable.value) - old))
+
+    # What it says of images. ------------------------------------------------
+
+    def logits(self, images):
+        """float32 `(batch, classes)` in inference mode, of the networks that leave."""
+        if self.average is not None:
+            return tf.cast(self.average(images, training=False), tf.float32)
+        features = self.encoder(images, training=False)
+        return tf.cast(self.classifier(features, training=False), tf.float32)

@@ -1,0 +1,81 @@
+"""Which layers of an encoder train, and how deep in it a variable lies."""
+
+import keras
+
+
+def thaw(network):
+    """Makes every layer of a network trainable.
+
+    A model whose own flag is set may still hold frozen layers.
+    """
+    network.trainable = True
+    for inner in getattr(network, "layers", ()):
+        thaw(inner)
+
+
+def freeze(network, upto):
+    """Freezes a network from its input up to a stage, and thaws all else.
+
+    A batch norm that is frozen uses its moving statistics, and does not change them.
+
+    Args:
+        network: a built Keras model.
+        upto: `"none"`, `"all"`, a name in its `stage_outputs`, or of one of its layers,
+            which freezes too.
+
+    Raises:
+        ValueError: for a name that is neither, or where nothing would be frozen.
+    """
+    thaw(network)
+    if upto == "none":
+        return
+    if upto == "all":
+        network.trainable = False
+        return
+    for layer in _layers_up_to(network, _output_of(network, upto)):
+        layer.trainable = False
+
+
+def depths(network):
+    """How deep the variables of a network lie, counted from its end.
+
+    Args:
+        network: a Keras model with `stage_outputs`.
+
+    Returns:
+        `{id of a Keras variable: depth}`: 1 in its last stage, 2 in the one before, …;
+        0 behind the stages (a last norm, layers of a head).
+
+    Raises:
+        ValueError: if it names no stages.
+    """
+    stages = getattr(network, "stage_outputs", None)
+    if not stages:
+        raise ValueError(
+            f"The encoder {network.name!r} ({type(network).__name__}) names no stages "
+            "(it has no stage_outputs); take one of tfssl's own, such as resnet50."
+        )
+    found = {id(variable): 0 for variable in network.variables}
+    for depth, output in enumerate(reversed(stages.values()), 1):
+        for layer in _layers_up_to(network, output):
+            # Earlier stages come later, and take what is theirs.
+            found |= {id(variable): depth for variable in layer.variables}
+    return found
+
+
+def _output_of(network, name):
+    stages = getattr(network, "stage_outputs", None) or {}
+    if name in stages:
+        return stages[name]
+    layers = {layer.name: layer for layer in getattr(network, "layers", ())}
+    if getattr(network, "inputs", None) and name in layers:
+        return layers[name].output
+    known = ", ".join(stages) if stages else "the name of one of its layers"
+    raise ValueError(
+        f"freeze={name!r} received, expected none, all or a stage of the encoder "
+        f"{network.name!r} ({known})."
+    )
+
+
+def _layers_up_to(network, output):
+    return keras.Model(network.inputs, output).layers
