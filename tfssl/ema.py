@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl.models import copies
 from tfssl.optimizers import schedules
 
 
@@ -35,7 +36,7 @@ class TargetNetwork(keras.layers.Layer):
     def __init__(self, *networks, statistics=False, name="target"):
         super().__init__(name=name)
         with keras.name_scope(name):
-            self.networks = [_copy(network) for network in networks]
+            self.networks = [copies.copied(network) for network in networks]
         pairs = [
             (online, target)
             for original, copied in zip(networks, self.networks)
@@ -82,22 +83,6 @@ def _moving(network, statistics):
     if not statistics:
         return network.trainable_variables
     return [v for v in network.variables if "float" in v.dtype]
-
-
-def _copy(network):
-    """The same architecture with variables of its own, and the same weights."""
-    try:
-        config = keras.saving.serialize_keras_object(network)
-        copied = keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"The network {network.name!r} cannot be copied for a target network "
-            f"({first}); register its classes with "
-            "keras.saving.register_keras_serializable and give them get_config."
-        ) from error
-    copied.set_weights(network.get_weights())
-    return copied
 
 
 def momentum_at(step, base, total_steps=None):

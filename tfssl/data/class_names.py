@@ -143,3 +143,24 @@ def _listed(numbers, names):
     shown = [str(i) if names is None else names[i] for i in numbers[:_SHOWN]]
     more = f" and {len(numbers) - _SHOWN} more" if len(numbers) > _SHOWN else ""
     return ", ".join(shown) + more
+
+
+def of(source, numbers):
+    """The names of some classes of a source, a tuple; without names their numbers."""
+    names = source.class_names
+    return tuple(str(i) if names is None else names[i] for i in np.asarray(numbers))
+
+
+def renumbered(source, numbers, names):
+    """A copy of a source whose classes are numbered from 0 in a given order.
+
+    Args:
+        source: a `Source`, all of whose images have a label among `numbers`.
+        numbers: int array, its classes, ascending.
+        names: their names.
+    """
+    source = copy.copy(source)
+    labels = np.searchsorted(numbers, source.labels)
+    source.class_names = tuple(names)
+    source.labels = labels.astype(np.int64)
+    return source

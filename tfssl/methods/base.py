@@ -85,6 +85,7 @@ class Method(loop.StepLoop):
     logged = ("loss",)
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
+    starts_in_part = True  # Whether weights of another method may start this one.
     with_labels = False  # Whether a batch has `"label"`, what the image truly is.
 
     def __init__(self, encoder, *, name=None, **settings):

@@ -62,6 +62,7 @@ class Classification(base.Method):
 
     num_views = 1
     with_labels = True
+    starts_in_part = False
 
     def __init__(
         self,

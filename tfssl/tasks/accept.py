@@ -12,6 +12,7 @@ from absl import logging
 
 from tfssl import files, locks
 from tfssl.formats import keras_file
+from tfssl.methods import classification
 from tfssl.tasks import runs, settings, show_views
 from tfssl.training import checkpoint, monitors
 
@@ -68,6 +69,12 @@ class Record:
 
     def _check(self):
         self._before = runs.record_of(self._out) or {}
+        task, plan = self._before.get("task", "pretrain"), self._plan
+        if "settings" in self._before and task != plan.task:
+            raise ValueError(
+                f"{self._out} holds a training of another kind ({task}, and not "
+                f"{plan.task}); choose another --out."
+            )
         self._made = settings.made(self._arguments, self._plan)
         folder = os.path.join(self._out, "checkpoints")
         newest = checkpoint.latest(folder)
@@ -127,6 +134,7 @@ class Record:
         files.write_json(
             os.path.join(self._out, "run.json"),
             {
+                "task": plan.task,
                 "settings": settings.recorded(self._arguments),
                 "made": self._made,
                 "changes": self._changes(step),
@@ -157,30 +165,38 @@ class Record:
             for one in self._differences
         ]
 
-    def finish(self, model, lines, best):
+    def finish(self, model, encoder, head, lines, saver):
         """Writes the trained encoder and the results, unless they are there already.
 
         Encoder and head are one file, so that they are always of the same state.
 
         Args:
             model: the `Method`.
+            encoder: Keras model, as it leaves the training.
+            head: the same, or None.
             lines: those of the history.
-            best: what `best.json` says, or None.
+            saver: `saving.Saver`.
         """
         if not self._workers.is_chief:
             return
-        path, head = self._encoder_file, model.head
+        path = self._encoder_file
         # A finished run of an older version may lack the head, and only that.
         complete = self._finished and (head is None or keras_file.holds_head(path))
         if not complete:
-            keras_file.save(model.encoder, path, self._plan.preprocessing, head=head)
+            keras_file.save(
+                encoder,
+                path,
+                self._plan.preprocessing,
+                head=head,
+                classes=_classes_of(model),
+            )
         if self._finished:
             return
         bad_files = self._plan.bad_files
         results = {
             "steps": int(model.step.numpy()),
             "last_epoch": lines[-1] if lines else None,
-            "best_knn": best,
+            f"best_{saver.best_name}": saver.best,
             "bad_files": bad_files.listed,
         }
         runs.update(self._out, results=results)
@@ -190,6 +206,13 @@ class Record:
                 bad_files.count,
                 ", ".join(bad_files.listed[:20]),
             )
+
+
+def _classes_of(model):
+    """The classes that the head of a method tells apart, or None."""
+    if not isinstance(model, classification.Classification):
+        return None
+    return keras_file.Classes(model.class_names, model.multilabel)
 
 
 def _listed(differences, most=3):

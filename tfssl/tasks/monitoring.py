@@ -24,12 +24,15 @@ class Watch:
         callbacks: Keras callbacks of the user's, called after the monitors.
 
     Attributes:
+        best_by: the number of an epoch by which the best checkpoint is kept.
         told: lines for the start of the run.
         bad_files: the `BadFiles` of what monitors read besides training images.
 
     Raises:
         ValueError: for a monitor without the labels or images that it needs.
     """
+
+    best_by = "knn_accuracy"
 
     def __init__(self, plan, chosen, validation, probed, callbacks=()):
         self._plan, self._chosen = plan, chosen
@@ -88,15 +91,7 @@ class Watch:
                 )
             )
         found += [*self._probes, history.EpochNumbers()]
-        if workers.is_chief:
-            found.append(history.Curves(os.path.join(trainer.out, "tensorboard")))
-        bad_files = [self._plan.bad_files, *self.bad_files]
-        return [
-            monitors.Throughput(self._plan.batch_size),
-            monitors.NonFinite(lambda: checkpoint.latest(trainer.checkpoints)),
-            *(monitors.Harmless(one, workers, bad_files) for one in found),
-            *self._callbacks,
-        ]
+        return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):
         """`(bank, queries)` of the kNN monitor; images without a label are left out."""
@@ -128,6 +123,30 @@ class Watch:
             )
             pair.append(dataset)
         return tuple(pair)
+
+
+def in_order(found, trainer, bad_files, callbacks):
+    """All that watches a training, in the order in which it must be called.
+
+    Args:
+        found: callbacks that measure: an error of theirs is a warning.
+        trainer: `trainer.Trainer`.
+        bad_files: the `BadFiles` of what they read besides training images.
+        callbacks: Keras callbacks of the user's.
+    """
+    plan, workers = trainer.plan, trainer.workers
+    if workers.is_chief:
+        curves = history.Curves(os.path.join(trainer.out, "tensorboard"))
+        found = [*found, curves]
+    return [
+        monitors.Throughput(plan.batch_size),
+        monitors.NonFinite(lambda: checkpoint.latest(trainer.checkpoints)),
+        *(
+            monitors.Harmless(one, workers, [plan.bad_files, *bad_files])
+            for one in found
+        ),
+        *callbacks,
+    ]
 
 
 def _fixed_images(plan):

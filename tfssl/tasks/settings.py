@@ -1,8 +1,8 @@
-"""The arguments of a pre-training: how they are recorded, and which may change.
+"""The arguments of a training: how they are recorded, and which may change.
 
 An interrupted run goes on to the result of one that was never stopped only if what
-makes the result is as it was. Every argument of `pretrain` stands in one of the three
-groups below.
+makes the result is as it was. Every argument of `pretrain` and `finetune` stands in one
+of the three groups below.
 """
 
 import dataclasses
@@ -36,6 +36,18 @@ RESULT = (
     "precision",
     "seed",
     "init_from",
+    # Of a fine-tuning.
+    "head_layer",
+    "preprocessing",
+    "freeze",
+    "layer_decay",
+    "label_smoothing",
+    "class_weights",
+    "balance_classes",
+    "averaging",
+    "budget",
+    "budget_seed",
+    "label_list",
 )
 # They say which images train: compared by these images, wherever they lie.
 IMAGES = (
@@ -50,7 +62,8 @@ IMAGES = (
 # They may differ from start to start, for the reason given.
 FREE = {
     "out": "a folder may be moved",
-    "labels": "never train; a hold-out that they change is seen in the images",
+    "labels": "never pre-train; those that fine-tuning learns from are compared with the "
+    "budget; a hold-out that they change is seen in the images",
     "validation_data": "watches; a hold-out that it ends is seen in the images",
     "validation_split": "watches",
     "strategy": "the global batch stays",
@@ -73,12 +86,16 @@ FREE = {
     "online_probe_data": "watches, without influence on the encoder",
     "online_probe_split": "watches, without influence on the encoder",
     "online_probe_steps": "watches, without influence on the encoder",
+    "validation_epochs": "watches",
+    "baseline": "another training, in a folder of its own",
     "max_bad_fraction": "when to stop",
     "stop_on_collapse": "when to stop",
     "callbacks": "of the user's own",
     "verbose": "what to print",
 }
 _DATA = ("data", "validation_data", "online_probe_data")
+# What of `made` is compared in ways of its own, or not at all.
+_MADE = ("images", "views", "optimizer", "steps_per_epoch")
 _NOT_RECORDED = ("on_accept", "allow_changes", "callbacks")
 
 
@@ -87,7 +104,7 @@ class Difference:
     """A setting that is not as it was recorded.
 
     Attributes:
-        setting: the argument of `pretrain`.
+        setting: the argument of the task.
         name: what of it, for a message (`hparams.temperature`).
         before: the recorded value.
         now: the value received.
@@ -115,7 +132,7 @@ def made(arguments, plan):
     """What the arguments led to, where their names alone do not tell.
 
     Args:
-        arguments: of `pretrain`.
+        arguments: of the task.
         plan: `trainer.Plan`.
 
     Returns:
@@ -137,6 +154,7 @@ def made(arguments, plan):
         "views": [_plain(dataclasses.asdict(view)) for view in plan.recipe],
         "optimizer": optimizer,
         "steps_per_epoch": plan.steps_per_epoch,
+        **plan.compared,
     }
 
 
@@ -145,7 +163,7 @@ def differences(record, arguments, now):
 
     Args:
         record: run.json, a dict.
-        arguments: of `pretrain`.
+        arguments: of the task.
         now: of `made`.
 
     Returns:
@@ -154,11 +172,16 @@ def differences(record, arguments, now):
     before, settings = record.get("settings", {}), recorded(arguments)
     there = record.get("made")
     found = _of_images(there, before, now, settings)
+    compared = [name for name in there or () if name in now and name not in _MADE]
+    for name in compared:
+        found += _unlike(name, name, there[name], now[name])
     for name in RESULT:
+        if name in compared:
+            continue
         if there and name in ("recipe", "image_size"):
             continue
         # Objects are judged by what they make: views, optimizer, variables.
-        if name in before and _by_name(arguments[name]):
+        if name in before and name in arguments and _by_name(arguments[name]):
             found += _unlike(name, name, before[name], settings[name])
     if there:
         found += _of_views(there["views"], now["views"])

@@ -40,6 +40,12 @@ def start(model, folder, resume, init_from, workers, *, verbose=1):
     elif init_from:
         path = resolve.checkpoint_path(init_from)
         loaded, unmatched = checkpoint.initialize(path, model)
+        if unmatched and not model.starts_in_part:
+            raise ValueError(
+                f"--init_from={init_from} does not fit ({unmatched[0]}"
+                f"{f'; and {len(unmatched) - 1} more' if unmatched[1:] else ''}); "
+                f"pass a training of the same encoder and classes, or leave it out."
+            )
         told = f"Started from {len(loaded)} variables of {path}"
         for line in unmatched:
             logging.warning("--init_from: %s", line)

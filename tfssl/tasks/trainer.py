@@ -43,6 +43,11 @@ class Plan:
         seed: int, of weights, order and views.
         augment: False turns every random transform off.
         bad_files: `BadFiles`, which collects unreadable training images.
+        task: name of what this training is, for the record.
+        own_preprocessing: `Preprocessing` that the encoder was made for; None for the
+            one that fits the recipe.
+        compared: dict of plain values that a start in the folder is compared by,
+            beside the images, views and settings: name -> what it came to.
     """
 
     train: data_lib.sources.Source
@@ -52,6 +57,9 @@ class Plan:
     seed: int = 0
     augment: bool = True
     bad_files: pipeline.BadFiles = dataclasses.field(default_factory=pipeline.BadFiles)
+    task: str = "pretrain"
+    own_preprocessing: data_lib.Preprocessing | None = None
+    compared: dict = dataclasses.field(default_factory=dict)
 
     @property
     def steps_per_epoch(self):
@@ -64,6 +72,8 @@ class Plan:
     @property
     def preprocessing(self):
         """What makes one of these images an input of the encoder, without chance."""
+        if self.own_preprocessing is not None:
+            return self.own_preprocessing
         return recipes.preprocessing_for(self.recipe, self.train)
 
     def check(self, strategy, steps_per_execution):
@@ -193,8 +203,9 @@ class Trainer:
                     )
                     if saver.model is not None:  # None if there was nothing to train.
                         saver.save(required=True)
-            record.finish(model, history.lines, saver.best)
-        trained = formats.Encoder(model.encoder, plan.preprocessing)
+            encoder, head = model.product()
+            record.finish(model, encoder, head, history.lines, saver)
+        trained = formats.Encoder(encoder, plan.preprocessing)
         recorded = settings.recorded(self._given)
         return runs.Run(self.out, trained, model, history.lines, recorded)
 
@@ -245,6 +256,7 @@ class Trainer:
                 augment=plan.augment,
                 shard=shard,
                 bad_files=plan.bad_files,
+                with_labels=model.with_labels,
                 data_service=self._devices.data_service,
             ),
             plan.batch_size,
@@ -265,6 +277,7 @@ class Trainer:
             every_steps=[steps for steps in every if steps],
             every_minutes=saves.checkpoint_minutes,
             keep=saves.keep,
+            best_by=watch.best_by,
             also=watch.variables,
             workers=self.workers,
             lines=history.lines,

@@ -67,15 +67,18 @@ class Saver(keras.callbacks.Callback):
         workers=None,
         lines=(),
         saved_step=None,
+        best_by="knn_accuracy",
     ):
         super().__init__()
+        self.best_by = best_by
+        self.best_name = best_by.removesuffix("_accuracy")
         self.folder = folder
         self.also = also
         self.workers = workers or workers_lib.Workers()
         self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
-        self.best = _best_of(lines, folder)
+        self.best = self._best_of(lines)
         self._saved_step = saved_step
         self._last_step = 0
         self._saved_time = time.monotonic()
@@ -85,7 +88,7 @@ class Saver(keras.callbacks.Callback):
 
     @property
     def best_path(self):
-        """Path of the checkpoint with the best kNN accuracy so far, or None."""
+        """Path of the checkpoint with the best accuracy so far, or None."""
         return os.path.join(self.folder, self.best["checkpoint"]) if self.best else None
 
     def save(self, *, required=False):
@@ -183,33 +186,32 @@ class Saver(keras.callbacks.Callback):
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):
-        accuracy = (logs or {}).get("knn_accuracy")
-        if accuracy is None or (self.best and accuracy <= self.best["knn"]):
+        accuracy, name = (logs or {}).get(self.best_by), self.best_name
+        if accuracy is None or (self.best and accuracy <= self.best[name]):
             return
         self.save()
         step = int(self.model.step.numpy())
         if step == self._saved_step:
-            self.best = {"checkpoint": f"checkpoint-{step}", "knn": accuracy}
+            self.best = {"checkpoint": f"checkpoint-{step}", name: accuracy}
             self._write_best()
+
+    def _best_of(self, lines):
+        """The best of a history's epochs among the checkpoints that are there."""
+        paths = checkpoint.all_checkpoints(self.folder)
+        there, best = {os.path.basename(path) for path in paths}, None
+        for line in lines:
+            place, accuracy = f"checkpoint-{line['step']}", line.get(self.best_by)
+            if accuracy is None or place not in there:
+                continue
+            if best is None or accuracy > best[self.best_name]:
+                best = {"checkpoint": place, self.best_name: accuracy}
+        return best
 
     def _write_best(self):
         if self.best and self.workers.is_chief:
             path = os.path.join(self.folder, "best.json")
             with files.failures_logged(path):
                 files.write_json(path, self.best)
-
-
-def _best_of(lines, folder):
-    """The best kNN accuracy of a history among the checkpoints that are there."""
-    there = {os.path.basename(path) for path in checkpoint.all_checkpoints(folder)}
-    best = None
-    for line in lines:
-        name, accuracy = f"checkpoint-{line['step']}", line.get("knn_accuracy")
-        if accuracy is None or name not in there:
-            continue
-        if best is None or accuracy > best["knn"]:
-            best = {"checkpoint": name, "knn": accuracy}
-    return best
 
 
 class ContinueEpoch(keras.callbacks.Callback):

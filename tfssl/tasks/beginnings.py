@@ -1,0 +1,116 @@
+"""What a fine-tuning begins with: a trained encoder from anywhere, or a new one."""
+
+import dataclasses
+import hashlib
+import os
+
+import keras
+import numpy as np
+
+from tfssl import checks, models
+from tfssl import data as data_lib
+from tfssl.evaluation import supervised
+from tfssl.models import copies
+from tfssl.tasks import resolve, runs
+
+_SIZE = 224  # Of a new encoder, unless it is said.
+
+
+@dataclasses.dataclass(frozen=True)
+class Beginning:
+    """An encoder as it is before training.
+
+    Attributes:
+        network: Keras model, images -> features.
+        preprocessing: `data.Preprocessing`, what it takes.
+    """
+
+    network: keras.Model
+    preprocessing: data_lib.Preprocessing
+
+    def copied(self, precision):
+        """A copy to train, computing in this precision."""
+        return copies.copied(self.network, precision)
+
+    def untrained(self, precision, seed):
+        """The same architecture with fresh random weights."""
+        return copies.copied(supervised.untrained(self.network, seed), precision)
+
+    def identity(self):
+        """SHA-256 of the weights."""
+        digest = hashlib.sha256()
+        for variable in self.network.variables:
+            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
+            digest.update(f"{value.shape}{value.dtype}".encode())
+            digest.update(value.tobytes())
+        return digest.hexdigest()
+
+
+def of(encoder, *, head_layer, preprocessing, encoder_args, image_size, source_of, seed):
+    """The `Beginning` that these arguments mean.
+
+    Args:
+        encoder: see `tasks.finetune`.
+        head_layer: int.
+        preprocessing: `data.Preprocessing`, or None.
+        encoder_args: dict, of the builder of an encoder by name.
+        image_size: int or None.
+        source_of: function `channels -> Source` of the training images; None is the
+            data's own channels.
+        seed: int, of a new encoder's weights.
+
+    Raises:
+        ValueError: for what is no encoder, or has no preprocessing, no such layer, or
+            takes images of other sizes.
+    """
+    if _is_name(encoder):
+        if head_layer or preprocessing is not None:
+            raise ValueError(
+                f"head_layer or preprocessing received for encoder={encoder!r}, a new "
+                "encoder, which has no trained head and takes the images as they are; "
+                "leave them out."
+            )
+        source = source_of(None)
+        preprocessing = data_lib.Preprocessing(
+            size=image_size or _SIZE,
+            channels=source.channels,
+            max_value=source.max_value,
+            crop=0.875 if (image_size or _SIZE) > 64 else 1.0,
+            antialias=True,
+        )
+        keras.utils.set_random_seed(seed)
+        shape = (preprocessing.size, preprocessing.size, source.channels)
+        network = resolve.encoder(encoder, shape, encoder_args, preprocessing)
+        return Beginning(network, preprocessing)
+    if encoder_args:
+        raise ValueError(
+            f"encoder_args={encoder_args} received for an encoder that is trained "
+            "already; they are for encoders that are built by their name."
+        )
+    if isinstance(encoder, str | os.PathLike):
+        encoder = runs.load(encoder, head_layer=head_layer)
+    elif head_layer:
+        raise ValueError(
+            f"head_layer={head_layer} received with a Keras model; load the encoder "
+            f"with tfssl.load(run, head_layer={head_layer}), or pass the run's folder."
+        )
+    network, preprocessing = runs.encoder_of(encoder, preprocessing, any_size=True)
+    if image_size is not None:
+        preprocessing = dataclasses.replace(preprocessing, size=image_size)
+    _check_size(network, preprocessing)
+    return Beginning(network, preprocessing)
+
+
+def _is_name(encoder):
+    return isinstance(encoder, str) and (
+        encoder in models.ENCODERS or encoder.startswith("keras.applications.")
+    )
+
+
+def _check_size(network, preprocessing):
+    inputs = getattr(network, "inputs", None)
+    side = inputs[0].shape[1] if inputs else None
+    if side not in (None, preprocessing.size):
+        raise checks.refused(
+            "image_size", preprocessing.size, f"{side}, which this encoder is built for"
+        )

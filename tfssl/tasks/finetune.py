@@ -1,0 +1,326 @@
+"""Fine-tuning: from an encoder and labelled images to a classifier, in one call."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import keras
+import numpy as np
+
+from tfssl import data as data_lib
+from tfssl import files
+from tfssl.data import pipeline
+from tfssl.data.views import recipes
+from tfssl.evaluation import supervised
+from tfssl.methods import classification
+from tfssl.tasks import (
+    accept,
+    arguments,
+    beginnings,
+    classification_results,
+    groups,
+    judging_epochs,
+    labelled_images,
+    runs,
+    trainer,
+)
+from tfssl.tasks.arguments import Above, OneOf, Path, Range
+
+_BATCH_SIZE = 64
+_EPOCHS, _STEPS = 30, 500  # At least, unless epochs are given.
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(groups.Optimization):
+    __doc__ = groups.Optimization.__doc__
+
+    optimizer: Annotated[
+        str | keras.optimizers.Optimizer, groups.optimizer_names
+    ] = "adamw"
+    learning_rate: groups.NotNegative = 1e-3
+    lr_scaling: Literal[groups.LR_SCALINGS] = "none"
+    weight_decay: groups.NotNegative = 0.05
+    warmup_epochs: groups.NotNegative = 0.0
+
+
+@arguments.task
+def finetune(
+    encoder: Path | Any,
+    data: Any,
+    out: Path = "runs/finetune",
+    *,
+    images: groups.Images,
+    validation: groups.Validation,
+    amount: labelled_images.LabelBudget,
+    preprocessing: Any = None,
+    encoder_args: dict | None = None,
+    head_layer: groups.CountOrZero = 0,
+    freeze: str = "none",
+    layer_decay: Annotated[float, Above(0, 1)] = 1.0,
+    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
+    class_weights: dict | None = None,
+    balance_classes: bool = False,
+    averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
+    recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
+    image_size: groups.ImageSize = None,
+    augment: bool = True,
+    epochs: groups.CountOrNone = None,
+    batch_size: groups.CountOrNone = None,
+    optimization: Optimization,
+    devices: groups.Devices,
+    seed: groups.Seed = 0,
+    saves: groups.Saving,
+    monitors: judging_epochs.Validating,
+    baseline: bool = False,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_accept: Callable | None = None,
+    verbose: Literal[0, 1, 2] = 1,
+):
+    """Trains a classifier from an encoder and labelled images.
+
+    The encoder and a linear layer on it learn together, see
+    `methods.classification.Classification`. The run's folder is like that of a
+    pre-training, and continues like it; its `encoder.keras` holds the encoder, the
+    layer and the names of the classes (`tfssl.load_classifier`, `tfssl.predict`,
+    `tfssl.export`). With validation images it ends with `classification.json` and
+    `classification.html`.
+
+    Args:
+        encoder: what to begin with: folder of a run of any method, a `.keras` file, also
+            that of an exported SavedModel; the name of a new encoder (a key of
+            `models.ENCODERS`, `keras.applications.NAME`). In Python also an encoder of
+            `tfssl.load`, or any Keras model together with `preprocessing`. It is
+            copied, and stays as it is.
+        data: labelled images, given as for `tfssl.pretrain`. Of a folder of images the
+            first folder level is the class. Images without a label are left out.
+        out: folder of the run. Training continues there if it was interrupted.
+        images: see `groups.Images`.
+        validation: see `groups.Validation`.
+        amount: see `labelled_images.LabelBudget`.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own.
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        head_layer: how many layers of the head that the encoder was trained with stay
+            on it and learn too: 1 for few labels, as SimCLRv2 does.
+        freeze: what of the encoder does not learn: `none`, `all` (linear probing), or
+            a stage, up to which it is frozen (`stage3` of a ResNet: all but the last).
+        layer_decay: factor of the learning rate per stage from the encoder's end, see
+            `Classification`; 0.65 to 0.9 are usual.
+        label_smoothing: share of a label that is spread over all classes.
+        class_weights: factors of the losses by class name (`{"cat": 2.0}`); classes
+            that are not named have 1.
+        balance_classes: weights in inverse proportion to the classes' numbers of
+            images, so that all classes count alike.
+        averaging: momentum of a moving average of the weights, which is then what is
+            validated and saved; 0 is none, 0.999 usual.
+        recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
+            takes a random crop and, of colour images, a mirror image. Its
+            normalisation is the encoder's.
+        image_size: pixels of the view; None takes the encoder's.
+        augment: random views; off to look for mistakes.
+        epochs: passes over the labelled images; None takes 30, or as many as make 500
+            steps.
+        batch_size: images per step, over all replicas together; None takes 64, or all
+            images where there are fewer.
+        optimization: see `groups.Optimization`.
+        devices: see `groups.Devices`.
+        seed: seed of weights, order and views.
+        saves: see `groups.Saving`.
+        monitors: see `judging_epochs.Validating`.
+        baseline: train the same network from random weights too, in `out/baseline`,
+            for the report.
+        callbacks: Keras callbacks of your own, called after the monitors. They run on
+            every worker, and an error in one ends the training.
+        on_accept: function without arguments, called on the chief when the start is
+            accepted and before the first step.
+        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
+            2), 2 one line per epoch, and one a minute in long epochs.
+
+    Returns:
+        A `runs.Run`, whose `method` is a `Classification`.
+
+    Raises:
+        ValueError: for arguments that cannot work, before training starts and
+            anything is written.
+        TrainingStopped: on a non-finite loss or weight.
+        Preempted: after SIGTERM (on any worker), or when the data service is lost,
+            once the state is saved.
+        Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
+        WorkerLost: if another worker is gone.
+        SaveError: if the last checkpoint cannot be written.
+    """
+    out = files.expanded(out)
+    given = arguments.flat(finetune, locals())
+    accept.check_names(saves.allow_changes)
+    # First: several workers must meet before TensorFlow runs anything.
+    strategy = devices.make_strategy()
+    if images.labels == "auto" and data_lib.sources.kind_of(data) == "folder":
+        images = dataclasses.replace(images, labels="folders")
+    beginning = beginnings.of(
+        encoder,
+        head_layer=head_layer,
+        preprocessing=preprocessing,
+        encoder_args=encoder_args,
+        image_size=image_size,
+        source_of=lambda channels: _opened(images, channels).open(data),
+        seed=seed,
+    )
+    images = _opened(images, beginning.preprocessing.channels)
+    sources = validation.sources(data, images, seed)
+    labelled = labelled_images.prepared(*sources, amount)
+    preprocessing = dataclasses.replace(
+        beginning.preprocessing, max_value=labelled.train.max_value
+    )
+    _check_start(saves.init_from, labelled.class_names)
+    weights = _weights(class_weights, balance_classes, labelled)
+    batch_size, epochs = _lengths(
+        batch_size, epochs, labelled.train, strategy.num_replicas_in_sync
+    )
+
+    def train(into, make_encoder, **changes):
+        plan = trainer.Plan(
+            labelled.train,
+            _recipe(recipe, preprocessing),
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            bad_files=pipeline.BadFiles(max_fraction=monitors.max_bad_fraction),
+            task="finetune",
+            own_preprocessing=preprocessing,
+            compared={
+                "encoder": changes.pop("identity"),
+                "budget": {
+                    "images": len(labelled.selection.indices),
+                    "sha256": labelled.selection.sha256,
+                    "classes": list(labelled.class_names),
+                },
+            },
+        )
+        training = trainer.Trainer(
+            plan,
+            into,
+            given | {"out": into} | changes,
+            strategy=strategy,
+            optimization=optimization,
+            devices=devices,
+            saves=dataclasses.replace(
+                saves, init_from=changes.get("init_from", saves.init_from)
+            ),
+            verbose=verbose,
+        )
+
+        def make_model():
+            return classification.Classification(
+                make_encoder(),
+                class_names=labelled.class_names,
+                freeze=changes.get("freeze", freeze),
+                layer_decay=changes.get("layer_decay", layer_decay),
+                label_smoothing=label_smoothing,
+                class_weights=weights,
+                averaging=averaging,
+            )
+
+        watch = judging_epochs.Watch(plan, monitors, labelled, callbacks)
+        return training, training.train(make_model, watch)
+
+    training, run = train(
+        out,
+        lambda: beginning.copied(devices.precision),
+        identity=beginning.identity(),
+    )
+    scratch = None
+    if baseline:
+        _, scratch = train(
+            os.path.join(out, "baseline"),
+            lambda: beginning.untrained(devices.precision, seed),
+            identity="untrained",
+            freeze="none",
+            layer_decay=1.0,
+            init_from=None,
+            on_accept=None,
+        )
+    classification_results.write(
+        run, scratch, labelled, training.plan, training.workers, verbose
+    )
+    return run
+
+
+def _opened(images, channels):
+    if images.channels is not None and channels not in (None, images.channels):
+        raise ValueError(
+            f"channels={images.channels} received, but the encoder takes images of "
+            f"{channels} channel(s); leave channels out."
+        )
+    return dataclasses.replace(images, channels=channels or images.channels)
+
+
+def _recipe(given, preprocessing):
+    """The view, with the size and the normalisation of the encoder."""
+    if given is None:
+        return recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
+    given = recipes.get(given)
+    if len(given) != 1:
+        raise ValueError(
+            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} views, "
+            "but fine-tuning takes one; choose a recipe of one view, for example "
+            "recipe[:1] in Python."
+        )
+    return given.scaled(
+        preprocessing.size, mean=preprocessing.mean, std=preprocessing.std
+    )
+
+
+def _lengths(batch_size, epochs, train, replicas):
+    """`(batch_size, epochs)`, where they are not given from the number of images."""
+    if batch_size is None:
+        batch_size = min(_BATCH_SIZE, train.num_images)
+        batch_size = max(batch_size // replicas, 1) * replicas
+    if epochs is None:
+        steps = pipeline.steps_per_epoch(train, batch_size)
+        epochs = max(_EPOCHS, -(-_STEPS // steps))
+    return batch_size, epochs
+
+
+def _weights(class_weights, balance_classes, labelled):
+    """The weight of each class, or None."""
+    names = labelled.class_names
+    if not class_weights and not balance_classes:
+        return None
+    weights = np.ones(len(names))
+    if balance_classes:
+        counts = np.bincount(labelled.train.labels, minlength=len(names))
+        weights = counts.sum() / (len(names) * counts)
+    for name, weight in (class_weights or {}).items():
+        if name not in names:
+            raise ValueError(
+                f"class_weights names {name!r}, expected some of the classes "
+                f"{', '.join(names[:20])}."
+            )
+        weights[names.index(name)] *= weight
+    return tuple(weights.tolist())
+
+
+def _check_start(init_from, class_names):
+    """Raises `ValueError` if that training tells other classes apart."""
+    if init_from is None:
+        return
+    folder = files.expanded(init_from)
+    for _ in range(3):  # The run, its checkpoints, one of these.
+        made = (runs.record_of(folder) or {}).get("made") or {}
+        theirs = (made.get("budget") or {}).get("classes")
+        if theirs is not None:
+            break
+        folder = os.path.dirname(folder)
+    else:
+        return
+    if tuple(theirs) != tuple(class_names):
+        odd = next(
+            (name for name in class_names if name not in theirs), theirs[-1]
+        )
+        raise ValueError(
+            f"--init_from={init_from} tells {len(theirs)} classes apart and these "
+            f"images have {len(class_names)} ({odd!r} is not in both, or they are in "
+            "another order); begin with its encoder instead (--encoder), which gets a "
+            "new classifier."
+        )

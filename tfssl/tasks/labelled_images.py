@@ -1,0 +1,152 @@
+"""The labelled images that a fine-tuning learns from, and those that judge it."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from tfssl import data as data_lib
+from tfssl.data import class_names as class_names_lib
+from tfssl.data import labels as labels_lib
+from tfssl.tasks import groups, label_budgets
+from tfssl.tasks.arguments import Path
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelBudget:
+    """How many labels are learned from, and which.
+
+    Attributes:
+        budget: how many: `"10%"` or a number per class (`"5"`), class-balanced, the
+            same images as an evaluation draws; None takes all.
+        budget_seed: seed of that choice: draw 0 of an evaluation with this seed.
+        label_list: file with the images to learn from instead: a text with a file name
+            a line (SimCLR's lists of 1 % and 10 % of ImageNet), or a selection that an
+            evaluation has left in `labels/`.
+    """
+
+    budget: str | None = None
+    budget_seed: groups.Seed = 0
+    label_list: Path | None = None
+
+    def select(self, source):
+        """The `labels.Selection` of a labelled source.
+
+        Raises:
+            ValueError: for a budget that the labels cannot fill, or a list that does
+                not fit.
+        """
+        if self.label_list is not None:
+            if self.budget is not None:
+                raise ValueError(
+                    f"budget={self.budget} and label_list={self.label_list} received; "
+                    "give one of them."
+                )
+            return labels_lib.from_file(self.label_list, source)
+        if self.budget is None:
+            return labels_lib.select(source.labels, fraction=1.0)
+        asked = label_budgets.parsed(
+            (self.budget,), source.labels, source.class_names
+        )
+        chosen = {"per_class": None, "fraction": None}
+        for key, values in zip(chosen, (asked["per_class"], asked["fractions"])):
+            chosen[key] = values[0] if values else None
+        return labels_lib.select(source.labels, **chosen, seed=self.budget_seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelledImages:
+    """Images with classes that are numbered from 0 without gaps.
+
+    Attributes:
+        train: `Source` to learn from.
+        validation: `Source`, or None.
+        class_names: tuple of texts, by number.
+        selection: the `labels.Selection` that `train` is.
+        told: lines for the start of the run.
+    """
+
+    train: Any
+    validation: Any
+    class_names: tuple
+    selection: labels_lib.Selection
+    told: tuple
+
+
+def prepared(train, validation, amount):
+    """`LabelledImages` of these sources.
+
+    Args:
+        train: `Source`.
+        validation: `Source` whose classes have the numbers of `train`, or None.
+        amount: `LabelBudget`.
+
+    Raises:
+        ValueError: without labels, for less than two classes, for classes that have no
+            image to learn from, or a budget that cannot be filled.
+    """
+    rows = labels_lib.labelled(train)
+    if not len(rows):
+        raise ValueError(
+            f"Fine-tuning learns from labels, but {train.name} has none; give images "
+            "with labels (class folders, a manifest with a label column, arrays with "
+            "their labels)."
+        )
+    present = np.unique(train.labels[rows])
+    names = class_names_lib.of(train, present)
+    if len(present) < 2:
+        raise ValueError(
+            f"{train.name} has labels of one class only ({names[0]}), expected two or "
+            "more to tell apart."
+        )
+    selection = amount.select(train)
+    missing = np.setdiff1d(present, train.labels[selection.indices])
+    if len(missing):
+        raise ValueError(
+            f"{amount.label_list} has no image of class "
+            f"{names[np.searchsorted(present, missing[0])]!r}, which {train.name} has; "
+            "list one or more of every class."
+        )
+    told = [
+        f"learns from {len(selection.indices):,} of {train.num_images:,} images "
+        f"({selection.description}, sha256 {selection.sha256[:8]})"
+    ]
+    if validation is not None:
+        validation, lines = _judging(validation, train, present)
+        told += lines
+    train = class_names_lib.renumbered(
+        train.subset(selection.indices, name=train.name), present, names
+    )
+    if validation is not None:
+        validation = class_names_lib.renumbered(validation, present, names)
+    return LabelledImages(train, validation, names, selection, tuple(told))
+
+
+def _judging(validation, train, present):
+    """The labelled ones of the validation images, and a line about them."""
+    rows = labels_lib.labelled(validation)
+    if not len(rows):
+        raise ValueError(
+            f"The validation images ({validation.name}) have no labels; give labelled "
+            "ones, or leave validation_data out."
+        )
+    labels = validation.labels[rows]
+    unknown = np.setdiff1d(labels, present)
+    if len(unknown):
+        name = class_names_lib.of(validation, unknown)[0]
+        raise ValueError(
+            f"The class {name!r} of the validation images has no image in {train.name} "
+            "to learn it from; give some, or take the class out of the validation "
+            "images."
+        )
+    absent = np.setdiff1d(present, labels)
+    if len(absent):
+        logging.warning(
+            "The validation images have none of %s: means over classes leave them out.",
+            ", ".join(class_names_lib.of(train, absent)[:5]),
+        )
+    if len(rows) == validation.num_images:
+        return validation, []
+    told = f"validation: the {len(rows):,} of {validation.num_images:,} with a label"
+    return validation.subset(rows, name=validation.name), [told]
