@@ -12,23 +12,11 @@ counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 import numpy as np
 import tensorflow as tf
 
-from tfssl import internals
+from tfssl import internals, stateless
 
 # Sequential sources shuffle in a buffer of at most this many bytes.
 _SHUFFLE_BYTES = 256 << 20
 _FOREVER = np.int64(2) ** 62
-
-
-def _uint64(value):
-    return tf.constant(value % 2**64, tf.uint64)
-
-
-def _mixed(x):
-    """The finaliser of SplitMix64: every bit of the input reaches all of the output."""
-    x += _uint64(0x9E3779B97F4A7C15)
-    x = (x ^ tf.bitwise.right_shift(x, _uint64(30))) * _uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ tf.bitwise.right_shift(x, _uint64(27))) * _uint64(0x94D049BB133111EB)
-    return x ^ tf.bitwise.right_shift(x, _uint64(31))
 
 
 class Order:
@@ -105,8 +93,13 @@ class Order:
         # The raw operation: its public form refuses a seed per position. Keys must
         # be well mixed, and 8 rounds: with small keys and 4 rounds many images stay
         # near their place (chi-square of places 9 times that of a fair shuffle).
-        key = _mixed(tf.cast(epoch, tf.uint64) + _mixed(_uint64(self.seed)))
-        words = [_mixed(key + _uint64(n)) & _uint64(0xFFFFFFFF) for n in range(3)]
+        key = stateless.mixed(
+            tf.cast(epoch, tf.uint64) + stateless.mixed(stateless.uint64(self.seed))
+        )
+        words = [
+            stateless.mixed(key + stateless.uint64(n)) & stateless.uint64(0xFFFFFFFF)
+            for n in range(3)
+        ]
         return tf.raw_ops.RandomIndexShuffle(
             index=place,
             seed=tf.cast(tf.stack(words, -1), tf.int64),
