@@ -50,6 +50,7 @@ setup(
             "tfssl-embed = pipelines.embed:run",
             "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",
+            "tfssl-finetune = pipelines.finetune:run",
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",
             "tfssl-data-service = pipelines.data_service:run",
             "tfssl-show-views = pipelines.show_views:run",

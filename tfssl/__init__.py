@@ -41,6 +41,7 @@ with startup.uncollected():
         from tfssl.tasks.embed import embed
         from tfssl.tasks.evaluate import evaluate
         from tfssl.tasks.export import export
+        from tfssl.tasks.finetune import finetune
         from tfssl.tasks.make_tfrecords import make_tfrecords
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
@@ -70,6 +71,7 @@ __all__ = [
     "evaluate",
     "evaluation",
     "export",
+    "finetune",
     "formats",
     "load",
     "load_classifier",

@@ -31,6 +31,8 @@ CASES = {
             class_names=("a", "b", "c"),
             label_smoothing=0.1,
             class_weights=(1.0, 2.0, 0.5),
+            mixup=0.4,
+            cutmix=1.0,
             averaging=0.9,
         ),
     ),

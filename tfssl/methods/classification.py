@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import checks, ema
-from tfssl.methods import base
+from tfssl.methods import base, mixing
 from tfssl.models import freezing
 
 
@@ -38,10 +38,15 @@ class Classification(base.Method):
             multiplied (with `multilabel` the loss of the class, where an image is of
             it); None for 1. The loss stays the sum over the images of a batch by their
             number.
+        mixup: float >= 0, alpha of the mixup of images and labels, see `mixing`; 0 is
+            none, 0.2 to 0.8 usual. The logged accuracy is that of the images' own
+            labels, and stays below what it would be without.
+        cutmix: the same of cutmix, 1 usual. With both a coin decides for each pair.
         averaging: float in [0, 1), momentum of a moving average of all weights and
             batch-norm statistics, which takes the place of the trained ones in
             validation, prediction and files; 0 is none. At step `t` it is at most
             `(1 + t) / (10 + t)`: a short training is not an average with its start.
+        seed: int, of the mixes.
         name: optional name of the model.
 
     Attributes:
@@ -74,7 +79,10 @@ class Classification(base.Method):
         layer_decay=1.0,
         label_smoothing=0.0,
         class_weights=None,
+        mixup=0.0,
+        cutmix=0.0,
         averaging=0.0,
+        seed=0,
         name=None,
     ):
         super().__init__(
@@ -86,8 +94,12 @@ class Classification(base.Method):
             layer_decay=layer_decay,
             label_smoothing=label_smoothing,
             class_weights=None if class_weights is None else tuple(class_weights),
+            mixup=mixup,
+            cutmix=cutmix,
             averaging=averaging,
+            seed=seed,
         )
+        self._mixing = mixing.Mixing(mixup, cutmix)
         freezing.freeze(encoder, freeze)
         depths = freezing.depths(encoder) if layer_decay != 1 else {}
         self._scales = {key: layer_decay**depth for key, depth in depths.items()}
@@ -114,6 +126,7 @@ class Classification(base.Method):
     def check_settings(cls, given):
         checks.fraction_below_one(given, "label_smoothing", "averaging")
         checks.within(given, checks.Above(0, 1), "layer_decay")
+        checks.not_negative(given, "mixup", "cutmix")
         count, least = len(given["class_names"]), 1 if given["multilabel"] else 2
         if count < least:
             raise checks.refused(
@@ -154,6 +167,15 @@ class Classification(base.Method):
             return None
         return float(tf.math.log(2.0 if self.multilabel else float(self.num_classes)))
 
+    def check_run(self, global_batch, source):
+        replicas = self.distribute_strategy.num_replicas_in_sync
+        if self._mixing.active and global_batch // replicas % 2:
+            raise ValueError(
+                f"batch_size={global_batch} received, of which each of {replicas} "
+                f"replica(s) gets {global_batch // replicas} images, but mixup and "
+                "cutmix mix neighbours; use an even number."
+            )
+
     def notes(self, global_batch, num_images):
         moving = sum(int(tf.size(v.value)) for v in self.learned_variables)
         kind = (
@@ -171,14 +193,22 @@ class Classification(base.Method):
 
     def image_losses(self, batch, training):
         (images,) = self.views(batch)
+        labels, share = batch["label"], None
+        if training and self._mixing.active:
+            drawn = self._mixing.draw(self.seed, batch["position"])
+            images, share = mixing.apply(images, drawn)
         features = self.encoder(images, training=training and self.freeze != "all")
         if self.freeze == "all":
             features = tf.stop_gradient(features)
         logits = self.classifier(features)
-        values = {"loss": self.label_losses(logits, batch["label"])}
+        losses = self.label_losses(logits, labels)
+        if share is not None:
+            of_partner = self.label_losses(logits, mixing.partners(labels))
+            losses = share * losses + (1 - share) * of_partner
+        values = {"loss": losses}
         if not self.multilabel:
             said = tf.argmax(logits, axis=1)
-            right = said == tf.cast(batch["label"], said.dtype)
+            right = said == tf.cast(labels, said.dtype)
             values["accuracy"] = tf.cast(right, tf.float32)
         return values
 

@@ -227,7 +227,11 @@ def _parameters(function):
     for name, parameter in inspect.signature(function).parameters.items():
         kind = parameter.annotation
         if dataclasses.is_dataclass(kind):
-            known = _texts(inspect.getdoc(kind))
+            # A group that is derived from another says what differs.
+            docs = [vars(base).get("__doc__") or "" for base in reversed(kind.__mro__)]
+            known = {
+                k: v for doc in docs for k, v in _texts(inspect.cleandoc(doc)).items()
+            }
             for field in dataclasses.fields(kind):
                 plain = inspect.Parameter(
                     field.name,

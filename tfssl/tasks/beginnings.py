@@ -46,7 +46,9 @@ class Beginning:
         return digest.hexdigest()
 
 
-def of(encoder, *, head_layer, preprocessing, encoder_args, image_size, source_of, seed):
+def of(
+    encoder, *, head_layer, preprocessing, encoder_args, image_size, open_images, seed
+):
     """The `Beginning` that these arguments mean.
 
     Args:
@@ -55,8 +57,8 @@ def of(encoder, *, head_layer, preprocessing, encoder_args, image_size, source_o
         preprocessing: `data.Preprocessing`, or None.
         encoder_args: dict, of the builder of an encoder by name.
         image_size: int or None.
-        source_of: function `channels -> Source` of the training images; None is the
-            data's own channels.
+        open_images: function without arguments -> `Source` of the training images,
+            whose channels a new encoder takes.
         seed: int, of a new encoder's weights.
 
     Raises:
@@ -70,7 +72,7 @@ def of(encoder, *, head_layer, preprocessing, encoder_args, image_size, source_o
                 "encoder, which has no trained head and takes the images as they are; "
                 "leave them out."
             )
-        source = source_of(None)
+        source = open_images()
         preprocessing = data_lib.Preprocessing(
             size=image_size or _SIZE,
             channels=source.channels,

@@ -8,40 +8,21 @@ from typing import Annotated, Any, Literal
 import keras
 import numpy as np
 
-from tfssl import data as data_lib
 from tfssl import files
-from tfssl.data import pipeline
 from tfssl.data.views import recipes
-from tfssl.evaluation import supervised
 from tfssl.methods import classification
 from tfssl.tasks import (
     accept,
     arguments,
     beginnings,
     classification_results,
+    classifying,
     groups,
     judging_epochs,
     labelled_images,
     runs,
-    trainer,
 )
 from tfssl.tasks.arguments import Above, OneOf, Path, Range
-
-_BATCH_SIZE = 64
-_EPOCHS, _STEPS = 30, 500  # At least, unless epochs are given.
-
-
-@dataclasses.dataclass(frozen=True)
-class Optimization(groups.Optimization):
-    __doc__ = groups.Optimization.__doc__
-
-    optimizer: Annotated[
-        str | keras.optimizers.Optimizer, groups.optimizer_names
-    ] = "adamw"
-    learning_rate: groups.NotNegative = 1e-3
-    lr_scaling: Literal[groups.LR_SCALINGS] = "none"
-    weight_decay: groups.NotNegative = 0.05
-    warmup_epochs: groups.NotNegative = 0.0
 
 
 @arguments.task
@@ -61,16 +42,18 @@ def finetune(
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
     class_weights: dict | None = None,
     balance_classes: bool = False,
+    mixup: groups.NotNegative = 0.0,
+    cutmix: groups.NotNegative = 0.0,
     averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
     recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
     image_size: groups.ImageSize = None,
     augment: bool = True,
     epochs: groups.CountOrNone = None,
     batch_size: groups.CountOrNone = None,
-    optimization: Optimization,
+    optimization: classifying.Optimization,
     devices: groups.Devices,
     seed: groups.Seed = 0,
-    saves: groups.Saving,
+    saves: classifying.Saving,
     monitors: judging_epochs.Validating,
     baseline: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -87,10 +70,10 @@ def finetune(
     `classification.html`.
 
     Args:
-        encoder: what to begin with: folder of a run of any method, a `.keras` file, also
-            that of an exported SavedModel; the name of a new encoder (a key of
-            `models.ENCODERS`, `keras.applications.NAME`). In Python also an encoder of
-            `tfssl.load`, or any Keras model together with `preprocessing`. It is
+        encoder: what to begin with: folder of a run of any method, a `.keras` file
+            (also that of an exported SavedModel), or the name of a new encoder (a key
+            of `models.ENCODERS`, `keras.applications.NAME`). In Python also an encoder
+            of `tfssl.load`, or any Keras model together with `preprocessing`. It is
             copied, and stays as it is.
         data: labelled images, given as for `tfssl.pretrain`. Of a folder of images the
             first folder level is the class. Images without a label are left out.
@@ -103,7 +86,7 @@ def finetune(
         head_layer: how many layers of the head that the encoder was trained with stay
             on it and learn too: 1 for few labels, as SimCLRv2 does.
         freeze: what of the encoder does not learn: `none`, `all` (linear probing), or
-            a stage, up to which it is frozen (`stage3` of a ResNet: all but the last).
+            a stage, up to which it is frozen (`res4` of a ResNet: all but the last).
         layer_decay: factor of the learning rate per stage from the encoder's end, see
             `Classification`; 0.65 to 0.9 are usual.
         label_smoothing: share of a label that is spread over all classes.
@@ -111,6 +94,10 @@ def finetune(
             that are not named have 1.
         balance_classes: weights in inverse proportion to the classes' numbers of
             images, so that all classes count alike.
+        mixup: alpha of mixup, mixes of two images and of their labels; 0 is none, 0.2
+            to 0.8 usual.
+        cutmix: alpha of cutmix, a part of one image pasted into another; 0 is none, 1
+            usual. With both a coin decides.
         averaging: momentum of a moving average of the weights, which is then what is
             validated and saved; 0 is none, 0.999 usual.
         recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
@@ -154,132 +141,77 @@ def finetune(
     accept.check_names(saves.allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     strategy = devices.make_strategy()
-    if images.labels == "auto" and data_lib.sources.kind_of(data) == "folder":
-        images = dataclasses.replace(images, labels="folders")
     beginning = beginnings.of(
         encoder,
         head_layer=head_layer,
         preprocessing=preprocessing,
         encoder_args=encoder_args,
         image_size=image_size,
-        source_of=lambda channels: _opened(images, channels).open(data),
+        open_images=lambda: classifying.opened(images, data).open(data),
         seed=seed,
     )
-    images = _opened(images, beginning.preprocessing.channels)
+    images = classifying.opened(images, data, beginning.preprocessing.channels)
     sources = validation.sources(data, images, seed)
     labelled = labelled_images.prepared(*sources, amount)
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )
     _check_start(saves.init_from, labelled.class_names)
-    weights = _weights(class_weights, balance_classes, labelled)
-    batch_size, epochs = _lengths(
-        batch_size, epochs, labelled.train, strategy.num_replicas_in_sync
+    learns = {
+        "class_names": labelled.class_names,
+        "label_smoothing": label_smoothing,
+        "class_weights": _weights(class_weights, balance_classes, labelled),
+        "mixup": mixup,
+        "cutmix": cutmix,
+        "averaging": averaging,
+        "seed": seed,
+    }
+    course = classifying.Course(
+        "finetune",
+        labelled,
+        classifying.view(recipe, preprocessing),
+        preprocessing,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        augment=augment,
+        strategy=strategy,
+        optimization=optimization,
+        devices=devices,
+        saves=saves,
+        monitors=monitors,
+        callbacks=callbacks,
+        verbose=verbose,
     )
 
-    def train(into, make_encoder, **changes):
-        plan = trainer.Plan(
-            labelled.train,
-            _recipe(recipe, preprocessing),
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            augment=augment,
-            bad_files=pipeline.BadFiles(max_fraction=monitors.max_bad_fraction),
-            task="finetune",
-            own_preprocessing=preprocessing,
-            compared={
-                "encoder": changes.pop("identity"),
-                "budget": {
-                    "images": len(labelled.selection.indices),
-                    "sha256": labelled.selection.sha256,
-                    "classes": list(labelled.class_names),
-                },
-            },
-        )
-        training = trainer.Trainer(
-            plan,
-            into,
-            given | {"out": into} | changes,
-            strategy=strategy,
-            optimization=optimization,
-            devices=devices,
-            saves=dataclasses.replace(
-                saves, init_from=changes.get("init_from", saves.init_from)
-            ),
-            verbose=verbose,
+    def fine_tuned(plan):
+        network = beginning.copied(devices.precision)
+        return classification.Classification(
+            network, freeze=freeze, layer_decay=layer_decay, **learns
         )
 
-        def make_model():
-            return classification.Classification(
-                make_encoder(),
-                class_names=labelled.class_names,
-                freeze=changes.get("freeze", freeze),
-                layer_decay=changes.get("layer_decay", layer_decay),
-                label_smoothing=label_smoothing,
-                class_weights=weights,
-                averaging=averaging,
-            )
+    def from_scratch(plan):
+        network = beginning.untrained(devices.precision, seed)
+        return classification.Classification(network, **learns)
 
-        watch = judging_epochs.Watch(plan, monitors, labelled, callbacks)
-        return training, training.train(make_model, watch)
-
-    training, run = train(
-        out,
-        lambda: beginning.copied(devices.precision),
-        identity=beginning.identity(),
+    run, training = course.train(
+        out, given, fine_tuned, {"encoder": beginning.identity()}
     )
     scratch = None
     if baseline:
-        _, scratch = train(
-            os.path.join(out, "baseline"),
-            lambda: beginning.untrained(devices.precision, seed),
-            identity="untrained",
-            freeze="none",
-            layer_decay=1.0,
-            init_from=None,
-            on_accept=None,
+        into = os.path.join(out, "baseline")
+        of_scratch = {
+            "out": into,
+            "freeze": "none",
+            "layer_decay": 1.0,
+            "init_from": None,
+            "on_accept": None,
+        }
+        scratch, _ = course.train(
+            into, given | of_scratch, from_scratch, {"encoder": "untrained"}
         )
-    classification_results.write(
-        run, scratch, labelled, training.plan, training.workers, verbose
-    )
+    classification_results.write(run, scratch, labelled, training, verbose)
     return run
-
-
-def _opened(images, channels):
-    if images.channels is not None and channels not in (None, images.channels):
-        raise ValueError(
-            f"channels={images.channels} received, but the encoder takes images of "
-            f"{channels} channel(s); leave channels out."
-        )
-    return dataclasses.replace(images, channels=channels or images.channels)
-
-
-def _recipe(given, preprocessing):
-    """The view, with the size and the normalisation of the encoder."""
-    if given is None:
-        return recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
-    given = recipes.get(given)
-    if len(given) != 1:
-        raise ValueError(
-            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} views, "
-            "but fine-tuning takes one; choose a recipe of one view, for example "
-            "recipe[:1] in Python."
-        )
-    return given.scaled(
-        preprocessing.size, mean=preprocessing.mean, std=preprocessing.std
-    )
-
-
-def _lengths(batch_size, epochs, train, replicas):
-    """`(batch_size, epochs)`, where they are not given from the number of images."""
-    if batch_size is None:
-        batch_size = min(_BATCH_SIZE, train.num_images)
-        batch_size = max(batch_size // replicas, 1) * replicas
-    if epochs is None:
-        steps = pipeline.steps_per_epoch(train, batch_size)
-        epochs = max(_EPOCHS, -(-_STEPS // steps))
-    return batch_size, epochs
 
 
 def _weights(class_weights, balance_classes, labelled):
@@ -315,9 +247,7 @@ def _check_start(init_from, class_names):
     else:
         return
     if tuple(theirs) != tuple(class_names):
-        odd = next(
-            (name for name in class_names if name not in theirs), theirs[-1]
-        )
+        odd = next((name for name in class_names if name not in theirs), theirs[-1])
         raise ValueError(
             f"--init_from={init_from} tells {len(theirs)} classes apart and these "
             f"images have {len(class_names)} ({odd!r} is not in both, or they are in "

@@ -1,4 +1,4 @@
-"""What watches a fine-tuning: its accuracy on images that never train."""
+"""What watches the training of a classifier: its accuracy on images of their own."""
 
 import dataclasses
 
@@ -10,24 +10,26 @@ from tfssl.training import validation as validation_lib
 
 @dataclasses.dataclass(frozen=True)
 class Validating:
-    """What watches a fine-tuning and never trains it.
+    """What watches the training of a classifier and never trains it.
 
     Attributes:
-        validation_epochs: epochs between accuracies on the validation images.
+        validation_epochs: epochs between accuracies on the validation images; None for
+            about 30 in all.
         max_bad_fraction: share of unreadable images that stops the run.
     """
 
-    validation_epochs: groups.Count = 1
+    validation_epochs: groups.CountOrNone = None
     max_bad_fraction: groups.Share = 0.01
 
 
 class Watch:
-    """The monitors of a fine-tuning.
+    """The monitors of the training of a classifier, as `monitoring.Watch`.
 
     Args:
         plan: `trainer.Plan`.
-        chosen: `Validating`.
         labelled: `labelled_images.LabelledImages`.
+        every: int, epochs between two validations.
+        max_bad_fraction: float, of the validation images.
         callbacks: Keras callbacks of the user's, called after the monitors.
 
     Attributes:
@@ -38,11 +40,11 @@ class Watch:
 
     best_by = "val_accuracy"
 
-    def __init__(self, plan, chosen, labelled, callbacks=()):
-        self._plan, self._chosen, self._labelled = plan, chosen, labelled
+    def __init__(self, plan, labelled, *, every, max_bad_fraction, callbacks=()):
+        self._plan, self._labelled, self._every = plan, labelled, every
         self._callbacks = list(callbacks)
         self.told = list(labelled.told)
-        self.bad_files = [pipeline.BadFiles(max_fraction=chosen.max_bad_fraction)]
+        self.bad_files = [pipeline.BadFiles(max_fraction=max_bad_fraction)]
 
     def variables(self):
         """Nothing is saved beside the model."""
@@ -62,7 +64,7 @@ class Watch:
                 validation_lib.Validation(
                     test,
                     source.labels,
-                    every=self._chosen.validation_epochs,
+                    every=self._every,
                     epochs=self._plan.epochs,
                     workers=trainer.workers,
                 )

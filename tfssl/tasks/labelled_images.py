@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from tfssl import data as data_lib
 from tfssl.data import class_names as class_names_lib
 from tfssl.data import labels as labels_lib
 from tfssl.tasks import groups, label_budgets
@@ -46,9 +45,7 @@ class LabelBudget:
             return labels_lib.from_file(self.label_list, source)
         if self.budget is None:
             return labels_lib.select(source.labels, fraction=1.0)
-        asked = label_budgets.parsed(
-            (self.budget,), source.labels, source.class_names
-        )
+        asked = label_budgets.parsed((self.budget,), source.labels, source.class_names)
         chosen = {"per_class": None, "fraction": None}
         for key, values in zip(chosen, (asked["per_class"], asked["fractions"])):
             chosen[key] = values[0] if values else None
@@ -72,6 +69,14 @@ class LabelledImages:
     class_names: tuple
     selection: labels_lib.Selection
     told: tuple
+
+    def told_in_record(self):
+        """What the training learns from, as run.json keeps it."""
+        return {
+            "images": len(self.selection.indices),
+            "sha256": self.selection.sha256,
+            "classes": list(self.class_names),
+        }
 
 
 def prepared(train, validation, amount):

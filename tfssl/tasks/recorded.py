@@ -1,13 +1,8 @@
-"""What a run's folder says of its pre-training, for the tasks that come after it."""
+"""What a run's folder says of its training, for the tasks that come after it."""
 
-import inspect
+from tfssl.tasks import arguments, finetune, pretrain, runs, settings
 
-from tfssl.tasks import pretrain, runs, settings
-
-_DEFAULTS = {
-    name: parameter.default
-    for name, parameter in inspect.signature(pretrain.pretrain).parameters.items()
-}
+_TASKS = {"pretrain": pretrain.pretrain, "finetune": finetune.finetune}
 
 
 def settings_of(run):
@@ -22,9 +17,11 @@ def settings_of(run):
     if record is None or "settings" not in record:
         raise ValueError(
             f"{run!r} holds no run.json with settings; pass the --out folder of a "
-            "finished pre-training run."
+            "finished run."
         )
-    return settings.recorded(_DEFAULTS) | record["settings"]
+    task = _TASKS[record.get("task", "pretrain")]
+    defaults = {a.name: None if a.required else a.default for a in arguments.of(task)}
+    return settings.recorded(defaults) | record["settings"]
 
 
 def check_can_be_opened(run, found, names=("data",)):

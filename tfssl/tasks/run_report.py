@@ -72,7 +72,8 @@ def _of_run(run):
         "notes": _notes(record),
     }
     settings = record["settings"] | record.get("versions", {})
-    return record["settings"]["method"], settings, parts
+    title = record["settings"].get("method", record.get("task"))
+    return title, settings, parts
 
 
 def _of_encoder(judged):

@@ -44,6 +44,8 @@ RESULT = (
     "label_smoothing",
     "class_weights",
     "balance_classes",
+    "mixup",
+    "cutmix",
     "averaging",
     "budget",
     "budget_seed",
@@ -62,8 +64,8 @@ IMAGES = (
 # They may differ from start to start, for the reason given.
 FREE = {
     "out": "a folder may be moved",
-    "labels": "never pre-train; those that fine-tuning learns from are compared with the "
-    "budget; a hold-out that they change is seen in the images",
+    "labels": "never pre-train, and fine-tuning compares its own; a hold-out that they "
+    "change is seen in the images",
     "validation_data": "watches; a hold-out that it ends is seen in the images",
     "validation_split": "watches",
     "strategy": "the global batch stays",

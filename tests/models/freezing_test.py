@@ -1,0 +1,69 @@
+import keras
+import numpy as np
+import pytest
+
+from tfssl import models
+from tfssl.models import freezing, headed
+
+
+def network():
+    return models.encoder("resnet18", input_shape=(8, 8, 3), width=0.0625, stem="cifar")
+
+
+def frozen(model):
+    return [layer for layer in model.layers if not layer.trainable]
+
+
+def test_a_stage_is_frozen_with_all_that_it_needs():
+    model = network()
+    freezing.freeze(model, "res3")
+    needed = keras.Model(model.inputs, model.stage_outputs["res3"]).layers
+    assert frozen(model) == needed
+    freezing.freeze(model, "conv1")  # What was frozen before thaws.
+    assert 0 < len(frozen(model)) < len(needed)
+    freezing.freeze(model, "none")
+    assert not frozen(model)
+    freezing.freeze(model, "all")
+    assert frozen(model) == model.layers and not model.trainable_variables
+
+
+def test_a_layer_of_any_graph_can_be_named():
+    inputs = keras.Input((4,))
+    x = keras.layers.Dense(3, name="first")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="second")(x))
+    freezing.freeze(model, "first")
+    assert [v.path for v in model.trainable_variables] == [
+        "second/kernel",
+        "second/bias",
+    ]
+    with pytest.raises(ValueError, match="freeze='third' received.*one of its layers"):
+        freezing.freeze(model, "third")
+    with pytest.raises(ValueError, match="conv1, res2, res3, res4, res5"):
+        freezing.freeze(network(), "stage9")
+
+
+def test_layers_of_a_head_lie_behind_the_stages():
+    encoder = network()
+    head = keras.Sequential([keras.Input((encoder.output_shape[-1],)),
+                             keras.layers.Dense(5)])  # fmt: skip
+    model = headed.Headed(encoder, head)
+    depths = freezing.depths(model)
+    assert {depths[id(v)] for v in head.variables} == {0}
+    assert sorted(set(depths.values())) == [0, 1, 2, 3, 4, 5]
+    assert depths[id(encoder.variables[0])] == 5
+    assert len(depths) == len(model.variables)
+
+
+def test_without_stages_there_is_no_depth():
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, keras.layers.Dense(3)(inputs), name="plain")
+    with pytest.raises(ValueError, match="'plain' .*names no stages"):
+        freezing.depths(model)
+
+
+def test_thawing_reaches_inner_models():
+    inner = network()
+    outer = keras.Sequential([keras.Input((8, 8, 3)), inner])
+    inner.trainable = False
+    freezing.thaw(outer)
+    assert np.all([layer.trainable for layer in inner.layers])

@@ -1,0 +1,300 @@
+import json
+import os
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfssl
+from tests.tasks import pretrain_test as small
+from tfssl import data, files, formats, replicas
+from tfssl.formats import keras_file
+from tfssl.tasks import evaluate, finetune, runs
+from tfssl.training import checkpoint, monitors
+
+PREPROCESSING = data.Preprocessing(size=8, channels=1)
+SHORT = dict(epochs=2, batch_size=8, verbose=0, learning_rate=1e-2)
+
+
+def encoder(seed=0):
+    keras.utils.set_random_seed(seed)
+    return formats.Encoder(small.tiny_encoder((8, 8, 1)), PREPROCESSING)
+
+
+def tuned(out, given=None, train=None, **settings):
+    return finetune.finetune(
+        encoder() if given is None else given,
+        small.images() if train is None else train,
+        str(out),
+        **SHORT | {"validation_data": small.images(seed=1)} | settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run to its end; the network that it began with, and its weights before."""
+    began = encoder(seed=7)  # The baseline begins with the weights of seed 0.
+    before = began.get_weights()
+    run = tuned(tmp_path_factory.mktemp("whole"), began, epochs=6, baseline=True)
+    return run, began, before
+
+
+def test_a_run_leaves_everything_it_promises(whole):
+    run, began, before = whole
+    expected = {"baseline", "checkpoints", "classification.json", "encoder.keras",
+                "metrics.jsonl", "run.json", "tensorboard", "views.png"}  # fmt: skip
+    assert expected <= set(os.listdir(run.path))
+    assert [line["step"] for line in run.history] == [5, 10, 15, 20, 25, 30]
+    for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+        assert np.isfinite(run.history[-1][key]), key
+    assert run.history[-1]["val_accuracy"] == 1.0  # Bright above or below.
+    record = json.load(open(os.path.join(run.path, "run.json")))
+    assert record["task"] == "finetune" and record["results"]["steps"] == 30
+    assert record["made"]["budget"]["classes"] == ["0", "1"]
+    best = record["results"]["best_val"]
+    assert best["val"] == 1.0
+    # What it began with is the user's, and stays as it was.
+    for old, new in zip(before, began.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    moved = zip(before, run.encoder.get_weights())
+    assert any(np.abs(old - new).max() > 0 for old, new in moved)
+
+
+def test_its_file_is_a_classifier_and_an_encoder(whole):
+    run = whole[0]
+    images = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")
+    classifier = tfssl.load_classifier(run.path)
+    assert classifier.class_names == ("0", "1") and not classifier.multilabel
+    np.testing.assert_allclose(classifier(images), run.method.logits(images), rtol=1e-5)
+    features = tfssl.load(run.path)(images)
+    np.testing.assert_array_equal(features, run.method.encoder(images))
+    rows = evaluate.evaluate(
+        run.path,
+        data=small.images(),
+        validation_data=small.images(seed=1),
+        probes=("knn",),
+        baselines=("supervised",),
+        budgets=("100%",),
+        verbose=0,
+    )
+    assert rows[0]["accuracy"] > 0.9
+
+
+def test_scores_are_those_of_its_predictions(whole):
+    run = whole[0]
+    found = files.read_json(os.path.join(run.path, "classification.json"))
+    pixels, labels = small.images(seed=1)
+    images = np.stack([PREPROCESSING.apply(tf.constant(image)) for image in pixels])
+    said = np.argmax(tfssl.load_classifier(run.path)(images), axis=1)
+    mine = found["results"]["fine-tuned"]
+    assert mine["top1"] == (said == labels).mean()
+    confusion = np.zeros((2, 2), int)
+    np.add.at(confusion, (labels, said), 1)
+    assert mine["confusion"] == confusion.tolist()
+    scratch = runs.load(os.path.join(run.path, "baseline"))
+    assert np.abs(scratch.get_weights()[0] - run.encoder.get_weights()[0]).max() > 0
+    assert set(found["results"]) == {"fine-tuned", "from scratch"}
+
+
+def interrupted(tmp_path, **settings):
+    """A straight run, and one that is stopped at step 8 and goes on at step 6."""
+    straight = tuned(tmp_path / "whole", epochs=3, **settings)
+
+    class Stop(Exception):
+        pass
+
+    class StopAt(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.step.numpy()) >= 8:
+                raise Stop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(monitors, "NonFinite", lambda *args: StopAt())
+        with pytest.raises(Stop):
+            tuned(tmp_path / "parts", epochs=3, checkpoint_steps=6, **settings)
+    saved = checkpoint.latest(str(tmp_path / "parts" / "checkpoints"))
+    assert saved.endswith("checkpoint-6")
+    return straight, tuned(tmp_path / "parts", epochs=3, **settings)
+
+
+ALL = {
+    "label_smoothing": 0.1,
+    "balance_classes": True,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "averaging": 0.9,
+    "freeze": "frozen",
+}
+
+
+def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
+    inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, name="frozen")(inputs)
+    inner = small.tiny_encoder((6, 6, 4))
+    network = formats.Encoder(keras.Model(inputs, inner(x)), PREPROCESSING)
+    small.assert_same_runs(*interrupted(tmp_path, given=network, **ALL))
+
+
+def test_two_replicas_learn_what_one_does(tmp_path):
+    one = tuned(tmp_path / "one", mixup=0.2)
+    two = tuned(tmp_path / "two", mixup=0.2, strategy="mirrored", num_replicas=2)
+    expected = checkpoint.named_variables(one.method, optimizer=False)
+    found = checkpoint.named_variables(two.method, optimizer=False)
+    for name, variable in expected.items():
+        np.testing.assert_allclose(found[name], variable, rtol=1e-4, atol=1e-5)
+    assert two.history[-1]["val_loss"] == pytest.approx(
+        one.history[-1]["val_loss"], rel=1e-4
+    )
+
+
+def test_on_one_gpu_steps_are_compiled(tmp_path, monkeypatch):
+    """What a GPU turns on, on the CPU."""
+    plain = tuned(tmp_path / "plain", cutmix=1.0)
+    monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
+    compiled = tuned(tmp_path / "xla", cutmix=1.0)
+    assert compiled.method.jit_compile
+    assert compiled.history[-1]["loss"] == pytest.approx(
+        plain.history[-1]["loss"], rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(tmp_path, precision):
+    run = tuned(tmp_path, precision=precision)
+    assert np.isfinite(run.history[-1]["loss"])
+    assert run.method.encoder.layers[1].compute_dtype == precision[6:]
+    images = np.zeros((2, 8, 8, 1), "float32")
+    assert run.method.logits(images).dtype == "float32"
+
+
+def test_labels_of_two_folders_meet_by_name(tmp_path):
+    """The validation images lack a class, and their folders come in other numbers."""
+    pixels = {"ant": 20, "bee": 120, "cat": 240}
+    for part, classes in (("train", "ant bee cat"), ("val", "ant cat")):
+        for name in classes.split():
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(8):
+                image = np.full((8, 8, 1), pixels[name] + i, np.uint8)
+                (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    run = tuned(
+        tmp_path / "run",
+        train=str(tmp_path / "train"),
+        validation_data=str(tmp_path / "val"),
+        epochs=12,
+        learning_rate=0.1,
+    )
+    assert tfssl.load_classifier(run.path).class_names == ("ant", "bee", "cat")
+    assert run.history[-1]["val_accuracy"] == 1.0
+    scores = files.read_json(os.path.join(run.path, "classification.json"))
+    assert scores["results"]["fine-tuned"]["per_class"] == [1.0, None, 1.0]
+
+
+def test_a_budget_is_the_images_that_an_evaluation_draws(run, tmp_path):
+    evaluate.evaluate(
+        str(run),
+        out=str(tmp_path / "judged"),
+        data=small.images(),
+        validation_data=small.images(seed=1),
+        budgets=("3",),
+        draws=1,
+        probes=("linear",),
+        baselines=(),
+        verbose=0,
+    )
+    (listed,) = (tmp_path / "judged" / "labels").iterdir()
+    by_budget = tuned(tmp_path / "a", str(run), budget="3", batch_size=None)
+    by_list = tuned(tmp_path / "b", str(run), label_list=str(listed), batch_size=None)
+    records = [
+        runs.record_of(one.path)["made"]["budget"] for one in (by_budget, by_list)
+    ]
+    assert records[0]["images"] == 6 and records[0] == records[1]
+    assert records[0]["sha256"] == files.read_json(str(listed))["sha256"]
+
+
+def test_layers_of_the_head_go_along(run, tmp_path):
+    found = tuned(tmp_path, str(run), head_layer=1)
+    network = found.encoder.network
+    assert network.output_shape == (None, 8)  # Of the projector, not the encoder's.
+    before = tfssl.load(str(run), head_layer=1).get_weights()
+    moved = [np.abs(a - b).max() > 0 for a, b in zip(before, network.get_weights())]
+    assert sum(moved) >= len(moved) - 2
+    again = tfssl.load(found.path)
+    images = np.zeros((2, 8, 8, 1), "float32")
+    np.testing.assert_array_equal(again(images), network(images))
+
+
+def test_linear_first_then_all(tmp_path):
+    linear = tuned(tmp_path / "linear", freeze="all")
+    before = encoder().get_weights()
+    for old, new in zip(before, linear.encoder.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    both = tuned(tmp_path / "all", init_from=linear.path, learning_rate=0.0)
+    images = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")
+    found = both.method.classifier.get_weights()
+    for old, new in zip(linear.method.classifier.get_weights(), found):
+        np.testing.assert_array_equal(old, new)
+    # Of other classes it is refused, and nothing is written.
+    pixels, labels = small.images()
+    with pytest.raises(ValueError, match="tells 2 classes apart and these .* 3"):
+        tuned(
+            tmp_path / "other",
+            train=(pixels, np.arange(len(labels)) % 3),
+            validation_data=None,
+            init_from=linear.path,
+        )
+    assert not (tmp_path / "other").exists()
+    assert images.shape  # Used by both.
+
+
+def test_a_start_with_other_weights_or_labels_is_refused(tmp_path):
+    tuned(tmp_path / "run")
+    before = sorted(os.listdir(tmp_path / "run"))
+    record = (tmp_path / "run" / "run.json").read_bytes()
+    for given, message in (
+        (dict(given=encoder(seed=1)), "encoder is .* there and .* here"),
+        (dict(budget="3", batch_size=6), "batch_size|budget"),
+        (dict(freeze="all"), "freeze is 'none' there and 'all' here"),
+        (dict(mixup=0.5), "mixup is 0.0 there and 0.5 here"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            tuned(tmp_path / "run", **given)
+    with pytest.raises(ValueError, match="another kind .finetune, and not pretrain"):
+        tfssl.pretrain(small.images(), str(tmp_path / "run"), epochs=1, **small.TINY)
+    assert sorted(os.listdir(tmp_path / "run")) == before
+    assert (tmp_path / "run" / "run.json").read_bytes() == record
+
+
+def test_a_new_encoder_by_its_name(tmp_path):
+    run = tuned(
+        tmp_path,
+        "resnet18",
+        encoder_args={"width": 0.0625, "stem": "cifar"},
+        image_size=8,
+        epochs=1,
+    )
+    assert run.encoder.preprocessing.size == 8
+    assert run.encoder.preprocessing.channels == 1
+
+
+def test_classes_of_few_images_count_alike(tmp_path):
+    pixels, labels = small.images()
+    keep = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5]]
+    run = tuned(
+        tmp_path,
+        train=(pixels[keep], labels[keep]),
+        balance_classes=True,
+        class_weights={"1": 2.0},
+        epochs=1,
+    )
+    np.testing.assert_allclose(run.method.class_weights, [25 / 40, 2 * 25 / 10])
+
+
+def test_a_file_of_keras_and_a_plain_model(tmp_path):
+    path = str(tmp_path / "mine.keras")
+    keras_file.save(encoder(), path)
+    of_file = tuned(tmp_path / "a", path, epochs=1)
+    network = encoder().network
+    of_model = tuned(tmp_path / "b", network, preprocessing=PREPROCESSING, epochs=1)
+    assert of_file.history[-1]["loss"] == of_model.history[-1]["loss"]

@@ -1,0 +1,198 @@
+"""What trainings of a classifier share: fine-tuning, and its baseline; distillation."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+import keras
+
+from tfssl import data as data_lib
+from tfssl import optimizers
+from tfssl.data import pipeline
+from tfssl.data.views import recipes
+from tfssl.evaluation import supervised
+from tfssl.optimizers import schedules
+from tfssl.tasks import groups, judging_epochs, labelled_images, trainer
+from tfssl.tasks.arguments import OneOf
+
+_BATCH_SIZE = 64
+_EPOCHS, _STEPS = 30, 500  # At least, unless epochs are given.
+_RECORDS = 30  # Validations and checkpoints, unless it is said how often.
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(groups.Optimization):
+    """That of `groups.Optimization`, with the habits of supervised training."""
+
+    optimizer: Annotated[
+        str | keras.optimizers.Optimizer, OneOf(optimizers.OPTIMIZERS)
+    ] = "adamw"
+    learning_rate: groups.NotNegative = 1e-3
+    lr_scaling: Literal[schedules.RULES] = "none"
+    weight_decay: groups.NotNegative = 0.05
+    warmup_epochs: groups.NotNegative = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Saving(groups.Saving):
+    """That of `groups.Saving`, for epochs that may be a few steps.
+
+    Attributes:
+        checkpoint_epochs: epochs between checkpoints; None for about 30 in all.
+    """
+
+    checkpoint_epochs: groups.CountOrNone = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Course:
+    """How classifiers are trained on some images, whatever they begin with.
+
+    Attributes:
+        task: name of the task, for the record.
+        labelled: `labelled_images.LabelledImages`.
+        recipe: the view, a `Recipe`.
+        preprocessing: `data.Preprocessing` that the view is for.
+        epochs: int or None, see `tasks.finetune`.
+        batch_size: the same.
+        seed: int.
+        augment: bool.
+        strategy: `tf.distribute.Strategy`.
+        optimization: `groups.Optimization`.
+        devices: `groups.Devices`.
+        saves: `Saving`.
+        monitors: `judging_epochs.Validating`.
+        callbacks: Keras callbacks of the user's.
+        verbose: 0, 1 or 2.
+    """
+
+    task: str
+    labelled: labelled_images.LabelledImages
+    recipe: recipes.Recipe
+    preprocessing: data_lib.Preprocessing
+    epochs: int | None
+    batch_size: int | None
+    seed: int
+    augment: bool
+    strategy: Any
+    optimization: groups.Optimization
+    devices: groups.Devices
+    saves: Saving
+    monitors: judging_epochs.Validating
+    callbacks: Any = ()
+    verbose: int = 1
+
+    def plan(self, compared):
+        """The `trainer.Plan`.
+
+        Args:
+            compared: dict, what a start in the folder is compared by beside the images.
+        """
+        images = self.labelled.train
+        batch_size, epochs = self.batch_size, self.epochs
+        if batch_size is None:
+            replicas = self.strategy.num_replicas_in_sync
+            batch_size = min(_BATCH_SIZE, images.num_images)
+            batch_size = max(batch_size // replicas, 1) * replicas
+        if epochs is None:
+            steps = pipeline.steps_per_epoch(images, batch_size)
+            epochs = max(_EPOCHS, -(-_STEPS // steps))
+        return trainer.Plan(
+            images,
+            self.recipe,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=self.seed,
+            augment=self.augment,
+            bad_files=pipeline.BadFiles(max_fraction=self.monitors.max_bad_fraction),
+            task=self.task,
+            own_preprocessing=self.preprocessing,
+            compared=compared | {"budget": self.labelled.told_in_record()},
+        )
+
+    def train(self, out, given, make_model: Callable, compared):
+        """Trains a classifier in a folder.
+
+        Args:
+            out: the folder.
+            given: dict, the arguments of the task, for the record.
+            make_model: function `trainer.Plan -> Classification`.
+            compared: as for `plan`.
+
+        Returns:
+            `(runs.Run, trainer.Trainer)`.
+        """
+        plan = self.plan(compared)
+        every = max(1, plan.epochs // _RECORDS)
+        saves, monitors = self.saves, self.monitors
+        training = trainer.Trainer(
+            plan,
+            out,
+            given,
+            strategy=self.strategy,
+            optimization=self.optimization,
+            devices=self.devices,
+            saves=dataclasses.replace(
+                saves,
+                init_from=given["init_from"],
+                checkpoint_epochs=saves.checkpoint_epochs or every,
+            ),
+            verbose=self.verbose,
+        )
+        watch = judging_epochs.Watch(
+            plan,
+            self.labelled,
+            every=monitors.validation_epochs or every,
+            max_bad_fraction=monitors.max_bad_fraction,
+            callbacks=self.callbacks,
+        )
+        return training.train(lambda: make_model(plan), watch), training
+
+
+def view(given, preprocessing):
+    """The view of a training, with the size and the normalisation of the encoder.
+
+    Args:
+        given: name in `RECIPES`, a recipe of one view, or None for a random crop and,
+            of colour images, a mirror image.
+        preprocessing: `data.Preprocessing` of the encoder.
+
+    Raises:
+        ValueError: for a recipe of several views.
+    """
+    if given is None:
+        return recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
+    given = recipes.get(given)
+    if len(given) != 1:
+        raise ValueError(
+            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} views, "
+            "but this training takes one; choose a recipe of one view, for example "
+            "recipe[:1] in Python."
+        )
+    return given.scaled(
+        preprocessing.size, mean=preprocessing.mean, std=preprocessing.std
+    )
+
+
+def opened(images, data, channels=None):
+    """How labelled images are opened, a `groups.Images`.
+
+    Args:
+        images: `groups.Images` as given. Of a folder the first folder level is the
+            class, unless it says otherwise.
+        data: where they are.
+        channels: int, what the encoder takes; None if it takes any.
+
+    Raises:
+        ValueError: if other channels are asked for.
+    """
+    if images.labels == "auto" and data_lib.sources.kind_of(data) == "folder":
+        images = dataclasses.replace(images, labels="folders")
+    if channels is None:
+        return images
+    if images.channels not in (None, channels):
+        raise ValueError(
+            f"channels={images.channels} received, but the encoder takes images of "
+            f"{channels} channel(s); leave channels out."
+        )
+    return dataclasses.replace(images, channels=channels)
