@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl.models import copying
 from tfssl.optimizers import schedules
 
 
@@ -32,7 +33,9 @@ class TargetNetwork(keras.layers.Layer):
     def __init__(self, *networks, name="target"):
         super().__init__(name=name)
         with keras.name_scope(name):
-            self.networks = [_copy(network) for network in networks]
+            self.networks = [
+                copying.copied(network, "a target network") for network in networks
+            ]
         pairs = [
             (online, target)
             for original, copied in zip(networks, self.networks)
@@ -73,22 +76,6 @@ class TargetNetwork(keras.layers.Layer):
         for network in self.networks:
             outputs = network(outputs, training=training)
         return tf.stop_gradient(outputs)
-
-
-def _copy(network):
-    """The same architecture with variables of its own, and the same weights."""
-    try:
-        config = keras.saving.serialize_keras_object(network)
-        copied = keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise ValueError(
-            f"The network {network.name!r} cannot be copied for a target network "
-            f"({first}); register its classes with "
-            "keras.saving.register_keras_serializable and give them get_config."
-        ) from error
-    copied.set_weights(network.get_weights())
-    return copied
 
 
 def momentum_at(step, base, total_steps=None):

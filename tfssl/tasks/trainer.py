@@ -16,7 +16,15 @@ from tfssl import formats
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
-from tfssl.tasks import accept, epoch_images, fitting, runs, settings, start
+from tfssl.tasks import (
+    accept,
+    epoch_images,
+    fitting,
+    runs,
+    settings,
+    start,
+    teachers,
+)
 from tfssl.training import checkpoint, monitors, saving, stalls
 from tfssl.training import history as history_lib
 from tfssl.training import strategy as strategies
@@ -43,6 +51,7 @@ class Plan:
         seed: int, of weights, order and views.
         augment: False turns every random transform off.
         bad_files: `BadFiles`, which collects unreadable training images.
+        teacher: `teachers.Teacher` that is learned from, or None.
     """
 
     train: data_lib.sources.Source
@@ -52,6 +61,7 @@ class Plan:
     seed: int = 0
     augment: bool = True
     bad_files: pipeline.BadFiles = dataclasses.field(default_factory=pipeline.BadFiles)
+    teacher: teachers.Teacher | None = None
 
     @property
     def steps_per_epoch(self):
