@@ -10,8 +10,9 @@ import pytest
 
 import tfssl
 from tests.fixtures import networks
+from tests.methods import cases
 from tests.tasks import pretrain_test as small
-from tfssl import data, files, formats, frozen
+from tfssl import data, files, formats, frozen, methods
 from tfssl.formats import keras_file
 from tfssl.tasks import export, pretrain, run_report, teachers
 from tfssl.training import checkpoint
@@ -74,6 +75,35 @@ def test_models_of_python_teach_too():
         opened = teachers.open_teacher(given, views, own)
         assert opened.network is network and opened.preprocessing == made
         assert opened.layer().asked_for()[1] == (None, 5)
+
+
+@pytest.mark.parametrize("kind", ["DINOV2Backbone", "DINOV3Backbone"])
+def test_backbones_of_keras_hub_teach(tmp_path, kind):
+    """With random weights: their presets are fetched from the network."""
+    keras_hub = pytest.importorskip("keras_hub")
+    backbone = getattr(keras_hub.models, kind)(
+        patch_size=4, num_layers=2, hidden_dim=16, num_heads=2, intermediate_dim=32,
+        image_shape=(16, 16, 3), num_register_tokens=2, use_mask_token=False,
+        **{"position_embedding_shape": (16, 16, 3)} if kind == "DINOV2Backbone" else {},
+    )  # fmt: skip
+    made = data.Preprocessing(size=16, mean=(0.4, 0.5, 0.6), std=0.2)
+    views = data.Preprocessing(size=8)
+    network = keras.Model(backbone.inputs[0], backbone.output[:, 0])
+    path = str(tmp_path / "dino.keras")
+    keras_file.save(formats.Encoder(network, made), path)
+    opened = teachers.open_teacher(path, views)
+    images = np.random.default_rng(0).uniform(size=(2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(
+        opened.layer()(images), network((images - made.mean) / 0.2), atol=1e-5
+    )
+    patches = keras.layers.Reshape((4, 4, 16))(backbone.output[:, 3:])
+    patches = keras.Model(backbone.inputs[0], patches)
+    for given, shape in ((network, (None, 16)), (patches, (None, 4, 4, 16))):
+        layer = teachers.Teacher(given, made, views).layer()
+        assert layer.asked_for()[1] == shape
+        student = methods.FeatureDistillation(networks.sequential(), layer)
+        batch = cases.batch_of(images[:, :8, :8])
+        assert np.isfinite(student.image_losses(batch, training=True)["loss"]).all()
 
 
 def test_a_training_learns_from_its_teacher_and_resumes_without_its_weights(
