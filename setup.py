@@ -33,6 +33,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "teachers": ["keras-hub>=0.32"],  # Backbones for feature distillation.
         "bench": ["faiss-cpu>=1.9"],  # Only for benchmarks/kmeans.py.
         "test": [
             "markdown-it-py>=3",

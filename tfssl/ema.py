@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfssl.models import copies
+from tfssl.models import copying
 from tfssl.optimizers import schedules
 
 
@@ -36,7 +36,9 @@ class TargetNetwork(keras.layers.Layer):
     def __init__(self, *networks, statistics=False, name="target"):
         super().__init__(name=name)
         with keras.name_scope(name):
-            self.networks = [copies.copied(network) for network in networks]
+            self.networks = [
+                copying.copied(network, "a target network") for network in networks
+            ]
         pairs = [
             (online, target)
             for original, copied in zip(networks, self.networks)

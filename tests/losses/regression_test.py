@@ -49,3 +49,65 @@ def test_gradient_equals_finite_differences():
 def test_shapes_that_do_not_fit(shapes):
     with pytest.raises(ValueError, match=r"one shape \(batch, dim\), got"):
         regression.normalized_regression(*map(tf.zeros, shapes))
+
+
+def _slow_features(prediction, target, share):
+    """Of one image: the mean over its positions, each by itself."""
+    found = []
+    for p, t in zip(prediction, target):
+        cosine = p @ t / (np.linalg.norm(p) * np.linalg.norm(t))
+        smooth = [0.5 * x * x if abs(x) < 1 else abs(x) - 0.5 for x in p - t]
+        found.append((1 - share) * (1 - cosine) + share * sum(smooth) / len(smooth))
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("places", [(), (3, 2)])
+def test_features_and_maps_are_compared_position_by_position(share, places):
+    rng = np.random.default_rng(0)
+    shape = (4, *places, 5)
+    prediction, target = rng.normal(size=(2, *shape))
+    target *= 2  # Differences on both sides of 1.
+    found = regression.feature_regression(
+        prediction.astype("float32"), target.astype("float32"), smooth_l1=share
+    )
+    assert found.shape == (4,) and found.dtype == tf.float32
+    expected = [
+        _slow_features(p.reshape(-1, 5), t.reshape(-1, 5), share)
+        for p, t in zip(prediction, target)
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_only_the_smooth_l1_sees_the_length_of_features():
+    p, t = np.random.default_rng(1).normal(size=(2, 3, 4)).astype("float32")
+    alone = regression.feature_regression(p, t)
+    np.testing.assert_allclose(regression.feature_regression(p, 9 * t), alone, 1e-5)
+    both = regression.feature_regression(p, 9 * t, smooth_l1=0.1)
+    assert (both > 0.9 * alone + 0.05).numpy().all()
+    # Half precision is computed as single, and overflows nowhere.
+    half = regression.feature_regression(np.float16(300 * p), np.float16(300 * t))
+    assert half.dtype == tf.float32
+    np.testing.assert_allclose(half, alone, atol=2e-3)
+
+
+def test_gradients_reach_the_prediction_alone_and_are_finite_at_zero():
+    zero, one = tf.zeros([2, 3]), tf.ones([2, 3])
+    with tf.GradientTape() as tape:
+        tape.watch([zero, one])
+        loss = regression.feature_regression(zero, one, smooth_l1=0.5)
+    gradients = tape.gradient(loss, [zero, one])
+    assert gradients[1] is None
+    # The cosine of nothing is 0; the smooth L1 has slope -1 there, a mean of 3.
+    np.testing.assert_allclose(loss, [0.5 + 0.25] * 2)
+    np.testing.assert_allclose(gradients[0], np.full((2, 3), -0.5 / 3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((3, 4), (3, 5)), ((3, 2, 4), (3, 4)), ((4,), (4,))]
+)
+def test_features_that_do_not_fit(shapes):
+    with pytest.raises(ValueError, match=r"one shape \(batch, \.\.\., dim\), got"):
+        regression.feature_regression(*map(tf.zeros, shapes))
+    with pytest.raises(ValueError, match=r"smooth_l1=1.5 received, expected a number"):
+        regression.feature_regression(tf.ones([1, 2]), tf.ones([1, 2]), smooth_l1=1.5)

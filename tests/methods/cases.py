@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import methods, optimizers
+from tfssl import data, methods, optimizers
 from tfssl.methods import classification
 from tfssl.models import norms
 from tfssl.training import strategy as strategies
@@ -84,6 +84,11 @@ CASES = {
             projection_dim=16,
         ),
     ),
+    "feature_distillation": ("feature_distillation", dict(projection_hidden=12)),
+    "feature_distillation_map": (
+        "feature_distillation",
+        dict(teacher_layer="map", smooth_l1=0.5),
+    ),
 }
 # What a method asks of the encoder's batch norm; the others get "global".
 NORMS = {
@@ -99,6 +104,8 @@ VIEWS = {
     "classification_multilabel": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
+    "feature_distillation": (SIZE, SIZE // 2),
+    "feature_distillation_map": (SIZE,),
 }
 
 # True classes of so many images, for the methods that learn from them.
@@ -123,10 +130,26 @@ def tiny_encoder(statistics="global", group_size=None):
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
 
 
+def tiny_teacher(name):
+    """A network of another architecture, size of images and range of pixels, frozen.
+
+    With batch norm and dropout, which in training mode would show.
+    """
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(10, 3, strides=3, activation="silu", name="map")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Dropout(0.5)(x)
+    x = keras.layers.Dense(7)(keras.layers.GlobalAveragePooling2D()(x))
+    network = keras.Model(inputs, x, name=name)
+    return methods.Frozen(network, data.Preprocessing(size=12, mean=0.5, std=0.5))
+
+
 def make(name, *, optimizer=None, **compile_args):
     """The compiled method of a case, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     key, arguments = CASES[name]
+    if key == "feature_distillation":
+        arguments = arguments | {"teacher": tiny_teacher(name)}
     method = KINDS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
     optimizer = optimizer or optimizers.build(
         # Small steps: the heads start at N(0, 0.01), and large ones would turn
@@ -162,7 +185,7 @@ def _assign_at_random(method):
         prototypes.assign(unit(rng.normal(size=prototypes.shape)).astype("float32"))
 
 
-def batches(name, steps=STEPS, *, constant=None):
+def batches(name, steps=STEPS, *, constant=None, size=None):
     """`steps` global batches of random views for a case, as a dataset."""
     rng = np.random.default_rng(7)
     rows = np.arange(steps * BATCH)
@@ -170,8 +193,9 @@ def batches(name, steps=STEPS, *, constant=None):
     # and batch norm would blow up the rounding of what little differs.
     coarse = rng.uniform(size=(len(rows), 2, 2, 3))
     views = []
-    for size in VIEWS.get(name, (SIZE, SIZE)):
-        view = coarse.repeat(size // 2, axis=1).repeat(size // 2, axis=2)
+    sizes = VIEWS.get(name, (SIZE, SIZE)) if size is None else (size,)
+    for side in sizes:
+        view = coarse.repeat(side // 2, axis=1).repeat(side // 2, axis=2)
         view = 0.8 * view + 0.2 * rng.uniform(size=view.shape)
         if constant is not None:
             view = np.full_like(view, constant)

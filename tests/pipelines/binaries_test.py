@@ -39,7 +39,7 @@ import sys
 import keras
 from absl import flags
 from pipelines import command, pretrain
-from tfssl import methods, models, optimizers
+from tfssl import data, methods, models, optimizers
 from tfssl.tasks import resolve
 for path in sys.argv[1:]:
     flags.FLAGS.unparse_flags()
@@ -50,7 +50,8 @@ for path in sys.argv[1:]:
     resolve.recipe(values.recipe, values.method, hparams)
     network = models.encoder("resnet18", input_shape=(8, 8, 3), width=1 / 16)
     resolve.method(values.method, network, hparams, total_steps=10,
-                   steps_per_epoch=5, num_images=50_000, seed=0)
+                   steps_per_epoch=5, num_images=50_000, seed=0,
+                   teacher=methods.Frozen(network, data.Preprocessing(size=8)))
     with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
         models.encoder(values.encoder, input_shape=(64, 64, 3),
                        **command.pairs(values.encoder_arg, "encoder_arg"))
@@ -91,6 +92,10 @@ _FEW = {
 }
 
 
+# Where a recipe names a run that is not there.
+_TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digits')}"
+
+
 @pytest.mark.parametrize(
     "recipe",
     [
@@ -110,6 +115,7 @@ def test_every_recipe_runs_with_smoke(recipe, tmp_path):
         f"--flagfile={SMOKE}",
         f"--out={tmp_path}",
         *_FEW.get(os.path.basename(recipe), []),
+        *([_TEACHER] if "feature_distillation" in recipe else []),
     )
     assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "encoder.keras").exists()

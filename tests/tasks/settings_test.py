@@ -8,7 +8,15 @@ import numpy as np
 from tests.tasks import pretrain_test as small
 from tfssl import data
 from tfssl.data.views import recipes
-from tfssl.tasks import arguments, finetune, pretrain, runs, settings, trainer
+from tfssl.tasks import (
+    arguments,
+    finetune,
+    pretrain,
+    runs,
+    settings,
+    teachers,
+    trainer,
+)
 
 _TASKS = (pretrain.pretrain, finetune.finetune)
 _DEFAULTS = {
@@ -17,12 +25,12 @@ _DEFAULTS = {
 }
 
 
-def record(**changes):
+def record(taught=None, **changes):
     """`(arguments, made)` of a start, and what run.json keeps of it."""
     arguments = _DEFAULTS | {"data": small.images()} | changes
     source = data.open_source(arguments["data"])
     recipe = arguments["recipe"] or recipes.SIMCLR_DIGITS
-    plan = trainer.Plan(source, recipe, epochs=1, batch_size=4)
+    plan = trainer.Plan(source, recipe, epochs=1, batch_size=4, teacher=taught)
     made = settings.made(arguments, plan)
     kept = {"settings": settings.recorded(arguments), "made": made}
     return arguments, made, json.loads(json.dumps(kept))
@@ -74,6 +82,21 @@ def test_differences_name_setting_and_both_values():
     (images,) = found({}, {"data": small.images(seed=1)})
     assert images[0] == "data" and images[1] != images[2]
     assert "array, 40 images of 1 channel(s), uint8" in images[1]
+
+
+def test_a_teacher_is_compared_by_what_it_is_wherever_it_lies():
+    grey = data.Preprocessing(size=8, channels=1)
+    keras.utils.set_random_seed(0)
+    one, other = (
+        teachers.Teacher(small.tiny_encoder((8, 8, 1)), grey, grey) for _ in range(2)
+    )
+    assert not found({"taught": one, "teacher": "a"}, {"taught": one, "teacher": "b"})
+    ((name, before, now),) = found({"taught": one}, {"taught": other})
+    assert name == "teacher" and one.fingerprint in before and other.fingerprint in now
+    assert found({}, {"taught": one}) == [("teacher", "none", before)]
+    arguments, made, kept = record(taught=one)
+    del kept["made"]["teacher"]  # Of a version that knew no teachers.
+    assert len(settings.differences(kept, arguments, made)) == 1
 
 
 def test_what_an_older_version_did_not_record_is_passed_over():

@@ -12,7 +12,7 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
-from tfssl.losses.regression import normalized_regression
+from tfssl.losses.regression import feature_regression, normalized_regression
 from tfssl.losses.soft_targets import distillation
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "clustering",
     "contrastive",
     "distillation",
+    "feature_regression",
     "in_batch_info_nce",
     "info_nce",
     "normalized_regression",

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from tfssl import checks
 from tfssl.losses import unit_norm
 
 
@@ -36,3 +37,51 @@ def normalized_regression(prediction, target):
         unit_norm.unit_rows(prediction) * unit_norm.unit_rows(target), axis=1
     )
     return 2.0 - 2.0 * cosine
+
+
+def feature_regression(prediction, target, *, smooth_l1=0.0):
+    """Distance of a student's features from a teacher's, position by position.
+
+    `(1 - smooth_l1) * (1 - cos) + smooth_l1 * mean_d h(prediction_d - target_d)`, with
+    `h(x) = x ** 2 / 2` up to 1 and `|x| - 1 / 2` beyond; of a feature map the mean over
+    its positions. The cosine does not see lengths, so that a teacher of any scale
+    teaches alike; the smooth L1 does.
+
+    Args:
+        prediction: float `(batch, dim)` or, a feature map, `(batch, rows, columns,
+            dim)`. Need not be normalized.
+        target: of the same shape. No gradient flows into it.
+        smooth_l1: float in [0, 1], the share of the second term. AM-RADIO takes 0 for
+            features of the whole image and 0.1 for a feature map.
+
+    Returns:
+        float32 `(batch,)`, computed in float32 for any input dtype. The first term is
+        from 0 (same direction) to 2. A position without any length has cosine 0.
+
+    Raises:
+        ValueError: if the shapes are not one, of at least two dimensions, or
+            `smooth_l1` is no share.
+
+    Reference:
+        Ranzinger et al., 2024, https://arxiv.org/abs/2312.06709 (AM-RADIO): 1 - cos for
+        the summary of an image, 0.9 (1 - cos) + 0.1 smooth L1 for spatial features, of
+        several teachers; here there is one.
+    """
+    checks.share({"smooth_l1": smooth_l1}, "smooth_l1")
+    prediction, target = map(tf.convert_to_tensor, (prediction, target))
+    rank = prediction.shape.rank
+    if not rank or rank < 2 or not prediction.shape.is_compatible_with(target.shape):
+        raise ValueError(
+            "prediction and target must be of one shape (batch, ..., dim), got "
+            f"{prediction.shape} and {target.shape}."
+        )
+    prediction = tf.cast(prediction, tf.float32)
+    target = tf.stop_gradient(tf.cast(target, tf.float32))
+    units = unit_norm.unit_rows(prediction) * unit_norm.unit_rows(target)
+    terms = (1 - smooth_l1) * (1.0 - tf.reduce_sum(units, axis=-1))
+    if smooth_l1:
+        size = tf.abs(prediction - target)
+        small = tf.minimum(size, 1.0)
+        # h(x), in one form: its slope is `small`.
+        terms += smooth_l1 * tf.reduce_mean(small * (size - small / 2), axis=-1)
+    return tf.reduce_mean(terms, axis=list(range(1, rank - 1)))

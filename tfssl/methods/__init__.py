@@ -1,9 +1,11 @@
 """The self-supervised methods, by the name that `--method` takes."""
 
+from tfssl.frozen import Frozen
 from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
+from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.moco import MoCo
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
@@ -12,6 +14,7 @@ METHODS = {
     "byol": BYOL,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
+    "feature_distillation": FeatureDistillation,
     "moco": MoCo,
     "simclr": SimCLR,
     "swav": SwAV,
@@ -21,6 +24,8 @@ __all__ = [
     "BYOL",
     "DeepCluster",
     "DeepClusterV2",
+    "FeatureDistillation",
+    "Frozen",
     "METHODS",
     "Method",
     "MoCo",

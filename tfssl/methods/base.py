@@ -67,7 +67,7 @@ class Method(loop.StepLoop):
             `pooling="avg"`, keras-hub backbones with a pooling layer, your own.
         name: optional name of the model.
         **settings: the other arguments of the method's constructor, by their names
-            there: plain values.
+            there: plain values, or a layer that Keras can save (a frozen teacher).
 
     Attributes:
         encoder: the product of pre-training.
@@ -180,6 +180,15 @@ class Method(loop.StepLoop):
         """
         layers = internals.layers_of(self)
         return [layer for layer in layers if getattr(layer, "follower", False)]
+
+    @property
+    def constants(self):
+        """Variables that never change: of followers with `constant = True`.
+
+        No checkpoint holds them, see `frozen.Frozen`.
+        """
+        still = [f for f in self.followers if getattr(f, "constant", False)]
+        return [variable for follower in still for variable in follower.variables]
 
     @property
     def learned_variables(self):
@@ -307,7 +316,9 @@ class Method(loop.StepLoop):
     @classmethod
     def from_config(cls, config):
         config = norms.renamed(config)
-        config["encoder"] = keras.saving.deserialize_keras_object(config["encoder"])
+        for key, value in config.items():
+            if isinstance(value, dict) and "class_name" in value:
+                config[key] = keras.saving.deserialize_keras_object(value)
         return cls(**config)
 
 

@@ -198,6 +198,7 @@ class Record:
             "last_epoch": lines[-1] if lines else None,
             f"best_{saver.best_name}": saver.best,
             "bad_files": bad_files.listed,
+            "head": head is not None,
         }
         runs.update(self._out, results=results)
         if bad_files.count:

@@ -1,16 +1,14 @@
 """What a fine-tuning begins with: a trained encoder from anywhere, or a new one."""
 
 import dataclasses
-import hashlib
 import os
 
 import keras
-import numpy as np
 
-from tfssl import checks, models
+from tfssl import checks, frozen, models
 from tfssl import data as data_lib
 from tfssl.evaluation import supervised
-from tfssl.models import copies
+from tfssl.models import copying
 from tfssl.tasks import resolve, runs
 
 _SIZE = 224  # Of a new encoder, unless it is said.
@@ -30,20 +28,17 @@ class Beginning:
 
     def copied(self, precision):
         """A copy to train, computing in this precision."""
-        return copies.copied(self.network, precision)
+        return copying.copied(self.network, "fine-tuning", precision)
 
     def untrained(self, precision, seed):
         """The same architecture with fresh random weights."""
-        return copies.copied(supervised.untrained(self.network, seed), precision)
+        untrained = supervised.untrained(self.network, seed)
+        return copying.copied(untrained, "fine-tuning", precision)
 
-    def identity(self):
-        """SHA-256 of the weights."""
-        digest = hashlib.sha256()
-        for variable in self.network.variables:
-            value = np.ascontiguousarray(keras.ops.convert_to_numpy(variable.value))
-            digest.update(f"{value.shape}{value.dtype}".encode())
-            digest.update(value.tobytes())
-        return digest.hexdigest()
+    @property
+    def fingerprint(self):
+        """What tells it from another, see `frozen.fingerprint`."""
+        return frozen.fingerprint(self.network, self.preprocessing)
 
 
 def of(

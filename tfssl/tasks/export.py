@@ -139,6 +139,7 @@ def _model_card(record):
         return None
     return {
         "settings": record.get("settings"),
+        "teacher": (record.get("made") or {}).get("teacher"),
         "versions": record.get("versions"),
         "results": record.get("results"),
         "evaluation": record.get("evaluation"),

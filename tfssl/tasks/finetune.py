@@ -195,7 +195,7 @@ def finetune(
         return classification.Classification(network, **learns)
 
     run, training = course.train(
-        out, given, fine_tuned, {"encoder": beginning.identity()}
+        out, given, fine_tuned, {"encoder": beginning.fingerprint}
     )
     scratch = None
     if baseline:

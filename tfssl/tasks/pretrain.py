@@ -1,5 +1,7 @@
 """Pre-training from images to a saved encoder, in one call."""
 
+import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -15,6 +17,7 @@ from tfssl.tasks import (
     monitoring,
     online_probe,
     resolve,
+    teachers,
     trainer,
 )
 from tfssl.tasks.arguments import OneOf, Path
@@ -31,6 +34,7 @@ def pretrain(
     hparams: dict | None = None,
     encoder: str | Callable = "resnet18",
     encoder_args: dict | None = None,
+    teacher: str | os.PathLike | keras.Model | None = None,
     recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
     image_size: groups.ImageSize = None,
     augment: bool = True,
@@ -63,6 +67,10 @@ def pretrain(
             (on one device) a built Keras model. An encoder that takes pixels up to 255
             gets them from a layer in front.
         encoder_args: arguments of the encoder's builder (`{"width": 0.25}`).
+        teacher: what `feature_distillation` learns from: the folder of a run or of an
+            exported model, or a `.keras` file. In Python also a `formats.Encoder`: any
+            Keras model with its preprocessing. It gets the student's views in its own
+            size and normalisation, and must have their channels.
         recipe: the views, a name in `recipes.RECIPES` or a recipe; None takes the
             method's.
         image_size: pixels of the largest view; None keeps the recipe's.
@@ -109,6 +117,8 @@ def pretrain(
         augment=augment,
         bad_files=pipeline.BadFiles(max_fraction=monitors.max_bad_fraction),
     )
+    taught = teachers.for_method(teacher, method, plan.preprocessing)
+    plan = dataclasses.replace(plan, teacher=taught)
     training = trainer.Trainer(
         plan,
         out,
@@ -132,6 +142,7 @@ def pretrain(
             steps_per_epoch=plan.steps_per_epoch,
             num_images=train.num_images,
             seed=seed,
+            teacher=taught and taught.layer(),
         )
 
     return training.train(make_model, watch)

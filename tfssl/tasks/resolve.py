@@ -22,6 +22,8 @@ from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
 _DATA_ARGS = tuple(name for name in data_lib.sources.OPTIONS if name != "data_dir")
+# Arguments of methods that are arguments of the task, or of none.
+_NOT_HPARAMS = ("encoder", "name", "teacher")
 
 
 def sources(
@@ -230,13 +232,13 @@ def method(name, encoder, hparams=None, **known_here):
         encoder: a built Keras model.
         hparams: dict, arguments of the method.
         **known_here: what the run knows (`total_steps`, `steps_per_epoch`,
-            `num_images`, `seed`): handed on to methods that ask for it, unless
-            `hparams` say otherwise.
+            `num_images`, `seed`, `teacher`): handed on to methods that ask for it,
+            unless `hparams` say otherwise.
     """
     method_class = methods.METHODS[name]
     known = inspect.signature(method_class).parameters
     hparams = dict(hparams or {})
-    checks.keywords(method_class, hparams, "hparam", name, without=("encoder", "name"))
+    checks.keywords(method_class, hparams, "hparam", name, without=_NOT_HPARAMS)
     fitting = {key: value for key, value in known_here.items() if key in known}
     with refusals(name, hparams):
         return method_class(encoder, **fitting | hparams)

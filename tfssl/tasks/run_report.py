@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl.evaluation import report
-from tfssl.tasks import runs
+from tfssl.tasks import runs, teachers
 from tfssl.training import history
 
 _QUERIES, _NEIGHBORS = 8, 6
@@ -72,6 +72,9 @@ def _of_run(run):
         "notes": _notes(record),
     }
     settings = record["settings"] | record.get("versions", {})
+    teacher = (record.get("made") or {}).get("teacher")
+    if teacher:
+        settings["teacher"] = f"{settings['teacher']} ({teachers.told(teacher)})"
     title = record["settings"].get("method", record.get("task"))
     return title, settings, parts
 

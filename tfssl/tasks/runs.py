@@ -192,9 +192,11 @@ def _check_head(path, head, head_layer):
             f"{received} {path!r} holds an encoder alone; pass the --out folder of a "
             f"pre-training run, or the {ENCODER} in it."
         )
-    method = ((record_of(path) or {}).get("settings") or {}).get("method")
+    record = record_of(path) or {}
+    method = (record.get("settings") or {}).get("method")
     kind = methods.METHODS.get(method)
-    if kind is not None and kind.head is methods.Method.head:
+    headless = kind is not None and kind.head is methods.Method.head
+    if headless or (record.get("results") or {}).get("head") is False:
         raise ValueError(
             f"{received} {method}, which trained {path!r}, has no head; leave "
             "head_layer out."

@@ -11,12 +11,15 @@ import os
 import keras
 import numpy as np
 
+from tfssl.tasks import teachers
+
 # They make the result: compared by value.
 RESULT = (
     "method",
     "hparams",
     "encoder",
     "encoder_args",
+    "teacher",
     "recipe",
     "image_size",
     "augment",
@@ -97,7 +100,7 @@ FREE = {
 }
 _DATA = ("data", "validation_data", "online_probe_data")
 # What of `made` is compared in ways of its own, or not at all.
-_MADE = ("images", "views", "optimizer", "steps_per_epoch")
+_MADE = ("images", "views", "optimizer", "teacher", "steps_per_epoch")
 _NOT_RECORDED = ("on_accept", "allow_changes", "callbacks")
 
 
@@ -155,6 +158,7 @@ def made(arguments, plan):
         },
         "views": [_plain(dataclasses.asdict(view)) for view in plan.recipe],
         "optimizer": optimizer,
+        "teacher": plan.teacher and plan.teacher.record(),
         "steps_per_epoch": plan.steps_per_epoch,
         **plan.compared,
     }
@@ -180,13 +184,14 @@ def differences(record, arguments, now):
     for name in RESULT:
         if name in compared:
             continue
-        if there and name in ("recipe", "image_size"):
+        if there and name in ("recipe", "image_size", "teacher"):
             continue
         # Objects are judged by what they make: views, optimizer, variables.
         if name in before and name in arguments and _by_name(arguments[name]):
             found += _unlike(name, name, before[name], settings[name])
     if there:
         found += _of_views(there["views"], now["views"])
+        found += _of_teachers(there.get("teacher"), now["teacher"])
         if there["optimizer"] and now["optimizer"]:
             name = "optimizer"
             found += _unlike(name, name, there[name], now[name])
@@ -202,6 +207,15 @@ def _of_views(before, now):
         known = {key: new.get(key) for key in old}
         found += _unlike("recipe", f"view {number}", old, known)
     return found
+
+
+def _of_teachers(before, now):
+    """By what they are, wherever they lie."""
+    prints = [teacher and teacher["fingerprint"] for teacher in (before, now)]
+    if prints[0] == prints[1]:
+        return []
+    told = map(teachers.told, (before, now))
+    return [Difference("teacher", "teacher", *told)]
 
 
 def _of_images(there, before, now, settings):

@@ -62,7 +62,8 @@ def _check_agreement(model, workers):
     if workers.count == 1:
         return
     step, digest = float(model.step.numpy()), 0
-    for variable in checkpoint.named_variables(model, optimizer=False).values():
+    held = checkpoint.named_variables(model, optimizer=False, constants=True)
+    for variable in held.values():
         content = tf.convert_to_tensor(variable).numpy().tobytes()
         digest = zlib.crc32(content, digest)
     mine = (step, float(digest))

@@ -16,7 +16,15 @@ from tfssl import formats
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
-from tfssl.tasks import accept, epoch_images, fitting, runs, settings, start
+from tfssl.tasks import (
+    accept,
+    epoch_images,
+    fitting,
+    runs,
+    settings,
+    start,
+    teachers,
+)
 from tfssl.training import checkpoint, monitors, saving, stalls
 from tfssl.training import history as history_lib
 from tfssl.training import strategy as strategies
@@ -48,6 +56,7 @@ class Plan:
             one that fits the recipe.
         compared: dict of plain values that a start in the folder is compared by,
             beside the images, views and settings: name -> what it came to.
+        teacher: `teachers.Teacher` that is learned from, or None.
     """
 
     train: data_lib.sources.Source
@@ -60,6 +69,7 @@ class Plan:
     task: str = "pretrain"
     own_preprocessing: data_lib.Preprocessing | None = None
     compared: dict = dataclasses.field(default_factory=dict)
+    teacher: teachers.Teacher | None = None
 
     @property
     def steps_per_epoch(self):

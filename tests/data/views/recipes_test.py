@@ -65,6 +65,11 @@ _PAPERS = {
     "deepcluster_digits": dict(
         size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
     ),
+    "feature_distillation": dict(
+        size=224, area=(0.14, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4,
+        saturation=0.2, hue=0.1, gray=0.2, blur=0.0, solarize=0.0,
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+    ),
 }  # fmt: skip
 
 
@@ -74,7 +79,8 @@ def test_values_of_the_papers(name):
     for field, value in _PAPERS[name].items():
         assert getattr(view, field) == value, field
     assert recipes.get(name).name == name
-    views = 8 if name == "swav" else 1 if name.startswith("deepcluster") else 2
+    single = name.startswith(("deepcluster", "feature_distillation"))
+    views = 8 if name == "swav" else 1 if single else 2
     assert len(recipes.get(name)) == views
 
 

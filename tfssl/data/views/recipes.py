@@ -199,6 +199,28 @@ DEEPCLUSTER_CIFAR10 = Recipe(
 # SIMCLR_DIGITS for methods of one view.
 DEEPCLUSTER_DIGITS = Recipe(SIMCLR_DIGITS[:1], "deepcluster_digits")
 
+# lightly-train (lightly-ai/lightly-train, distillationv2_transform.py): one view, half
+# the strength of its colour numbers, PIL's operations. Its blur, sigma 0 to 0.1, moves
+# no pixel and is left out.
+FEATURE_DISTILLATION = Recipe(
+    [
+        View(
+            size=224,
+            area=(0.14, 1.0),
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.2,
+            hue=0.1,
+            contrast_mean="gray",
+            gray=0.2,
+            antialias=True,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+        )
+    ],
+    "feature_distillation",
+)
+
 RECIPES = {
     "simclr": SIMCLR,
     "simclr_cifar10": SIMCLR_CIFAR10,
@@ -208,6 +230,7 @@ RECIPES = {
     "deepcluster": DEEPCLUSTER,
     "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
     "deepcluster_digits": DEEPCLUSTER_DIGITS,
+    "feature_distillation": FEATURE_DISTILLATION,
     "moco_cifar10": MOCO_CIFAR10,
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,

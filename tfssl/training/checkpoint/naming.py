@@ -5,8 +5,10 @@ import re
 from tfssl.optimizers import slots
 
 
-def named_variables(method, *, optimizer=True):
+def named_variables(method, *, optimizer=True, constants=False):
     """Everything a run needs to continue, as `{name: tf.Variable}`.
+
+    Not what never changes (the weights of a frozen teacher), unless `constants`.
 
     Names are the Keras paths, prefixed by their owner. Keras numbers names anew
     for each object made in a process (`conv2d_7`, `adam_2`); these numbers are
@@ -14,8 +16,10 @@ def named_variables(method, *, optimizer=True):
     the architecture. A slot of the optimizer is named after its variable.
     """
     metrics = [v for metric in method.metrics for v in metric.variables]
-    metric_ids = {id(v) for v in metrics}
-    own = [v for v in method.variables if id(v) not in metric_ids]
+    elsewhere = {id(v) for v in metrics}
+    if not constants:
+        elsewhere |= {id(v) for v in method.constants}
+    own = [v for v in method.variables if id(v) not in elsewhere]
     named, names = {}, {}
 
     def add(name, variable):
