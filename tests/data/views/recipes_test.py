@@ -65,6 +65,10 @@ _PAPERS = {
     "deepcluster_digits": dict(
         size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
     ),
+    "rand_augment": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
+        rand_augment=2, rand_augment_magnitude=9.0, crop_rule="height",
+    ),
 }  # fmt: skip
 
 
@@ -74,7 +78,8 @@ def test_values_of_the_papers(name):
     for field, value in _PAPERS[name].items():
         assert getattr(view, field) == value, field
     assert recipes.get(name).name == name
-    views = 8 if name == "swav" else 1 if name.startswith("deepcluster") else 2
+    single = name.startswith(("deepcluster", "rand_augment"))
+    views = 8 if name == "swav" else 1 if single else 2
     assert len(recipes.get(name)) == views
 
 
