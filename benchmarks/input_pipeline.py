@@ -28,7 +28,9 @@ import tensorflow as tf
 from tfssl.data import pipeline, sources, views
 from tfssl.data.views import applying, recipes
 
-_PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)
+_PLAIN = dict(
+    jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
+)
 # Batches that pass before the clock starts: what was made while it stood.
 _WARM_UP = 3
 _GEOMETRY = "decode, crop, resize"

@@ -33,7 +33,9 @@ from tfssl.data.sources import decoding
 from tfssl.data.views import recipes
 
 _NEVER = 10**6  # So many pixels no file has.
-_PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, mean=None, std=None)
+_PLAIN = dict(
+    jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
+)
 
 
 def cases():

@@ -20,6 +20,7 @@ _NOT_TESTS = {
     "__init__.py",
     "cases.py",
     "conftest.py",
+    "plain_operations.py",
     "plain_views.py",
     "processes.py",
     "run_pytest.py",

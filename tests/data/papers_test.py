@@ -68,6 +68,8 @@ def test_draws_follow_the_distributions_of_the_recipe(name):
         for field in ("flip", "jitter", "gray", "solarize"):
             assert_coin(n[field], getattr(view, field), field)
         assert_coin((n["sigma"] > 0) * 1.0, view.blur, "blur")
+        for column in np.moveaxis(n.get("rand_augment", np.zeros((0, 0))), -1, 0):
+            assert_uniform(column, 0, 1, "rand_augment")
         if view.blur:
             assert_uniform(n["sigma"][n["sigma"] > 0], *view.blur_sigma, "sigma")
         orders = np.argsort(n["order"], -1)
@@ -173,6 +175,8 @@ def test_views_are_those_of_plain_numpy(name):
                 differences.append(difference.mean())
                 if of_row["solarize"] > 0.5:  # At the threshold it may go either way.
                     assert np.mean(difference > tolerance) < 5e-3
+                elif view.rand_augment:  # So may the levels of posterising, and more.
+                    assert np.mean(difference > tolerance) < 3e-2
                 else:
                     assert difference.max() < tolerance, (i, row)
     assert np.mean(differences) < tolerance / 20

@@ -8,6 +8,8 @@ the papers' code has; `saturation="hsv"` is that of `tf.image`.
 import numpy as np
 from scipy import ndimage
 
+from tests.data import plain_operations
+
 LUMA = np.array([0.299, 0.587, 0.114])
 _STEPS = ("brightness", "contrast", "saturation", "hue")
 _MODES = {"zero": "constant", "edge": "nearest", "reflect": "mirror"}
@@ -224,6 +226,8 @@ def view(image, n, view, **spaces):
         out = np.clip(out, 0.0, 1.0)
     if max(view.rotation, view.shear, view.translation) > 0:
         out = affine(out, n["rotation"], n["shear"], n["translation"])
+    if view.rand_augment:
+        out = plain_operations.view(out, n["rand_augment"], view)
     out = jitter(out, n, view, **spaces)
     if n["sigma"] > 0:
         radius = min(int(np.ceil(4 * view.blur_sigma[1])), view.size - 1)

@@ -1,5 +1,4 @@
 import base64
-import html.parser
 import io
 import os
 import re
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fixtures.pages import checked
 from tfssl.evaluation import features, report
 
 
@@ -17,43 +17,6 @@ def made(values, labels=None):
     return features.Features(
         np.asarray(values, np.float32), labels.astype(np.int64), np.arange(count)
     )
-
-
-class Checker(html.parser.HTMLParser):
-    """Collects tags, and fails on anything left open."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.links, self.text = [], [], [], ""
-        self.structure, self.values = [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.structure.append((tag, [key for key, _ in attrs]))
-        self.values += [value for _, value in attrs]
-        self.links += [v for k, v in attrs if k in ("src", "href", "srcset")]
-        # Void elements, and those whose end tag HTML lets one leave out.
-        if tag not in ("meta", "img", "link", "br", "th", "tr"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if tag not in ("th", "tr"):
-            assert self.open.pop() == tag
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-
-    def handle_data(self, data):
-        self.text += data
-
-
-def checked(path):
-    checker = Checker()
-    with open(path, encoding="utf-8") as file:
-        text = file.read()
-    checker.feed(text)
-    assert not checker.open
-    return text, checker
 
 
 def png(array):

@@ -5,7 +5,6 @@ and print. `templates/report.html.jinja` says how it looks; every text that come
 from outside is escaped there, and in `charts`.
 """
 
-import base64
 import dataclasses
 import os
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 import threadpoolctl
 
 from tfssl import files, kmeans, templates
-from tfssl.evaluation import charts, clusters, knn, probes, report_stages
+from tfssl.evaluation import charts, clusters, knn, pictures, probes, report_stages
 
 _TEMPLATES = templates.html("tfssl.evaluation")
 
@@ -281,7 +280,7 @@ def _tile(tile):
         "label": label,
         "similarity": number,
         "alt": f"{label} {told}".strip(),
-        "url": _data_url(tile["image"]),
+        "url": pictures.data_url(tile["image"]),
     }
 
 
@@ -313,20 +312,4 @@ def _views(views_png):
     # The width stands at byte 16 of every PNG; small sheets are shown enlarged.
     width = int.from_bytes(views_png[16:20], "big")
     width *= min(max(640 // max(width, 1), 1), 3)
-    return {"width": width, "url": _data_url(views_png)}
-
-
-def _data_url(image):
-    """PNG bytes, or an array of pixels, as a data URL."""
-    if not isinstance(image, bytes):
-        image = np.asarray(image)
-        if image.dtype not in (np.uint8, np.uint16):
-            raise ValueError(
-                f"Images of a report are uint8 or uint16, got {image.dtype}; scale "
-                "and round them first."
-            )
-        image = image[..., np.newaxis] if image.ndim == 2 else image
-        if image.shape[-1] not in (1, 3, 4):  # 2, 5, 13 … channels: show the first.
-            image = image[..., : 3 if image.shape[-1] > 3 else 1]
-        image = tf.io.encode_png(image).numpy()
-    return "data:image/png;base64," + base64.b64encode(image).decode("ascii")
+    return {"width": width, "url": pictures.data_url(views_png)}

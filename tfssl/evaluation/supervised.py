@@ -144,7 +144,8 @@ def crop_and_flip(preprocessing, *, area=None, flip=None):
 
 def geometry(view):
     """A view without its colour changes: its crop, flip, rotation and size."""
-    return dataclasses.replace(view, jitter=0.0, gray=0.0, blur=0.0, solarize=0.0)
+    plain = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0)
+    return dataclasses.replace(view, **plain)
 
 
 def train(

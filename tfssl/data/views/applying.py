@@ -2,14 +2,14 @@
 
 Images enter as uint8, uint16 or float32 and views leave as float32 in [0, 1] (or
 normalised, where the recipe says so). The order of work is: crop, flip, resize,
-rotate/shear/move, colour jitter, grey (before the jitter with `gray_first`), blur,
-solarise, normalise.
+rotate/shear/move, RandAugment, colour jitter, grey (before the jitter with
+`gray_first`), blur, solarise, normalise.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops
+from tfssl.data.views import color, image_ops, rand_augment
 from tfssl.data.views.packing import boxes, coins_of, fields, has_affine, pack
 from tfssl.data.views.specs import check
 
@@ -33,6 +33,8 @@ def render(named, coins, out, view, white):
         out = image_ops.affine(
             out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
         )[0]
+    if view.rand_augment:
+        out = white * rand_augment.run(out / white, named["rand_augment"], view)
     if color.is_plain(view, channels):
         out = plain(out, view, white)
     else:
@@ -128,7 +130,8 @@ def cropped(coins, image, recipe, crops):
 
 def comes_turned(view):
     """Whether rows and columns may change places from the resize to the blur."""
-    return view.antialias and view.blur > 0 and not has_affine(view)
+    moves = has_affine(view) or view.rand_augment
+    return view.antialias and view.blur > 0 and not moves
 
 
 def resized(coins, image, recipe, crops, turned=False):

@@ -10,7 +10,7 @@ resize kernels. The results equal those of `views.apply` up to rounding (within
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import applying, color, image_ops, packing
+from tfssl.data.views import applying, color, image_ops, packing, rand_augment
 
 # TensorFlow's bicubic kernel looks its weights up at this many offsets.
 _CUBIC_TABLE = 1024
@@ -69,6 +69,8 @@ def finish(resized, packed, recipe, white):
         if packing.has_affine(view):
             turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
             images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)
+        if view.rand_augment:
+            images = rand_augment.run_batch(images, named["rand_augment"], view)
         if color.is_plain(view, channels):
             images = applying.plain(images, view, 1.0)
         else:

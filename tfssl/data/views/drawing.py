@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from tfssl.data.views import rand_augment
 from tfssl.data.views.specs import check
 
 # The numbers of a view that follow its `2 * tries` crop numbers, in order.
@@ -29,6 +30,13 @@ def tries_of(recipe):
     return max(view.crop_tries for view in recipe)
 
 
+def _sizes(recipe):
+    """How many numbers a view has of each name."""
+    tries, operations = tries_of(recipe), rand_augment.width(recipe)
+    more = {"rand_augment": operations} if operations else {}
+    return {"areas": tries, "aspects": tries, **_FIELDS, **more}
+
+
 def split(numbers, recipe):
     """Names the numbers of `sample`.
 
@@ -40,10 +48,10 @@ def split(numbers, recipe):
         Dict: `areas` (of a view cropped by height, see `image_ops.crop_boxes`, the
         places of the heights) and `aspects` `(..., tries)`, `place` and `translation`
         `(..., 2)`, `order` `(..., 4)`, and `flip, rotation, shear, jitter,
-        brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`.
+        brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`; and
+        `rand_augment` `(..., width)`, if a view has that.
     """
-    tries = tries_of(recipe)
-    sizes = {"areas": tries, "aspects": tries, **_FIELDS}
+    sizes = _sizes(recipe)
     parts = tf.split(numbers, list(sizes.values()), axis=-1)
     return {
         name: part if size > 1 or name in ("areas", "aspects") else part[..., 0]
@@ -68,8 +76,8 @@ def sample(recipe, *, batch, channels, seed, step):
     """
     del channels  # All fields are drawn; colour is left out by `pack`.
     check(recipe)
-    count, tries = len(recipe), tries_of(recipe)
-    width = 2 * tries + sum(_FIELDS.values()) + 1  # One more: the blur's coin.
+    count = len(recipe)
+    width = sum(_sizes(recipe).values()) + 1  # One more: the blur's coin.
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
     drawn = tf.random.stateless_uniform([batch, count, width], key, alg="philox")
     coin_of_blur = drawn[..., -1]
@@ -135,5 +143,7 @@ def sample(recipe, *, batch, channels, seed, step):
         "sigma": sigma * coin(coin_of_blur, "blur"),
         "solarize": coin(u["solarize"], "solarize"),
     }
+    if "rand_augment" in u:  # `rand_augment.pack` gives them their meaning.
+        values["rand_augment"] = u["rand_augment"]
     rank3 = [x if len(x.shape) == 3 else x[..., tf.newaxis] for x in values.values()]
     return tf.concat(rank3, -1)

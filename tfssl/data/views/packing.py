@@ -6,7 +6,7 @@ whole batch; where the crops lie is known once the image's size is.
 
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops
+from tfssl.data.views import color, image_ops, rand_augment
 from tfssl.data.views.drawing import split, tries_of
 
 
@@ -19,6 +19,7 @@ def skipped_steps(recipe, channels):
         if view.jitter:
             names += [n for n in ("saturation", "hue") if getattr(view, n) > 0]
         names += ["gray"] if view.gray else []
+        names += ["color of rand_augment"] if view.rand_augment else []
     return tuple(dict.fromkeys(names))
 
 
@@ -46,6 +47,7 @@ def _widths(recipe, channels):
         "runs": maps["runs"],
         "moves": maps["moves"],
         "affine": 4 if any(map(has_affine, recipe)) else 0,
+        "rand_augment": rand_augment.width(recipe),
         "matrices": maps["matrices"],
         "shares": maps["shares"],
         "offsets": maps["offsets"],
@@ -84,6 +86,8 @@ def pack(numbers, recipe, channels, white=1.0):
         ),
         "taps": image_ops.gaussian_taps(u["sigma"], widths["taps"] // 2),
     }
+    if "rand_augment" in u:
+        made["rand_augment"] = rand_augment.pack(u["rand_augment"], recipe)
     return tf.concat([made[name] for name, width in widths.items() if width], -1)
 
 
@@ -98,8 +102,8 @@ def fields(packed, recipe, channels):
     Returns:
         Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
         the coins `flip`, `blurred`, `solarize`; `runs`, `moves`, `matrices`, `shares`
-        and `offsets` of `color.groups`; `affine` (rotation, shear, right, down) and
-        `taps` of the blur, of width 0 if no view needs them.
+        and `offsets` of `color.groups`; `affine` (rotation, shear, right, down),
+        `rand_augment` and `taps` of the blur, of width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
     return dict(zip(widths, tf.split(packed, list(widths.values()), axis=-1)))

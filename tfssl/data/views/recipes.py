@@ -221,6 +221,26 @@ FEATURE_DISTILLATION = Recipe(
     "feature_distillation",
 )
 
+# Cubuk et al., 2020, https://arxiv.org/abs/1909.13719, tensorflow/tpu, efficientnet:
+# ResNet-50 on ImageNet, two operations of magnitude 9; for training with labels.
+RAND_AUGMENT = Recipe(
+    [
+        View(
+            size=224,
+            aspect_scale="linear",
+            crop_rule="height",
+            crop_fallback="whole",
+            jitter=0.0,
+            rand_augment=2,
+            rand_augment_magnitude=9.0,
+            resize="bicubic",
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
+        )
+    ],
+    "rand_augment",
+)
+
 RECIPES = {
     "simclr": SIMCLR,
     "simclr_cifar10": SIMCLR_CIFAR10,
@@ -235,6 +255,7 @@ RECIPES = {
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
     "moco_v3": MOCO_V3,
+    "rand_augment": RAND_AUGMENT,
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
 }

@@ -12,6 +12,7 @@ _CONTRAST_MEANS = ("channel", "gray")
 _BLUR_BORDERS = ("zero", "edge", "reflect")
 _PROBABILITIES = ("flip", "jitter", "gray", "blur", "solarize")
 _STRENGTHS = ("brightness", "contrast", "saturation")
+_MOST_OPERATIONS = 16
 _NON_NEGATIVE = ("rotation", "shear", "translation")
 
 
@@ -55,6 +56,9 @@ class View:
         rotation: largest angle in radians, either way.
         shear: largest slope, either way.
         translation: largest shift as a fraction of the size, each way.
+        rand_augment: how many of RandAugment's operations an image goes through, see
+            `data.views.rand_augment`; 0 for none.
+        rand_augment_magnitude: their strength, 10 for the largest of AutoAugment.
         resize: `"bilinear"` or `"bicubic"` (twice the cost).
         antialias: widen the filter when shrinking, as PIL does (twice the cost
             of plain bilinear).
@@ -90,6 +94,8 @@ class View:
     rotation: float = 0.0
     shear: float = 0.0
     translation: float = 0.0
+    rand_augment: int = 0
+    rand_augment_magnitude: float = 9.0
     resize: str = "bilinear"
     antialias: bool = False
     clip_resized: bool = False
@@ -115,6 +121,8 @@ class View:
         checks.share(given, *_PROBABILITIES, "solarize_threshold")
         checks.not_negative(given, *_STRENGTHS, *_NON_NEGATIVE)
         checks.within(given, checks.Range(0, 0.5), "hue")
+        checks.whole(given, "rand_augment", least=0, most=_MOST_OPERATIONS)
+        checks.within(given, checks.Range(0, 30), "rand_augment_magnitude")
         for name, allowed in (
             ("aspect_scale", ("log", "linear")),
             ("crop_rule", _CROP_RULES),
