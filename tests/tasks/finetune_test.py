@@ -42,8 +42,9 @@ def whole(tmp_path_factory):
 
 def test_a_run_leaves_everything_it_promises(whole):
     run, began, before = whole
-    expected = {"baseline", "checkpoints", "classification.json", "encoder.keras",
-                "metrics.jsonl", "run.json", "tensorboard", "views.png"}  # fmt: skip
+    expected = {"baseline", "checkpoints", "classification.html",
+                "classification.json", "encoder.keras", "metrics.jsonl", "run.json",
+                "tensorboard", "views.png"}  # fmt: skip
     assert expected <= set(os.listdir(run.path))
     assert [line["step"] for line in run.history] == [5, 10, 15, 20, 25, 30]
     for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
@@ -92,6 +93,8 @@ def test_scores_are_those_of_its_predictions(whole):
     confusion = np.zeros((2, 2), int)
     np.add.at(confusion, (labels, said), 1)
     assert mine["confusion"] == confusion.tolist()
+    page = open(os.path.join(run.path, "classification.html")).read()
+    assert "from scratch" in page and f"{100 * mine['top1']:.1f}" in page
     scratch = runs.load(os.path.join(run.path, "baseline"))
     assert np.abs(scratch.get_weights()[0] - run.encoder.get_weights()[0]).max() > 0
     assert set(found["results"]) == {"fine-tuned", "from scratch"}

@@ -1,4 +1,4 @@
-"""What a fine-tuning came to: its scores on the validation images, and their report."""
+"""What a classifier came to: its scores on the validation images, and their page."""
 
 import os
 
@@ -8,23 +8,24 @@ from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import pipeline
 from tfssl.evaluation import classification as scores_lib
-from tfssl.tasks import runs
+from tfssl.evaluation import classification_report as page
+from tfssl.tasks import runs, tiles
 from tfssl.training import monitors, validation
 
-RESULTS = "classification.json"
+RESULTS, PAGE = "classification.json", "classification.html"
 
 
-def write(run, scratch, labelled, training, verbose):
+def write(trained, labelled, training, verbose):
     """Writes `classification.json` and the report, on the chief, where it can.
 
     Args:
-        run: `runs.Run` of the fine-tuning.
-        scratch: the same of the network that began untrained, or None.
+        trained: dict of a name to a `runs.Run`, in order; of the first the page tells
+            most, of the others what it is to be compared with.
         labelled: `labelled_images.LabelledImages`.
-        training: `trainer.Trainer` of `run`.
+        training: `trainer.Trainer` of the first.
         verbose: 0 silent.
     """
-    plan = training.plan
+    plan, run = training.plan, next(iter(trained.values()))
     if labelled.validation is None or not training.workers.is_chief:
         return
     bad_files = pipeline.BadFiles(max_fraction=1.0)  # Training has judged them.
@@ -32,8 +33,7 @@ def write(run, scratch, labelled, training, verbose):
     with monitors.errors_logged(path, bad_files=[bad_files]):
         found = {
             name: _scored(one, labelled, plan, bad_files)
-            for name, one in (("fine-tuned", run), ("from scratch", scratch))
-            if one is not None
+            for name, one in trained.items()
         }
         results = {name: _told(scored) for name, (_, scored) in found.items()}
         content = {
@@ -45,6 +45,7 @@ def write(run, scratch, labelled, training, verbose):
         }
         files.write_json(path, content)
         runs.update(run.path, classification=results)
+        _write_page(trained, found, labelled)
         if verbose:
             for name, told in results.items():
                 print(f"{name}: {_line(told)}")
@@ -61,6 +62,25 @@ def _scored(run, labelled, plan, bad_files):
     found = validation.extractor(run.method)(test)
     labels = labelled.validation.labels[found.index]
     return found, scores_lib.single_label(found.values, labels)
+
+
+def _write_page(trained, found, labelled):
+    run, (judged, _) = (next(iter(some.values())) for some in (trained, found))
+    validation_images = labelled.validation
+    page.write(
+        os.path.join(run.path, PAGE),
+        title=os.path.basename(os.path.abspath(run.path)),
+        outputs={
+            name: scores_lib.softmax(logits.values)
+            for name, (logits, _) in found.items()
+        },
+        labels=validation_images.labels[judged.index],
+        class_names=labelled.class_names,
+        images=lambda rows: tiles.of(validation_images, judged.index[rows]),
+        histories={name: one.history for name, one in trained.items()},
+        settings=run.settings | runs.versions(run.method),
+        notes=list(labelled.told),
+    )
 
 
 def _told(scored):

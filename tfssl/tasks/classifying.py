@@ -149,19 +149,21 @@ class Course:
         return training.train(lambda: make_model(plan), watch), training
 
 
-def view(given, preprocessing):
+def view(given, preprocessing, rand_augment=0, magnitude=9.0):
     """The view of a training, with the size and the normalisation of the encoder.
 
     Args:
         given: name in `RECIPES`, a recipe of one view, or None for a random crop and,
             of colour images, a mirror image.
         preprocessing: `data.Preprocessing` of the encoder.
+        rand_augment: int, operations of RandAugment; 0 keeps the recipe's.
+        magnitude: float, their strength.
 
     Raises:
         ValueError: for a recipe of several views.
     """
     if given is None:
-        return recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
+        given = recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
     given = recipes.get(given)
     if len(given) != 1:
         raise ValueError(
@@ -169,9 +171,13 @@ def view(given, preprocessing):
             "but this training takes one; choose a recipe of one view, for example "
             "recipe[:1] in Python."
         )
-    return given.scaled(
-        preprocessing.size, mean=preprocessing.mean, std=preprocessing.std
-    )
+    changes = {"mean": preprocessing.mean, "std": preprocessing.std}
+    if rand_augment:
+        changes |= {
+            "rand_augment": rand_augment,
+            "rand_augment_magnitude": magnitude,
+        }
+    return given.scaled(preprocessing.size, **changes)
 
 
 def opened(images, data, channels=None):

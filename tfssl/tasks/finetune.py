@@ -42,6 +42,8 @@ def finetune(
     label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
     class_weights: dict | None = None,
     balance_classes: bool = False,
+    rand_augment: groups.CountOrZero = 0,
+    rand_augment_magnitude: Annotated[float, Range(0, 30)] = 9.0,
     mixup: groups.NotNegative = 0.0,
     cutmix: groups.NotNegative = 0.0,
     averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
@@ -94,6 +96,9 @@ def finetune(
             that are not named have 1.
         balance_classes: weights in inverse proportion to the classes' numbers of
             images, so that all classes count alike.
+        rand_augment: how many of RandAugment's operations a view goes through, 2 usual;
+            0 is none. Together with a recipe it takes the place of the recipe's.
+        rand_augment_magnitude: their strength, of 10.
         mixup: alpha of mixup, mixes of two images and of their labels; 0 is none, 0.2
             to 0.8 usual.
         cutmix: alpha of cutmix, a part of one image pasted into another; 0 is none, 1
@@ -169,7 +174,7 @@ def finetune(
     course = classifying.Course(
         "finetune",
         labelled,
-        classifying.view(recipe, preprocessing),
+        classifying.view(recipe, preprocessing, rand_augment, rand_augment_magnitude),
         preprocessing,
         epochs=epochs,
         batch_size=batch_size,
@@ -197,7 +202,7 @@ def finetune(
     run, training = course.train(
         out, given, fine_tuned, {"encoder": beginning.fingerprint}
     )
-    scratch = None
+    trained = {"fine-tuned": run}
     if baseline:
         into = os.path.join(out, "baseline")
         of_scratch = {
@@ -207,10 +212,10 @@ def finetune(
             "init_from": None,
             "on_accept": None,
         }
-        scratch, _ = course.train(
+        trained["from scratch"], _ = course.train(
             into, given | of_scratch, from_scratch, {"encoder": "untrained"}
         )
-    classification_results.write(run, scratch, labelled, training, verbose)
+    classification_results.write(trained, labelled, training, verbose)
     return run
 
 

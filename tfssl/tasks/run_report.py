@@ -4,14 +4,12 @@ import os
 
 import numpy as np
 
-from tfssl import data as data_lib
 from tfssl.evaluation import report
-from tfssl.tasks import runs, teachers
+from tfssl.tasks import runs, teachers, tiles
 from tfssl.training import history
 
 _QUERIES, _NEIGHBORS = 8, 6
 _POINTS = 1000
-_TILE = 64
 # Curves that tell how training went, by the panel they are drawn in.
 _CURVES = {
     "loss": "loss",
@@ -102,12 +100,13 @@ def _neighbors(source, features, seed):
     queries = np.random.default_rng(seed).choice(len(features), count, replace=False)
     rows, similarity = report.nearest(features, queries, k)
     wanted = np.unique(np.concatenate([queries[:, None], rows], axis=1))
-    tiles = _tiles(source, features, wanted)
+    pictures = tiles.of(source, features.index[wanted])
+    pictures = dict(zip(wanted.tolist(), pictures))
 
     def tile(row, **extra):
         label = int(features.labels[row])
         name = source.class_names[label] if source.class_names and label >= 0 else label
-        return {"image": tiles[row], "label": name} | extra
+        return {"image": pictures[int(row)], "label": name} | extra
 
     return [
         {
@@ -118,25 +117,6 @@ def _neighbors(source, features, seed):
         }
         for i, query in enumerate(queries)
     ]
-
-
-def _tiles(source, features, rows):
-    """uint8 pictures of these rows of the features."""
-    plain = data_lib.Preprocessing(
-        size=_TILE, channels=source.channels, max_value=source.max_value
-    )
-    dataset = data_lib.labeled(
-        source, plain, batch_size=len(rows), indices=features.index[rows]
-    )
-    pictures = {}
-    for batch in dataset:
-        for image, index, real in zip(batch["image"], batch["index"], batch["mask"]):
-            if real:
-                pixels = np.clip(np.round(255 * image.numpy()), 0, 255)
-                # Other channel counts are shown by their first channel.
-                shown = pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
-                pictures[int(index)] = shown.astype(np.uint8)
-    return {row: pictures[int(features.index[row])] for row in rows}
 
 
 def _notes(record):

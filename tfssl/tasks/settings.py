@@ -47,6 +47,8 @@ RESULT = (
     "label_smoothing",
     "class_weights",
     "balance_classes",
+    "rand_augment",
+    "rand_augment_magnitude",
     "mixup",
     "cutmix",
     "averaging",
