@@ -48,6 +48,7 @@ setup(
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
             "tfssl-embed = pipelines.embed:run",
+            "tfssl-predict = pipelines.predict:run",
             "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",

@@ -41,6 +41,7 @@ with startup.uncollected():
         from tfssl.tasks.evaluate import evaluate
         from tfssl.tasks.export import export
         from tfssl.tasks.make_tfrecords import make_tfrecords
+        from tfssl.tasks.predict import predict
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
         from tfssl.tasks.runs import load, load_classifier
@@ -77,6 +78,7 @@ __all__ = [
     "methods",
     "models",
     "optimizers",
+    "predict",
     "pretrain",
     "retrieve",
     "show_views",
