@@ -49,6 +49,7 @@ setup(
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
             "tfssl-embed = pipelines.embed:run",
+            "tfssl-predict = pipelines.predict:run",
             "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",
             "tfssl-finetune = pipelines.finetune:run",

@@ -74,6 +74,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         "evaluate",
         "export",
         "make-tfrecords",
+        "predict",
         "retrieve",
         "show-views",
     }

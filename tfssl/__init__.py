@@ -25,14 +25,13 @@ with startup.uncollected():
             f"Keras {keras.__version__} is installed, but tfssl needs Keras 3; run "
             "pip install 'keras>=3.15'."
         )
-    from tfssl import models
+    from tfssl import formats, models
     from tfssl.version import __version__
 
     if keras.config.backend() == "tensorflow":
         from tfssl import (
             data,
             evaluation,
-            formats,
             losses,
             methods,
             optimizers,
@@ -43,6 +42,7 @@ with startup.uncollected():
         from tfssl.tasks.export import export
         from tfssl.tasks.finetune import finetune
         from tfssl.tasks.make_tfrecords import make_tfrecords
+        from tfssl.tasks.predict import predict
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
         from tfssl.tasks.runs import load, load_classifier
@@ -54,7 +54,7 @@ with startup.uncollected():
 
 
 def __getattr__(name):
-    # On JAX and PyTorch a `.keras` encoder loads and runs; nothing else does.
+    # On JAX and PyTorch `.keras` files load and run; nothing else does.
     if name in __all__:
         raise ImportError(
             f"tfssl.{name} needs TensorFlow, but Keras runs on "
@@ -80,6 +80,7 @@ __all__ = [
     "methods",
     "models",
     "optimizers",
+    "predict",
     "pretrain",
     "retrieve",
     "show_views",

@@ -5,8 +5,54 @@ import shlex
 import keras
 import markdown_it
 
-from tfssl import data
+from tfssl import data, formats
 from tfssl.formats import model_card
+
+
+def card_of(names, multilabel=False, name="pets"):
+    images, features = keras.Input((4, 4, 3)), keras.Input((48,))
+    encoder = keras.Sequential([images, keras.layers.Flatten()])
+    head = keras.Sequential([features, keras.layers.Dense(len(names))])
+    preprocessing = data.Preprocessing(size=4)
+    classifier = formats.Classifier(
+        encoder, head, names, preprocessing=preprocessing, multilabel=multilabel
+    )
+    return model_card.render(
+        encoder,
+        preprocessing,
+        name=name,
+        version=7,
+        dim=48,
+        pixels="uint8",
+        classifier=classifier,
+        sections={},
+    )
+
+
+def test_many_classes_are_cut():
+    card = card_of([f"class-{i}" for i in range(1000)])
+    assert "classifier of 1000 classes" in card and "7/assets/classes.txt" in card
+    assert "| 19 | class-19 |\n\nAnd 980 more.\n" in card and "class-20" not in card
+    few = card_of([f"class-{i}" for i in range(20)])
+    assert "| 19 | class-19 |" in few and "more." not in few
+
+
+def test_the_card_says_what_a_probability_is():
+    plain, multilabel = card_of(["a", "b"]), card_of(["a", "b"], multilabel=True)
+    assert "softmax of its logits" in plain and "argmax" in plain
+    assert "sigmoid" not in plain and "several" not in plain
+    assert "sigmoid of its logit" in multilabel and ">= 0.5" in multilabel
+    assert "several or none" in multilabel and "softmax" not in multilabel
+
+
+def test_names_of_classes_do_not_break_the_card():
+    evil = "a|b `c` <script> # {{ 7*7 }} $(id)'\""
+    card = card_of([evil, "b"], name=evil)
+    parsed = markdown_it.MarkdownIt().enable("table").parse(card)
+    kinds = [token.type for token in parsed]
+    assert not {"html_block", "hr", "code_block"} & set(kinds)
+    assert kinds.count("heading_open") == 6 and kinds.count("table_open") == 4
+    assert kinds.count("fence") == 3
 
 
 def test_names_do_not_break_the_card():

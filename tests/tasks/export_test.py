@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures.classifiers import (
+    PREPROCESSING,
+    classifier,
+    of_a_run,
+    of_keras,
+    write_pictures,
+)
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
+from tfssl import formats
 from tfssl.formats import keras_file
 from tfssl.tasks import export, pretrain, runs
 
@@ -91,3 +99,42 @@ def test_export_of_a_run_checks_itself(tmp_path, capsys):
         export.export(str(out), str(tmp_path / "models"), version=1)
     with pytest.raises(ValueError, match="pass the run's folder"):
         export.export(str(out / "encoder.keras"), str(tmp_path / "m"), check=True)
+
+
+@pytest.mark.parametrize("save", [of_a_run, of_keras])
+def test_a_classifier_is_exported_with_its_classes(tmp_path, capsys, save):
+    write_pictures(tmp_path / "images")
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    save(classifier(), str(folder / "encoder.keras"))
+    path = export.export(
+        str(folder),
+        str(tmp_path / "models"),
+        check=True,
+        warmup=1,
+        data=str(tmp_path / "images"),
+    )
+    printed = capsys.readouterr().out
+    assert float(re.search(r"difference to Python (\S+)", printed).group(1)) <= 1e-5
+    names = os.path.join(path, "assets", "classes.txt")
+    with open(names, encoding="utf-8") as file:
+        assert file.read() == "ant\nbee\ncat\n"
+    # The version is exported again from what it holds.
+    again = export.export(path, str(tmp_path / "models"), name="again")
+    assert runs.load_classifier(again).class_names == ("ant", "bee", "cat")
+    with pytest.raises(ValueError, match="pass the run's folder instead"):
+        export.export(path, str(tmp_path / "models"), check=True)
+
+
+def test_the_check_sees_other_logits(tmp_path):
+    path = formats.saved_model(classifier(), tmp_path / "m")
+    image = tf.io.encode_png(np.full((9, 9, 3), 77, np.uint8)).numpy()
+    assert export.largest_difference(path, classifier(), [image]) <= 1e-5
+    other = classifier()
+    bias = other.head.layers[-1].bias
+    bias.assign(bias + 0.01)  # Of all classes: the probabilities are the same.
+    assert 1e-3 < export.largest_difference(path, other, [image]) < 0.011
+    bias.assign(bias * np.nan)
+    assert np.isnan(export.largest_difference(path, other, [image]))
+    encoder = formats.Encoder(other.network, PREPROCESSING)
+    assert export.largest_difference(path, encoder, [image]) <= 1e-5

@@ -9,7 +9,7 @@ from tfssl.models import headed
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class Classifier(keras.Model):
+class Classifier(encoder_lib.Preprocessed):
     """What `tfssl.finetune` trains, as `tfssl.load_classifier` gives it.
 
     As a Keras model: images as `preprocessing` makes them -> logits `(batch, classes)`.

@@ -6,8 +6,22 @@ from tfssl.data.preprocessing import Preprocessing
 from tfssl.models import headed
 
 
+class Preprocessed(keras.Model):
+    """A model around a network whose images its preprocessing makes.
+
+    Attributes:
+        network: the encoder's Keras model, images -> features `(batch, dim)`.
+        preprocessing: `data.Preprocessing`, or None if nobody knows it.
+        stage_outputs: those of the network, an empty dict if it names none.
+    """
+
+    @property
+    def stage_outputs(self):
+        return getattr(self.network, "stage_outputs", {})
+
+
 @keras.saving.register_keras_serializable(package="tfssl")
-class Encoder(keras.Model):
+class Encoder(Preprocessed):
     """A network with its preprocessing, as `tfssl.load` gives it.
 
     Any Keras model becomes one, to embed, retrieve and export with as with that of a
@@ -17,7 +31,7 @@ class Encoder(keras.Model):
 
     Args:
         network: a built Keras model, images as `preprocessing` makes them -> features
-            `(batch, dim)`. An `Encoder` gives its network.
+            `(batch, dim)`. An `Encoder` or a `Classifier` gives its network.
         preprocessing: `data.Preprocessing`, or None if nobody knows it.
         name: optional name; None takes the network's.
 
@@ -47,10 +61,6 @@ class Encoder(keras.Model):
         """What the network makes of images."""
         return self.network(inputs, training=training)
 
-    @property
-    def stage_outputs(self):
-        return getattr(self.network, "stage_outputs", {})
-
     def get_config(self):
         """Every constructor argument."""
         config = {
@@ -74,21 +84,21 @@ class Encoder(keras.Model):
 
 
 def network_of(model):
-    """The network of an `Encoder`; another model itself."""
-    return model.network if isinstance(model, Encoder) else model
+    """The network of an `Encoder` or a `Classifier`; another model itself."""
+    return model.network if isinstance(model, Preprocessed) else model
 
 
 def parts(encoder, preprocessing=None):
     """The network and the preprocessing of an encoder.
 
     Args:
-        encoder: an `Encoder`, or any Keras model.
-        preprocessing: `data.Preprocessing`; None takes that of the `Encoder`.
+        encoder: an `Encoder` or a `Classifier`, or any Keras model.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own.
 
     Raises:
         ValueError: if there is none.
     """
-    if preprocessing is None and isinstance(encoder, Encoder):
+    if preprocessing is None and isinstance(encoder, Preprocessed):
         preprocessing = encoder.preprocessing
     if preprocessing is None:
         raise ValueError(

@@ -61,7 +61,8 @@ class Classes:
 def save(encoder, path, preprocessing=None, *, head=None, classes=None):
     """Writes an encoder and its preprocessing, replacing the file atomically.
 
-    Of an `Encoder` the network is written, so that a reader needs no class but its.
+    Of an `Encoder` the network is written, so that a reader needs no class but its, and
+    of a `Classifier` its head and its classes too.
 
     Args:
         encoder: a Keras model. Classes of your own in it need
@@ -79,6 +80,24 @@ def save(encoder, path, preprocessing=None, *, head=None, classes=None):
         ValueError: if `path` does not end in `.keras`, or there is no preprocessing.
     """
     network, preprocessing = encoder_lib.parts(encoder, preprocessing)
+    if isinstance(encoder, Classifier) and head is None:
+        head, classes = encoder.head, Classes(encoder.class_names, encoder.multilabel)
+    _replace(path, lambda part: _write(network, part, preprocessing, head, classes))
+    return files.expanded(path)
+
+
+def save_whole(model, path):
+    """Writes a model as Keras saves it, replacing the file atomically.
+
+    Args:
+        model: a Keras model, such as a `Classifier`.
+        path: as for `save`.
+    """
+    _replace(path, model.save)
+
+
+def _replace(path, write):
+    """Lets `write(path)` write a `.keras` file that takes the place of another."""
     path = files.expanded(path)
     if not path.endswith(".keras"):
         raise checks.refused("path", path, "a file that ends in .keras")
@@ -86,20 +105,19 @@ def save(encoder, path, preprocessing=None, *, head=None, classes=None):
     if "://" in path:
         with tempfile.TemporaryDirectory() as scratch:
             part = os.path.join(scratch, "encoder.keras")
-            _write(network, part, preprocessing, head, classes)
+            write(part)
             tf.io.gfile.copy(part, path, overwrite=True)
-        return path
+        return
     # Keras insists on the ending. One name, so that the next save takes the place of
     # what a killed one has left.
     part = f"{path.removesuffix('.keras')}.part.keras"
     try:
-        _write(network, part, preprocessing, head, classes)
+        write(part)
         os.replace(part, path)
     except BaseException:
         if os.path.exists(part):
             os.remove(part)
         raise
-    return path
 
 
 def _write(network, path, preprocessing, head, classes):
@@ -171,20 +189,34 @@ def load_classifier(path):
     Raises:
         ValueError: as `load`, and if the file holds none.
     """
+    found = load_whole(path)
+    if isinstance(found, Classifier):
+        return found
+    raise ValueError(
+        f"{path!r} holds an encoder and no classifier; pass the --out folder of a "
+        "fine-tuning, or fine-tune this encoder first (tfssl.finetune)."
+    )
+
+
+def load_whole(path):
+    """Reads a `Classifier` where a file holds one, else an `Encoder`.
+
+    Args:
+        path: as for `load`.
+
+    Raises:
+        ValueError: as `load`.
+    """
     with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
         model = _load_model(local, path)
         if isinstance(model, Classifier):
             return model
+        encoder, preprocessing = _parts(model, local, path)
         with zipfile.ZipFile(local) as archive:
             if not {_HEAD, _CLASSES} <= set(archive.namelist()):
-                raise ValueError(
-                    f"{path!r} holds an encoder and no classifier; pass the --out "
-                    "folder of a fine-tuning, or fine-tune this encoder first "
-                    "(tfssl.finetune)."
-                )
+                return encoder_lib.Encoder(encoder, preprocessing)
             head = _load_model(archive.extract(_HEAD, scratch), path)
             classes = Classes(**json.loads(archive.read(_CLASSES)))
-        encoder, preprocessing = _parts(model, local, path)
         return Classifier(
             encoder,
             head,
@@ -226,7 +258,7 @@ def _opened(path):
 
 def _parts(model, local, path):
     """`(network, preprocessing)` of the model that a file holds."""
-    if isinstance(model, encoder_lib.Encoder | Classifier):
+    if isinstance(model, encoder_lib.Preprocessed):
         return model.network, model.preprocessing
     return model, _read_preprocessing(local, path)
 

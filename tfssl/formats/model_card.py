@@ -3,9 +3,12 @@
 from tfssl import templates
 
 _TEMPLATES = templates.markdown("tfssl.formats")
+_SHOWN = 20  # Classes that are named.
 
 
-def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
+def render(
+    encoder, preprocessing, *, name, version, dim, pixels, sections, classifier=None
+):
     """The card as Markdown text.
 
     Args:
@@ -17,6 +20,7 @@ def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
         pixels: dtype name of decoded pixels.
         sections: dict of title to a value, a dict, or a list of row dicts. All of it
             is shown letter for letter, none of it is read as Markdown.
+        classifier: the `Classifier` that this is the encoder of, or None.
 
     Returns:
         str, Markdown.
@@ -36,12 +40,24 @@ def render(encoder, preprocessing, *, name, version, dim, pixels, sections):
                 "parameters": f"{encoder.count_params():,}",
             }
         ),
+        classes=None if classifier is None else _classes(classifier),
         sections=[
             _section(str(title).replace("_", " ").capitalize(), content)
             for title, content in sections.items()
             if content
         ],
     )
+
+
+def _classes(classifier):
+    names = classifier.class_names
+    shown = names[:_SHOWN]
+    return {
+        "count": len(names),
+        "multilabel": classifier.multilabel,
+        "table": {"columns": ["column", "class"], "rows": list(enumerate(shown))},
+        "more": len(names) - len(shown),
+    }
 
 
 def _section(title, content):

@@ -1,32 +1,28 @@
-"""SavedModels for TF Serving: encoded images in, features out.
+"""SavedModels for TF Serving: encoded images in, features out, and classes.
 
-A version holds the encoder's variables and three signatures, each with a batch
-dimension of any size and an output `features`, float32 `(batch, dim)`:
-
-* `serving_default`: `encoded_images`, string `(batch,)`, image files as they are.
-  Decoding, resizing and normalising happen inside, by the same functions as in
-  Python evaluation. A second output `valid`, bool `(batch,)`, says which of them could
-  be decoded; the features of the others are zeros. (Not NaN, which JSON does not have:
-  a client could not read the answer to the good ones either.)
-* `uint8_images`: `images` `(batch, height, width, channels)`, decoded pixels of any
-  one size, uint8 (uint16 for an encoder of 16-bit images, float32 for one of float
-  images).
-* `float_images`: `images` float32 `(batch, size, size, channels)`, already resized
-  and normalised: the one that other runtimes can convert. Kept plain for them, so
-  it is the only one that does not take an empty batch.
+A version is a folder that is complete from the moment on that it has its number. It
+holds the variables and the graphs of `signatures`, and what goes on from it in Python
+in `assets.extra/`. A `Classifier` has the names of its classes in `assets/` too, the
+folder that TF Serving passes on, one a line.
 """
 
 import os
 import platform
+import tempfile
 
 import tensorflow as tf
 
 from tfssl import checks, files
 from tfssl.formats import encoder as encoder_lib
-from tfssl.formats import keras_file, warmup
+from tfssl.formats import keras_file, signatures, warmup
 from tfssl.formats import model_card as model_card_lib
+from tfssl.formats.classifier import Classifier
 
-_PARALLEL = 16  # Images of a request that are decoded at a time.
+# In the folder of a version.
+PREPROCESSING = os.path.join("assets.extra", "preprocessing.json")
+ENCODER = os.path.join("assets.extra", "encoder.keras")
+CLASSIFIER = os.path.join("assets.extra", "classifier.keras")
+CLASSES = os.path.join("assets", "classes.txt")
 
 
 def saved_model(
@@ -39,21 +35,23 @@ def saved_model(
     warmup_images=None,
     model_card=None,
 ):
-    """Writes an encoder as the next version of a served model, atomically.
+    """Writes an encoder or a classifier as the next version of a served model.
 
     Writes `<base_dir>/<version>/`, with `preprocessing.json` and `encoder.keras` (to
     fine-tune from) in its `assets.extra/`, and the model card `<base_dir>/README.md`.
-    Point TF Serving's `--model_base_path` at `base_dir`: it can pick the version up
+    A `Classifier` gives logits and probabilities too; `assets/classes.txt` has the
+    names of its classes, one a line, and `assets.extra/classifier.keras` the whole of
+    it. Point TF Serving's `--model_base_path` at `base_dir`: it can pick the version up
     only when it is complete.
 
     Args:
         encoder: any Keras model, images `(batch, h, w, c)` -> features
-            `(batch, dim)`. Called with `training=False`; nothing else of it
-            (optimizer, heads) is written. Layers with random numbers (dropout)
-            leave their small seed variable in the export.
+            `(batch, dim)`, or a `formats.Classifier`. Called with `training=False`;
+            nothing else of it (optimizer, other heads) is written. Layers with random
+            numbers (dropout) leave their small seed variable in the export.
         base_dir: folder of this model's versions; made if missing.
         preprocessing: the `data.Preprocessing` that turns a file into its input; None
-            takes that of an `Encoder`.
+            takes that of an `Encoder`. A `Classifier` has its own.
         name: model name in card and warm-up records; `None`: last part of
             `base_dir`.
         version: int >= 1 that must not exist yet; `None`: the highest plus one.
@@ -67,15 +65,18 @@ def saved_model(
 
     Raises:
         ValueError: if the version exists or is no positive integer, if encoder and
-            preprocessing do not fit or there is none, or if the folder cannot be
-            written.
+            preprocessing do not fit or there is none, if the name of a class is not one
+            line, or if the folder cannot be written.
     """
-    encoder, preprocessing = encoder_lib.parts(encoder, preprocessing)
+    network, preprocessing = encoder_lib.parts(encoder, preprocessing)
+    classifier = encoder if isinstance(encoder, Classifier) else None
     base_dir = files.expanded(base_dir)
     if name is None:
         name = os.path.basename(os.path.abspath(base_dir))
     checks.file_name({"name": name}, "name")
-    dim = _check_encoder(encoder, preprocessing)
+    if classifier is not None:
+        _check_classifier(classifier, preprocessing)
+    dim = _check_encoder(network, preprocessing)
     _check_version(base_dir, version)
     records = None
     if warmup_images is not None:
@@ -83,16 +84,7 @@ def saved_model(
     _make_folder(base_dir)
     scratch = _scratch(base_dir)
     try:
-        _write_saved_model(encoder, preprocessing, scratch)
-        files.write_json(
-            os.path.join(scratch, "assets.extra", "preprocessing.json"),
-            preprocessing.get_config(),
-        )
-        keras_file.save(
-            encoder,
-            os.path.join(scratch, "assets.extra", "encoder.keras"),
-            preprocessing,
-        )
+        _write_version(network, classifier, preprocessing, scratch)
         if records:
             warmup.write(scratch, name, records)
         path = _publish(scratch, base_dir, version)
@@ -100,120 +92,58 @@ def saved_model(
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.rmtree(scratch)
     text = model_card_lib.render(
-        encoder,
+        network,
         preprocessing,
         name=name,
         version=int(os.path.basename(path)),
         dim=dim,
-        pixels=pixel_dtype(preprocessing).name,
+        pixels=signatures.pixel_dtype(preprocessing).name,
+        classifier=classifier,
         sections=model_card or {},
     )
     files.write_text(os.path.join(base_dir, "README.md"), text)
     return path
 
 
-def signatures(encoder, preprocessing):
-    """The three serving functions and their inputs.
-
-    Args:
-        encoder: as for `saved_model`.
-        preprocessing: as for `saved_model`.
-
-    Returns:
-        Dict of signature name to `(function, tf.TensorSpec)`.
-    """
-    size, channels = preprocessing.size, preprocessing.channels
-    one_image = tf.TensorSpec((size, size, channels), tf.float32)
-
-    def features_of(images):
-        # float32 outside, whatever the policy inside.
-        return {"features": tf.cast(encoder(images, training=False), tf.float32)}
-
-    def features_of_any(images):
-        # An empty batch becomes one zero-filled row that is cut off again: batch
-        # normalisation fails on no rows at all.
-        count = tf.shape(images)[0]
-        empty = tf.cast(tf.equal(count, 0), tf.int32)
-        images = tf.pad(images, [[0, empty], [0, 0], [0, 0], [0, 0]])
-        images = tf.ensure_shape(images, (None, size, size, channels))
-        return features_of(images)["features"][:count]
-
-    def serving_default(encoded_images):
-        images, valid = _readable(
-            preprocessing.apply_encoded, encoded_images, one_image.shape
-        )
-        features = features_of_any(images)
-        return {
-            "features": tf.where(valid[:, tf.newaxis], features, 0.0),
-            "valid": valid,
-        }
-
-    def uint8_images(images):
-        images = tf.map_fn(preprocessing.apply, images, fn_output_signature=one_image)
-        return {"features": features_of_any(images)}
-
-    def float_images(images):
-        return features_of(images)
-
-    return {
-        "serving_default": (
-            serving_default,
-            tf.TensorSpec((None,), tf.string, name="encoded_images"),
-        ),
-        "uint8_images": (
-            uint8_images,
-            tf.TensorSpec(
-                (None, None, None, channels), pixel_dtype(preprocessing), name="images"
-            ),
-        ),
-        "float_images": (
-            float_images,
-            tf.TensorSpec((None, size, size, channels), tf.float32, name="images"),
-        ),
-    }
+def _write_version(network, classifier, preprocessing, path):
+    _write_saved_model(classifier or network, preprocessing, path)
+    files.write_json(os.path.join(path, PREPROCESSING), preprocessing.get_config())
+    keras_file.save(network, os.path.join(path, ENCODER), preprocessing)
+    if classifier is not None:
+        keras_file.save_whole(classifier, os.path.join(path, CLASSIFIER))
 
 
-def _readable(prepare, encoded, shape):
-    """`(images, valid)`: zeros for what `prepare` fails on, which must not fail others.
-
-    Only `tf.data` can go on after an error of an operation.
-    """
-    count = tf.shape(encoded, tf.int64)[0]
-    found = tf.data.Dataset.from_tensor_slices(encoded).enumerate()
-    found = found.map(
-        lambda row, image: (row, prepare(image)),
-        num_parallel_calls=_PARALLEL,
-        deterministic=False,
-    ).ignore_errors()
-    # One more row, cut off below: there is no batch without a single row.
-    found = found.concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
-    options = tf.data.Options()
-    options.autotune.enabled = False
-    batches = found.batch(count + 1).with_options(options)
-    rows, images = tf.data.Dataset.get_single_element(batches)
-    rows = rows[:, tf.newaxis]
-    whole = tf.concat([[count + 1], tf.constant(shape.as_list(), tf.int64)], 0)
-    images = tf.scatter_nd(rows, images, whole)[:-1]
-    valid = tf.scatter_nd(rows, tf.ones_like(rows[:, 0]), [count + 1])[:-1] > 0
-    return images, valid
-
-
-def pixel_dtype(preprocessing):
-    """Dtype of the decoded pixels that a preprocessing takes, by their range."""
-    return {255.0: tf.uint8, 65535.0: tf.uint16}.get(
-        float(preprocessing.max_value), tf.float32
-    )
-
-
-def _write_saved_model(encoder, preprocessing, path):
+def _write_saved_model(model, preprocessing, path):
     """Not by `keras.export.ExportArchive`: it stores every variable twice (3.15)."""
     module = tf.Module()
-    module.variables_ = [variable.value for variable in encoder.variables]
+    module.variables_ = [variable.value for variable in model.variables]
     functions = {
         name: tf.function(function, input_signature=[spec], autograph=False)
-        for name, (function, spec) in signatures(encoder, preprocessing).items()
+        for name, (function, spec) in signatures.signatures(
+            model, preprocessing
+        ).items()
     }
-    tf.saved_model.save(module, path, signatures=functions)
+    with tempfile.TemporaryDirectory() as scratch:
+        if isinstance(model, Classifier):
+            names = os.path.join(scratch, os.path.basename(CLASSES))
+            files.write_text(names, "".join(f"{n}\n" for n in model.class_names))
+            module.classes = tf.saved_model.Asset(names)
+        tf.saved_model.save(module, path, signatures=functions)
+
+
+def _check_classifier(classifier, preprocessing):
+    """Raises `ValueError` unless it can be written with the names of its classes."""
+    if preprocessing != classifier.preprocessing:
+        raise checks.refused(
+            "preprocessing", preprocessing, "that of the classifier; leave it out"
+        )
+    for name in classifier.class_names:
+        if name.splitlines() != [name]:
+            raise ValueError(
+                f"The class {name!r} is not one line of text, but "
+                f"{os.path.basename(CLASSES)} of an export has a class a line; give "
+                "its classes other names (tfssl.formats.Classifier)."
+            )
 
 
 def _check_encoder(encoder, preprocessing):

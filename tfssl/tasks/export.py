@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tfssl import data as data_lib
 from tfssl import formats
+from tfssl.formats import signatures
 from tfssl.formats import warmup as warmup_lib
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import FileName, Path, Range
@@ -27,10 +28,10 @@ def export(
     data: Any = None,
     split: str | None = None,
 ):
-    """Exports a run's encoder for TF Serving.
+    """Exports a run's encoder for TF Serving, of a fine-tuned run its classes too.
 
     Args:
-        run: folder of a run, or a `.keras` file.
+        run: folder of a run, or a `.keras` file, of an encoder or a classifier.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
             folder's name.
@@ -49,8 +50,8 @@ def export(
         ValueError: if there is no encoder or no preprocessing with it, the name is
             none, the version exists, or the check finds a difference above 1e-5.
     """
-    encoder = runs.load(run)
-    preprocessing = encoder.preprocessing
+    model = runs.load_whole(run)
+    preprocessing = model.preprocessing
     if preprocessing is None:
         raise ValueError(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
@@ -58,14 +59,14 @@ def export(
         )
     if name is None:
         name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
-    is_run = tf.io.gfile.isdir(run)
-    record = runs.record_of(run) if is_run else None
+    folder = runs.folder_of(run)
+    record = runs.record_of(folder) if folder else None
     images = None
     if warmup or check:
-        source = _source(run if is_run else None, encoder, data, split)
+        source = _source(folder, preprocessing.channels, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
     path = formats.saved_model(
-        encoder,
+        model,
         os.path.join(base_dir, name),
         name=name,
         version=version,
@@ -73,41 +74,47 @@ def export(
         model_card=_model_card(record),
     )
     if check:
-        difference = largest_difference(path, encoder, images)
+        difference = largest_difference(path, model, images)
         print(
             f"Reloaded {path}: {len(images)} images through the bytes signature, "
             f"largest difference to Python {difference:.1e}"
         )
         if not difference <= _TOLERANCE:
             raise ValueError(
-                f"{path} differs from the Python encoder by {difference:.1e}, more "
+                f"{path} differs from the Python model by {difference:.1e}, more "
                 f"than {_TOLERANCE:g}; do not serve it."
             )
     return path
 
 
-def largest_difference(path, encoder, images):
-    """Largest absolute difference of features, SavedModel against Python.
+def largest_difference(path, model, images):
+    """Largest difference of any output, SavedModel against Python.
 
-    Infinite if the SavedModel says that one of the images cannot be read.
+    Infinite if the SavedModel says that one of the images cannot be read. Differences
+    are absolute, but those of logits, which have no bound, relative to the largest
+    logit, where that is above 1.
 
     Args:
         path: a SavedModel with our signatures.
-        encoder: the `formats.Encoder`.
+        model: the `formats.Encoder` or `formats.Classifier`.
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.
     served = loaded.signatures["serving_default"](tf.constant(images))
     if not np.all(served["valid"]):
         return float("inf")
-    inputs = [encoder.preprocessing.apply_encoded(image) for image in images]
-    expected = encoder(tf.stack(inputs), training=False)
-    return float(np.abs(served["features"] - expected).max())
+    inputs = [model.preprocessing.apply_encoded(image) for image in images]
+    expected = signatures.outputs(model, tf.stack(inputs))
+    differences = {
+        name: np.abs(served[name] - values).max() for name, values in expected.items()
+    }
+    if "logits" in differences:
+        differences["logits"] /= max(1.0, np.abs(expected["logits"]).max())
+    return float(np.max(list(differences.values())))  # NaN, if one of them is.
 
 
-def _source(run, encoder, data, split):
+def _source(run, channels, data, split):
     """The images that the export is tried on."""
-    channels = encoder.preprocessing.channels
     if data is not None:
         return resolve.source(data, split=split, channels=channels)
     if run is None:

@@ -120,8 +120,9 @@ def retrieve(
 
 
 def _default_out(run):
-    if isinstance(run, str) and tf.io.gfile.isdir(run):
-        return os.path.join(run, "retrieval.json")
+    folder = runs.folder_of(run)
+    if folder is not None:
+        return os.path.join(folder, "retrieval.json")
     raise ValueError(
         "No place for the result: the encoder is not the folder of a run; give out, "
         "the path of a JSON file."

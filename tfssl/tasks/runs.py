@@ -24,12 +24,13 @@ import tensorflow as tf
 from tfssl import checks, files, methods, processor, version
 from tfssl import data as data_lib
 from tfssl.formats import encoder as encoder_lib
-from tfssl.formats import keras_file
+from tfssl.formats import keras_file, serving
 from tfssl.formats.encoder import Encoder
 from tfssl.models import headed, heads, norms
 from tfssl.training import checkpoint
 
 ENCODER = "encoder.keras"  # In the folder of a run.
+_WHOLE = (serving.CLASSIFIER, serving.ENCODER)
 
 
 @dataclasses.dataclass
@@ -118,7 +119,7 @@ def load(path, *, head_layer=0):
     """The trained encoder of a run, ready to embed, fine-tune or export.
 
     Args:
-        path: a run's folder, or a `.keras` file.
+        path: a run's folder, that of an exported version, or a `.keras` file.
         head_layer: int >= 0, how many layers of the head that it was trained with come
             along: 0 for none, 1 to fine-tune with few labels as SimCLRv2 does. A layer
             is a dense one with its batch norm and ReLU. Heads are projectors, of every
@@ -148,23 +149,31 @@ def load(path, *, head_layer=0):
     return Encoder(network, preprocessing)
 
 
-def _file_of(path):
-    """The `.keras` file of a run's folder; that file itself."""
-    file = os.path.join(path, ENCODER) if tf.io.gfile.isdir(path) else path
-    if not tf.io.gfile.exists(file):
-        raise ValueError(
-            f"No encoder at {file!r}; pass the --out folder of a finished run, or a "
-            ".keras file."
-        )
-    return file
+def _file_of(path, exported=(serving.ENCODER,)):
+    """The `.keras` file of a folder; that file itself.
+
+    Args:
+        path: folder of a run or of an exported version, or a file.
+        exported: which files of a version will do, the best first.
+    """
+    places = [path]
+    if tf.io.gfile.isdir(path):
+        places = [os.path.join(path, name) for name in (ENCODER, *exported)]
+    for place in places:
+        if tf.io.gfile.exists(place):
+            return place
+    raise ValueError(
+        f"No encoder at {places[0]!r}; pass the --out folder of a finished run, that "
+        "of an exported version, or a .keras file."
+    )
 
 
 def load_classifier(path):
     """The classifier of a fine-tuned run, ready to predict with, distil or export.
 
     Args:
-        path: a run's folder, or a `.keras` file: that of a run, or of a
-            `formats.Classifier` saved by Keras.
+        path: a run's folder, that of an exported version, or a `.keras` file: that of
+            a run, or of a `formats.Classifier` saved by Keras.
 
     Returns:
         A `formats.Classifier`, a Keras model: images -> logits. Its attributes
@@ -173,7 +182,19 @@ def load_classifier(path):
     Raises:
         ValueError: if there is none.
     """
-    return keras_file.load_classifier(_file_of(files.expanded(path)))
+    return keras_file.load_classifier(_file_of(files.expanded(path), _WHOLE))
+
+
+def load_whole(path):
+    """The classifier of a run where it has one, else its encoder.
+
+    Args:
+        path: as for `load_classifier`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    return keras_file.load_whole(_file_of(files.expanded(path), _WHOLE))
 
 
 def _check_head(path, head, head_layer):
@@ -214,16 +235,19 @@ def _check_head(path, head, head_layer):
 
 def folder_of(run):
     """The folder of a run, None for an encoder that came from elsewhere."""
-    path = isinstance(run, str | os.PathLike)
-    return files.expanded(run) if path and tf.io.gfile.isdir(run) else None
+    if not isinstance(run, str | os.PathLike) or not tf.io.gfile.isdir(run):
+        return None
+    path = files.expanded(run)
+    exported = tf.io.gfile.exists(os.path.join(path, serving.ENCODER))
+    return None if exported else path
 
 
 def encoder_of(run, preprocessing=None, *, any_size=False):
     """`(network, preprocessing)` of a run, a `.keras` file, or an encoder itself.
 
     Args:
-        run: folder, file, or Keras model.
-        preprocessing: `data.Preprocessing`; None takes that of a `formats.Encoder`.
+        run: folder, file, or Keras model. Of a `formats.Classifier` it is the encoder.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own.
         any_size: whether the encoder is to get images of other sizes than those that
             `preprocessing` makes.
 

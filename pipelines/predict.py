@@ -1,0 +1,35 @@
+"""Says which classes images are of, with a fine-tuned run.
+
+    python -m pipelines.predict --run=runs/pets --data=photos/cat.jpg
+    tfssl-predict --run=runs/pets --data=photos/ --out=predictions.csv
+
+Without `--out` it prints a line for every image. `--out` ends in `.csv` (a line for
+every class that is named), `.jsonl` (one for every image) or `.npz` (all
+probabilities).
+"""
+
+from pipelines import command, task_flags
+from tfssl.tasks import predict
+
+_arguments = task_flags.define(predict.predict, __name__, skip=("labels", "verbose"))
+
+
+def main():
+    """Runs the task with the flags' values."""
+    given = _arguments()
+    found = predict.predict(**given)
+    if given["out"]:
+        bad = len(found.unreadable)
+        print(f"{given['out']}: {len(found)} images, {bad} could not be read")
+        return
+    for row in found:
+        print(row)
+
+
+def run():
+    """Entry point of `tfssl-predict`."""
+    command.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,166 @@
+"""Classes of any images, by a fine-tuned run."""
+
+import os
+from typing import Annotated, Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfssl import checks, files, formats
+from tfssl import data as data_lib
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.data.sources import listed, manifest
+from tfssl.evaluation import features
+from tfssl.tasks import arguments, groups, predictions, runs
+from tfssl.tasks.arguments import Path, Range
+
+_TOP, _THRESHOLD = 5, 0.5
+
+
+@arguments.task
+def predict(
+    run: Path | Any,
+    data: Any,
+    out: Path | None = None,
+    *,
+    images: groups.Images,
+    top: groups.CountOrNone = None,
+    threshold: Annotated[float | None, Range(0, 1)] = None,
+    batch_size: groups.Count = 256,
+    max_bad_fraction: groups.Share = 0.01,
+    verbose: groups.Verbose = 1,
+):
+    """Says which classes images are of, with the classifier of a fine-tuned run.
+
+    Args:
+        run: folder of a fine-tuned run or of an exported version of one, or a `.keras`
+            file that holds a classifier. In Python also a `formats.Classifier`.
+        data: where the images are, given as for `tfssl.pretrain`, or the path of one
+            image file. In Python also a list of paths, or of arrays of any sizes.
+        out: path of a file for what is found, or None: `.csv` with a line for every
+            class that is named, `.jsonl` with one for every image, or `.npz` with all
+            probabilities (`probabilities`, `names`, `class_names`).
+        images: see `groups.Images`; without `channels` files are decoded to what the
+            classifier takes. Labels have no use here.
+        top: how many classes are named of each image, the most probable first; None
+            is 5. For classifiers of one class per image.
+        threshold: probability from which on a class is named; None is 0.5. For
+            multi-label classifiers.
+        batch_size: images per forward pass.
+        max_bad_fraction: share of unreadable images that stops it; up to there they are
+            logged and left out.
+        verbose: 0 silent, 1 progress.
+
+    Returns:
+        `predictions.Predictions`, a sequence with a row for every image: `image`,
+        `classes` and `probabilities`. Its own `probabilities` are those of all classes,
+        float32 `(n, classes)`.
+
+    Raises:
+        ValueError: if there is no classifier, or if images cannot be read or have other
+            channels than it takes.
+
+    Example:
+        >>> for row in tfssl.predict("runs/pets", "photos/"):
+        ...     print(row.image, row.classes[0], row.probabilities[0])
+    """
+    classifier = _classifier_of(run)
+    top, threshold = _named(classifier, top, threshold)
+    if images.labels == "folders":
+        raise checks.refused("labels", images.labels, "none, predictions need none")
+    source = _opened(data, images, classifier.preprocessing)
+    if out is not None:
+        predictions.check_out(out)
+    bad_files = data_lib.pipeline.BadFiles(max_bad_fraction)
+    dataset = data_lib.labeled(
+        source, classifier.preprocessing, batch_size=batch_size, bad_files=bad_files
+    )
+    with bad_files_lib.explained(bad_files):
+        logits = features.extract(classifier, dataset, progress=bool(verbose))
+    found = predictions.Predictions(
+        images=tuple(source.describe(int(i)) for i in logits.index),
+        positions=logits.index,
+        probabilities=np.asarray(classifier.probabilities_of(logits.values)),
+        class_names=classifier.class_names,
+        unreadable=bad_files.listed,
+        top=top,
+        threshold=threshold,
+    )
+    _check_finite(found)
+    if out is not None:
+        predictions.write(out, found)
+    return found
+
+
+def _classifier_of(run):
+    if isinstance(run, str | os.PathLike):
+        return runs.load_classifier(run)
+    if isinstance(run, formats.Classifier):
+        return run
+    raise checks.refused(
+        "run",
+        run,
+        "the folder of a fine-tuned run, a .keras file or a formats.Classifier; an "
+        "encoder is to be fine-tuned first (tfssl.finetune)",
+    )
+
+
+def _named(classifier, top, threshold):
+    """How many classes a row names at most, and from which probability on."""
+    if classifier.multilabel:
+        if top is not None:
+            raise ValueError(
+                f"top={top} received for a multi-label classifier, whose classes are "
+                "named by their probability; give threshold instead."
+            )
+        return None, _THRESHOLD if threshold is None else threshold
+    if threshold is not None:
+        raise ValueError(
+            f"threshold={threshold} received for a classifier of one class per image, "
+            "which is for multi-label classifiers; give top instead."
+        )
+    return top or _TOP, 0.0
+
+
+def _opened(data, images, preprocessing):
+    """The images, as a source of what the classifier takes."""
+    wanted = preprocessing.channels
+    # Files of 8 bits give the same where 16 are read.
+    bit_depth = 16 if preprocessing.max_value > 255 else images.bit_depth
+    options = {"labels": "none", "bit_depth": bit_depth}
+    if _is_image_file(data):
+        data = [data]
+    if isinstance(data, list):
+        channels = images.channels or wanted
+        data = [files.expanded(image) for image in data]
+        data = listed.listed(data, channels=channels, bit_depth=bit_depth)
+    source = images.open(data, **options)
+    if images.channels is None and source.channels != wanted and source.holds_files:
+        source = images.open(data, channels=wanted, **options)
+    if source.channels != wanted:
+        raise ValueError(
+            f"{source.name} has images of {source.channels} channel(s), but the "
+            f"classifier takes {wanted}; give images of {wanted}."
+        )
+    return source
+
+
+def _is_image_file(data):
+    """Whether this is the path of one file that is no list of others."""
+    if not isinstance(data, str | os.PathLike):
+        return False
+    path = files.expanded(data)
+    if path.lower().endswith(manifest.ENDINGS):
+        return False
+    if "://" in path:
+        return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
+    return "\0" not in path and os.path.isfile(path)
+
+
+def _check_finite(found):
+    bad = np.count_nonzero(~np.isfinite(found.probabilities).all(axis=1))
+    if bad:
+        raise ValueError(
+            f"The classifier gives NaN or infinity for {bad} of {len(found)} images, "
+            "so its training has diverged; train it again with a lower learning rate."
+        )
