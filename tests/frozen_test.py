@@ -111,9 +111,13 @@ def test_the_fingerprint_is_of_weights_and_pixels_not_of_names():
     assert frozen.Frozen(again, made, name="other").fingerprint() == print_
     assert frozen.fingerprint(again, made) == print_
     assert frozen.fingerprint(again, data.Preprocessing(size=SIZE, crop=0.5)) == print_
-    others = [data.Preprocessing(size=SIZE, mean=0.5), data.Preprocessing(size=8)]
+    others = [
+        data.Preprocessing(size=SIZE, mean=0.5),
+        data.Preprocessing(size=8),
+        data.Preprocessing(size=SIZE, resize="bicubic"),
+    ]
     found = {print_, *(frozen.fingerprint(again, other) for other in others)}
-    assert len(found) == 3
+    assert len(found) == 4
     statistics = again.non_trainable_variables[0]
     statistics.assign(statistics + 1e-3)
     assert frozen.fingerprint(again, made) not in found

@@ -153,8 +153,9 @@ def fingerprint(network, preprocessing):
         value = keras.ops.convert_to_numpy(weight)
         digest.update(f"{value.shape} {weight.dtype}".encode())
         digest.update(value.tobytes())
-    size, channels = preprocessing.size, preprocessing.channels
-    digest.update(f"{size} {channels} {_normalization(preprocessing)}".encode())
+    made = preprocessing
+    taken = (made.size, made.channels, made.resize, *_normalization(made))
+    digest.update(repr(taken).encode())
     return digest.hexdigest()[:16]
 
 

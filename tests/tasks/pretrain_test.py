@@ -187,8 +187,17 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
             ["--method=deepcluster_v2", "--hparam=num_clusters=(20,30)"],
             marks=pytest.mark.slow,
         ),
+        pytest.param(
+            [
+                "--method=feature_distillation",
+                "--recipe=deepcluster_digits",
+                f"--teacher={processes.ROOT}/savedmodels/simclr_digits",
+            ],
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids="simclr byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2".split(),
+    ids="simclr byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2 "
+    "feature_distillation".split(),
 )
 def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     """kill -9 and SIGTERM at some step of a real process, then start again."""

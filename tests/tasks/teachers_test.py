@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 import tfssl
+from tests import processes
 from tests.fixtures import networks
 from tests.methods import cases
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, frozen, methods
 from tfssl.formats import keras_file
-from tfssl.tasks import export, pretrain, run_report, teachers
+from tfssl.tasks import evaluate, export, pretrain, run_report, teachers
 from tfssl.training import checkpoint
 
 GREY = data.Preprocessing(size=12, channels=1, mean=0.5, std=0.5)
@@ -178,6 +179,31 @@ def test_a_map_is_learned_by_the_name_of_a_layer(tmp_path):
     assert run.method.head is None and np.isfinite(run.history[0]["loss"])
     with pytest.raises(ValueError, match="feature_distillation, which .* has no head"):
         tfssl.load(run.path, head_layer=1)
+
+
+@pytest.mark.slow
+def test_a_student_of_a_pre_trained_encoder_beats_a_random_one(tmp_path):
+    """On the digits, from the exported encoder of `make run`, without labels."""
+    run = pretrain.pretrain(
+        "digits",
+        str(tmp_path / "run"),
+        split="train",
+        validation_data="digits",
+        validation_split="test",
+        teacher=os.path.join(processes.ROOT, "savedmodels", "simclr_digits"),
+        encoder_args={"width": 0.125, "stem": "cifar"},
+        **SETTINGS
+        | {"encoder": "resnet18", "image_size": 16, "epochs": 20, "batch_size": 64},
+    )
+    rows = evaluate.evaluate(
+        run.path,
+        probes=("knn",),
+        budgets=("100%",),
+        baselines=("random_encoder",),
+        verbose=0,
+    )
+    accuracy = {row["features"]: row["accuracy"] for row in rows}
+    assert accuracy["pre-trained"] > accuracy["random encoder"] + 0.2
 
 
 def test_mistakes_with_teachers_are_one_sentence_and_write_nothing(tmp_path, places):
