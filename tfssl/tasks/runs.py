@@ -119,7 +119,8 @@ def load(path, *, head_layer=0):
     """The trained encoder of a run, ready to embed, fine-tune or export.
 
     Args:
-        path: a run's folder, that of an exported version, or a `.keras` file.
+        path: a run's folder, that of an exported model or of a version of it, or a
+            `.keras` file.
         head_layer: int >= 0, how many layers of the head that it was trained with come
             along: 0 for none, 1 to fine-tune with few labels as SimCLRv2 does. A layer
             is a dense one with its batch norm and ReLU. Heads are projectors, of every
@@ -153,18 +154,23 @@ def _file_of(path, exported=(serving.ENCODER,)):
     """The `.keras` file of a folder; that file itself.
 
     Args:
-        path: folder of a run or of an exported version, or a file.
+        path: folder of a run, of an exported version or of all of them (the newest
+            counts), or a file.
         exported: which files of a version will do, the best first.
     """
     places = [path]
     if tf.io.gfile.isdir(path):
-        places = [os.path.join(path, name) for name in (ENCODER, *exported)]
+        newest = [os.path.join(path, str(n)) for n in serving.versions(path)[-1:]]
+        places = [
+            os.path.join(path, ENCODER),
+            *(os.path.join(of, name) for of in (path, *newest) for name in exported),
+        ]
     for place in places:
         if tf.io.gfile.exists(place):
             return place
     raise ValueError(
         f"No encoder at {places[0]!r}; pass the --out folder of a finished run, that "
-        "of an exported version, or a .keras file."
+        "of an exported model, or a .keras file."
     )
 
 
@@ -172,8 +178,8 @@ def load_classifier(path):
     """The classifier of a fine-tuned run, ready to predict with, distil or export.
 
     Args:
-        path: a run's folder, that of an exported version, or a `.keras` file: that of
-            a run, or of a `formats.Classifier` saved by Keras.
+        path: a run's folder, that of an exported model or of a version of it, or a
+            `.keras` file: that of a run, or of a `formats.Classifier` saved by Keras.
 
     Returns:
         A `formats.Classifier`, a Keras model: images -> logits. Its attributes

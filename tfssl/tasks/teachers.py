@@ -14,11 +14,9 @@ import random
 import keras
 import tensorflow as tf
 
-from tfssl import checks, data, files, frozen, methods
+from tfssl import checks, data, frozen, methods
 from tfssl.models import copying
 from tfssl.tasks import runs
-
-_EXPORTED = os.path.join("assets.extra", runs.ENCODER)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +129,7 @@ def open_teacher(given, views, preprocessing=None):
             images than that makes, or than the views are.
     """
     if isinstance(given, str | os.PathLike):
-        given = runs.load(_file_of(files.expanded(given)))
+        given = runs.load(given)
         preprocessing = preprocessing or given.preprocessing
     found = preprocessing or getattr(given, "preprocessing", None)
     if found is None and isinstance(given, keras.Model):
@@ -142,16 +140,3 @@ def open_teacher(given, views, preprocessing=None):
         )
     network, preprocessing = runs.encoder_of(given, found)
     return Teacher(network, preprocessing, views)
-
-
-def _file_of(path):
-    """The `.keras` file of an exported model; any other path as it is."""
-    if not tf.io.gfile.isdir(path):
-        return path
-    versions = [name.strip("/") for name in tf.io.gfile.listdir(path)]
-    numbers = sorted((int(v) for v in versions if v.isdecimal()), reverse=True)
-    for folder in (path, *(os.path.join(path, str(n)) for n in numbers)):
-        file = os.path.join(folder, _EXPORTED)
-        if tf.io.gfile.exists(file):
-            return file
-    return path
