@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data, methods, optimizers
-from tfssl.methods import classification
+from tfssl.methods import classification, distillation
 from tfssl.models import norms
 from tfssl.training import strategy as strategies
 
@@ -21,7 +21,10 @@ STEPS = 3
 _IMAGES = 8 * BATCH
 
 # Methods by the keys of CASES; those that learn from labels are no key of METHODS.
-KINDS = methods.METHODS | {"classification": classification.Classification}
+KINDS = methods.METHODS | {
+    "classification": classification.Classification,
+    "distillation": distillation.Distillation,
+}
 
 # Name of the case -> (key of KINDS, arguments of the method).
 CASES = {
@@ -39,6 +42,10 @@ CASES = {
     "classification_multilabel": (
         "classification",
         dict(class_names=("a", "b", "c"), multilabel=True, label_smoothing=0.1),
+    ),
+    "distillation": (
+        "distillation",
+        dict(class_names=tuple("abcdefg"), label_weight=0.3, temperature=0.5),
     ),
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
     "byol": (
@@ -102,6 +109,7 @@ VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
+    "distillation": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
     "feature_distillation": (SIZE, SIZE // 2),
@@ -112,6 +120,7 @@ VIEWS = {
 LABELS = {
     "classification": lambda rng, count: rng.integers(0, 3, count),
     "classification_multilabel": lambda rng, count: rng.integers(-1, 2, (count, 3)),
+    "distillation": lambda rng, count: rng.integers(-1, 7, count),
 }
 
 
@@ -148,7 +157,7 @@ def make(name, *, optimizer=None, **compile_args):
     """The compiled method of a case, with the same weights at every call."""
     keras.utils.set_random_seed(1)
     key, arguments = CASES[name]
-    if key == "feature_distillation":
+    if key in ("distillation", "feature_distillation"):
         arguments = arguments | {"teacher": tiny_teacher(name)}
     method = KINDS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
     optimizer = optimizer or optimizers.build(
@@ -162,7 +171,7 @@ def make(name, *, optimizer=None, **compile_args):
     method.build_optimizer()
     if hasattr(method, "assignments"):
         _assign_at_random(method)
-    if key == "classification":
+    if key in ("classification", "distillation"):
         _classify_at_random(method)
     return method
 

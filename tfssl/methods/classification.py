@@ -192,25 +192,36 @@ class Classification(base.Method):
     # The loss. ---------------------------------------------------------------
 
     def image_losses(self, batch, training):
+        images, share = self.mixed(batch, training)
+        logits = self.trained_logits(images, training)
+        values = {"loss": self.mixed_losses(logits, batch["label"], share)}
+        if not self.multilabel:
+            said = tf.argmax(logits, axis=1)
+            right = said == tf.cast(batch["label"], said.dtype)
+            values["accuracy"] = tf.cast(right, tf.float32)
+        return values
+
+    def mixed(self, batch, training):
+        """`(images, share)`: the view, and each image's share in it, None for all."""
         (images,) = self.views(batch)
-        labels, share = batch["label"], None
-        if training and self._mixing.active:
-            drawn = self._mixing.draw(self.seed, batch["position"])
-            images, share = mixing.apply(images, drawn)
+        if not (training and self._mixing.active):
+            return images, None
+        return mixing.apply(images, self._mixing.draw(self.seed, batch["position"]))
+
+    def trained_logits(self, images, training):
+        """float32 `(batch, classes)` of the networks that learn."""
         features = self.encoder(images, training=training and self.freeze != "all")
         if self.freeze == "all":
             features = tf.stop_gradient(features)
-        logits = self.classifier(features)
+        return self.classifier(features)
+
+    def mixed_losses(self, logits, labels, share):
+        """`label_losses` of images, or of mixes with their neighbours."""
         losses = self.label_losses(logits, labels)
-        if share is not None:
-            of_partner = self.label_losses(logits, mixing.partners(labels))
-            losses = share * losses + (1 - share) * of_partner
-        values = {"loss": losses}
-        if not self.multilabel:
-            said = tf.argmax(logits, axis=1)
-            right = said == tf.cast(labels, said.dtype)
-            values["accuracy"] = tf.cast(right, tf.float32)
-        return values
+        if share is None:
+            return losses
+        of_partner = self.label_losses(logits, mixing.partners(labels))
+        return share * losses + (1 - share) * of_partner
 
     def label_losses(self, logits, labels):
         """The loss of each image: float32 `(batch,)`.

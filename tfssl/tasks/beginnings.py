@@ -49,7 +49,8 @@ def of(
     Args:
         encoder: see `tasks.finetune`.
         head_layer: int.
-        preprocessing: `data.Preprocessing`, or None.
+        preprocessing: `data.Preprocessing`, or None for the encoder's own; of a new
+            one for images in [0, 1].
         encoder_args: dict, of the builder of an encoder by name.
         image_size: int or None.
         open_images: function without arguments -> `Source` of the training images,
@@ -61,24 +62,17 @@ def of(
             takes images of other sizes.
     """
     if _is_name(encoder):
-        if head_layer or preprocessing is not None:
+        if head_layer:
             raise ValueError(
-                f"head_layer or preprocessing received for encoder={encoder!r}, a new "
-                "encoder, which has no trained head and takes the images as they are; "
-                "leave them out."
+                f"head_layer={head_layer} received for encoder={encoder!r}, a new "
+                "encoder, which has no trained head; leave it out."
             )
-        source = open_images()
-        preprocessing = data_lib.Preprocessing(
-            size=image_size or _SIZE,
-            channels=source.channels,
-            max_value=source.max_value,
-            crop=0.875 if (image_size or _SIZE) > 64 else 1.0,
-            antialias=True,
-        )
+        made = preprocessing or _for_images(open_images(), image_size or _SIZE)
+        if image_size is not None:
+            made = dataclasses.replace(made, size=image_size)
         keras.utils.set_random_seed(seed)
-        shape = (preprocessing.size, preprocessing.size, source.channels)
-        network = resolve.encoder(encoder, shape, encoder_args, preprocessing)
-        return Beginning(network, preprocessing)
+        shape = (made.size, made.size, made.channels)
+        return Beginning(resolve.encoder(encoder, shape, encoder_args, made), made)
     if encoder_args:
         raise ValueError(
             f"encoder_args={encoder_args} received for an encoder that is trained "
@@ -96,6 +90,17 @@ def of(
         preprocessing = dataclasses.replace(preprocessing, size=image_size)
     _check_size(network, preprocessing)
     return Beginning(network, preprocessing)
+
+
+def _for_images(source, size):
+    """What a new encoder takes: these images in [0, 1]."""
+    return data_lib.Preprocessing(
+        size=size,
+        channels=source.channels,
+        max_value=source.max_value,
+        crop=0.875 if size > 64 else 1.0,
+        antialias=True,
+    )
 
 
 def _is_name(encoder):
