@@ -48,6 +48,7 @@ setup(
         "console_scripts": [
             "tfssl-pretrain = pipelines.pretrain:run",
             "tfssl-evaluate = pipelines.evaluate:run",
+            "tfssl-distill = pipelines.distill:run",
             "tfssl-embed = pipelines.embed:run",
             "tfssl-predict = pipelines.predict:run",
             "tfssl-retrieve = pipelines.retrieve:run",

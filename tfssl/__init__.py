@@ -37,6 +37,7 @@ with startup.uncollected():
             optimizers,
             processor,
         )
+        from tfssl.tasks.distill import distill
         from tfssl.tasks.embed import embed
         from tfssl.tasks.evaluate import evaluate
         from tfssl.tasks.export import export
@@ -67,6 +68,7 @@ def __getattr__(name):
 __all__ = [
     "__version__",
     "data",
+    "distill",
     "embed",
     "evaluate",
     "evaluation",

@@ -7,11 +7,12 @@ import pytest
 import tensorflow as tf
 
 import tfssl
+from tests.fixtures import interrupted_runs
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, replicas
 from tfssl.formats import keras_file
 from tfssl.tasks import evaluate, finetune, runs
-from tfssl.training import checkpoint, monitors
+from tfssl.training import checkpoint
 
 PREPROCESSING = data.Preprocessing(size=8, channels=1)
 SHORT = dict(epochs=2, batch_size=8, verbose=0, learning_rate=1e-2)
@@ -100,27 +101,6 @@ def test_scores_are_those_of_its_predictions(whole):
     assert set(found["results"]) == {"fine-tuned", "from scratch"}
 
 
-def interrupted(tmp_path, **settings):
-    """A straight run, and one that is stopped at step 8 and goes on at step 6."""
-    straight = tuned(tmp_path / "whole", epochs=3, **settings)
-
-    class Stop(Exception):
-        pass
-
-    class StopAt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step.numpy()) >= 8:
-                raise Stop
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(monitors, "NonFinite", lambda *args: StopAt())
-        with pytest.raises(Stop):
-            tuned(tmp_path / "parts", epochs=3, checkpoint_steps=6, **settings)
-    saved = checkpoint.latest(str(tmp_path / "parts" / "checkpoints"))
-    assert saved.endswith("checkpoint-6")
-    return straight, tuned(tmp_path / "parts", epochs=3, **settings)
-
-
 ALL = {
     "label_smoothing": 0.1,
     "balance_classes": True,
@@ -136,7 +116,11 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     x = keras.layers.Conv2D(4, 3, name="frozen")(inputs)
     inner = small.tiny_encoder((6, 6, 4))
     network = formats.Encoder(keras.Model(inputs, inner(x)), PREPROCESSING)
-    small.assert_same_runs(*interrupted(tmp_path, given=network, **ALL))
+
+    def train(out, **settings):
+        return tuned(out, network, **ALL, **settings)
+
+    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
 
 
 def test_two_replicas_learn_what_one_does(tmp_path):

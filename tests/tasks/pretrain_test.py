@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
+from tests.fixtures import interrupted_runs
 from tfssl import data, files, progress, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs, show_views
@@ -92,30 +93,11 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
 
 def straight_and_interrupted(tmp_path, save_at=6, **settings):
     """One straight run, and one that is stopped at step 8 and resumed at `save_at`."""
-    settings = TINY | {"epochs": 3} | settings
-    whole = pretrain.pretrain(images(), str(tmp_path / "whole"), **settings)
 
-    class Stop(Exception):
-        pass
+    def train(out, **more):
+        return pretrain.pretrain(images(), str(out), **TINY | settings | more)
 
-    class StopAt(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.step.numpy()) >= 8:  # In the middle of epoch 2 of 3.
-                raise Stop
-
-    real = monitors.NonFinite
-    monitors.NonFinite = lambda *args: StopAt()
-    try:
-        with pytest.raises(Stop):
-            pretrain.pretrain(
-                images(), str(tmp_path / "parts"), checkpoint_steps=save_at, **settings
-            )
-    finally:
-        monitors.NonFinite = real
-    saved = checkpoint.latest(str(tmp_path / "parts" / "checkpoints"))
-    assert saved.endswith(f"checkpoint-{save_at}")  # The steps after it are lost.
-    parts = pretrain.pretrain(images(), str(tmp_path / "parts"), **settings)
-    return whole, parts
+    return interrupted_runs.of(train, tmp_path, save_at)
 
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):

@@ -10,6 +10,7 @@ from tfssl import data
 from tfssl.data.views import recipes
 from tfssl.tasks import (
     arguments,
+    distill,
     finetune,
     pretrain,
     runs,
@@ -18,7 +19,7 @@ from tfssl.tasks import (
     trainer,
 )
 
-_TASKS = (pretrain.pretrain, finetune.finetune)
+_TASKS = (pretrain.pretrain, finetune.finetune, distill.distill)
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(pretrain.pretrain).parameters.items()

@@ -164,3 +164,32 @@ def renumbered(source, numbers, names):
     source.class_names = tuple(names)
     source.labels = labels.astype(np.int64)
     return source
+
+
+def placed(source, names):
+    """A copy of a source whose labels are places in a list of names.
+
+    Args:
+        source: a `Source` with labels; classes without names go by their numbers.
+        names: tuple of texts.
+
+    Raises:
+        ValueError: if it has images of a class that is not among them.
+    """
+    present = np.asarray(_present(source), np.int64)
+    own = of(source, present)
+    missing = [name for name in own if name not in names]
+    if missing:
+        raise ValueError(
+            f"{source.name} has images of class {missing[0]!r}"
+            f"{f' and {len(missing) - 1} more' if missing[1:] else ''}, expected only "
+            f"those of the teacher: {', '.join(names[:20])}; rename the classes, or "
+            "leave these images out."
+        )
+    source = copy.copy(source)
+    place = np.full(present.max(initial=0) + 1, -1)
+    place[present] = [names.index(name) for name in own]
+    labels = np.where(source.labels >= 0, place[source.labels], -1)
+    source.class_names = tuple(names)
+    source.labels = labels.astype(np.int64)
+    return source

@@ -61,7 +61,7 @@ def of(
         ValueError: for what is no encoder, or has no preprocessing, no such layer, or
             takes images of other sizes.
     """
-    if _is_name(encoder):
+    if is_name(encoder):
         if head_layer:
             raise ValueError(
                 f"head_layer={head_layer} received for encoder={encoder!r}, a new "
@@ -103,7 +103,8 @@ def _for_images(source, size):
     )
 
 
-def _is_name(encoder):
+def is_name(encoder):
+    """Whether this names a new encoder."""
     return isinstance(encoder, str) and (
         encoder in models.ENCODERS or encoder.startswith("keras.applications.")
     )

@@ -9,13 +9,14 @@ from tfssl import files
 from tfssl.data import pipeline
 from tfssl.evaluation import classification as scores_lib
 from tfssl.evaluation import classification_report as page
+from tfssl.evaluation import features
 from tfssl.tasks import runs, tiles
 from tfssl.training import monitors, validation
 
 RESULTS, PAGE = "classification.json", "classification.html"
 
 
-def write(trained, labelled, training, verbose):
+def write(trained, labelled, training, verbose, teacher=None):
     """Writes `classification.json` and the report, on the chief, where it can.
 
     Args:
@@ -24,6 +25,7 @@ def write(trained, labelled, training, verbose):
         labelled: `labelled_images.LabelledImages`.
         training: `trainer.Trainer` of the first.
         verbose: 0 silent.
+        teacher: `formats.Classifier` to be compared with too, or None.
     """
     plan, run = training.plan, next(iter(trained.values()))
     if labelled.validation is None or not training.workers.is_chief:
@@ -35,11 +37,13 @@ def write(trained, labelled, training, verbose):
             name: _scored(one, labelled, plan, bad_files)
             for name, one in trained.items()
         }
+        if teacher is not None:
+            found["teacher"] = _of_teacher(teacher, labelled, plan, bad_files)
         results = {name: _told(scored) for name, (_, scored) in found.items()}
         content = {
             "classes": list(labelled.class_names),
             "validation": labelled.validation.name,
-            "images": len(labelled.selection.indices),
+            "labels": labelled.told_in_record()["images"],
             "steps": int(run.method.step.numpy()),
             "results": results,
         }
@@ -59,9 +63,22 @@ def _scored(run, labelled, plan, bad_files):
         batch_size=plan.batch_size,
         bad_files=bad_files,
     )
-    found = validation.extractor(run.method)(test)
-    labels = labelled.validation.labels[found.index]
-    return found, scores_lib.single_label(found.values, labels)
+    return _with_scores(validation.extractor(run.method)(test), labelled)
+
+
+def _of_teacher(teacher, labelled, plan, bad_files):
+    test = data_lib.labeled(
+        labelled.validation,
+        teacher.preprocessing,
+        batch_size=plan.batch_size,
+        bad_files=bad_files,
+    )
+    return _with_scores(features.extract(teacher, test), labelled)
+
+
+def _with_scores(logits, labelled):
+    labels = labelled.validation.labels[logits.index]
+    return logits, scores_lib.single_label(logits.values, labels)
 
 
 def _write_page(trained, found, labelled):

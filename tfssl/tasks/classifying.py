@@ -82,11 +82,12 @@ class Course:
     callbacks: Any = ()
     verbose: int = 1
 
-    def plan(self, compared):
+    def plan(self, compared, teacher=None):
         """The `trainer.Plan`.
 
         Args:
             compared: dict, what a start in the folder is compared by beside the images.
+            teacher: `teachers.Teacher`, or None.
         """
         images = self.labelled.train
         batch_size, epochs = self.batch_size, self.epochs
@@ -108,21 +109,23 @@ class Course:
             task=self.task,
             own_preprocessing=self.preprocessing,
             compared=compared | {"budget": self.labelled.told_in_record()},
+            teacher=teacher,
         )
 
-    def train(self, out, given, make_model: Callable, compared):
+    def train(self, out, given, make_model: Callable, compared, teacher=None):
         """Trains a classifier in a folder.
 
         Args:
             out: the folder.
             given: dict, the arguments of the task, for the record.
-            make_model: function `trainer.Plan -> Classification`.
+            make_model: function without arguments -> `Classification`.
             compared: as for `plan`.
+            teacher: the same.
 
         Returns:
             `(runs.Run, trainer.Trainer)`.
         """
-        plan = self.plan(compared)
+        plan = self.plan(compared, teacher)
         every = max(1, plan.epochs // _RECORDS)
         saves, monitors = self.saves, self.monitors
         training = trainer.Trainer(
@@ -146,7 +149,7 @@ class Course:
             max_bad_fraction=monitors.max_bad_fraction,
             callbacks=self.callbacks,
         )
-        return training.train(lambda: make_model(plan), watch), training
+        return training.train(make_model, watch), training
 
 
 def view(given, preprocessing, rand_augment=0, magnitude=9.0):

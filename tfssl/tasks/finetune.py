@@ -189,13 +189,13 @@ def finetune(
         verbose=verbose,
     )
 
-    def fine_tuned(plan):
+    def fine_tuned():
         network = beginning.copied(devices.precision)
         return classification.Classification(
             network, freeze=freeze, layer_decay=layer_decay, **learns
         )
 
-    def from_scratch(plan):
+    def from_scratch():
         network = beginning.untrained(devices.precision, seed)
         return classification.Classification(network, **learns)
 

@@ -11,6 +11,11 @@ from tfssl.data import labels as labels_lib
 from tfssl.tasks import groups, label_budgets
 from tfssl.tasks.arguments import Path
 
+_UNLABELLED = (
+    "The validation images ({}) have no labels; give labelled ones, or leave "
+    "validation_data out."
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelBudget:
@@ -60,7 +65,7 @@ class LabelledImages:
         train: `Source` to learn from.
         validation: `Source`, or None.
         class_names: tuple of texts, by number.
-        selection: the `labels.Selection` that `train` is.
+        selection: the `labels.Selection` whose labels are learned from, or None.
         told: lines for the start of the run.
     """
 
@@ -72,9 +77,10 @@ class LabelledImages:
 
     def told_in_record(self):
         """What the training learns from, as run.json keeps it."""
+        chosen = self.selection
         return {
-            "images": len(self.selection.indices),
-            "sha256": self.selection.sha256,
+            "images": 0 if chosen is None else len(chosen.indices),
+            "sha256": chosen and chosen.sha256,
             "classes": list(self.class_names),
         }
 
@@ -132,10 +138,7 @@ def _judging(validation, train, present):
     """The labelled ones of the validation images, and a line about them."""
     rows = labels_lib.labelled(validation)
     if not len(rows):
-        raise ValueError(
-            f"The validation images ({validation.name}) have no labels; give labelled "
-            "ones, or leave validation_data out."
-        )
+        raise ValueError(_UNLABELLED.format(validation.name))
     labels = validation.labels[rows]
     unknown = np.setdiff1d(labels, present)
     if len(unknown):
@@ -155,3 +158,50 @@ def _judging(validation, train, present):
         return validation, []
     told = f"validation: the {len(rows):,} of {validation.num_images:,} with a label"
     return validation.subset(rows, name=validation.name), [told]
+
+
+def taught(train, validation, class_names, amount, *, with_labels):
+    """`LabelledImages` for a student: all images train, whether labelled or not.
+
+    Args:
+        train: `Source`.
+        validation: `Source`, or None.
+        class_names: tuple of texts, the teacher's.
+        amount: `LabelBudget`, of the labels that are learned from too.
+        with_labels: whether any are.
+
+    Raises:
+        ValueError: for images of classes that the teacher does not know, for labels
+            that are to be learned from and are not there, or a budget without use.
+    """
+    told, selection = [f"learns from {train.num_images:,} images"], None
+    if with_labels:
+        if not len(labels_lib.labelled(train)):
+            raise ValueError(
+                f"label_weight received, but {train.name} has no labels; give images "
+                "with labels, or leave label_weight out."
+            )
+        train = class_names_lib.placed(train, class_names)
+        selection = amount.select(train)
+        labels = np.full(train.num_images, -1)
+        labels[selection.indices] = train.labels[selection.indices]
+        train.labels = labels
+        told.append(
+            f"of which {len(selection.indices):,} with labels "
+            f"({selection.description}, sha256 {selection.sha256[:8]})"
+        )
+    elif amount.budget is not None or amount.label_list is not None:
+        raise ValueError(
+            "budget or label_list received, but no labels are learned from; give "
+            "label_weight too, or leave them out."
+        )
+    if validation is not None:
+        rows = labels_lib.labelled(validation)
+        if not len(rows):
+            raise ValueError(_UNLABELLED.format(validation.name))
+        validation = class_names_lib.placed(
+            validation.subset(rows, name=validation.name), class_names
+        )
+    return LabelledImages(
+        train, validation, tuple(class_names), selection, (", ".join(told),)
+    )

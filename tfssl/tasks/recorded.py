@@ -1,8 +1,12 @@
 """What a run's folder says of its training, for the tasks that come after it."""
 
-from tfssl.tasks import arguments, finetune, pretrain, runs, settings
+from tfssl.tasks import arguments, distill, finetune, pretrain, runs, settings
 
-_TASKS = {"pretrain": pretrain.pretrain, "finetune": finetune.finetune}
+_TASKS = {
+    "pretrain": pretrain.pretrain,
+    "finetune": finetune.finetune,
+    "distill": distill.distill,
+}
 
 
 def settings_of(run):

@@ -39,7 +39,10 @@ RESULT = (
     "precision",
     "seed",
     "init_from",
-    # Of a fine-tuning.
+    # Of fine-tuning and distillation.
+    "student",
+    "label_weight",
+    "temperature",
     "head_layer",
     "preprocessing",
     "freeze",

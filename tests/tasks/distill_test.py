@@ -1,0 +1,112 @@
+import os
+
+import keras
+import numpy as np
+import pytest
+
+import tfssl
+from tests.fixtures import interrupted_runs
+from tests.tasks import finetune_test
+from tests.tasks import pretrain_test as small
+from tfssl import files, formats
+from tfssl.tasks import distill, runs
+
+SHORT = dict(epochs=2, batch_size=8, verbose=0, learning_rate=1e-2)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A fine-tuned run that tells the two classes apart."""
+    run = finetune_test.tuned(tmp_path_factory.mktemp("teacher"), epochs=6)
+    assert run.history[-1]["val_accuracy"] == 1.0
+    return run.path
+
+
+def distilled(out, teacher, train=None, **settings):
+    return distill.distill(
+        teacher,
+        small.images()[0] if train is None else train,  # Without labels.
+        str(out),
+        **SHORT | {"validation_data": small.images(seed=1)} | settings,
+    )
+
+
+def test_a_student_learns_without_labels(teacher, tmp_path):
+    run = distilled(tmp_path, teacher, student=finetune_test.encoder(3), epochs=8)
+    assert run.history[-1]["agreement"] == 1.0
+    assert run.history[-1]["val_accuracy"] == 1.0
+    classifier = tfssl.load_classifier(run.path)
+    assert classifier.class_names == ("0", "1")
+    images = np.zeros((2, 8, 8, 1), "float32")
+    np.testing.assert_allclose(classifier(images), run.method.logits(images), rtol=1e-5)
+    found = files.read_json(os.path.join(run.path, "classification.json"))
+    assert set(found["results"]) == {"student", "teacher"} and found["labels"] == 0
+    record = runs.record_of(run.path)
+    assert record["task"] == "distill"
+    assert record["made"]["teacher"]["fingerprint"]
+
+
+def test_without_a_student_it_is_a_new_network_like_the_teacher(teacher, tmp_path):
+    run = distilled(tmp_path, teacher, epochs=1, learning_rate=0.0)
+    of_teacher = tfssl.load(teacher)
+    assert run.encoder.count_params() == of_teacher.count_params()
+    mine, its = run.encoder.get_weights()[0], of_teacher.get_weights()[0]
+    assert np.abs(mine - its).max() > 0
+
+
+def test_true_labels_count_as_much_as_is_said(teacher, tmp_path):
+    run = distilled(
+        tmp_path, teacher, train=small.images(), label_weight=0.5, budget="3"
+    )
+    made = runs.record_of(run.path)["made"]["budget"]
+    assert made["images"] == 6
+    assert run.method.with_labels and np.isfinite(run.history[-1]["loss"])
+
+
+def test_resume_in_mid_epoch_equals_the_straight_run(teacher, tmp_path):
+    def train(out, **settings):
+        return distilled(out, teacher, averaging=0.9, mixup=0.2, **settings)
+
+    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
+
+
+def test_two_replicas_learn_what_one_does(teacher, tmp_path):
+    one = distilled(tmp_path / "one", teacher)
+    two = distilled(tmp_path / "two", teacher, strategy="mirrored", num_replicas=2)
+    for a, b in zip(one.encoder.get_weights(), two.encoder.get_weights()):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_another_teacher_is_refused(teacher, tmp_path):
+    distilled(tmp_path / "run", teacher, epochs=1)
+    other = finetune_test.tuned(tmp_path / "other", epochs=1, seed=5)
+    with pytest.raises(ValueError, match="teacher.*there and .* here"):
+        distilled(tmp_path / "run", other.path, epochs=1)
+    with pytest.raises(ValueError, match="another kind .distill, and not finetune"):
+        finetune_test.tuned(tmp_path / "run")
+
+
+def test_what_cannot_be_learned_is_refused(teacher, run, tmp_path):
+    pixels, labels = small.images()
+    classifier = tfssl.load_classifier(teacher)
+    several = formats.Classifier(
+        classifier.network,
+        classifier.head,
+        ("a", "b"),
+        preprocessing=classifier.preprocessing,
+        multilabel=True,
+    )
+    for given, message in (
+        (dict(teacher=str(run)), "holds an encoder and no classifier"),
+        (dict(teacher=keras.Sequential()), "teacher=.*formats.Classifier"),
+        (dict(teacher=several), "multi-label"),
+        (dict(validation_data=(pixels, labels + 1)), "class '2', expected only those"),
+        (dict(label_weight=0.5), "label_weight received, but .* has no labels"),
+        (dict(budget="3"), "no labels are learned from"),
+        (dict(encoder_args={"width": 2}), "received without a student"),
+        (dict(train=np.zeros((9, 8, 8, 3), np.uint8)), "channel"),
+    ):
+        given = {"teacher": teacher} | given
+        with pytest.raises(ValueError, match=message):
+            distilled(tmp_path / "run", **given)
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,226 @@
+"""Distillation: from a classifier and images to another classifier, in one call."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import keras
+
+from tfssl import checks, files, formats
+from tfssl.data.views import recipes
+from tfssl.methods import distillation
+from tfssl.tasks import (
+    accept,
+    arguments,
+    beginnings,
+    classification_results,
+    classifying,
+    groups,
+    judging_epochs,
+    labelled_images,
+    runs,
+    teachers,
+)
+from tfssl.tasks.arguments import OneOf, Path, Range
+
+
+@arguments.task
+def distill(
+    teacher: Path | Any,
+    data: Any,
+    out: Path = "runs/distill",
+    *,
+    student: Path | Any = None,
+    images: groups.Images,
+    validation: groups.Validation,
+    label_weight: Annotated[float, Range(0, 0.99)] = 0.0,
+    amount: labelled_images.LabelBudget,
+    temperature: groups.Positive = 1.0,
+    preprocessing: Any = None,
+    encoder_args: dict | None = None,
+    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
+    mixup: groups.NotNegative = 0.0,
+    cutmix: groups.NotNegative = 0.0,
+    averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
+    recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
+    image_size: groups.ImageSize = None,
+    augment: bool = True,
+    epochs: groups.CountOrNone = None,
+    batch_size: groups.CountOrNone = None,
+    optimization: classifying.Optimization,
+    devices: groups.Devices,
+    seed: groups.Seed = 0,
+    saves: classifying.Saving,
+    monitors: judging_epochs.Validating,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    on_accept: Callable | None = None,
+    verbose: Literal[0, 1, 2] = 1,
+):
+    """Trains a student to say of images what a teacher says.
+
+    The third stage of SimCLRv2: a fine-tuned classifier labels images that have no
+    labels, softly, see `methods.distillation.Distillation`. The run's folder is like
+    that of a fine-tuning, and so is what it ends with.
+
+    Args:
+        teacher: folder of a fine-tuned run, of an exported classifier or of a version
+            of it, or a `.keras` file that holds one. In Python also a
+            `formats.Classifier`. It is asked once per view and never trained.
+        data: images to learn from, given as for `tfssl.pretrain`; their labels are used
+            with `label_weight` only.
+        out: folder of the run. Training continues there if it was interrupted.
+        student: what the student begins with: the name of a new encoder (a key of
+            `models.ENCODERS`, `keras.applications.NAME`), or a trained one as for
+            `tfssl.finetune`; None is a new network like the teacher's
+            (self-distillation).
+        images: see `groups.Images`.
+        validation: see `groups.Validation`; classes are matched with the teacher's by
+            name.
+        label_weight: share of the cross-entropy with true labels in the loss.
+        amount: see `labelled_images.LabelBudget`; for the labels of `label_weight`.
+        temperature: of both softmaxes. SimCLRv2 takes 0.1 for self-distillation and 1
+            for a smaller student.
+        preprocessing: `data.Preprocessing` of the student; None takes its own, of a new
+            one the teacher's.
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        label_smoothing: share of a true label that is spread over all classes.
+        mixup: alpha of mixup; the teacher sees the mix. 0 is none.
+        cutmix: the same of cutmix.
+        averaging: momentum of a moving average of the weights, which is then what is
+            validated and saved; 0 is none.
+        recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
+            takes a random crop and, of colour images, a mirror image. Its
+            normalisation is the student's.
+        image_size: pixels of the view; None takes the student's.
+        augment: random views; off to look for mistakes.
+        epochs: passes over the images; None takes 30, or as many as make 500 steps.
+        batch_size: images per step, over all replicas together; None takes 64, or all
+            images where there are fewer.
+        optimization: see `groups.Optimization`.
+        devices: see `groups.Devices`.
+        seed: seed of weights, order and views.
+        saves: see `groups.Saving`.
+        monitors: see `judging_epochs.Validating`.
+        callbacks: Keras callbacks of your own, called after the monitors.
+        on_accept: function without arguments, called on the chief when the start is
+            accepted and before the first step.
+        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
+            2), 2 one line per epoch, and one a minute in long epochs.
+
+    Returns:
+        A `runs.Run`, whose `method` is a `Distillation`.
+
+    Raises:
+        ValueError: for arguments that cannot work, before training starts and
+            anything is written.
+        TrainingStopped: on a non-finite loss or weight.
+        Preempted: after SIGTERM (on any worker), or when the data service is lost,
+            once the state is saved.
+        Interrupted: after Ctrl-C, likewise; it is a `KeyboardInterrupt`.
+        WorkerLost: if another worker is gone.
+        SaveError: if the last checkpoint cannot be written.
+    """
+    out = files.expanded(out)
+    given = arguments.flat(distill, locals())
+    accept.check_names(saves.allow_changes)
+    # First: several workers must meet before TensorFlow runs anything.
+    strategy = devices.make_strategy()
+    teacher = _classifier(teacher)
+    beginning = _beginning(
+        student, teacher, preprocessing, encoder_args, image_size, seed
+    )
+    images = classifying.opened(images, data, beginning.preprocessing.channels)
+    labelled = labelled_images.taught(
+        *validation.sources(data, images, seed),
+        teacher.class_names,
+        amount,
+        with_labels=label_weight > 0,
+    )
+    preprocessing = dataclasses.replace(
+        beginning.preprocessing, max_value=labelled.train.max_value
+    )
+    asked = teachers.Teacher(teacher, teacher.preprocessing, preprocessing)
+    course = classifying.Course(
+        "distill",
+        labelled,
+        classifying.view(recipe, preprocessing),
+        preprocessing,
+        epochs=epochs,
+        batch_size=batch_size,
+        seed=seed,
+        augment=augment,
+        strategy=strategy,
+        optimization=optimization,
+        devices=devices,
+        saves=saves,
+        monitors=monitors,
+        callbacks=callbacks,
+        verbose=verbose,
+    )
+
+    def make_model():
+        return distillation.Distillation(
+            beginning.copied(devices.precision),
+            asked.layer(),
+            class_names=teacher.class_names,
+            label_weight=label_weight,
+            temperature=temperature,
+            label_smoothing=label_smoothing,
+            mixup=mixup,
+            cutmix=cutmix,
+            averaging=averaging,
+            seed=seed,
+        )
+
+    run, training = course.train(
+        out, given, make_model, {"student": beginning.fingerprint}, asked
+    )
+    classification_results.write(
+        {"student": run}, labelled, training, verbose, teacher=teacher
+    )
+    return run
+
+
+def _classifier(teacher):
+    """The `formats.Classifier` to learn from."""
+    if isinstance(teacher, str | os.PathLike):
+        teacher = runs.load_classifier(teacher)
+    if not isinstance(teacher, formats.Classifier):
+        raise checks.refused(
+            "teacher",
+            teacher,
+            "the folder of a fine-tuned run, a .keras file or a "
+            "tfssl.formats.Classifier, which is any Keras model with its classes and "
+            "preprocessing",
+        )
+    if teacher.multilabel:
+        raise ValueError(
+            f"The teacher {teacher.name!r} tells for each class by itself whether an "
+            "image is of it (multi-label), expected one class an image; fine-tune a "
+            "student on its labels instead."
+        )
+    return teacher
+
+
+def _beginning(student, teacher, preprocessing, encoder_args, image_size, seed):
+    """What the student begins with."""
+    if student is None:
+        if encoder_args or image_size or preprocessing is not None:
+            raise ValueError(
+                "encoder_args, image_size or preprocessing received without a student, "
+                "which then is like the teacher in all; give student too."
+            )
+        begun = beginnings.Beginning(teacher.network, teacher.preprocessing)
+        return dataclasses.replace(begun, network=begun.untrained(None, seed))
+    if preprocessing is None and beginnings.is_name(student):
+        preprocessing = teacher.preprocessing
+    return beginnings.of(
+        student,
+        head_layer=0,
+        preprocessing=preprocessing,
+        encoder_args=encoder_args,
+        image_size=image_size,
+        open_images=None,  # Its preprocessing is known.
+        seed=seed,
+    )
