@@ -31,10 +31,20 @@ def matched(source, reference):
         nothing that learned from its labels ever predicts them.
 
     Raises:
-        ValueError: if numbers on one side have no place among the names of the other.
+        ValueError: if numbers on one side have no place among the names of the other,
+            or images have one class each on one side and any number on the other.
     """
-    if source.labels is None or reference.labels is None:
+    labels, theirs = source.known_labels, reference.known_labels
+    if labels is None or theirs is None:
         return source
+    if labels.ndim != theirs.ndim:
+        one, several = (source, reference) if labels.ndim == 1 else (reference, source)
+        raise ValueError(
+            f"The images of {one.name} have one class each, those of {several.name} "
+            "any number; give both labels of one kind."
+        )
+    if labels.ndim == 2:
+        return _matched_sets(source, reference)
     names, own = reference.class_names, source.class_names
     if own is None and names is None:
         number_of, known = None, None
@@ -55,6 +65,35 @@ def matched(source, reference):
         renumbered = [number_of[i] if i >= 0 else i for i in present.tolist()]
         source.class_names = known
         source.labels = np.asarray(renumbered, np.int64)[places]
+    _tell_differences(source, reference, known)
+    return source
+
+
+def _matched_sets(source, reference):
+    """`matched` for any number of classes per image: the columns change places.
+
+    Of a class that `source` lacks it is unknown which of its images have it.
+    """
+    names, own = reference.class_names, source.class_names
+    if names is None or own is None:
+        here, there = source.label_sets.shape[1], reference.label_sets.shape[1]
+        if here != there:
+            raise ValueError(
+                f"The labels of {source.name} have {here} columns, those of "
+                f"{reference.name} {there}, and they do not both have names, so the "
+                "classes cannot be matched; give the same columns, or names of both."
+            )
+        return source
+    if own == names:
+        return source
+    first = set(names)
+    known = names + tuple(name for name in own if name not in first)
+    columns = [known.index(name) for name in own]
+    marks = np.full((source.num_images, len(known)), -1, np.int8)
+    marks[:, columns] = source.label_sets
+    source = copy.copy(source)
+    source.class_names = known
+    source.labels = marks
     _tell_differences(source, reference, known)
     return source
 
@@ -114,6 +153,8 @@ def _check_places(present, numbered, named):
 
 def _present(source):
     """Numbers of the classes that have images, sorted."""
+    if source.label_sets is not None:
+        return np.flatnonzero((source.label_sets == 1).any(axis=0)).tolist()
     return [number for number in np.unique(source.labels).tolist() if number >= 0]
 
 
@@ -134,7 +175,7 @@ def _tell_differences(source, reference, names):
             "" if here & there else " They share no class.",
             f" Its {np.isin(source.labels, list(here - there)).sum():,} images count "
             "as wrong."
-            if here - there
+            if here - there and source.labels is not None
             else "",
         )
 

@@ -30,7 +30,8 @@ def labeled(
 
     Returns:
         Finite `tf.data.Dataset` of `{"image": float32 (batch, size, size,
-        channels), "label": int64 (-1 without labels), "index": int64, "mask":
+        channels), "label": int64 (-1 without labels; for images with any number of
+        classes int8 (batch, classes) of 1, 0 and -1), "index": int64, "mask":
         bool}`. The last batch is filled with copies of its first row, mask False.
 
     Raises:
@@ -42,8 +43,9 @@ def labeled(
             f"for {preprocessing.channels}; open the data with "
             f"channels={preprocessing.channels}."
         )
-    known = source.labels is not None
-    labels = source.labels if known else np.full(source.num_images, -1, np.int64)
+    labels = source.known_labels
+    if labels is None:
+        labels = np.full(source.num_images, -1, np.int64)
     parallel = num_parallel_calls or running.parallel()
     order, raw = _in_order(source, indices, parallel)
 

@@ -49,6 +49,21 @@ def labelled(source):
     return np.flatnonzero(source.labels >= 0)
 
 
+def check_single(source, purpose):
+    """Raises `ValueError` if the images of a source have any number of classes.
+
+    Args:
+        source: a `Source`, or None.
+        purpose: what needs one class per image, first words of the message.
+    """
+    if source is not None and source.label_sets is not None:
+        raise ValueError(
+            f"{purpose} needs one class per image, but the images of {source.name} "
+            "have any number of classes; leave it out, or open the data with "
+            "labels='none'."
+        )
+
+
 def select(labels, *, fraction=None, per_class=None, seed=0, index=None):
     """Chooses labelled images, the same share or number of every class.
 
@@ -128,6 +143,7 @@ def from_file(path, source):
         raise ValueError(f"There is no list of labelled images at {path!r}.")
     with tf.io.gfile.GFile(path, "rb") as file:
         stored = file.read(1) == b"{"
+    check_single(source, f"The list of labelled images {path}")
     found = load(path, source) if stored else from_file_list(path, source)
     if not len(found.indices):
         raise ValueError(f"{path} chooses no image; expected one file name a line.")

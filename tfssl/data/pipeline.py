@@ -78,7 +78,8 @@ def multiview(
         shard: `(worker, workers)`; this worker's rows of every global batch.
         bad_files: `BadFiles` that collects unreadable images; None makes one with
             the default limit.
-        with_labels: add `"label"`, int64, for supervised training.
+        with_labels: add `"label"`, int64 `(rows,)`, for supervised training; for
+            images with any number of classes int8 `(rows, classes)`, of 1, 0 and -1.
         data_service: None, or the addresses of tf.data services that make the views,
             see `service`. They must find the images under the same paths (arrays
             travel with the pipeline, up to 2 GB). The batches are the same and in the
@@ -102,7 +103,7 @@ def multiview(
         raise ValueError(
             f"batch_size={batch_size} received for {workers} workers; use a multiple."
         )
-    if with_labels and source.labels is None:
+    if with_labels and source.known_labels is None:
         raise ValueError(f"with_labels=True received, but {source.name} has no labels.")
     steps_per_epoch(source, batch_size)
     views_lib.check(recipe)
@@ -138,7 +139,7 @@ def multiview(
             "position": position,
         }
         if with_labels:
-            batch["label"] = tf.gather(tf.constant(source.labels), index)
+            batch["label"] = tf.gather(tf.constant(source.known_labels), index)
         return batch
 
     dataset = dataset.map(as_dict).prefetch(running.AHEAD)

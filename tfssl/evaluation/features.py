@@ -116,7 +116,8 @@ def extract(encoder, dataset, *, progress=False):
     Args:
         encoder: a Keras model, image batch -> features `(batch, dim)`.
         dataset: finite `tf.data.Dataset` of batches as `data.labeled` makes them:
-            dicts with `"image"` and optionally `"label"` (default -1), `"index"`
+            dicts with `"image"` and optionally `"label"` (default -1, and where it is
+            not one whole number per image), `"index"`
             (default: running number) and `"mask"` (False = padding, left out).
         progress: show how far it is.
 
@@ -192,9 +193,12 @@ def _collect(dataset, rows_of, progress):
         values = rows_of(batch)
         count = len(values)
         mask = np.asarray(batch.get("mask", np.ones(count)), bool)
+        label = batch.get("label")
+        if label is None or len(label.shape) != 1:
+            label = np.full(count, -1)
         for column, found, dtype in (
             (rows, values, np.float32),
-            (labels, batch.get("label", np.full(count, -1)), np.int64),
+            (labels, label, np.int64),
             (index, batch.get("index", seen + np.arange(count)), np.int64),
         ):
             column.append(np.asarray(found, dtype)[mask])

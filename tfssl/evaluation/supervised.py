@@ -297,6 +297,7 @@ def _accuracy(model, source, preprocessing, classes, bad_files):
 
 
 def _check_labels(source, part):
+    labels_lib.check_single(source, "The supervised baseline")
     if source.labels is None or (np.asarray(source.labels) < 0).any():
         raise ValueError(
             f"The supervised baseline needs labels, but the {part} images of "

@@ -135,6 +135,7 @@ def _check_given(given):
 
 def _check_labels(source, part, verbose):
     """Raises unless some images have a label; says how many, if not all of them."""
+    labels_lib.check_single(source, "The evaluation")
     rows = labels_lib.labelled(source)
     if not len(rows):
         missing = "images" if source is None else "labels"

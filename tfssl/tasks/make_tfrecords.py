@@ -197,7 +197,7 @@ class _Shards:
             image = next(images, None)
         skipped += self._skip(range(expected, high))
         self._notes[number] = writer.finish(
-            labelled=self._source.labels is not None,
+            labelled=self._source.known_labels is not None,
             skipped=skipped,
             origin=self._origin,
         )
@@ -211,9 +211,11 @@ class _Shards:
     def _record(self, index, image, height, width):
         source = self._source
         name, label = _short_name(source, int(index)), None
-        if source.labels is not None and source.labels[index] >= 0:
-            label = int(source.labels[index])
         names = source.class_names
+        if source.label_sets is not None:
+            label, names = source.label_sets[index].tolist(), None
+        elif source.labels is not None and source.labels[index] >= 0:
+            label = int(source.labels[index])
         record = record_writer.example(
             image,
             height=height,

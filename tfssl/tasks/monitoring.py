@@ -100,6 +100,7 @@ class Watch:
             (plan.train, plan.bad_files, "training"),
             (self._validation, self.bad_files[1], "validation"),
         ):
+            labels.check_single(source, "The kNN monitor (knn_epochs)")
             rows = labels.labelled(source)
             if not len(rows):
                 missing = "validation images" if source is None else f"{part} labels"

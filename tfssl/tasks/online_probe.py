@@ -39,6 +39,7 @@ def images(data, train, validation, opened, chosen):
         source = opened.open(where, beside=True, split=split, channels=train.channels)
         if validation is not None:
             source = data_lib.class_names.matched(source, validation)
+    labels.check_single(source, "The online probe")
     missing = None
     if source.labels is None or len(np.unique(source.labels[source.labels >= 0])) < 2:
         missing = "labels of two classes or more to train it on"

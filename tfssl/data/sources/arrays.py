@@ -12,7 +12,8 @@ class ArraySource(source_lib.Source):
 
     Args:
         images: `(n, height, width[, channels])`, uint8, uint16 or float in [0, 1].
-        labels: int `(n,)` or None.
+        labels: int `(n,)`, or `(n, classes)` for any number of classes per image (see
+            `Source.label_sets`), or None.
         name: for logs.
         class_names: tuple or None.
     """

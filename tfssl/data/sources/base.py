@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data.sources import decoding
+from tfssl.data.sources import decoding, label_sets
 
 MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 OUT_OF_RANGE = "float values outside of [0, 1]"
@@ -27,6 +27,10 @@ class Source:
         dtype: `"uint8"`, `"uint16"` or `"float32"` of decoded pixels.
         labels: int64 `(num_images,)`, -1 where unknown, or None. Where finding them
             means reading the data, that happens when they are first asked for.
+        label_sets: int8 `(num_images, classes)`, for images with any number of classes:
+            1 (has it), 0 (has it not), -1 (unknown or difficult), or None. A source has
+            these, or `labels`, or neither; they are set by giving `labels` a matrix of
+            whole numbers.
         class_names: tuple of names by label, or None.
         image_size: `(height, width)` if all images share it, or None.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
@@ -61,21 +65,38 @@ class Source:
 
     @property
     def labels(self):
-        if callable(self._labels):
-            self.labels = self._labels()
-        return self._labels
+        found = self.known_labels
+        return None if found is None or found.ndim == 2 else found
 
     @labels.setter
     def labels(self, value):
         if value is not None and not callable(value):
-            value = whole_labels(value, self.num_images, self.name)
-            names = self.class_names
-            if names is not None and value.max() >= len(names):
-                raise ValueError(
-                    f"{self.name} has labels up to {value.max()}, but names of only "
-                    f"{len(names)} classes (from 0); name all of them."
-                )
+            value = self._checked_labels(value)
         self._labels = value
+
+    @property
+    def label_sets(self):
+        found = self.known_labels
+        return None if found is None or found.ndim == 1 else found
+
+    @property
+    def known_labels(self):
+        """`labels`, or else `label_sets`, or else None."""
+        if callable(self._labels):
+            self.labels = self._labels()
+        return self._labels
+
+    def _checked_labels(self, value):
+        names, value = self.class_names, np.asarray(value)
+        if label_sets.are_sets(value):
+            return label_sets.checked(value, self.num_images, names, self.name)
+        value = whole_labels(value, self.num_images, self.name)
+        if names is not None and value.max() >= len(names):
+            raise ValueError(
+                f"{self.name} has labels up to {value.max()}, but names of only "
+                f"{len(names)} classes (from 0); name all of them."
+            )
+        return value
 
     def read(self, index):
         """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
@@ -135,8 +156,9 @@ class Source:
         """SHA-256 that changes when the images or their labels do."""
         digest = hashlib.sha256()
         self._fingerprint(digest)
-        if self.labels is not None:
-            digest.update(self.labels.astype("<i8").tobytes())
+        known = self.known_labels
+        if known is not None:
+            digest.update(known.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def _fingerprint(self, digest):
@@ -175,12 +197,13 @@ class _Subset(Source):
         self.encoded = source.encoded
         self._source = source
         self._indices = indices
+        known = source.known_labels
         super().__init__(
             name or f"{len(indices)} images of {source.name}",
             len(indices),
             channels=source.channels,
             dtype=source.dtype,
-            labels=None if source.labels is None else source.labels[indices],
+            labels=None if known is None else known[indices],
             class_names=source.class_names,
             image_size=source.image_size,
         )
@@ -252,7 +275,12 @@ def whole_labels(labels, count, name):
     """
     labels = np.asarray(labels)
     if labels.shape != (count,):
-        hint = "; of one-hot labels give the argmax" if labels.ndim == 2 else ""
+        hint = (
+            "; of one-hot labels give the argmax, of several classes per image whole "
+            "numbers: 1, 0, and -1 where unknown"
+            if labels.ndim == 2
+            else ""
+        )
         raise ValueError(
             f"{name} has {count} images, but labels of shape {labels.shape}; give one "
             f"per image{hint}."

@@ -32,7 +32,7 @@ class FileSource(source_lib.Source):
         files: paths, in the order that numbers them; bytes that are not UTF-8 as
             `os.fsdecode` has them.
         name: for logs.
-        labels: int `(n,)` or None.
+        labels: int `(n,)`, or `(n, classes)` (see `Source.label_sets`), or None.
         class_names: tuple or None.
         channels: 1, 3 or 4.
         bit_depth: 8 or 16.

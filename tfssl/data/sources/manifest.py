@@ -9,6 +9,10 @@ dogs/7.png,dog,test
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
 nothing where unknown) or the name of a class, `split` any name; other columns are
 left alone. The rows' order numbers the images.
+
+Images with any number of classes have `labels` in place of `label`: a list of names or
+numbers in JSON, `cat|dog` in CSV. Where it is null, or nothing in CSV, the classes of
+the image are unknown; `[]` is an image that has none of them.
 """
 
 import csv
@@ -22,10 +26,11 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.sources import image_folder
+from tfssl.data.sources import image_folder, label_sets
 
 ENDINGS = (".csv", ".jsonl")
-_COLUMNS = ("path", "label", "split")
+_COLUMNS = ("path", "label", "labels", "split")
+_BETWEEN = "|"  # Classes of an image in CSV.
 _WEB = ("http://", "https://", "ftp://")
 
 
@@ -73,7 +78,7 @@ def _error(path, line, what):
 
 
 def _rows(path):
-    """`[(line number, row dict)]`, with nothing but the three columns."""
+    """`[(line number, row dict)]`, with nothing but the columns that count."""
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise ValueError(f"There is no manifest at {path!r}; check the path.")
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -191,16 +196,61 @@ def _inside(path, root):
 
 
 def _labels(path, rows):
-    """Int64 labels and the names of classes; each None where there are none."""
-    given = [(line, row["label"]) for line, row in rows]
-    known = [(line, label) for line, label in given if label not in (None, "")]
+    """Int64 labels, or marks, and the names of classes; each None without any."""
+    single = [(line, row["label"]) for line, row in rows]
+    several = [(line, _members(path, line, row["labels"])) for line, row in rows]
+    known = [(line, label) for line, label in single if label not in (None, "")]
+    flat = [(line, label) for line, members in several for label in members or ()]
+    if known and flat:
+        raise _error(
+            path,
+            flat[0][0],
+            f"'labels', but line {known[0][0]} has a 'label'; use one of the columns.",
+        )
+    if flat:
+        numbers, names = _numbered(path, flat)
+        line, least = min(zip((line for line, _ in flat), numbers), key=lambda x: x[1])
+        if least < 0:
+            raise _error(path, line, "-1 among 'labels'; leave unknown classes out.")
+        values = iter(numbers)
+        lists = [
+            None if members is None else [next(values) for _ in members]
+            for _, members in several
+        ]
+        classes = len(names) if names else max(numbers) + 1
+        if classes == 1:
+            raise ValueError(
+                f"{path} has one class only in 'labels', expected two or more; of one "
+                "class per image use 'label'."
+            )
+        return label_sets.of_numbers(lists, classes), names
     if not known:
         return None, None
+    numbers, names = _numbered(path, known)
+    values = iter(numbers)
+    found = [-1 if label in (None, "") else next(values) for _, label in single]
+    return np.asarray(found, np.int64), names
+
+
+def _members(path, line, given):
+    """The classes of an image, a list of names or numbers, or None if unknown."""
+    if given in (None, ""):
+        return None
+    members = given.split(_BETWEEN) if isinstance(given, str) else given
+    if not isinstance(members, list) or any(m in (None, "") for m in members):
+        raise _error(
+            path,
+            line,
+            f"labels {given!r}, expected a list of classes (in CSV: cat{_BETWEEN}dog).",
+        )
+    return members
+
+
+def _numbered(path, known):
+    """`(number of each label, names)`; names are None where labels are numbers."""
     numbers = [_number(path, *pair) for pair in known]
     if None not in numbers:
-        values = iter(numbers)
-        found = [-1 if label in (None, "") else next(values) for _, label in given]
-        return np.asarray(found, np.int64), None
+        return numbers, None
     if any(number is not None for number in numbers):
         line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)
         other, name = next(p for p, n in zip(known, numbers) if n is None)
@@ -212,8 +262,7 @@ def _labels(path, rows):
         )
     names = sorted({label for _, label in known})
     number_of = {name: number for number, name in enumerate(names)}
-    found = [number_of.get(label, -1) for _, label in given]
-    return np.asarray(found, np.int64), tuple(names)
+    return [number_of[label] for _, label in known], tuple(names)
 
 
 def _number(path, line, label):

@@ -14,6 +14,7 @@ from absl import logging
 ENCODED, PIXELS = "image/encoded", "image/pixels"
 HEIGHT, WIDTH = "image/height", "image/width"
 LABEL, FILENAME = "image/class/label", "image/filename"
+MARKS = "image/class/marks"  # Of any number of classes: 1, 0 or -1 for each.
 # A record's length (8 bytes) and its CRC stand before it, the CRC of its data after.
 FRAME = 16
 # First bytes of compressed files, and what unpacks them.
@@ -114,25 +115,36 @@ def check(source):
         )
     index, features = found[0]
     _check_image(features, source.describe(index))
-    return any(LABEL in features for _, features in found)
+    return any(LABEL in features or MARKS in features for _, features in found)
 
 
 def labels(source):
-    """Labels of all records, -1 where a record has none or is damaged.
+    """Labels or marks of all records, -1 where a record has none or is damaged.
 
     Args:
         source: `RecordSource` of files without an index.
 
     Raises:
-        ValueError: naming the record, for a label that is not one int64.
+        ValueError: naming the record, for a label that is not one int64, and for marks
+            of another number than those of the records before.
     """
     logging.info("Reading the labels of %s once.", source.name)
-    found = np.full(source.num_images, -1, np.int64)
+    found, marks = np.full(source.num_images, -1, np.int64), None
     read = np.zeros(source.num_images, bool)
     for index, record in _readable(source, np.arange(source.num_images)):
         read[index] = True
         features = _features(record)
-        if LABEL in features:
+        if MARKS in features:
+            row = features[MARKS].int64_list.value
+            if marks is None:
+                marks = np.full((source.num_images, len(row)), -1, np.int64)
+            if len(row) != marks.shape[1]:
+                raise ValueError(
+                    f"{source.describe(index)} has {len(row)} numbers in '{MARKS}', "
+                    f"others {marks.shape[1]}; write one for every class."
+                )
+            marks[index] = row
+        elif LABEL in features:
             found[index] = _label(features[LABEL], source.describe(index))
     lost = np.flatnonzero(~read)
     if len(lost):
@@ -144,7 +156,7 @@ def labels(source):
             shown,
             ", …" if len(lost) > _SHOWN else "",
         )
-    return found
+    return found if marks is None else marks
 
 
 def _readable(source, places):

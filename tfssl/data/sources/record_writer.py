@@ -30,7 +30,8 @@ def example(image, *, height, width, name, label=None, class_name=None):
         height: int, rows.
         width: int, columns.
         name: str, what the source calls the image.
-        label: int or None where it is not known.
+        label: int, or a list of marks (see `Source.label_sets`), or None where it is
+            not known.
         class_name: str or None.
     """
     values = {
@@ -45,7 +46,9 @@ def example(image, *, height, width, name, label=None, class_name=None):
     else:
         little = image.astype(image.dtype.newbyteorder("<"))
         values[record_files.PIXELS] = np.ascontiguousarray(little).tobytes()
-    if label is not None:
+    if isinstance(label, list):
+        values[record_files.MARKS] = label
+    elif label is not None:
         values[record_files.LABEL] = int(label)
     if class_name is not None:
         values["image/class/text"] = class_name.encode()
@@ -54,7 +57,8 @@ def example(image, *, height, width, name, label=None, class_name=None):
         if isinstance(value, bytes):
             kind = {"bytes_list": tf.train.BytesList(value=[value])}
         else:
-            kind = {"int64_list": tf.train.Int64List(value=[value])}
+            value = value if isinstance(value, list) else [value]
+            kind = {"int64_list": tf.train.Int64List(value=value)}
         feature[key] = tf.train.Feature(**kind)
     features = tf.train.Features(feature=feature)
     return tf.train.Example(features=features).SerializeToString(deterministic=True)
@@ -74,11 +78,11 @@ class ShardWriter:
         self._lengths, self._names, self._labels = [], [], []
 
     def write(self, record, name, label):
-        """Appends a record; `label` is None where it is not known."""
+        """Appends a record; `label` is as in `example`."""
         self._writer.write(record)
         self._lengths.append(len(record))
         self._names.append(name)
-        self._labels.append(-1 if label is None else int(label))
+        self._labels.append(-1 if label is None else label)
 
     def finish(self, *, labelled, skipped, origin):
         """Gives the shard its name and writes the note beside it.

@@ -9,7 +9,8 @@ worker starts anywhere. TensorFlow checks the CRC of each record that it reads.
 NAME.json                       the index, see `read_index`
 NAME-00000-of-00016.tfrecord    image/encoded          bytes of the image file, or
 …                               image/pixels, image/height, image/width   raw pixels
-                                image/class/label      int64, where it is known
+                                image/class/label      int64, where it is known, or
+                                image/class/marks      int64 for each class: 1, 0, -1
                                 image/filename         what the source called it
 ```
 """
@@ -195,7 +196,8 @@ def read_index(path):
     (fingerprint of the source and how it was written), and `shards`, a list of objects
     with `file`, `count`, `bytes`, `sha256`, `lengths` (bytes of each record; a record
     starts where those before it, 16 bytes of frame each, end), `names`, `labels` (-1
-    where unknown; or null) and `skipped` (unreadable images that were left out).
+    where unknown; a list of 1, 0 and -1 for any number of classes; or null) and
+    `skipped` (unreadable images that were left out).
 
     Raises:
         ValueError: if it is no index.
@@ -214,9 +216,10 @@ def read_index(path):
             lists = [shard["lengths"], shard["names"], shard["labels"]]
             if any(len(x) != shard["count"] for x in lists if x is not None):
                 raise ValueError(f"lists of other lengths than {shard['count']}")
-            _check_index_labels(shard["labels"], index["class_names"])
             if os.path.basename(shard["file"]) != shard["file"]:
                 raise ValueError(f"the file {shard['file']!r} in another folder")
+        labels = [label for s in index["shards"] for label in s["labels"] or ()]
+        _check_index_labels(labels, index["class_names"])
         if index["num_images"] != sum(s["count"] for s in index["shards"]):
             raise ValueError(f"num_images {index['num_images']}")
         if index["class_names"] is not None:
@@ -266,19 +269,30 @@ def _open_index(path, channels, bit_depth, verify):
 
 
 def _check_index_labels(labels, class_names):
-    for label in labels or ():
-        count = len(class_names) if class_names else 2**63
-        if type(label) is not int or not -1 <= label < count:
+    """Raises `ValueError` unless all are numbers of classes, or all rows of marks."""
+    count = len(class_names) if class_names else 2**63
+    several = bool(labels) and all(type(label) is list for label in labels)
+    width = len(class_names or labels[0]) if several else None
+    for label in labels:
+        if several:
+            known = all(type(mark) is int and -1 <= mark <= 1 for mark in label)
+            right = known and len(label) == width
+        else:
+            right = type(label) is int and -1 <= label < count
+        if not right:
             raise ValueError(f"label {label!r}")
 
 
 def _labels_of(entries):
     """Labels of all shards; those of a shard that has none are unknown."""
-    if all(entry["labels"] is None for entry in entries):
+    known = [entry["labels"] for entry in entries if entry["labels"]]
+    if not known:
         return None
+    first = known[0][0]
+    unknown = [-1] * len(first) if isinstance(first, list) else -1
     labels = []
     for entry in entries:
-        labels += [-1] * entry["count"] if entry["labels"] is None else entry["labels"]
+        labels += entry["labels"] or [unknown] * entry["count"]
     return labels
 
 

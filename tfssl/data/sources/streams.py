@@ -47,7 +47,8 @@ class StreamSource(source_lib.Source):
     Args:
         dataset: finite, the same images in the same order in every pass; dicts with
             `"image"` (pixels, or a string scalar for an encoded file) and optionally
-            `"label"` (one whole number).
+            `"label"` (one whole number; or, for any number of classes, whole numbers
+            `(classes,)`, see `Source.label_sets`).
         name: for logs.
         num_images: int, or None to count them.
         channels: int, needed for encoded files.
@@ -217,6 +218,8 @@ def _hashes(element):
     of_image = of_element = tf.strings.to_hash_bucket_fast(image, 2**62)
     if "label" in element:
         label = tf.strings.as_string(element["label"])
+        if label.shape.rank == 1:
+            label = tf.strings.reduce_join(label, separator=" ")
         of_element += tf.strings.to_hash_bucket_fast(label, 2**62)
     return of_image, of_element
 
@@ -254,11 +257,12 @@ def _as_dicts(dataset, name):
         )
     spec = dataset.element_spec
     label = spec.get("label")
-    if label is not None and not _is_number(label):
+    if label is not None and not (_is_number(label) or _is_set(label)):
         raise ValueError(
             f"{name} has labels of {label}, expected one whole number per image, -1 "
             "where unknown (of one-hot labels the argmax; "
-            "image_dataset_from_directory: label_mode='int')."
+            "image_dataset_from_directory: label_mode='int'), or 1, 0 and -1 for each "
+            "of several classes, whole numbers of known length."
         )
     return dataset, spec
 
@@ -267,6 +271,12 @@ def _is_number(spec):
     if not isinstance(spec, tf.TensorSpec) or spec.shape.rank not in (0, None):
         return False
     return spec.dtype.is_integer or spec.dtype.is_floating or spec.dtype.is_bool
+
+
+def _is_set(spec):
+    if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 1:
+        return False
+    return spec.shape[0] is not None and (spec.dtype.is_integer or spec.dtype.is_bool)
 
 
 def _pixels_of(spec, name):

@@ -1,6 +1,8 @@
 """TFDS data: small sets in memory as encoded files, large ones read in sequence."""
 
-from tfssl.data.sources import arrays, streams
+import tensorflow as tf
+
+from tfssl.data.sources import arrays, label_sets, streams
 
 # Sets up to this size are kept in memory: random access.
 _MEMORY_BYTES = 1 << 30
@@ -55,15 +57,21 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
-    labelled = "label" in features
     channels = channels or features["image"].shape[-1] or 3
-    class_names = getattr(features["label"], "names", None) if labelled else None
+    several = "label" not in features and _has_sets(features)
+    if several:
+        kind = features["labels"].feature
+    else:
+        kind = features["label"] if "label" in features else None
+    labelled, class_names = kind is not None, getattr(kind, "names", None)
     size = info.num_bytes or 0
     shared = dict(
         name=f"tfds:{name}/{split}",
         channels=channels,
         class_names=tuple(class_names) if class_names else None,
     )
+    if several:
+        dataset = dataset.map(lambda e: e | {"label": _marks(e, kind.num_classes)})
     keys = ("image", "label") if labelled else ("image",)
     dataset = dataset.map(lambda e: {key: e[key] for key in keys})
     if size > _MEMORY_BYTES:
@@ -81,3 +89,26 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         labels=[e["label"] for e in elements] if labelled else None,
         **shared,
     )
+
+
+def _has_sets(features):
+    """Whether the images of a data set have any number of classes."""
+    import tensorflow_datasets as tfds
+
+    found = features["labels"] if "labels" in features else None
+    lists = isinstance(found, tfds.features.Sequence)
+    return lists and isinstance(found.feature, tfds.features.ClassLabel)
+
+
+def _marks(element, classes):
+    """Which classes an image has, int8 `(classes,)`; -1 for VOC's difficult ones."""
+
+    def among(numbers):
+        return tf.reduce_any(tf.one_hot(numbers, classes, True, False), 0)
+
+    has = among(element["labels"])
+    sure = has
+    if "labels_no_difficult" in element:
+        sure = among(element["labels_no_difficult"])
+    marks = tf.where(has, label_sets.UNKNOWN, label_sets.HAS_NOT)
+    return tf.cast(tf.where(sure, label_sets.HAS, marks), tf.int8)

@@ -1,0 +1,62 @@
+"""Labels of images that have any number of classes: a row of marks per image."""
+
+import numpy as np
+
+HAS, HAS_NOT, UNKNOWN = 1, 0, -1
+
+
+def are_sets(labels):
+    """Whether these are such rows: a matrix of whole numbers, two columns or more.
+
+    A matrix of floats is not: it is what one-hot encoders give, of one class per image.
+    One column is a list of labels of the wrong shape.
+    """
+    return labels.ndim == 2 and labels.shape[1] != 1 and labels.dtype.kind in "biu"
+
+
+def checked(labels, count, class_names, name):
+    """Rows of marks as int8.
+
+    Args:
+        labels: `(count, classes)` of 1 (has the class), 0 (has it not) and -1 (unknown,
+            or VOC's difficult), of any whole or boolean dtype.
+        count: int, images.
+        class_names: names of the columns, or None.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if labels.shape[0] != count or not labels.shape[1]:
+        raise ValueError(
+            f"{name} has {count} images, but labels of shape {labels.shape}; give a "
+            "row per image with a column per class."
+        )
+    wrong = labels[(labels != HAS) & (labels != HAS_NOT) & (labels != UNKNOWN)]
+    if len(wrong):
+        raise ValueError(
+            f"{name} has the mark {wrong[0]} in its labels, expected 1 (has the "
+            "class), 0 (has it not) or -1 (unknown)."
+        )
+    if class_names is not None and labels.shape[1] != len(class_names):
+        raise ValueError(
+            f"{name} has labels with {labels.shape[1]} columns, but names of "
+            f"{len(class_names)} classes; give a name for each column."
+        )
+    return labels.astype(np.int8)
+
+
+def of_numbers(lists, classes):
+    """Rows of marks, int8, from the classes that images have.
+
+    Args:
+        lists: for each image the numbers of its classes, or None where unknown.
+        classes: int, columns.
+    """
+    marks = np.zeros((len(lists), classes), np.int8)
+    for row, numbers in enumerate(lists):
+        if numbers is None:
+            marks[row] = UNKNOWN
+        else:
+            marks[row, list(numbers)] = HAS
+    return marks
