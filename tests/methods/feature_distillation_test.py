@@ -107,6 +107,18 @@ def test_a_new_training_starts_from_the_student_of_another_method(tmp_path):
         np.testing.assert_array_equal(one, other)
 
 
+def test_the_projection_is_linear_unless_it_has_a_hidden_layer():
+    wide = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(900, 8)])
+    wide.add(keras.layers.GlobalAveragePooling2D())
+    given = teacher()
+    method = methods.FeatureDistillation(wide, given)
+    kernel, bias = method.projector.get_weights()
+    assert kernel.shape == (900, 7) and not bias.any()
+    assert 0.018 < kernel.std() < 0.022 and np.abs(kernel).max() < 0.05
+    method = methods.FeatureDistillation(wide, given, projection_hidden=5)
+    assert [len(w) for w in method.projector.get_weights()] == [900, 5, 5, 5, 5, 5, 7]
+
+
 def test_a_student_becomes_its_teacher():
     """From a projection that copies, of the same network: a loss of nothing."""
     network = networks.ours()

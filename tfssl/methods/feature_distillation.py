@@ -32,6 +32,8 @@ from tfssl.models import feature_maps, heads
 
 # AM-RADIO's shares of the smooth L1, by the rank of what the teacher gives.
 _SHARES = {2: 0.0, 4: 0.1}
+# lightly-train's start of the projection; its biases start as PyTorch's, here at zero.
+_START = {"class_name": "TruncatedNormal", "config": {"stddev": 0.02}}
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -102,7 +104,7 @@ class FeatureDistillation(base.Method):
         self.projector = heads.mlp(
             int(student.output_shape[-1]),
             (*hidden, shape[-1]),
-            kernel_initializer="truncated_normal",
+            kernel_initializer=_START,
             norm_statistics=norm_statistics,
             name="projector",
         )
