@@ -116,6 +116,25 @@ def select(labels, *, fraction=None, per_class=None, seed=0, index=None):
     return _selection(np.concatenate(chosen), labels, told, index)
 
 
+def share(rows, marks, fraction, seed=0):
+    """Chooses a share of images that have any number of classes each.
+
+    Args:
+        rows: int array, positions of the images to choose from.
+        marks: int array `(num_images, classes)`, see `Source.label_sets`.
+        fraction: in (0, 1]; at least one image is chosen. A smaller share lies inside a
+            larger one.
+        seed: int.
+
+    Returns:
+        `Selection`.
+    """
+    checks.within({"fraction": fraction}, checks.Above(0, 1), "fraction")
+    count = max(1, round(fraction * len(rows)))
+    chosen = np.random.default_rng(seed).permutation(rows)[:count]
+    return _selection(chosen, marks, f"{100 * fraction:g} %, seed {seed}")
+
+
 def _selection(indices, labels, description, index=None):
     indices = np.sort(np.asarray(indices, np.int64))
     digest = hashlib.sha256()

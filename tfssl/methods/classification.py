@@ -252,6 +252,11 @@ class Classification(base.Method):
             tf.reduce_sum(losses, axis=1), tf.reduce_sum(known, axis=1)
         )
 
+    def probabilities_of(self, logits):
+        """Logits -> float32 probabilities: their sum is 1, or each is by itself."""
+        logits = tf.cast(logits, tf.float32)
+        return tf.sigmoid(logits) if self.multilabel else tf.nn.softmax(logits)
+
     def train_step(self, batch):
         with self.recording() as recorded:
             values = self.image_losses(batch, training=True)

@@ -77,8 +77,9 @@ def _of_teacher(teacher, labelled, plan, bad_files):
 
 
 def _with_scores(logits, labelled):
-    labels = labelled.validation.labels[logits.index]
-    return logits, scores_lib.single_label(logits.values, labels)
+    labels = labelled.validation.known_labels[logits.index]
+    score = scores_lib.multi_label if labelled.multilabel else scores_lib.single_label
+    return logits, score(logits.values, labels)
 
 
 def _write_page(trained, found, labelled):
@@ -88,10 +89,10 @@ def _write_page(trained, found, labelled):
         os.path.join(run.path, PAGE),
         title=os.path.basename(os.path.abspath(run.path)),
         outputs={
-            name: scores_lib.softmax(logits.values)
+            name: np.asarray(run.method.probabilities_of(logits.values))
             for name, (logits, _) in found.items()
         },
-        labels=validation_images.labels[judged.index],
+        labels=validation_images.known_labels[judged.index],
         class_names=labelled.class_names,
         images=lambda rows: tiles.of(validation_images, judged.index[rows]),
         histories={name: one.history for name, one in trained.items()},
@@ -102,16 +103,32 @@ def _write_page(trained, found, labelled):
 
 def _told(scored):
     """Scores as JSON has them."""
+    if isinstance(scored, scores_lib.MultiLabel):
+        return {
+            "mean_ap": scored.mean_ap,
+            "mean_ap_11_points": scored.mean_ap_11_points,
+            "per_class": _known(scored.ap),
+            "per_class_11_points": _known(scored.ap_11_points),
+        }
     return {
         "top1": scored.top1,
         "top5": scored.top5,
         "mean_per_class": scored.mean_per_class,
-        "per_class": [None if np.isnan(x) else float(x) for x in scored.per_class],
+        "per_class": _known(scored.per_class),
         "confusion": scored.confusion.tolist(),
     }
 
 
+def _known(scores):
+    return [None if np.isnan(score) else float(score) for score in scores]
+
+
 def _line(told):
+    if "mean_ap" in told:
+        return (
+            f"mAP {100 * told['mean_ap']:.1f} % (11 points "
+            f"{100 * told['mean_ap_11_points']:.1f} %)"
+        )
     top5 = "" if told["top5"] is None else f", top-5 {100 * told['top5']:.1f} %"
     return (
         f"top-1 {100 * told['top1']:.1f} %{top5}, mean per class "

@@ -21,6 +21,7 @@ from tfssl.tasks import (
     judging_epochs,
     labelled_images,
     runs,
+    several_classes,
 )
 from tfssl.tasks.arguments import Above, OneOf, Path, Range
 
@@ -31,6 +32,7 @@ def finetune(
     data: Any,
     out: Path = "runs/finetune",
     *,
+    task: Literal["classification", "multilabel"] = "classification",
     images: groups.Images,
     validation: groups.Validation,
     amount: labelled_images.LabelBudget,
@@ -80,6 +82,9 @@ def finetune(
         data: labelled images, given as for `tfssl.pretrain`. Of a folder of images the
             first folder level is the class. Images without a label are left out.
         out: folder of the run. Training continues there if it was interrupted.
+        task: `classification`, one class an image, or `multilabel`, any number of
+            them: every class is learned by itself, and the score is mean average
+            precision, as VOC's.
         images: see `groups.Images`.
         validation: see `groups.Validation`.
         amount: see `labelled_images.LabelBudget`.
@@ -157,13 +162,15 @@ def finetune(
     )
     images = classifying.opened(images, data, beginning.preprocessing.channels)
     sources = validation.sources(data, images, seed)
-    labelled = labelled_images.prepared(*sources, amount)
+    prepare = several_classes if task == "multilabel" else labelled_images
+    labelled = prepare.prepared(*sources, amount)
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )
     _check_start(saves.init_from, labelled.class_names)
     learns = {
         "class_names": labelled.class_names,
+        "multilabel": labelled.multilabel,
         "label_smoothing": label_smoothing,
         "class_weights": _weights(class_weights, balance_classes, labelled),
         "mixup": mixup,
@@ -226,6 +233,11 @@ def _weights(class_weights, balance_classes, labelled):
         return None
     weights = np.ones(len(names))
     if balance_classes:
+        if labelled.multilabel:
+            raise ValueError(
+                "balance_classes=True received with task=multilabel, where every class "
+                "is learned by itself; give class_weights, the factors of their 1s."
+            )
         counts = np.bincount(labelled.train.labels, minlength=len(names))
         weights = counts.sum() / (len(names) * counts)
     for name, weight in (class_weights or {}).items():

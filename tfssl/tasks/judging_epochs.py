@@ -38,11 +38,10 @@ class Watch:
         bad_files: the `BadFiles` of the validation images.
     """
 
-    best_by = "val_accuracy"
-
     def __init__(self, plan, labelled, *, every, max_bad_fraction, callbacks=()):
         self._plan, self._labelled, self._every = plan, labelled, every
         self._callbacks = list(callbacks)
+        self.best_by = validation_lib.score_of(labelled.multilabel)
         self.told = list(labelled.told)
         self.bad_files = [pipeline.BadFiles(max_fraction=max_bad_fraction)]
 
@@ -63,7 +62,7 @@ class Watch:
             found.append(
                 validation_lib.Validation(
                     test,
-                    source.labels,
+                    source.known_labels,
                     every=self._every,
                     epochs=self._plan.epochs,
                     workers=trainer.workers,

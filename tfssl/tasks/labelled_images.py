@@ -75,6 +75,11 @@ class LabelledImages:
     selection: labels_lib.Selection
     told: tuple
 
+    @property
+    def multilabel(self):
+        """Whether an image may be of several classes."""
+        return self.train.label_sets is not None
+
     def told_in_record(self):
         """What the training learns from, as run.json keeps it."""
         chosen = self.selection
@@ -97,6 +102,13 @@ def prepared(train, validation, amount):
         ValueError: without labels, for less than two classes, for classes that have no
             image to learn from, or a budget that cannot be filled.
     """
+    for source in (train, validation):
+        if source is not None and source.label_sets is not None:
+            raise ValueError(
+                f"The images of {source.name} have any number of classes each; give "
+                "task=multilabel (--task=multilabel), which learns every class by "
+                "itself."
+            )
     rows = labels_lib.labelled(train)
     if not len(rows):
         raise ValueError(

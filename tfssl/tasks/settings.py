@@ -40,6 +40,7 @@ RESULT = (
     "seed",
     "init_from",
     # Of fine-tuning and distillation.
+    "task",
     "student",
     "label_weight",
     "temperature",

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 
+from tfssl.evaluation import classification
 from tfssl.evaluation import features as features_lib
 from tfssl.training import workers as workers_lib
 
@@ -10,9 +11,9 @@ from tfssl.training import workers as workers_lib
 class Validation(keras.callbacks.Callback):
     """Loss and accuracy of a `methods.classification.Classification`.
 
-    Adds `val_loss` and, with one class an image, `val_accuracy` to the logs. Weights
-    are those that leave the training (the averaged ones, where there are any), in
-    inference mode.
+    Adds `val_loss` to the logs, and `val_accuracy`, or with several classes an image
+    `val_map`, the mean average precision. Weights are those that leave the training
+    (the averaged ones, where there are any), in inference mode.
 
     Args:
         test: dataset of `data.labeled`.
@@ -39,21 +40,25 @@ class Validation(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if (epoch + 1) % self.every and epoch + 1 != self.epochs:
             return
-        loss, accuracy = self.workers.from_chief(self._scores, size=2)
-        if logs is None:
-            return
-        logs["val_loss"] = loss
-        if not self.model.multilabel:
-            logs["val_accuracy"] = accuracy
+        loss, score = self.workers.from_chief(self._scores, size=2)
+        if logs is not None:
+            logs["val_loss"] = loss
+            logs[score_of(self.model.multilabel)] = score
 
     def _scores(self):
         found = self._extract(self.test)
         labels = self.labels[found.index]
         losses = self.model.label_losses(found.values, labels)
-        accuracy = 0.0
-        if not self.model.multilabel:
-            accuracy = float((found.values.argmax(axis=1) == labels).mean())
-        return float(np.mean(losses)), accuracy
+        if self.model.multilabel:
+            score = classification.multi_label(found.values, labels).mean_ap
+        else:
+            score = float((found.values.argmax(axis=1) == labels).mean())
+        return float(np.mean(losses)), score
+
+
+def score_of(multilabel):
+    """The name of the score in the logs."""
+    return "val_map" if multilabel else "val_accuracy"
 
 
 def extractor(model, *, progress=False):
