@@ -71,6 +71,15 @@ class FeatureQueue(keras.layers.Layer):
                 f"the queue {count} or larger, or the batch {self.size} or smaller."
             )
 
+    def notes(self, num_images):
+        """Lines for the start of a run on this many images, a list."""
+        if self.size < num_images:
+            return []
+        return [
+            f"queue of {self.size:,} embeddings for {num_images:,} images: images meet "
+            "their own earlier embeddings among the negatives; lower queue_size"
+        ]
+
     def enqueue(self, rows):
         """Overwrites the oldest rows.
 

@@ -1,8 +1,5 @@
 import doctest
 import math
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -24,11 +21,11 @@ def _blockwise(z_a, z_b, **kwargs):
 both_forms = pytest.mark.parametrize("loss", [_plain, _blockwise])
 
 
-def _rows(batch, dim, seed=0):
+def random_rows(batch, dim, seed=0):
     return np.random.default_rng(seed).normal(size=(batch, dim)).astype(np.float32)
 
 
-def _reference(z_a, z_b, temperature):
+def _reference(z_a, z_b, temperature, negatives=()):
     """Equation 1 of the paper over all pairs, in float64: `(batch,)`."""
     batch = len(z_a)
     z = np.concatenate([z_a, z_b]).astype(np.float64)
@@ -42,6 +39,9 @@ def _reference(z_a, z_b, temperature):
         total = sum(
             math.exp(s / temperature) for k, s in enumerate(similarity) if k != i
         )
+        for row in np.asarray(negatives, np.float64):
+            cosine = z[i] @ row / (np.linalg.norm(z[i]) * np.linalg.norm(row))
+            total += math.exp(cosine / temperature)
         losses.append(-math.log(math.exp(positive / temperature) / total))
     return (np.array(losses[:batch]) + np.array(losses[batch:])) / 2
 
@@ -50,12 +50,41 @@ def _reference(z_a, z_b, temperature):
 @pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0])
 @pytest.mark.parametrize("batch, dim", [(1, 3), (2, 8), (7, 4)])
 def test_matches_the_equation(loss, batch, dim, temperature):
-    z_a, z_b = _rows(batch, dim), _rows(batch, dim, seed=1)
+    z_a, z_b = random_rows(batch, dim), random_rows(batch, dim, seed=1)
     value = loss(z_a, z_b, temperature=temperature)
     assert value.shape == (batch,)
     assert value.dtype == tf.float32
     expected = _reference(z_a, z_b, temperature)
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5)
+
+
+@both_forms
+@pytest.mark.parametrize("num", [1, 9])
+def test_negatives_join_the_denominator_of_both_anchors(loss, num):
+    z_a, z_b, negatives = (
+        random_rows(5, 4),
+        random_rows(5, 4, seed=1),
+        random_rows(num, 4, seed=2),
+    )
+    value = loss(z_a, z_b, temperature=0.3, negatives=negatives)
+    expected = _reference(z_a, z_b, 0.3, negatives)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    # On another replica they are the same: parts still join to the whole.
+    part = loss(
+        z_a[3:],
+        z_b[3:],
+        temperature=0.3,
+        global_a=z_a,
+        global_b=z_b,
+        offset=3,
+        negatives=negatives,
+    )
+    np.testing.assert_allclose(part, expected[3:], rtol=1e-5)
+    same = np.ones((5, 4))
+    chance = math.log(2 * 5 - 1 + num)
+    np.testing.assert_allclose(
+        loss(same, same, negatives=same[:1].repeat(num, 0)), [chance] * 5, rtol=1e-6
+    )
 
 
 @both_forms
@@ -76,7 +105,7 @@ def test_derived_value(loss):
 
 @both_forms
 def test_invariances(loss):
-    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    z_a, z_b = random_rows(6, 4), random_rows(6, 4, seed=1)
     value = loss(z_a, z_b)
     np.testing.assert_allclose(loss(z_b, z_a), value, rtol=1e-5)
     order = [3, 1, 5, 0, 2, 4]
@@ -87,7 +116,7 @@ def test_invariances(loss):
     np.testing.assert_allclose(loss(z_a * scale, z_b), value, rtol=1e-4)
 
 
-def _value_and_gradients(loss, tensors, weights, **kwargs):
+def value_and_gradients(loss, tensors, weights, **kwargs):
     """`loss(*tensors)` and gradients of its weighted sum to every tensor."""
     tensors = [tf.convert_to_tensor(t) for t in tensors]
     names = ("global_a", "global_b")
@@ -100,13 +129,13 @@ def _value_and_gradients(loss, tensors, weights, **kwargs):
 
 @both_forms
 def test_shards_join_to_the_whole(loss):
-    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    z_a, z_b = random_rows(6, 4), random_rows(6, 4, seed=1)
     weights = tf.constant(np.arange(1, 7, dtype=np.float32))
-    value, to_a, to_b = _value_and_gradients(loss, [z_a, z_b], weights)
+    value, to_a, to_b = value_and_gradients(loss, [z_a, z_b], weights)
     total_a, total_b, parts = 0, 0, []
     for offset in (0, 2, 4):
         rows = slice(offset, offset + 2)
-        part, local_a, local_b, global_a, global_b = _value_and_gradients(
+        part, local_a, local_b, global_a, global_b = value_and_gradients(
             loss, [z_a[rows], z_b[rows], z_a, z_b], weights[rows], offset=offset
         )
         parts.append(part)
@@ -120,8 +149,8 @@ def test_shards_join_to_the_whole(loss):
 
 @both_forms
 def test_replicas_equal_one_device(loss, mirrored):
-    z_a, z_b = _rows(8, 4), _rows(8, 4, seed=1)
-    expected = _value_and_gradients(loss, [z_a, z_b], tf.fill([8], 1 / 8))
+    z_a, z_b = random_rows(8, 4), random_rows(8, 4, seed=1)
+    expected = value_and_gradients(loss, [z_a, z_b], tf.fill([8], 1 / 8))
     strategy = mirrored(2)
 
     def step(z_a, z_b):
@@ -144,110 +173,14 @@ def test_replicas_equal_one_device(loss, mirrored):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("block_size", [1, 7, 16, 1024])
-@pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_blockwise_equals_plain(block_size, temperature):
-    tensors = [_rows(8, 6, seed) for seed in range(2)]
-    # Global rows that are NOT the local ones: each path has its own gradient.
-    tensors += [_rows(24, 6, seed) for seed in range(2, 4)]
-    weights = tf.constant(np.linspace(0.1, 1, 8, dtype=np.float32))
-    for inputs, kwargs in ((tensors[:2], {}), (tensors, {"offset": 8})):
-        kwargs = {"temperature": temperature, **kwargs}
-        plain = _value_and_gradients(_plain, inputs, weights, **kwargs)
-        block = _value_and_gradients(
-            _blockwise, inputs, weights, block_size=block_size, **kwargs
-        )
-        for ours, theirs in zip(block, plain):
-            scale = np.abs(theirs).max()
-            np.testing.assert_allclose(ours / scale, theirs / scale, atol=1e-5)
-
-
-def _graphs(graph):
-    """A graph and those of all functions (loop bodies, gradients) in it."""
-    yield graph
-    for name in list(graph._functions):
-        inner = graph._functions[name]
-        if hasattr(inner, "graph"):
-            yield inner.graph
-
-
-def _largest_tensor(loss, batch, dim):
-    """Elements of the largest tensor in the traced loss and gradient."""
-
-    @tf.function
-    def step(z_a, z_b):
-        return _value_and_gradients(loss, [z_a, z_b], tf.fill([batch], 1.0))
-
-    spec = tf.TensorSpec((batch, dim))
-    graph = step.get_concrete_function(spec, spec).graph
-    return max(
-        tensor.shape.num_elements() or 0
-        for g in _graphs(graph)
-        for operation in g.get_operations()
-        for tensor in operation.outputs
-    )
-
-
-def test_blockwise_memory_is_linear_in_the_batch():
-    # 8,192 anchors against 8,192 candidates of dimension 128. The largest tensor
-    # is one block of similarities, or the candidates themselves.
-    largest = _largest_tensor(losses.nt_xent_blockwise, 4096, 128)
-    assert largest == 8192 * 1024
-    half = _largest_tensor(losses.nt_xent_blockwise, 2048, 128)
-    assert largest == 2 * half
-    # The plain form holds (4096, 8192) for each view: this probe would see it.
-    assert _largest_tensor(losses.nt_xent, 4096, 128) == 4096 * 8192
-
-
-_PEAK_MEMORY = """
-import tensorflow as tf
-from tfssl import losses
-
-def peak():
-    with open("/proc/self/status") as status:
-        lines = dict(line.split(":", 1) for line in status)
-    return int(lines["VmHWM"].split()[0]) // 1024
-
-z_a, z_b = tf.random.normal((2, 4096, 128))
-
-def step(loss):
-    with tf.GradientTape() as tape:
-        tape.watch([z_a, z_b])
-        value = tf.reduce_mean(loss(z_a, z_b))
-    return tape.gradient(value, [z_a, z_b])
-
-for loss in (losses.nt_xent_blockwise, losses.nt_xent):
-    run = tf.function(step).get_concrete_function(loss)
-    before = peak()
-    run()
-    print(peak() - before)
-"""
-
-
-@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="Linux only")
-def test_blockwise_peak_memory():
-    # A block is 32 MiB and exists a few times over; the plain form holds two
-    # pairs of 128 MiB logits. Blocks computed side by side would show here.
-    result = subprocess.run(
-        [sys.executable, "-c", _PEAK_MEMORY],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    blockwise, plain = map(int, result.stdout.split())
-    assert blockwise < 350
-    assert plain > 1.5 * blockwise
-
-
 @both_forms
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 def test_zero_rows_and_low_precision(loss, dtype):
-    z_a = tf.cast(_rows(6, 4), dtype)
-    z_b = tf.cast(_rows(6, 4, seed=1), dtype)
+    z_a = tf.cast(random_rows(6, 4), dtype)
+    z_b = tf.cast(random_rows(6, 4, seed=1), dtype)
     some_zero = tf.where(tf.range(6)[:, tf.newaxis] < 2, tf.zeros_like(z_a), z_a)
     for tensors in ([some_zero, z_b], [z_a * 0, z_b * 0]):
-        value, to_a, to_b = _value_and_gradients(
+        value, to_a, to_b = value_and_gradients(
             loss, tensors, tf.fill([6], 1.0), temperature=0.01
         )
         assert value.dtype == tf.float32
@@ -262,12 +195,12 @@ def test_zero_rows_and_low_precision(loss, dtype):
 
 @both_forms
 def test_unknown_batch_and_xla(loss):
-    z_a, z_b = _rows(6, 4), _rows(6, 4, seed=1)
+    z_a, z_b = random_rows(6, 4), random_rows(6, 4, seed=1)
     weights = tf.fill([6], 1.0)
-    expected = _value_and_gradients(loss, [z_a, z_b], weights)
+    expected = value_and_gradients(loss, [z_a, z_b], weights)
 
     def step(z_a, z_b):
-        return _value_and_gradients(loss, [z_a, z_b], weights)
+        return value_and_gradients(loss, [z_a, z_b], weights)
 
     unknown = tf.function(step, input_signature=[tf.TensorSpec((None, 4))] * 2)
     compiled = tf.function(step, jit_compile=True)
@@ -290,19 +223,14 @@ def test_unknown_batch_and_xla(loss):
             {"global_a": np.ones((4, 3)), "global_b": np.ones((4, 3))},
             r"same last dimension, got shapes \(2, 4\) and \(4, 3\)",
         ),
+        ({"negatives": np.ones((7, 3))}, r"negatives must be .* got \(7, 3\) for"),
+        ({"negatives": np.ones((2, 7, 4))}, r"negatives must be .* got \(2, 7, 4\)"),
     ],
 )
 def test_bad_arguments(loss, change, message):
     arguments = {"z_a": np.ones((2, 4)), "z_b": np.ones((2, 4)), **change}
     with pytest.raises(ValueError, match=message):
         loss(arguments.pop("z_a"), arguments.pop("z_b"), **arguments)
-
-
-def test_bad_block_size():
-    with pytest.raises(
-        ValueError, match="block_size=0 received, expected a whole number, 1"
-    ):
-        losses.nt_xent_blockwise(np.ones((2, 4)), np.ones((2, 4)), block_size=0)
 
 
 def test_match_accuracy():

@@ -48,6 +48,17 @@ CASES = {
         dict(class_names=tuple("abcdefg"), label_weight=0.3, temperature=0.5),
     ),
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
+    "simclr_memory": (
+        "simclr",
+        # A wide head: small gradients, which do not overflow float16 for long.
+        dict(
+            temperature=0.3,
+            projection_hidden=128,
+            projection_dim=16,
+            queue_size=40,
+            momentum=0.9,
+        ),
+    ),
     "byol": (
         "byol",
         dict(projection_hidden=32, projection_dim=16, momentum=0.9, total_steps=50),

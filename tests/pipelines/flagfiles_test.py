@@ -94,10 +94,15 @@ def test_encoders_start_as_the_authors(name):
     ],
 )
 def test_simclr_v2_trains_as_in_its_papers_section_3(name, encoder, width):
-    """LARS, 0.1 * sqrt(4096), 5 % of 800 epochs of warm-up, a head of three layers."""
+    """LARS, 0.1 * sqrt(4096), 5 % of 800 epochs of warm-up, three layers, a memory."""
     given = arguments_of(name)
     assert (given["method"], given["recipe"]) == ("simclr", "simclr")
-    assert given["hparams"] == {"temperature": 0.1, "projection_layers": 3}
+    assert given["hparams"] == {
+        "temperature": 0.1,
+        "projection_layers": 3,
+        "queue_size": 65_536,
+        "momentum": 0.999,
+    }
     assert (given["optimizer"], given["weight_decay"]) == ("lars", 1e-4)
     assert (given["batch_size"], given["epochs"], given["encoder"]) == (
         4096, 800, encoder

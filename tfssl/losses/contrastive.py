@@ -8,10 +8,10 @@ gathers the embeddings itself and passes them in.
 import tensorflow as tf
 
 from tfssl import checks
-from tfssl.losses import unit_norm
+from tfssl.losses import blockwise, unit_norm
 
 
-def _check(z_a, z_b, temperature, global_a, global_b):
+def _check(z_a, z_b, temperature, global_a, global_b, negatives):
     checks.positive({"temperature": temperature}, "temperature")
     for name, first, second in (("z", z_a, z_b), ("global", global_a, global_b)):
         if first is None and second is None:
@@ -27,37 +27,57 @@ def _check(z_a, z_b, temperature, global_a, global_b):
                 f"{name}_a and {name}_b must be of one shape (rows, dim), got "
                 f"{first.shape} and {second.shape}."
             )
-    if global_a is not None and not z_a.shape[1:].is_compatible_with(
-        global_a.shape[1:]
-    ):
+    dim = z_a.shape[1:]
+    if global_a is not None and not global_a.shape[1:].is_compatible_with(dim):
         raise ValueError(
             "z_a and global_a must have the same last dimension, got shapes "
             f"{z_a.shape} and {global_a.shape}."
         )
+    if negatives is not None and not (
+        negatives.shape.rank == 2 and negatives.shape[1:].is_compatible_with(dim)
+    ):
+        raise ValueError(
+            f"negatives must be (num, dim) with the dim of z_a, got {negatives.shape} "
+            f"for z_a of shape {z_a.shape}."
+        )
 
 
-def _tensors(z_a, z_b, temperature, global_a, global_b):
-    """Checked arguments as tensors, with the local batch for missing globals."""
+def _tensors(z_a, z_b, temperature, global_a, global_b, negatives):
+    """Checked arguments of unit norm, with the local batch for missing globals."""
     z_a, z_b = tf.convert_to_tensor(z_a), tf.convert_to_tensor(z_b)
     if global_a is not None:
         global_a = tf.convert_to_tensor(global_a)
     if global_b is not None:
         global_b = tf.convert_to_tensor(global_b)
-    _check(z_a, z_b, temperature, global_a, global_b)
+    if negatives is not None:
+        negatives = tf.convert_to_tensor(negatives)
+    _check(z_a, z_b, temperature, global_a, global_b, negatives)
     z_a, z_b = unit_norm.unit_rows(z_a), unit_norm.unit_rows(z_b)
     all_a = z_a if global_a is None else unit_norm.unit_rows(global_a)
     all_b = z_b if global_b is None else unit_norm.unit_rows(global_b)
-    return z_a, z_b, all_a, all_b
+    if negatives is not None:
+        negatives = unit_norm.unit_rows(negatives)
+    return z_a, z_b, all_a, all_b, negatives
 
 
-def nt_xent(z_a, z_b, *, temperature=0.1, global_a=None, global_b=None, offset=0):
+def nt_xent(
+    z_a,
+    z_b,
+    *,
+    temperature=0.1,
+    global_a=None,
+    global_b=None,
+    offset=0,
+    negatives=None,
+):
     """NT-Xent: cross-entropy of picking an image's other view out of a batch.
 
     Row `i` of `z_a` and row `i` of `z_b` embed two views of one image. With
     cosine similarity `s`, the loss of anchor `u = z_a[i]` is
     `-log(exp(s(u, z_b[i]) / temperature) / sum_v exp(s(u, v) / temperature))`,
-    `v` running over all rows of both views except `u` itself. Stateless, and
-    blind to `tf.distribute`: a caller on several replicas gathers for itself.
+    `v` running over all rows of both views except `u` itself, and over `negatives`.
+    Stateless, and blind to `tf.distribute`: a caller on several replicas gathers for
+    itself.
 
     Memory grows with `batch * global_batch`; `nt_xent_blockwise` is the same
     function with linear memory.
@@ -73,6 +93,8 @@ def nt_xent(z_a, z_b, *, temperature=0.1, global_a=None, global_b=None, offset=0
             or `None` if `z_a` is already the whole batch.
         global_b: the same for `z_b`. Give both or neither.
         offset: int or int32 scalar, the row of `global_a` that holds `z_a[0]`.
+        negatives: `(num, dim)` tensor, further candidates that are nobody's positive
+            (a queue), or None. Equal on all replicas.
 
     Returns:
         float32 tensor `(batch,)`: per image, the mean over its two anchors.
@@ -83,7 +105,7 @@ def nt_xent(z_a, z_b, *, temperature=0.1, global_a=None, global_b=None, offset=0
     Raises:
         ValueError: if `temperature <= 0`, if `z_a` and `z_b` are not rank 2 or
             differ in shape, if only one of `global_a`, `global_b` is given, or
-            if their dimension is another one.
+            if their dimension or that of `negatives` is another one.
 
     Reference:
         Chen et al., 2020, https://arxiv.org/abs/2002.05709, Eq. 1. The mean
@@ -95,7 +117,9 @@ def nt_xent(z_a, z_b, *, temperature=0.1, global_a=None, global_b=None, offset=0
         >>> round(float(nt_xent(z, z)[0]), 4)
         1.9459
     """
-    z_a, z_b, all_a, all_b = _tensors(z_a, z_b, temperature, global_a, global_b)
+    z_a, z_b, all_a, all_b, negatives = _tensors(
+        z_a, z_b, temperature, global_a, global_b, negatives
+    )
     rows = offset + tf.range(tf.shape(z_a)[0])  # (batch,), also the labels.
     itself = tf.one_hot(rows, tf.shape(all_a)[0], True, False)
 
@@ -103,8 +127,12 @@ def nt_xent(z_a, z_b, *, temperature=0.1, global_a=None, global_b=None, offset=0
         # Each block is (batch, global_batch); the positive is in the first.
         other = tf.matmul(anchor, other_view, transpose_b=True) / temperature
         same = tf.matmul(anchor, same_view, transpose_b=True) / temperature
-        logits = tf.concat([other, tf.where(itself, same.dtype.min, same)], 1)
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(rows, logits)
+        logits = [other, tf.where(itself, same.dtype.min, same)]
+        if negatives is not None:
+            logits.append(tf.matmul(anchor, negatives, transpose_b=True) / temperature)
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(
+            rows, tf.concat(logits, axis=1)
+        )
 
     loss_a = anchor_loss(z_a, all_a, all_b)
     loss_b = anchor_loss(z_b, all_b, all_a)
@@ -119,14 +147,14 @@ def nt_xent_blockwise(
     global_a=None,
     global_b=None,
     offset=0,
+    negatives=None,
     block_size=1024,
 ):
     """NT-Xent with memory linear in the batch: value and gradient of `nt_xent`.
 
     The candidates are visited in blocks, so that at no time more than
-    `2 * batch * block_size` similarities exist; the forward pass keeps a running
-    log-sum-exp, the backward pass computes the similarities again. Costs one
-    more matrix product than `nt_xent`, and has no second derivative.
+    `2 * batch * block_size` similarities exist. Costs one more matrix product than
+    `nt_xent`, and has no second derivative.
 
     Args:
         z_a: as in `nt_xent`.
@@ -135,6 +163,7 @@ def nt_xent_blockwise(
         global_a: as in `nt_xent`.
         global_b: as in `nt_xent`.
         offset: as in `nt_xent`.
+        negatives: as in `nt_xent`.
         block_size: int >= 1, candidates per block (both views counted). Larger
             is faster until the block no longer fits the cache.
 
@@ -145,99 +174,24 @@ def nt_xent_blockwise(
         ValueError: as `nt_xent`, or if `block_size < 1`.
 
     Reference:
-        As `nt_xent`. The running log-sum-exp is that of Milakov & Gimelshein,
-        2018, https://arxiv.org/abs/1805.02867, Algorithm 3.
+        As `nt_xent`, and `blockwise.cross_entropy`.
     """
     checks.whole({"block_size": block_size}, "block_size")
-    z_a, z_b, all_a, all_b = _tensors(z_a, z_b, temperature, global_a, global_b)
+    z_a, z_b, all_a, all_b, negatives = _tensors(
+        z_a, z_b, temperature, global_a, global_b, negatives
+    )
+    candidates = [all_a, all_b] if negatives is None else [all_a, all_b, negatives]
     in_a = offset + tf.range(tf.shape(z_a)[0])  # Rows of the images in all_a.
     in_b = in_a + tf.shape(all_a)[0]
-    losses = _blockwise_cross_entropy(
+    losses = blockwise.cross_entropy(
         tf.concat([z_a, z_b], axis=0),
-        tf.concat([all_a, all_b], axis=0),
+        tf.concat(candidates, axis=0),
         itself=tf.concat([in_a, in_b], axis=0),
         positive=tf.concat([in_b, in_a], axis=0),
         temperature=temperature,
         block_size=block_size,
     )
     return 0.5 * tf.add_n(tf.split(losses, 2))
-
-
-def _blockwise_cross_entropy(
-    anchors, candidates, *, itself, positive, temperature, block_size
-):
-    """Cross-entropy of choosing `positive` among all candidates but `itself`.
-
-    `anchors` `(n, dim)`, `candidates` `(m, dim)`, `itself` and `positive` int32
-    `(n,)` rows of `candidates`. Returns `(n,)`.
-    """
-
-    @tf.custom_gradient
-    def cross_entropy(anchors, candidates):
-        shape = tf.shape(candidates)
-        num_blocks = (shape[0] + block_size - 1) // block_size
-        padding = num_blocks * block_size - shape[0]
-        padded = tf.pad(candidates, [[0, padding], [0, 0]])
-        blocks = tf.reshape(padded, [num_blocks, block_size, shape[1]])
-
-        def block_logits(i):
-            """Logits `(n, block_size)` of block `i`, and its columns' numbers."""
-            columns = i * block_size + tf.range(block_size)[tf.newaxis]
-            logits = tf.matmul(anchors, blocks[i], transpose_b=True) / temperature
-            absent = (columns >= shape[0]) | (columns == itself[:, tf.newaxis])
-            return tf.where(absent, logits.dtype.min, logits), columns
-
-        def add_block(i, largest, total):
-            logits, _ = block_logits(i)
-            new = tf.maximum(largest, tf.reduce_max(logits, axis=1))
-            added = tf.reduce_sum(tf.exp(logits - new[:, tf.newaxis]), axis=1)
-            return i + 1, new, total * tf.exp(largest - new) + added
-
-        zeros = tf.zeros_like(anchors[:, 0])
-        _, largest, total = tf.while_loop(
-            lambda i, *_: i < num_blocks,
-            add_block,
-            [0, zeros + anchors.dtype.min, zeros],
-            # The logits do not depend on the round before: without this,
-            # TensorFlow computes ten blocks at a time.
-            parallel_iterations=1,
-        )
-        log_total = largest + tf.math.log(total)
-        chosen = tf.gather(candidates, positive)
-        logit = tf.reduce_sum(anchors * chosen, axis=1) / temperature
-
-        def gradient(upstream):
-            scale = (upstream / temperature)[:, tf.newaxis]
-
-            def block_gradient(i, to_anchors, to_blocks):
-                logits, columns = block_logits(i)
-                share = tf.exp(logits - log_total[:, tf.newaxis])
-                target = tf.cast(columns == positive[:, tf.newaxis], share.dtype)
-                slope = scale * (share - target)
-                to_anchors += tf.matmul(slope, blocks[i])
-                to_block = tf.matmul(slope, anchors, transpose_a=True)
-                return i + 1, to_anchors, to_blocks.write(i, to_block)
-
-            _, to_anchors, to_blocks = tf.while_loop(
-                lambda i, *_: i < num_blocks,
-                block_gradient,
-                [
-                    0,
-                    tf.zeros_like(anchors),
-                    tf.TensorArray(
-                        anchors.dtype,
-                        size=num_blocks,
-                        element_shape=[block_size, anchors.shape[1]],
-                    ),
-                ],
-                parallel_iterations=1,
-            )
-            to_candidates = to_blocks.concat()[: shape[0]]
-            return to_anchors, tf.ensure_shape(to_candidates, candidates.shape)
-
-        return log_total - logit, gradient
-
-    return cross_entropy(anchors, candidates)
 
 
 def info_nce(query, positive, negatives, *, temperature=0.07):

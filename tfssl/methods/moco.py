@@ -256,6 +256,9 @@ class MoCo(base.Method):
         if self.queue is not None:
             self.queue.check_batch(global_batch)
 
+    def notes(self, global_batch, num_images):
+        return [] if self.queue is None else self.queue.notes(num_images)
+
     @classmethod
     def recipe_for(cls, *, version=2, **_):
         _check_version(version)

@@ -107,11 +107,6 @@ def summary(model, plan, optimization, devices, strategy):
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")
-        if negatives >= source.num_images:
-            lines.append(
-                f"more negatives than the {source.num_images:,} images: each image "
-                "meets itself among them; lower queue_size"
-            )
     lines += model.notes(batch_size, source.num_images)
     chance = model.chance_loss(batch_size)
     if chance is not None:
