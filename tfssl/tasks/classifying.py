@@ -1,18 +1,19 @@
 """What trainings of a classifier share: fine-tuning, and its baseline; distillation."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import keras
 
 from tfssl import data as data_lib
-from tfssl import optimizers
+from tfssl import files, optimizers
 from tfssl.data import pipeline
 from tfssl.data.views import recipes
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
-from tfssl.tasks import groups, judging_epochs, labelled_images, trainer
+from tfssl.tasks import groups, judging_epochs, labelled_images, runs, trainer
 from tfssl.tasks.arguments import OneOf
 
 _BATCH_SIZE = 64
@@ -125,6 +126,7 @@ class Course:
         Returns:
             `(runs.Run, trainer.Trainer)`.
         """
+        _check_start(given["init_from"], self.labelled.class_names)
         plan = self.plan(compared, teacher)
         every = max(1, plan.epochs // _RECORDS)
         saves, monitors = self.saves, self.monitors
@@ -205,3 +207,26 @@ def opened(images, data, channels=None):
             f"{channels} channel(s); leave channels out."
         )
     return dataclasses.replace(images, channels=channels)
+
+
+def _check_start(init_from, class_names):
+    """Raises `ValueError` if that training tells other classes apart."""
+    if init_from is None:
+        return
+    folder = files.expanded(init_from)
+    for _ in range(3):  # The run, its checkpoints, one of these.
+        made = (runs.record_of(folder) or {}).get("made") or {}
+        theirs = (made.get("budget") or {}).get("classes")
+        if theirs is not None:
+            break
+        folder = os.path.dirname(folder)
+    else:
+        return
+    if tuple(theirs) != tuple(class_names):
+        odd = next((name for name in class_names if name not in theirs), theirs[-1])
+        raise ValueError(
+            f"--init_from={init_from} tells {len(theirs)} classes apart and these "
+            f"images have {len(class_names)} ({odd!r} is not in both, or they are in "
+            "another order); begin with its encoder instead (--encoder), which gets a "
+            "new classifier."
+        )

@@ -20,7 +20,6 @@ from tfssl.tasks import (
     groups,
     judging_epochs,
     labelled_images,
-    runs,
     several_classes,
 )
 from tfssl.tasks.arguments import Above, OneOf, Path, Range
@@ -167,7 +166,6 @@ def finetune(
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )
-    _check_start(saves.init_from, labelled.class_names)
     learns = {
         "class_names": labelled.class_names,
         "multilabel": labelled.multilabel,
@@ -248,26 +246,3 @@ def _weights(class_weights, balance_classes, labelled):
             )
         weights[names.index(name)] *= weight
     return tuple(weights.tolist())
-
-
-def _check_start(init_from, class_names):
-    """Raises `ValueError` if that training tells other classes apart."""
-    if init_from is None:
-        return
-    folder = files.expanded(init_from)
-    for _ in range(3):  # The run, its checkpoints, one of these.
-        made = (runs.record_of(folder) or {}).get("made") or {}
-        theirs = (made.get("budget") or {}).get("classes")
-        if theirs is not None:
-            break
-        folder = os.path.dirname(folder)
-    else:
-        return
-    if tuple(theirs) != tuple(class_names):
-        odd = next((name for name in class_names if name not in theirs), theirs[-1])
-        raise ValueError(
-            f"--init_from={init_from} tells {len(theirs)} classes apart and these "
-            f"images have {len(class_names)} ({odd!r} is not in both, or they are in "
-            "another order); begin with its encoder instead (--encoder), which gets a "
-            "new classifier."
-        )
