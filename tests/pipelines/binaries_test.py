@@ -11,6 +11,8 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
+from tests.fixtures import classifiers
+from tfssl.tasks import predict
 
 RECIPES = sorted(
     glob.glob(os.path.join(processes.ROOT, "pipelines", "recipes", "*.flags"))
@@ -192,6 +194,21 @@ def test_images_to_served_features(tmp_path):
         for folder in (out, tmp_path / "again")
     )
     assert first == second
+
+
+def test_a_classifier_names_images(tmp_path):
+    """Without a file to write to, a line for every image is printed."""
+    classifiers.write_pictures(tmp_path / "images", count=2)
+    (tmp_path / "run").mkdir()
+    classifiers.of_a_run(
+        classifiers.classifier(), str(tmp_path / "run" / "encoder.keras")
+    )
+    flags = [f"--run={tmp_path / 'run'}", f"--data={tmp_path / 'images'}", "--top=2"]
+    done = binary("predict", *flags)
+    assert done.code == 0, done.stderr[-2000:]
+    made = classifiers.classifier()
+    expected = predict.predict(made, str(tmp_path / "images"), top=2, verbose=0)
+    assert done.stdout.splitlines() == [str(row) for row in expected]
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,12 @@ import keras
 import numpy as np
 import pytest
 
+from tests.fixtures.classifiers import PREPROCESSING, classifier
 from tests.tasks import pretrain_test as small
 from tests.tasks.evaluate_test import evaluated
 from tfssl import data as data_lib
-from tfssl import locks
-from tfssl.tasks import runs
+from tfssl import formats, locks
+from tfssl.tasks import embed, runs
 
 PLAIN, RGB = (data_lib.Preprocessing(size=8, channels=c) for c in (1, 3))
 # The baseline that is trained follows the views of a run, where there is one.
@@ -62,6 +63,23 @@ def test_a_keras_file_gives_the_rows_of_its_run(run, tmp_path):
     for encoder in (file, runs.load(file)):
         assert evaluated(encoder, **options) == expected
     assert [path.name for path in tmp_path.iterdir()] == ["mine.keras"]
+
+
+def test_a_classifier_is_taken_for_its_encoder(tmp_path):
+    made = classifier()
+    made.save(tmp_path / "c.keras")
+    version = formats.saved_model(made, tmp_path / "m")
+    before = sorted((tmp_path / "m").rglob("*"))
+    images = {"data": coloured(), "validation_data": coloured(seed=1)}
+    options = images | {"baselines": (), "budgets": ("100%",)}
+    encoder = formats.Encoder(made.network, PREPROCESSING)
+    rows = evaluated(encoder, **options)
+    features = embed.embed(encoder, coloured(), verbose=0).values
+    for given in (made, tmp_path / "c.keras", version):
+        assert evaluated(given, **options) == rows
+        found = embed.embed(given, coloured(), verbose=0).values
+        np.testing.assert_allclose(found, features, atol=1e-6)
+    assert sorted((tmp_path / "m").rglob("*")) == before  # It is no run.
 
 
 def test_a_model_from_elsewhere_is_judged_and_reported(tmp_path, capsys):

@@ -187,7 +187,7 @@ def test_what_has_no_classes_is_refused(tmp_path):
         ({"out": "{}"}, "received, expected a file that ends"),
         ({"threshold": 0.5}, "threshold=0.5 .* one class per image.*give top instead"),
         ({"top": 0}, "top=0 received, expected a whole number"),
-        ({"labels": "folders"}, "labels='folders' received, expected none"),
+        ({"labels": "folders"}, "labels='folders' received, expected none:"),
         ({"split": "test"}, "split='test' received for"),
     ],
 )

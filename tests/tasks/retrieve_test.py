@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl.formats import Encoder
+from tfssl.formats import Encoder, saved_model
 from tfssl.tasks import retrieve
 
 # The image of a query holds a red and a blue patch, and its box the red one alone.
@@ -160,6 +160,11 @@ def test_bad_folders_and_encoders(images, tmp_path):
     arguments = (bare, str(images), str(tmp_path / "lab"))
     with pytest.raises(ValueError, match="carries no preprocessing"):
         retrieve.retrieve(*arguments, out=str(tmp_path / "r.json"))
+    version = saved_model(encoder(), tmp_path / "m")
+    with pytest.raises(
+        ValueError, match="the encoder is not the folder of a run; give"
+    ):
+        retrieve.retrieve(version, *arguments[1:])
     arguments = (Encoder(bare, data_lib.Preprocessing(size=8)), *arguments[1:])
     with pytest.raises(ValueError, match="names no stages"):
         retrieve.retrieve(*arguments, out=str(tmp_path / "r.json"))

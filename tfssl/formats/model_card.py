@@ -3,7 +3,7 @@
 from tfssl import templates
 
 _TEMPLATES = templates.markdown("tfssl.formats")
-_SHOWN = 20  # Classes that are named.
+_SHOWN = 20  # Classes that the card names.
 
 
 def render(

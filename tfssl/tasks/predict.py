@@ -67,7 +67,7 @@ def predict(
     classifier = _classifier_of(run)
     top, threshold = _named(classifier, top, threshold)
     if images.labels == "folders":
-        raise checks.refused("labels", images.labels, "none, predictions need none")
+        raise checks.refused("labels", images.labels, "none: predictions need none")
     source = _opened(data, images, classifier.preprocessing)
     if out is not None:
         predictions.check_out(out)

@@ -28,16 +28,7 @@ class ArraySource(source_lib.Source):
                 f"Images of shape {images.shape} received, expected (n, height, "
                 "width) or (n, height, width, channels), none of them 0."
             )
-        images = images.astype(images.dtype.newbyteorder("="), copy=False)
-        if images.dtype == np.float64:
-            images = images.astype(np.float32)
-        if images.dtype.name not in source_lib.MAX_VALUE:
-            raise ValueError(
-                f"Images of dtype {images.dtype} received, expected uint8, uint16 or "
-                "float in [0, 1]."
-            )
-        if images.dtype == np.float32 and images.size:
-            source_lib.check_floats(images.min(), images.max(), name)
+        images = as_pixels(images, name)
         source_lib.warn_of_layout(images.shape[1:], name)
         super().__init__(
             name,
@@ -60,6 +51,29 @@ class ArraySource(source_lib.Source):
     def _fingerprint(self, digest):
         digest.update(str(self._images.shape).encode())
         digest.update(np.ascontiguousarray(self._images).reshape(-1).view(np.uint8))
+
+
+def as_pixels(values, name):
+    """An array of any shape in a dtype that pixels may have.
+
+    Args:
+        values: uint8, uint16 or float in [0, 1], in any order of bytes.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype == np.float64:
+        values = values.astype(np.float32)
+    if values.dtype.name not in source_lib.MAX_VALUE:
+        raise ValueError(
+            f"Images of dtype {values.dtype} received, expected uint8, uint16 or "
+            "float in [0, 1]."
+        )
+    if values.dtype == np.float32 and values.size:
+        source_lib.check_floats(values.min(), values.max(), name)
+    return values
 
 
 def _warn_of_one_image(shape, name):

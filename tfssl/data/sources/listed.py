@@ -5,8 +5,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from tfssl.data.sources import arrays, image_folder
 from tfssl.data.sources import base as source_lib
-from tfssl.data.sources import image_folder
 
 
 def listed(images, *, channels=3, bit_depth=8):
@@ -81,15 +81,7 @@ class ListSource(source_lib.Source):
                     "images of one kind."
                 )
         pixels = np.concatenate([image.reshape(-1) for image in images])
-        if pixels.dtype == np.float64:
-            pixels = pixels.astype(np.float32)
-        if pixels.dtype.name not in source_lib.MAX_VALUE:
-            raise ValueError(
-                f"Images of dtype {pixels.dtype} received, expected uint8, uint16 or "
-                "float in [0, 1]."
-            )
-        if pixels.dtype == np.float32:
-            source_lib.check_floats(pixels.min(), pixels.max(), name)
+        pixels = arrays.as_pixels(pixels, name)
         source_lib.warn_of_layout(first.shape, name)
         super().__init__(
             name,
