@@ -114,13 +114,15 @@ def test_the_projection_is_linear_unless_it_has_a_hidden_layer():
     method = methods.FeatureDistillation(wide, given)
     kernel, bias = method.projector.get_weights()
     assert kernel.shape == (900, 7) and not bias.any()
-    assert 0.018 < kernel.std() < 0.022 and np.abs(kernel).max() < 0.05
+    # A normal of deviation 0.02, cut at two of them, has 0.88 of it.
+    assert 0.0171 < kernel.std() < 0.0181 and np.abs(kernel).max() <= 0.04
     method = methods.FeatureDistillation(wide, given, projection_hidden=5)
     assert [len(w) for w in method.projector.get_weights()] == [900, 5, 5, 5, 5, 5, 7]
 
 
 def test_a_student_becomes_its_teacher():
     """From a projection that copies, of the same network: a loss of nothing."""
+    keras.utils.set_random_seed(0)
     network = networks.ours()
     given = methods.Frozen(network, data.Preprocessing(size=8))
     method = methods.FeatureDistillation(network, given)
@@ -128,7 +130,7 @@ def test_a_student_becomes_its_teacher():
     method.projector.set_weights([np.eye(width), np.zeros(width)])
     (view, _) = two_views()
     loss = method.image_losses(batch_of(view), training=False)["loss"]
-    np.testing.assert_allclose(loss, np.zeros(5), atol=1e-6)
+    np.testing.assert_allclose(loss, np.zeros(5), atol=1e-5)
 
 
 def test_it_names_its_teacher_at_the_start():

@@ -32,7 +32,8 @@ from tfssl.models import feature_maps, heads
 
 # AM-RADIO's shares of the smooth L1, by the rank of what the teacher gives.
 _SHARES = {2: 0.0, 4: 0.1}
-# lightly-train's start of the projection; its biases start as PyTorch's, here at zero.
+# lightly-train's start of the projection, here cut at two deviations. Its biases start
+# as PyTorch's, here at zero.
 _START = {"class_name": "TruncatedNormal", "config": {"stddev": 0.02}}
 
 
