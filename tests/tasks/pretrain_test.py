@@ -136,6 +136,9 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
     [
         ["--method=simclr"],
         # The state of every method is compared in methods/resume_test.py.
+        pytest.param(
+            ["--method=simclr", "--hparam=queue_size=500"], marks=pytest.mark.slow
+        ),
         pytest.param(["--method=byol"], marks=pytest.mark.slow),
         pytest.param(
             [*_MOCO, "--hparam=version=1", "--hparam=queue_size=500"],
@@ -178,8 +181,10 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
             marks=pytest.mark.slow,
         ),
     ],
-    ids="simclr byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2 "
-    "feature_distillation".split(),
+    ids=(
+        "simclr memory byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2 "
+        "feature_distillation"
+    ).split(),
 )
 def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     """kill -9 and SIGTERM at some step of a real process, then start again."""

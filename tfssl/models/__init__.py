@@ -5,7 +5,7 @@ modules they live in are reached as `tfssl.models.resnet` only by import machine
 never by house code.
 """
 
-from tfssl.models import heads, input_range, norms, sobel
+from tfssl.models import heads, input_range, norms, remat, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
 from tfssl.models.encoders import ENCODERS, encoder
 from tfssl.models.headed import Headed
@@ -23,6 +23,7 @@ __all__ = [
     "heads",
     "input_range",
     "norms",
+    "remat",
     "resnet",
     "sobel",
     "vgg",

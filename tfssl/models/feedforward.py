@@ -4,13 +4,13 @@ import keras
 from keras import layers
 
 from tfssl.models import dropout as dropout_lib
-from tfssl.models import norms
+from tfssl.models import norms, remat
 from tfssl.models import sobel as sobel_lib
 
 _DENSE_UNITS = 4096
 
 
-class FeedForward(keras.Model):
+class FeedForward(remat.Blockwise):
     """Stages of convolutions, batch norm and ReLU; dense, ReLU, dense.
 
     A functional Keras model, rebuilt from `get_config`.
@@ -33,6 +33,9 @@ class FeedForward(keras.Model):
     Attributes:
         stage_outputs: dict in order, from a stage's name to its feature map behind
             the last ReLU, before the pool.
+        remat: bool, False; set it, and training keeps these feature maps only, and
+            computes what lies between two of them again for its gradient. See
+            `remat.Blockwise`.
 
     Raises:
         ValueError: naming the argument, what was received and what is valid.
@@ -89,6 +92,7 @@ class FeedForward(keras.Model):
         super().__init__(
             inputs=inputs, outputs=features, name=name, trainable=trainable
         )
+        self.block_ends = list(outputs.values())
         self.stage_outputs = outputs
         self.dtype_policy = policy
         self.width = width

@@ -8,7 +8,7 @@ and `zero_init_residual`. Layer names follow keras-hub's `ResNetBackbone`.
 import keras
 from keras import layers
 
-from tfssl.models import norms, residual
+from tfssl.models import norms, remat, residual
 from tfssl.models import sobel as sobel_lib
 
 _BLOCKS = {
@@ -49,7 +49,7 @@ def _check_arguments(
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class ResNet(keras.Model):
+class ResNet(remat.Blockwise):
     """A ResNet encoder: images to pooled features; `models.resnet` is its short name.
 
     A functional Keras model: float images `(batch, height, width, channels)` to
@@ -118,6 +118,9 @@ class ResNet(keras.Model):
         stage_outputs: dict of Keras tensors in order, `"conv1"`, the stem's (last)
             convolution behind its ReLU and before any pool, and `"res2"` … `"res5"`,
             which are `"P2"` … `"P5"`.
+        remat: bool, False; set it, and training keeps the outputs of the stem and of
+            every residual block only, and computes the inside of a block again for its
+            gradient. See `remat.Blockwise`.
 
     Raises:
         ValueError: naming the argument, what was received and what is valid.
@@ -176,7 +179,7 @@ class ResNet(keras.Model):
         if sobel:
             x = sobel_lib.Sobel(dtype=parts.wide, name="sobel")(x)
         first, x = residual.stem(parts, x, int(64 * width), stem)
-        pyramid = {}
+        pyramid, ends = {}, [x]
         for stage, count in enumerate(_BLOCKS[depth]):
             filters = int(64 * width) * 2**stage
             for i in range(count):
@@ -189,6 +192,7 @@ class ResNet(keras.Model):
                 x = residual.block(
                     parts, x, filters, strides, bottleneck, projection, name_of
                 )
+                ends.append(x)
             pyramid[f"P{stage + 2}"] = x
         features = layers.GlobalAveragePooling2D(dtype=parts.wide, name="features")(x)
         super().__init__(
@@ -197,6 +201,7 @@ class ResNet(keras.Model):
             name=name or f"resnet{depth}",
             trainable=trainable,
         )
+        self.block_ends = ends
         self.pyramid_outputs = pyramid
         self.stage_outputs = {
             "conv1": first,

@@ -208,6 +208,10 @@ class Devices:
             commas between. See docs/distributed.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         jit_compile: compile the step with XLA (one device); `"auto"` does on one GPU.
+        remat: compute activations again in the backward pass instead of keeping them,
+            all inside of the encoder's stem and of each residual block: about half
+            of the memory, a third to a half more time, the same result. For encoders
+            of `models.ENCODERS`; see docs/performance.md.
         steps_per_execution: steps per call into TensorFlow; must divide the steps of
             an epoch.
     """
@@ -218,6 +222,7 @@ class Devices:
     data_service: str | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: bool | Literal["auto"] = "auto"
+    remat: bool = False
     steps_per_execution: Count = 1
 
     def __post_init__(self):

@@ -82,6 +82,7 @@ FREE = {
     "tpu": "the global batch stays",
     "data_service": "makes the same views",
     "jit_compile": "the same step",
+    "remat": "the same step",
     "steps_per_execution": "the same steps",
     "resume": "about this start",
     "allow_changes": "about this start",

@@ -102,7 +102,7 @@ def summary(model, plan, optimization, devices, strategy):
         f"global batch {batch_size} on {strategy.num_replicas_in_sync} replica(s), "
         f"{plan.steps_per_epoch} steps per epoch, {plan.epochs} epochs",
         optimization.told(batch_size),
-        _machine(model, devices.jit_compile),
+        _machine(model, devices),
     ]
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
@@ -119,12 +119,13 @@ def _input_ends(encoder, preprocessing):
     return f"{low:.3g} (black) to {high:.3g} (white)"
 
 
-def _machine(model, jit_compile):
+def _machine(model, devices):
     found = processor.described()
     place = found.get("accelerators", found["processor"])
     xla = "on" if model.jit_compile else "off"
     return (
-        f"on {place}; oneDNN {found['onednn']}, XLA {xla} (jit_compile={jit_compile})"
+        f"on {place}; oneDNN {found['onednn']}, XLA {xla} "
+        f"(jit_compile={devices.jit_compile}){', remat on' if devices.remat else ''}"
     )
 
 

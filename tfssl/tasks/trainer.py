@@ -12,7 +12,7 @@ import os
 import keras
 
 from tfssl import data as data_lib
-from tfssl import formats
+from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline, service
 from tfssl.data.views import recipes
@@ -233,6 +233,8 @@ class Trainer:
 
     def _compiled(self, model):
         plan = self.plan
+        if self._devices.remat:
+            models.remat.switch_on(model.encoder)
         model.compile(
             self._optimization.make(plan.batch_size, plan.epochs, plan.steps_per_epoch),
             jit_compile=self._devices.jit_compile,

@@ -1,0 +1,59 @@
+"""`remat` as a setting of a start: a run may have it for a part, and no file knows."""
+
+import os
+
+import keras
+import numpy as np
+import pytest
+
+from tests.methods import cases
+from tests.tasks import pretrain_test as small
+from tfssl.tasks import pretrain, runs
+from tfssl.training import checkpoint
+
+# With dropout, whose masks must be those of the straight run.
+SMALL = small.TINY | {
+    "encoder": "alexnet",
+    "encoder_args": {"width": 1 / 64, "stem": "cifar"},
+    "image_size": 32,
+    "epochs": 2,
+}
+
+
+class Stop(keras.callbacks.Callback):
+    """Ends the training in its second epoch, after the checkpoint of the first."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.step.numpy()) == 6:
+            raise RuntimeError("stopped by the test")
+
+
+def run(path, **settings):
+    return pretrain.pretrain(small.images(size=32), str(path), **SMALL | settings)
+
+
+def test_a_run_may_go_on_with_it(tmp_path, capsys):
+    straight = run(tmp_path / "straight")
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run(tmp_path / "parts", callbacks=[Stop()])
+    parts = run(tmp_path / "parts", remat=True, verbose=1)
+    assert "(jit_compile=auto), remat on" in capsys.readouterr().out
+    assert parts.method.encoder.remat and not straight.method.encoder.remat
+    assert parts.settings["remat"] is True
+    expected, found = (
+        {k: np.array(v) for k, v in checkpoint.named_variables(x.method).items()}
+        for x in (straight, parts)
+    )
+    cases.assert_close(expected, found)
+    loaded = runs.load(str(tmp_path / "parts"))
+    batch = np.random.default_rng(0).uniform(size=(3, 32, 32, 1)).astype("float32")
+    np.testing.assert_array_equal(loaded(batch), parts.encoder(batch))
+    network = keras.saving.load_model(tmp_path / "parts" / "encoder.keras")
+    assert network.remat is False
+
+
+def test_an_encoder_whose_blocks_nobody_knows_is_refused(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(ValueError, match="remat=True received with the encoder .*'res"):
+        pretrain.pretrain(small.images(), str(out), remat=True, **small.TINY)
+    assert not os.path.exists(out)
