@@ -70,9 +70,11 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
     assert {name for name, _, _ in entries} == {
         "pretrain",
         "data-service",
+        "distill",
         "embed",
         "evaluate",
         "export",
+        "finetune",
         "make-tfrecords",
         "predict",
         "retrieve",
