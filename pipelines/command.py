@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from tfssl import files
-from tfssl.training import checkpoint, monitors, saving, stalls, workers
+from tfssl.training import checkpoint, monitors, saving, stalls, strategy, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
 _INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
@@ -166,6 +166,21 @@ def numbers(texts, flag):
             f"--{flag}={','.join(texts)} received, expected numbers with commas "
             "between them, such as 0.1,1,10."
         ) from error
+
+
+def train(task, given, module, what="Encoder"):
+    """Calls a task that trains, and says where its result lies.
+
+    Args:
+        task: `tasks.pretrain`, or another with its `out`, `strategy` and `on_accept`.
+        given: dict, its arguments by the flags' values.
+        module: of the binary, whose flags are written when the start is accepted.
+        what: of the result, in a word.
+    """
+    out = files.expanded(given["out"])
+    run = task(**given, on_accept=lambda: write_flags(out, module))
+    if strategy.is_chief(given["strategy"]):
+        print(f"{what}: {run.path}/encoder.keras   Run: {run.path}/run.json")
 
 
 def write_flags(folder, module):

@@ -9,9 +9,7 @@ Without --student it is a new network like the teacher. A second start with the 
 """
 
 from pipelines import command, task_flags
-from tfssl import files
 from tfssl.tasks import distill
-from tfssl.training import strategy
 
 _arguments = task_flags.define(
     distill.distill,
@@ -22,14 +20,7 @@ _arguments = task_flags.define(
 
 def main():
     """Runs the task with the flags' values."""
-    given = _arguments()
-    out = files.expanded(given["out"])
-    run = distill.distill(
-        **given,
-        on_accept=lambda: command.write_flags(out, __name__),
-    )
-    if strategy.is_chief(given["strategy"]):
-        print(f"Classifier: {run.path}/encoder.keras   Run: {run.path}/run.json")
+    command.train(distill.distill, _arguments(), __name__, "Classifier")
 
 
 def run():

@@ -9,9 +9,7 @@ same --out continues an interrupted run.
 """
 
 from pipelines import command, task_flags
-from tfssl import files
 from tfssl.tasks import finetune
-from tfssl.training import strategy
 
 _arguments = task_flags.define(
     finetune.finetune,
@@ -22,14 +20,7 @@ _arguments = task_flags.define(
 
 def main():
     """Runs the task with the flags' values."""
-    given = _arguments()
-    out = files.expanded(given["out"])
-    run = finetune.finetune(
-        **given,
-        on_accept=lambda: command.write_flags(out, __name__),
-    )
-    if strategy.is_chief(given["strategy"]):
-        print(f"Classifier: {run.path}/encoder.keras   Run: {run.path}/run.json")
+    command.train(finetune.finetune, _arguments(), __name__, "Classifier")
 
 
 def run():

@@ -8,9 +8,7 @@ interrupted run. Recipes are flagfiles; flags after --flagfile override them.
 """
 
 from pipelines import command, task_flags
-from tfssl import files
 from tfssl.tasks import pretrain
-from tfssl.training import strategy
 
 _arguments = task_flags.define(
     pretrain.pretrain, __name__, skip=("callbacks", "on_accept", "verbose")
@@ -19,14 +17,7 @@ _arguments = task_flags.define(
 
 def main():
     """Runs the task with the flags' values."""
-    given = _arguments()
-    out = files.expanded(given["out"])
-    run = pretrain.pretrain(
-        **given,
-        on_accept=lambda: command.write_flags(out, __name__),
-    )
-    if strategy.is_chief(given["strategy"]):
-        print(f"Encoder: {run.path}/encoder.keras   Run: {run.path}/run.json")
+    command.train(pretrain.pretrain, _arguments(), __name__)
 
 
 def run():
