@@ -25,7 +25,7 @@ def trained(binary, recipe, out, *flags):
 
 @pytest.mark.slow
 def test_each_stage_gains_over_three_choices_of_one_label_a_class(tmp_path):
-    """The numbers of docs/results.md: 55, 72 and 74 % there."""
+    """The numbers of docs/results.md: 57.9, 73.5 and 74.9 % there."""
     encoder, _ = trained("pretrain", "simclr_digits", tmp_path / "digits")
     new = [
         "--encoder=resnet18",
@@ -45,11 +45,11 @@ def test_each_stage_gains_over_three_choices_of_one_label_a_class(tmp_path):
         )  # fmt: skip
         _, student = trained(
             "distill", "distill_digits", tmp_path / f"student{seed}",
-            f"--teacher={teacher}",
+            f"--teacher={teacher}", f"--student={encoder}",
         )  # fmt: skip
         as_told = student["teacher"]["top1"], tuned["fine-tuned"]["top1"]
         assert np.diff(as_told) == pytest.approx(0, abs=0.004)  # Of 500 images.
         runs = (scratch["fine-tuned"], tuned["fine-tuned"], student["student"])
         found.append([run["top1"] for run in runs])
     scratch, tuned, student = np.mean(found, axis=0)
-    assert scratch + 0.05 < tuned < student, found
+    assert scratch + 0.1 < tuned < student, found
