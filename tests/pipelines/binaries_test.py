@@ -14,10 +14,16 @@ from tests import processes
 from tests.fixtures import classifiers
 from tfssl.tasks import predict
 
-RECIPES = sorted(
+_FLAGFILES = sorted(
     glob.glob(os.path.join(processes.ROOT, "pipelines", "recipes", "*.flags"))
 )
 SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
+_OF_LABELS = ("finetune_", "distill_")  # Recipes of other binaries than pretrain.
+RECIPES = [
+    path
+    for path in _FLAGFILES
+    if not os.path.basename(path).startswith((*_OF_LABELS, "smoke"))
+]
 
 
 def binary(name, *flags):
@@ -64,16 +70,15 @@ for path in sys.argv[1:]:
 
 
 def test_every_recipe_says_what_its_method_takes():
-    recipes = [r for r in RECIPES if r != SMOKE]
     done = subprocess.run(
-        [sys.executable, "-c", _PARSE, *recipes],
+        [sys.executable, "-c", _PARSE, *RECIPES],
         cwd=processes.ROOT,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert [line for line in done.stdout.splitlines() if line.startswith("read")] == [
-        f"read {path}" for path in recipes
+        f"read {path}" for path in RECIPES
     ]
 
 
@@ -107,7 +112,6 @@ _TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digi
             marks=[] if os.path.basename(path) in _SMOKED else pytest.mark.slow,
         )
         for path in RECIPES
-        if path != SMOKE
     ],
 )
 def test_every_recipe_runs_with_smoke(recipe, tmp_path):
@@ -124,6 +128,39 @@ def test_every_recipe_runs_with_smoke(recipe, tmp_path):
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(lines[-1])["loss"])
     assert 0 < json.loads(lines[-1])["knn_accuracy"] <= 1
+
+
+@pytest.fixture(scope="module")
+def smoked_classifier(tmp_path_factory):
+    out = tmp_path_factory.mktemp("classifier")
+    smoke = SMOKE.replace("smoke.", "smoke_finetune.")
+    done = binary("finetune", f"--flagfile={smoke}", f"--out={out}")
+    assert done.code == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path, id=os.path.basename(path))
+        for path in _FLAGFILES
+        if os.path.basename(path).startswith(_OF_LABELS)
+    ],
+)
+def test_every_recipe_of_labels_runs_with_smoke(recipe, smoked_classifier, tmp_path):
+    name = os.path.basename(recipe).partition("_")[0]
+    done = binary(
+        name,
+        f"--flagfile={recipe}",
+        f"--flagfile={SMOKE.replace('smoke.', f'smoke_{name}.')}",
+        f"--out={tmp_path}",
+        *([f"--teacher={smoked_classifier}"] if name == "distill" else []),
+    )
+    assert done.code == 0, done.stderr[-2000:]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert np.isfinite(json.loads(lines[-1])["loss"])
+    assert (tmp_path / "classification.html").exists()
 
 
 def test_images_to_served_features(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
-from tfssl.tasks import arguments, groups, pretrain
+from tfssl.tasks import arguments, classifying, distill, finetune, groups, pretrain
 
 _RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
 
@@ -26,32 +26,53 @@ def flags_of(name):
     return found | {k: command.pairs(texts, k) for k, texts in several.items()}
 
 
+def task_of(name):
+    """The task that a flagfile is for."""
+    kind = name.removeprefix("smoke_").partition("_")[0]
+    return {"finetune": finetune.finetune, "distill": distill.distill}.get(
+        kind, pretrain.pretrain
+    )
+
+
 def arguments_of(name):
     """What the binary would call the task with."""
     values = flags.FlagValues()
-    skip = ("callbacks", "on_accept", "verbose")
+    skip = ("callbacks", "on_accept", "preprocessing", "verbose")
+    # Those that smoke adds to are given by the recipe, or after it.
     read = task_flags.define(
-        pretrain.pretrain, "pretrain", skip=skip, flag_values=values
+        task_of(name), "task", skip=skip, needed=(), flag_values=values
     )
     lines = (_RECIPES / f"{name}.flags").read_text().splitlines()
-    values(["pretrain", *(line for line in lines if line.startswith("--"))])
+    values(["task", *(line for line in lines if line.startswith("--"))])
     return read()
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in _RECIPES.glob("*.flags")))
 def test_every_line_is_a_flag_of_the_binary_with_a_value_in_its_bounds(name):
     given = arguments_of(name)
-    for argument in arguments.of(pretrain.pretrain):
-        if argument.name in given:
+    for argument in arguments.of(task_of(name)):
+        if argument.name in given and given[argument.name] is not None:
             argument.check(given[argument.name])
+        elif argument.required:
+            assert name.startswith("smoke"), argument.name
+
+
+def optimization_of(name):
+    """The group of settings that makes the optimizer and its schedule."""
+    given = arguments_of(name)
+    group = groups.Optimization
+    if task_of(name) is not pretrain.pretrain:
+        group = classifying.Optimization
+    names = [field.name for field in dataclasses.fields(group)]
+    return group(**{key: given[key] for key in names})
 
 
 def schedule_of(name, steps_per_epoch):
     """The learning rate that the binary would train this recipe with."""
     given = arguments_of(name)
-    names = [field.name for field in dataclasses.fields(groups.Optimization)]
-    chosen = groups.Optimization(**{key: given[key] for key in names})
-    return chosen.schedule(given["batch_size"], given["epochs"], steps_per_epoch)
+    return optimization_of(name).schedule(
+        given["batch_size"], given["epochs"], steps_per_epoch
+    )
 
 
 # Where the kernels start, and whether the last scale of a branch starts at zero.
@@ -157,3 +178,88 @@ def test_swav_and_deepcluster_v2_at_4096_have_groups_of_512_images():
 
 def test_byol_on_imagenet_pads_as_haiku():
     assert flags_of("byol_imagenet")["encoder_arg"]["padding"] == "same"
+
+
+@pytest.mark.parametrize(
+    "name, optimizer, batch_size, epochs, peak, head_layer",
+    [
+        ("finetune_simclr_imagenet_1pct", "sgd", 4096, 60, 0.8, 0),
+        ("finetune_simclr_imagenet_10pct", "sgd", 4096, 30, 0.8, 0),
+        ("finetune_simclr_v2_imagenet_1pct", "lars", 1024, 60, 0.16, 1),
+        ("finetune_simclr_v2_imagenet_10pct", "lars", 1024, 30, 0.16, 1),
+        ("finetune_byol_imagenet_1pct", "sgd", 1024, 50, 0.02, 0),
+    ],
+)
+def test_the_papers_fine_tuning(name, optimizer, batch_size, epochs, peak, head_layer):
+    """No warm-up, no weight decay, all of the network, a crop and a mirror image."""
+    given = arguments_of(name)
+    assert given["optimizer"] == optimizer
+    if optimizer == "sgd":
+        assert given["optimizer_args"] == {"nesterov": True}
+    assert (given["batch_size"], given["epochs"]) == (batch_size, epochs)
+    assert (given["weight_decay"], given["warmup_epochs"]) == (0, 0)
+    assert (given["head_layer"], given["freeze"]) == (head_layer, "none")
+    assert given["recipe"] is None and given["label_smoothing"] == 0
+    schedule = schedule_of(name, 12)  # 12,811 images, 1,024 a step.
+    for step, rate in ((0, peak), (6 * epochs, peak / 2), (12 * epochs, 0)):
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, temperature",
+    [("distill_simclr_v2_imagenet", 1.0), ("distill_simclr_v2_imagenet_self", 0.1)],
+)
+def test_simclr_v2s_distillation_is_its_papers(name, temperature):
+    """LARS, 0.1 * sqrt(4096), 400 epochs, decay 1e-4, images without labels."""
+    given = arguments_of(name)
+    assert given["temperature"] == temperature and given["label_weight"] == 0
+    assert (given["optimizer"], given["weight_decay"]) == ("lars", 1e-4)
+    assert (given["batch_size"], given["epochs"]) == (4096, 400)
+    assert (given["student"] is None) is name.endswith("self")
+    schedule = schedule_of(name, 312)
+    for step, rate in ((20 * 312, 6.4), (210 * 312, 3.2), (400 * 312, 0)):
+        assert float(schedule(step)) == pytest.approx(rate, abs=1e-4)
+
+
+def test_a_linear_layer_first_then_all():
+    """The second command begins with what the first one leaves."""
+    first = arguments_of("finetune_linear_first")
+    then = arguments_of("finetune_after_linear")
+    assert (first["freeze"], then["freeze"]) == ("all", "none")
+    assert then["init_from"] == first["out"]
+    for key in ("encoder", "data", "split", "head_layer"):
+        assert first[key] == then[key]
+    assert float(schedule_of("finetune_linear_first", 31)(0)) == pytest.approx(1.6)
+
+
+def test_the_augmented_recipe_is_maes():
+    """FINETUNE.md of facebookresearch/mae, ViT-B, and main_finetune.py's defaults."""
+    given = arguments_of("finetune_augmented_imagenet")
+    assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
+    assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
+    assert (given["layer_decay"], given["weight_decay"]) == (0.65, 0.05)
+    schedule = schedule_of("finetune_augmented_imagenet", 1251)
+    assert float(schedule(5 * 1251)) == pytest.approx(2e-3)
+
+
+@pytest.mark.parametrize(
+    "first, then, flag",
+    [
+        ("simclr_imagenet", "finetune_simclr_imagenet_1pct", "encoder"),
+        ("byol_imagenet", "finetune_byol_imagenet_1pct", "encoder"),
+        ("simclr_imagenet", "finetune_augmented_imagenet", "encoder"),
+        ("simclr_digits", "finetune_digits", "encoder"),
+        ("finetune_digits", "distill_digits", "teacher"),
+        ("simclr_cifar10_small", "finetune_cifar10_small", "encoder"),
+        ("finetune_cifar10_small", "distill_cifar10_small", "teacher"),
+        ("finetune_simclr_v2_imagenet_1pct", "distill_simclr_v2_imagenet", "teacher"),
+    ],
+)
+def test_a_stage_begins_with_the_one_before(first, then, flag):
+    before, after = arguments_of(first), arguments_of(then)
+    assert after[flag] == before["out"]
+    if (
+        first != "finetune_simclr_v2_imagenet_1pct"
+    ):  # Its teacher has 1 % of the images.
+        assert after["data"].partition("_subset")[0] == before["data"]
+        assert after["validation_fraction"] == before["validation_fraction"]
