@@ -12,7 +12,7 @@ OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
-	bench-random bench-large bench-stored clean
+	bench-random bench-large bench-stored bench-remat clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,9 @@ bench-input: $(VENV)/.installed
 
 bench-step: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train_step $(ARGS)
+
+bench-remat: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.remat $(ARGS)
 
 bench-probe: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.linear_probe $(ARGS)

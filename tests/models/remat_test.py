@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tests.fixtures import small_resnets
 from tests.methods import cases
 from tfssl import methods, models, optimizers
 from tfssl.models import dropout, heads, norms, remat
+from tfssl.training import strategy as strategies
 
 
 @keras.saving.register_keras_serializable(package="tests")
@@ -111,6 +113,24 @@ def test_two_replicas_too(statistics, mirrored):
     else:
         kept = trained(False, statistics=statistics, strategy=mirrored(2))
         assert_same(kept, again)
+
+
+def test_two_workers_too(tmp_path):
+    command = [sys.executable, "-m", "tests.models.remat_test", str(tmp_path)]
+    ends = processes.run(2, command)
+    assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    expected = trained(False)[2]
+    for worker in range(2):
+        with np.load(tmp_path / f"{worker}.npz") as found:
+            cases.assert_close(expected, dict(found))
+
+
+def train_as_worker(folder):
+    strategy = strategies.make("multi_worker")
+    state = trained(True, strategy=strategy)[2]
+    values = {f"{i:03d} {path}": v for i, (path, v) in enumerate(state.items())}
+    worker = strategy.cluster_resolver.task_id
+    np.savez(os.path.join(folder, f"{worker}.npz"), **values)
 
 
 def test_xla_agrees_and_computes_blocks_again():
@@ -258,3 +278,7 @@ def test_it_is_found_inside_of_an_encoder_and_refused_elsewhere():
     assert inner.remat
     with pytest.raises(ValueError, match="encoder 'other', whose blocks .* models.ENC"):
         remat.switch_on(keras.Sequential([keras.Input((8,))], name="other"))
+
+
+if __name__ == "__main__":
+    train_as_worker(sys.argv[1])
