@@ -9,9 +9,18 @@ import re
 
 import pytest
 
-from tests.fixtures import mistakes, mistakes_of_data, mistakes_of_training
+from tests.fixtures import (
+    mistakes,
+    mistakes_of_data,
+    mistakes_of_finetuning,
+    mistakes_of_training,
+)
 
-ROWS = [*mistakes_of_data.ROWS, *mistakes_of_training.ROWS]
+ROWS = [
+    *mistakes_of_data.ROWS,
+    *mistakes_of_training.ROWS,
+    *mistakes_of_finetuning.ROWS,
+]
 
 
 @pytest.fixture(scope="module")

@@ -149,3 +149,37 @@ def test_a_kill_between_checkpoint_and_monitors_loses_no_epoch(
     ends = processes.run(2, command(out, at_last_steps))
     assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     assert_same_history(whole, out)
+
+
+@pytest.mark.slow
+def test_two_workers_fine_tune_like_one(command, tmp_path):
+    """With a baseline, and after a SIGTERM that only one of them hears."""
+    tiny = next(flag for flag in command("") if flag.startswith("--encoder="))
+
+    def tune(out, *more):
+        flags = [
+            tiny, "--data=digits", "--split=train", "--validation_split=test",
+            "--budget=20%", "--epochs=8", "--batch_size=32", "--mixup=0.2",
+            "--optimizer=sgd", "--learning_rate=1e-3", "--checkpoint_steps=3",
+            "--baseline", f"--out={out}", *more,
+        ]  # fmt: skip
+        return [sys.executable, "-m", "pipelines.finetune", *flags]
+
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert processes.Worker(tune(one), os.environ).wait().code == 0
+    several = "--strategy=multi_worker"
+    ends = interrupted(tune, two, 1, signal.SIGTERM, several)
+    assert [end.code for end in ends] == [75, 75], ends[0].stderr + ends[1].stderr
+    ends = processes.run(2, tune(two, several))
+    assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    assert ends[1].stdout == ""
+    for part in ("", "baseline"):
+        expected = weights(os.path.join(one, part))
+        for name, value in weights(os.path.join(two, part)).items():
+            if name.startswith("model/") or "encoder" in name:
+                np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5)
+    results = [
+        files.read_json(os.path.join(out, "classification.json"))["results"]
+        for out in (one, two)
+    ]
+    assert set(results[0]) == set(results[1]) == {"fine-tuned", "from scratch"}

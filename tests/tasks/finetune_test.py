@@ -1,5 +1,6 @@
 import json
 import os
+import sys
 
 import keras
 import numpy as np
@@ -7,11 +8,11 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import interrupted_runs
+from tests.fixtures import interrupted_runs, killed_processes
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, replicas
 from tfssl.formats import keras_file
-from tfssl.tasks import evaluate, finetune, runs
+from tfssl.tasks import evaluate, finetune, groups, runs
 from tfssl.training import checkpoint
 
 PREPROCESSING = data.Preprocessing(size=8, channels=1)
@@ -54,6 +55,8 @@ def test_a_run_leaves_everything_it_promises(whole):
     record = json.load(open(os.path.join(run.path, "run.json")))
     assert record["task"] == "finetune" and record["results"]["steps"] == 30
     assert record["made"]["budget"]["classes"] == ["0", "1"]
+    brief = {"top1": 1.0, "top5": None, "mean_per_class": 1.0}
+    assert record["classification"]["fine-tuned"] == brief
     best = record["results"]["best_val"]
     assert best["val"] == 1.0
     # What it began with is the user's, and stays as it was.
@@ -123,6 +126,30 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
 
 
+@pytest.mark.parametrize(
+    "inside", ["", pytest.param("baseline", marks=pytest.mark.slow)]
+)
+def test_killed_processes_resume_to_the_same_weights(tmp_path, inside):
+    """kill -9 and SIGTERM of a real process, in either of its trainings."""
+    keras_file.save(encoder(), str(tmp_path / "tiny.keras"))
+
+    def command(out):
+        flags = [
+            f"--encoder={tmp_path / 'tiny.keras'}", "--data=digits", "--budget=10%",
+            "--validation_split=test", "--epochs=40", "--batch_size=16", "--mixup=0.2",
+            "--averaging=0.9", "--checkpoint_steps=7", "--baseline", f"--out={out}",
+        ]  # fmt: skip
+        return [sys.executable, "-m", "pipelines.finetune", *flags]
+
+    whole, parts = killed_processes.resumed(command, tmp_path, inside)
+    found = []
+    for out in (whole, parts):
+        found.append(files.read_json(str(out / "classification.json")))
+    assert found[0] == found[1] and len(found[0]["results"]) == 2
+    killed_processes.assert_same_weights(whole, parts)
+    killed_processes.assert_same_weights(whole / "baseline", parts / "baseline")
+
+
 def test_two_replicas_learn_what_one_does(tmp_path):
     one = tuned(tmp_path / "one", mixup=0.2)
     two = tuned(tmp_path / "two", mixup=0.2, strategy="mirrored", num_replicas=2)
@@ -178,6 +205,25 @@ def test_labels_of_two_folders_meet_by_name(tmp_path):
     assert scores["results"]["fine-tuned"]["per_class"] == [1.0, None, 1.0]
 
 
+def test_labels_of_a_folder_and_of_arrays_meet(tmp_path):
+    """What is a folder has its classes by its folders, whatever the other one is."""
+    pixels, labels = small.images(8)
+    for i, image in enumerate(pixels):
+        path = tmp_path / "folder" / str(labels[i]) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(tf.io.encode_png(image).numpy())
+    validation = groups.Validation(validation_data=str(tmp_path / "folder"))
+    images = groups.Images(channels=1)
+    _, found = validation.sources((pixels, labels), images, 0, class_folders=True)
+    assert sorted(found.labels) == sorted(labels)
+    validation = groups.Validation(validation_data=(pixels, labels))
+    folder = str(tmp_path / "folder")
+    found, _ = validation.sources(folder, images, 0, class_folders=True)
+    assert sorted(found.labels) == sorted(labels)
+    (found, _) = groups.Validation().sources(folder, images, 0)
+    assert found.labels is None  # Pre-training asks for no class folders.
+
+
 def test_a_budget_is_the_images_that_an_evaluation_draws(run, tmp_path):
     evaluate.evaluate(
         str(run),
@@ -210,6 +256,9 @@ def test_layers_of_the_head_go_along(run, tmp_path):
     again = tfssl.load(found.path)
     images = np.zeros((2, 8, 8, 1), "float32")
     np.testing.assert_array_equal(again(images), network(images))
+    # What tells classes apart is no layer to go on from.
+    with pytest.raises(ValueError, match="head_layer=1 .* is a classifier, which"):
+        tfssl.load(found.path, head_layer=1)
 
 
 def test_linear_first_then_all(tmp_path):
@@ -276,6 +325,12 @@ def test_classes_of_few_images_count_alike(tmp_path):
         epochs=1,
     )
     np.testing.assert_allclose(run.method.class_weights, [25 / 40, 2 * 25 / 10])
+
+
+def test_few_images_are_mixed_in_pairs(tmp_path):
+    pixels, labels = small.images()
+    run = tuned(tmp_path, train=(pixels[:7], labels[:7]), batch_size=None, mixup=0.2)
+    assert [line["step"] for line in run.history] == [1, 2]  # Of 6 images.
 
 
 def test_a_file_of_keras_and_a_plain_model(tmp_path):

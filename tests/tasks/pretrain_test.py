@@ -1,9 +1,7 @@
 import json
 import os
 import re
-import signal
 import sys
-import time
 
 import keras
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
-from tests.fixtures import interrupted_runs
+from tests.fixtures import interrupted_runs, killed_processes
 from tfssl import data, files, progress, replicas
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs, show_views
@@ -198,45 +196,7 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
         ]  # fmt: skip
         return [sys.executable, "-m", "pipelines.pretrain", *flags, f"--out={out}"]
 
-    def started(out):
-        return processes.Worker(command(out), os.environ)
-
-    def wait_for_checkpoint(process, folder, step):
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and process.poll() is None:
-            newest = checkpoint.latest(str(folder))
-            if newest and int(newest.rpartition("-")[2]) >= step:
-                return
-            time.sleep(0.05)
-        raise AssertionError(f"no checkpoint of step {step} in {folder}")
-
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    assert started(whole).wait().code == 0
-
-    process = started(parts)
-    wait_for_checkpoint(process, parts / "checkpoints", 14)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait().code == -signal.SIGKILL
-    process = started(parts)
-    wait_for_checkpoint(process, parts / "checkpoints", 21)
-    process.send_signal(signal.SIGTERM)
-    end = process.wait()
-    if end.code != 0:  # 0: it had finished before the signal came.
-        assert end.code == 75, end.stderr
-        assert "start again to continue" in end.stderr
-    assert started(parts).wait().code == 0
-
-    def weights(out):
-        reader = tf.train.load_checkpoint(
-            os.path.join(checkpoint.latest(str(out / "checkpoints")), "variables")
-        )
-        return {k: reader.get_tensor(k) for k in reader.get_variable_to_shape_map()}
-
-    expected, found = weights(whole), weights(parts)
-    assert set(expected) == set(found)
-    for name, value in expected.items():
-        if name != "save_counter/.ATTRIBUTES/VARIABLE_VALUE":
-            np.testing.assert_array_equal(value, found[name], err_msg=name)
+    killed_processes.assert_same_weights(*killed_processes.resumed(command, tmp_path))
 
 
 def test_two_replicas_train_like_one(tmp_path, mirrored):

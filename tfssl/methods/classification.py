@@ -133,7 +133,9 @@ class Classification(base.Method):
                 "class_names", list(given["class_names"]), f"{least} or more"
             )
         weights = given["class_weights"]
-        if weights is not None and (len(weights) != count or min(weights) <= 0):
+        if weights is not None and not (
+            len(weights) == count and all(map(_is_weight, weights))
+        ):
             raise checks.refused(
                 "class_weights", list(weights), f"{count} numbers above 0, one a class"
             )
@@ -283,3 +285,7 @@ class Classification(base.Method):
             return tf.cast(self.average(images, training=False), tf.float32)
         features = self.encoder(images, training=False)
         return tf.cast(self.classifier(features, training=False), tf.float32)
+
+
+def _is_weight(value):
+    return checks.is_number(value) and checks.Above(0).holds(value)

@@ -85,10 +85,18 @@ def of(
             f"head_layer={head_layer} received with a Keras model; load the encoder "
             f"with tfssl.load(run, head_layer={head_layer}), or pass the run's folder."
         )
+    if not isinstance(encoder, keras.Model):
+        raise checks.refused(
+            "encoder",
+            encoder,
+            "the folder of a run, a .keras file, the name of a new encoder or a Keras "
+            "model",
+        )
     network, preprocessing = runs.encoder_of(encoder, preprocessing, any_size=True)
     if image_size is not None:
         preprocessing = dataclasses.replace(preprocessing, size=image_size)
     _check_size(network, preprocessing)
+    network, preprocessing = runs.encoder_of(network, preprocessing)
     return Beginning(network, preprocessing)
 
 

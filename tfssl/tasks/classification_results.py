@@ -48,7 +48,9 @@ def write(trained, labelled, training, verbose, teacher=None):
             "results": results,
         }
         files.write_json(path, content)
-        runs.update(run.path, classification=results)
+        runs.update(
+            run.path, classification={k: _brief(told) for k, told in results.items()}
+        )
         _write_page(trained, found, labelled)
         if verbose:
             for name, told in results.items():
@@ -121,6 +123,11 @@ def _told(scored):
 
 def _known(scores):
     return [None if np.isnan(score) else float(score) for score in scores]
+
+
+def _brief(told):
+    """The single numbers, for run.json, which every start reads."""
+    return {key: x for key, x in told.items() if not isinstance(x, list)}
 
 
 def _line(told):

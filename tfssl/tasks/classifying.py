@@ -56,6 +56,7 @@ class Course:
         preprocessing: `data.Preprocessing` that the view is for.
         epochs: int or None, see `tasks.finetune`.
         batch_size: the same.
+        in_pairs: whether the images of a replica are mixed in pairs.
         seed: int.
         augment: bool.
         strategy: `tf.distribute.Strategy`.
@@ -73,6 +74,7 @@ class Course:
     preprocessing: data_lib.Preprocessing
     epochs: int | None
     batch_size: int | None
+    in_pairs: bool
     seed: int
     augment: bool
     strategy: Any
@@ -93,9 +95,9 @@ class Course:
         images = self.labelled.train
         batch_size, epochs = self.batch_size, self.epochs
         if batch_size is None:
-            replicas = self.strategy.num_replicas_in_sync
+            alike = self.strategy.num_replicas_in_sync * (2 if self.in_pairs else 1)
             batch_size = min(_BATCH_SIZE, images.num_images)
-            batch_size = max(batch_size // replicas, 1) * replicas
+            batch_size = max(batch_size // alike, 1) * alike
         if epochs is None:
             steps = pipeline.steps_per_epoch(images, batch_size)
             epochs = max(_EPOCHS, -(-_STEPS // steps))
@@ -144,6 +146,12 @@ class Course:
             ),
             verbose=self.verbose,
         )
+        if monitors.validation_epochs and self.labelled.validation is None:
+            raise ValueError(
+                f"validation_epochs={monitors.validation_epochs} received, but there "
+                "are no validation images; give validation_data or "
+                "validation_fraction, or leave it out."
+            )
         watch = judging_epochs.Watch(
             plan,
             self.labelled,
@@ -185,22 +193,16 @@ def view(given, preprocessing, rand_augment=0, magnitude=9.0):
     return given.scaled(preprocessing.size, **changes)
 
 
-def opened(images, data, channels=None):
-    """How labelled images are opened, a `groups.Images`.
+def opened(images, channels):
+    """How the images of an encoder are opened, a `groups.Images`.
 
     Args:
-        images: `groups.Images` as given. Of a folder the first folder level is the
-            class, unless it says otherwise.
-        data: where they are.
-        channels: int, what the encoder takes; None if it takes any.
+        images: `groups.Images` as given.
+        channels: int, what the encoder takes.
 
     Raises:
         ValueError: if other channels are asked for.
     """
-    if images.labels == "auto" and data_lib.sources.kind_of(data) == "folder":
-        images = dataclasses.replace(images, labels="folders")
-    if channels is None:
-        return images
     if images.channels not in (None, channels):
         raise ValueError(
             f"channels={images.channels} received, but the encoder takes images of "

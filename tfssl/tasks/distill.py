@@ -130,9 +130,9 @@ def distill(
     beginning = _beginning(
         student, teacher, preprocessing, encoder_args, image_size, seed
     )
-    images = classifying.opened(images, data, beginning.preprocessing.channels)
+    images = classifying.opened(images, beginning.preprocessing.channels)
     labelled = labelled_images.taught(
-        *validation.sources(data, images, seed),
+        *validation.sources(data, images, seed, class_folders=True),
         teacher.class_names,
         amount,
         with_labels=label_weight > 0,
@@ -148,6 +148,7 @@ def distill(
         preprocessing,
         epochs=epochs,
         batch_size=batch_size,
+        in_pairs=bool(mixup or cutmix),
         seed=seed,
         augment=augment,
         strategy=strategy,

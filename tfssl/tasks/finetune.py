@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import keras
 import numpy as np
 
-from tfssl import files
+from tfssl import checks, files
 from tfssl.data.views import recipes
 from tfssl.methods import classification
 from tfssl.tasks import (
@@ -124,7 +124,7 @@ def finetune(
         saves: see `groups.Saving`.
         monitors: see `judging_epochs.Validating`.
         baseline: train the same network from random weights too, in `out/baseline`,
-            for the report.
+            for the report. It needs validation images.
         callbacks: Keras callbacks of your own, called after the monitors. They run on
             every worker, and an error in one ends the training.
         on_accept: function without arguments, called on the chief when the start is
@@ -156,13 +156,15 @@ def finetune(
         preprocessing=preprocessing,
         encoder_args=encoder_args,
         image_size=image_size,
-        open_images=lambda: classifying.opened(images, data).open(data),
+        open_images=lambda: images.open(data),
         seed=seed,
     )
-    images = classifying.opened(images, data, beginning.preprocessing.channels)
-    sources = validation.sources(data, images, seed)
+    images = classifying.opened(images, beginning.preprocessing.channels)
+    sources = validation.sources(data, images, seed, class_folders=True)
     prepare = several_classes if task == "multilabel" else labelled_images
     labelled = prepare.prepared(*sources, amount)
+    if baseline:
+        _check_baseline(labelled, optimization)
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )
@@ -183,6 +185,7 @@ def finetune(
         preprocessing,
         epochs=epochs,
         batch_size=batch_size,
+        in_pairs=bool(mixup or cutmix),
         seed=seed,
         augment=augment,
         strategy=strategy,
@@ -238,11 +241,30 @@ def _weights(class_weights, balance_classes, labelled):
             )
         counts = np.bincount(labelled.train.labels, minlength=len(names))
         weights = counts.sum() / (len(names) * counts)
-    for name, weight in (class_weights or {}).items():
+    for key, weight in (class_weights or {}).items():
+        name = str(key)  # Classes without names go by their numbers.
         if name not in names:
             raise ValueError(
                 f"class_weights names {name!r}, expected some of the classes "
                 f"{', '.join(names[:20])}."
             )
+        checks.positive(
+            {f"class_weights[{name!r}]": weight}, f"class_weights[{name!r}]"
+        )
         weights[names.index(name)] *= weight
     return tuple(weights.tolist())
+
+
+def _check_baseline(labelled, optimization):
+    """Raises `ValueError` for a baseline that cannot be trained, or not be judged."""
+    if labelled.validation is None:
+        raise ValueError(
+            "baseline received without validation images, on which it would be "
+            "compared; give validation_data or validation_fraction, or leave it out."
+        )
+    if not isinstance(optimization.optimizer, str):
+        raise ValueError(
+            f"baseline received with a Keras optimizer "
+            f"({type(optimization.optimizer).__name__}), which trains one network "
+            "only; give it by its name (optimizer='adamw', optimizer_args)."
+        )

@@ -74,15 +74,23 @@ class Validation:
     validation_split: str | None = None
     validation_fraction: Annotated[float, Range(0, 0.99)] = 0.0
 
-    def sources(self, data, images, seed):
+    def sources(self, data, images, seed, *, class_folders=False):
         """`(training source, validation source or None)`.
 
         Args:
             data: the training images.
             images: `Images`.
             seed: int, of the hold-out.
+            class_folders: whether the first level of a folder is the class, unless
+                `images` say otherwise.
         """
-        return resolve.sources(data=data, seed=seed, **vars(images), **vars(self))
+        return resolve.sources(
+            data=data,
+            seed=seed,
+            class_folders=class_folders,
+            **vars(images),
+            **vars(self),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +136,16 @@ class Optimization:
         """A Keras optimizer for this training.
 
         Raises:
-            ValueError: for arguments that its class does not take.
+            ValueError: for arguments that its class does not take, or a Keras optimizer
+                that has trained another model.
         """
         if not isinstance(self.optimizer, str):
+            if self.optimizer.built:
+                kind = type(self.optimizer).__name__
+                raise ValueError(
+                    f"optimizer={kind} received, which belongs to another training "
+                    "already; make a new one for every training."
+                )
             return self.optimizer
         given = self.optimizer_args or {}
         elsewhere = [key for key in given if key in ("learning_rate", "weight_decay")]

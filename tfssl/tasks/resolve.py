@@ -39,16 +39,22 @@ def sources(
     validation_split=None,
     validation_fraction=0.0,
     seed=0,
+    class_folders=False,
     **_,
 ):
     """The training source and the validation source (or None) of these settings.
 
     Classes of the validation images have the numbers that the training images give
-    them, see `data.class_names.matched`.
+    them, see `data.class_names.matched`. With `class_folders` the first level of a
+    folder is the class where `labels` is `"auto"`, of either of them.
     """
+
+    def labels_of(data):
+        found = class_folders and data_lib.sources.kind_of(data) == "folder"
+        return "folders" if found and labels == "auto" else labels
+
     options = dict(
         channels=channels,
-        labels=labels,
         bit_depth=bit_depth,
         data_dir=data_dir,
     )
@@ -58,13 +64,16 @@ def sources(
     if data_lib.sources.kind_of(validation_data) == "tfds":
         # `data_dir` may be for these images alone.
         training = data_lib.sources.fitting(data, options)
-    train = source(data, data_args=data_args, split=split, **training)
+    train = source(
+        data, data_args=data_args, split=split, labels=labels_of(data), **training
+    )
     if validation_data is not None:
         validation = source(
             validation_data,
             data_args=data_args,
             beside=True,
             split=validation_split,
+            labels=labels_of(validation_data),
             **options,
         )
         return train, data_lib.class_names.matched(validation, train)

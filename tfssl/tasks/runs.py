@@ -25,6 +25,7 @@ from tfssl import checks, files, methods, processor, version
 from tfssl import data as data_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file, serving
+from tfssl.formats.classifier import Classifier
 from tfssl.formats.encoder import Encoder
 from tfssl.models import headed, heads, norms
 from tfssl.training import checkpoint
@@ -124,7 +125,8 @@ def load(path, *, head_layer=0):
         head_layer: int >= 0, how many layers of the head that it was trained with come
             along: 0 for none, 1 to fine-tune with few labels as SimCLRv2 does. A layer
             is a dense one with its batch norm and ReLU. Heads are projectors, of every
-            method but DeepCluster; predictors and prototypes are no part of them.
+            method but DeepCluster; predictors, prototypes and classifiers are no part
+            of them.
 
     Returns:
         A `formats.Encoder`, a Keras model; its attribute `preprocessing` turns an image
@@ -140,6 +142,11 @@ def load(path, *, head_layer=0):
     file = _file_of(path)
     if not head_layer:
         return Encoder(*keras_file.load(file))
+    if isinstance(keras_file.load_whole(file), Classifier):
+        raise ValueError(
+            f"head_layer={head_layer} received, but the head of {path!r} is a "
+            "classifier, which gives no features; leave head_layer out."
+        )
     network, preprocessing, head = keras_file.load_with_head(file)
     _check_head(path, head, head_layer)
     name = f"{network.name}_head_{head_layer}"

@@ -115,8 +115,9 @@ def open_source(
         source.labels = None
     if channels is not None and channels != source.channels:
         raise ValueError(
-            f"channels={channels} received, but {source.name} has {source.channels}; "
-            "leave channels out for data that is decoded already."
+            f"channels={channels} received (or taken from an encoder), but "
+            f"{source.name} has {source.channels} and is decoded already; leave "
+            "channels out, or take an encoder of such images."
         )
     return source
 
