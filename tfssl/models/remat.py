@@ -5,10 +5,9 @@ and deep networks on large images that is most of the memory. A network that is 
 block by block keeps the input of each block only, and computes a block's inside once
 more when its gradient is due (Chen et al., 2016, https://arxiv.org/abs/1604.06174).
 
-Keras's own `RematScope` takes one layer at a time, whose input is still kept: for
-convolution, norm and ReLU that saves next to nothing. `keras.remat` and
-`tf.recompute_grad` call a function twice that changes variables, so moving statistics
-would move twice, and draw dropout's masks anew. Here a block is a function of its
+Keras's own `RematScope` takes one layer at a time, whose input is still kept.
+`keras.remat` and `tf.recompute_grad` call a function twice that changes variables, so
+moving statistics would move twice, and dropout's masks would be drawn anew. Here a block is a function of its
 input and the values of its variables, and what it changes is written once.
 """
 
