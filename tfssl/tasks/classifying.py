@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import keras
@@ -14,7 +14,7 @@ from tfssl.data.views import recipes
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
 from tfssl.tasks import groups, judging_epochs, labelled_images, runs, trainer
-from tfssl.tasks.arguments import OneOf
+from tfssl.tasks.arguments import OneOf, Range
 
 _BATCH_SIZE = 64
 _EPOCHS, _STEPS = 30, 500  # At least, unless epochs are given.
@@ -46,19 +46,98 @@ class Saving(groups.Saving):
 
 
 @dataclasses.dataclass(frozen=True)
+class Learning:
+    """How a classifier learns from its images.
+
+    Attributes:
+        recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
+            takes a random crop and, of colour images, a mirror image. Its normalisation
+            is the encoder's.
+        image_size: pixels of the view; None takes the encoder's.
+        augment: random views; off to look for mistakes.
+        rand_augment: how many of RandAugment's operations a view goes through, 2 usual;
+            0 is none, or the recipe's.
+        rand_augment_magnitude: their strength, of 10.
+        mixup: alpha of mixup, mixes of two images and of their labels (a teacher sees
+            the mix); 0 is none, 0.2 to 0.8 usual.
+        cutmix: alpha of cutmix, a part of one image pasted into another; 0 is none, 1
+            usual. With both a coin decides.
+        label_smoothing: share of a label that is spread over all classes.
+        averaging: momentum of a moving average of the weights, which is then what is
+            validated and saved; 0 is none, 0.999 usual.
+        epochs: passes over the images; None takes 30, or as many as make 500 steps.
+        batch_size: images per step, over all replicas together; None takes 64, or all
+            images where there are fewer.
+    """
+
+    recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None
+    image_size: groups.ImageSize = None
+    augment: bool = True
+    rand_augment: groups.CountOrZero = 0
+    rand_augment_magnitude: Annotated[float, Range(0, 30)] = 9.0
+    mixup: groups.NotNegative = 0.0
+    cutmix: groups.NotNegative = 0.0
+    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0
+    averaging: Annotated[float, Range(0, 0.99999)] = 0.0
+    epochs: groups.CountOrNone = None
+    batch_size: groups.CountOrNone = None
+
+    @property
+    def of_method(self):
+        """What of it the method is told, a dict."""
+        names = ("mixup", "cutmix", "label_smoothing", "averaging")
+        return {name: getattr(self, name) for name in names}
+
+    def view(self, preprocessing):
+        """The recipe of one view, with the size and the normalisation of the encoder.
+
+        Args:
+            preprocessing: `data.Preprocessing` of the encoder.
+
+        Raises:
+            ValueError: for a recipe of several views.
+        """
+        given = self.recipe
+        if given is None:
+            view = supervised.crop_and_flip(preprocessing)
+            given = recipes.Recipe(view, "crop_and_flip")
+        given = recipes.get(given)
+        if len(given) != 1:
+            raise ValueError(
+                f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} "
+                "views, but this training takes one; choose a recipe of one view, for "
+                "example recipe[:1] in Python."
+            )
+        changes = {"mean": preprocessing.mean, "std": preprocessing.std}
+        if self.rand_augment:
+            changes |= {
+                "rand_augment": self.rand_augment,
+                "rand_augment_magnitude": self.rand_augment_magnitude,
+            }
+        return given.scaled(preprocessing.size, **changes)
+
+    def lengths(self, count, replicas):
+        """`(batch_size, epochs)`, where they are not given by the number of images."""
+        batch_size, epochs = self.batch_size, self.epochs
+        if batch_size is None:
+            # Mixes are of two images, and every replica makes its own.
+            alike = replicas * (2 if self.mixup or self.cutmix else 1)
+            batch_size = max(min(_BATCH_SIZE, count) // alike, 1) * alike
+        if epochs is None:
+            epochs = max(_EPOCHS, -(-_STEPS // max(1, count // batch_size)))
+        return batch_size, epochs
+
+
+@dataclasses.dataclass(frozen=True)
 class Course:
     """How classifiers are trained on some images, whatever they begin with.
 
     Attributes:
         task: name of the task, for the record.
         labelled: `labelled_images.LabelledImages`.
-        recipe: the view, a `Recipe`.
-        preprocessing: `data.Preprocessing` that the view is for.
-        epochs: int or None, see `tasks.finetune`.
-        batch_size: the same.
-        in_pairs: whether the images of a replica are mixed in pairs.
+        learning: `Learning`.
+        preprocessing: `data.Preprocessing` of the encoder.
         seed: int.
-        augment: bool.
         strategy: `tf.distribute.Strategy`.
         optimization: `groups.Optimization`.
         devices: `groups.Devices`.
@@ -70,13 +149,9 @@ class Course:
 
     task: str
     labelled: labelled_images.LabelledImages
-    recipe: recipes.Recipe
+    learning: Learning
     preprocessing: data_lib.Preprocessing
-    epochs: int | None
-    batch_size: int | None
-    in_pairs: bool
     seed: int
-    augment: bool
     strategy: Any
     optimization: groups.Optimization
     devices: groups.Devices
@@ -92,22 +167,17 @@ class Course:
             compared: dict, what a start in the folder is compared by beside the images.
             teacher: `teachers.Teacher`, or None.
         """
-        images = self.labelled.train
-        batch_size, epochs = self.batch_size, self.epochs
-        if batch_size is None:
-            alike = self.strategy.num_replicas_in_sync * (2 if self.in_pairs else 1)
-            batch_size = min(_BATCH_SIZE, images.num_images)
-            batch_size = max(batch_size // alike, 1) * alike
-        if epochs is None:
-            steps = pipeline.steps_per_epoch(images, batch_size)
-            epochs = max(_EPOCHS, -(-_STEPS // steps))
+        images, learning = self.labelled.train, self.learning
+        batch_size, epochs = learning.lengths(
+            images.num_images, self.strategy.num_replicas_in_sync
+        )
         return trainer.Plan(
             images,
-            self.recipe,
+            learning.view(self.preprocessing),
             epochs=epochs,
             batch_size=batch_size,
             seed=self.seed,
-            augment=self.augment,
+            augment=learning.augment,
             bad_files=pipeline.BadFiles(max_fraction=self.monitors.max_bad_fraction),
             task=self.task,
             own_preprocessing=self.preprocessing,
@@ -160,37 +230,6 @@ class Course:
             callbacks=self.callbacks,
         )
         return training.train(make_model, watch), training
-
-
-def view(given, preprocessing, rand_augment=0, magnitude=9.0):
-    """The view of a training, with the size and the normalisation of the encoder.
-
-    Args:
-        given: name in `RECIPES`, a recipe of one view, or None for a random crop and,
-            of colour images, a mirror image.
-        preprocessing: `data.Preprocessing` of the encoder.
-        rand_augment: int, operations of RandAugment; 0 keeps the recipe's.
-        magnitude: float, their strength.
-
-    Raises:
-        ValueError: for a recipe of several views.
-    """
-    if given is None:
-        given = recipes.Recipe(supervised.crop_and_flip(preprocessing), "crop_and_flip")
-    given = recipes.get(given)
-    if len(given) != 1:
-        raise ValueError(
-            f"The recipe {getattr(given, 'name', 'custom')!r} has {len(given)} views, "
-            "but this training takes one; choose a recipe of one view, for example "
-            "recipe[:1] in Python."
-        )
-    changes = {"mean": preprocessing.mean, "std": preprocessing.std}
-    if rand_augment:
-        changes |= {
-            "rand_augment": rand_augment,
-            "rand_augment_magnitude": magnitude,
-        }
-    return given.scaled(preprocessing.size, **changes)
 
 
 def opened(images, channels):

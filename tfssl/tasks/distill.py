@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import keras
 
 from tfssl import checks, files, formats
-from tfssl.data.views import recipes
 from tfssl.methods import distillation
 from tfssl.tasks import (
     accept,
@@ -22,7 +21,7 @@ from tfssl.tasks import (
     runs,
     teachers,
 )
-from tfssl.tasks.arguments import OneOf, Path, Range
+from tfssl.tasks.arguments import Path, Range
 
 
 @arguments.task
@@ -39,15 +38,7 @@ def distill(
     temperature: groups.Positive = 1.0,
     preprocessing: Any = None,
     encoder_args: dict | None = None,
-    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
-    mixup: groups.NotNegative = 0.0,
-    cutmix: groups.NotNegative = 0.0,
-    averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
-    recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
-    image_size: groups.ImageSize = None,
-    augment: bool = True,
-    epochs: groups.CountOrNone = None,
-    batch_size: groups.CountOrNone = None,
+    learning: classifying.Learning,
     optimization: classifying.Optimization,
     devices: groups.Devices,
     seed: groups.Seed = 0,
@@ -84,19 +75,7 @@ def distill(
         preprocessing: `data.Preprocessing` of the student; None takes its own, of a new
             one the teacher's.
         encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
-        label_smoothing: share of a true label that is spread over all classes.
-        mixup: alpha of mixup; the teacher sees the mix. 0 is none.
-        cutmix: the same of cutmix.
-        averaging: momentum of a moving average of the weights, which is then what is
-            validated and saved; 0 is none.
-        recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
-            takes a random crop and, of colour images, a mirror image. Its
-            normalisation is the student's.
-        image_size: pixels of the view; None takes the student's.
-        augment: random views; off to look for mistakes.
-        epochs: passes over the images; None takes 30, or as many as make 500 steps.
-        batch_size: images per step, over all replicas together; None takes 64, or all
-            images where there are fewer.
+        learning: see `classifying.Learning`.
         optimization: see `groups.Optimization`.
         devices: see `groups.Devices`.
         seed: seed of weights, order and views.
@@ -128,7 +107,7 @@ def distill(
     strategy = devices.make_strategy()
     teacher = _classifier(teacher)
     beginning = _beginning(
-        student, teacher, preprocessing, encoder_args, image_size, seed
+        student, teacher, preprocessing, encoder_args, learning.image_size, seed
     )
     images = classifying.opened(images, beginning.preprocessing.channels)
     labelled = labelled_images.taught(
@@ -144,13 +123,9 @@ def distill(
     course = classifying.Course(
         "distill",
         labelled,
-        classifying.view(recipe, preprocessing),
+        learning,
         preprocessing,
-        epochs=epochs,
-        batch_size=batch_size,
-        in_pairs=bool(mixup or cutmix),
         seed=seed,
-        augment=augment,
         strategy=strategy,
         optimization=optimization,
         devices=devices,
@@ -167,11 +142,8 @@ def distill(
             class_names=teacher.class_names,
             label_weight=label_weight,
             temperature=temperature,
-            label_smoothing=label_smoothing,
-            mixup=mixup,
-            cutmix=cutmix,
-            averaging=averaging,
             seed=seed,
+            **learning.of_method,
         )
 
     run, training = course.train(

@@ -9,7 +9,6 @@ import keras
 import numpy as np
 
 from tfssl import checks, files
-from tfssl.data.views import recipes
 from tfssl.methods import classification
 from tfssl.tasks import (
     accept,
@@ -22,7 +21,7 @@ from tfssl.tasks import (
     labelled_images,
     several_classes,
 )
-from tfssl.tasks.arguments import Above, OneOf, Path, Range
+from tfssl.tasks.arguments import Above, Path
 
 
 @arguments.task
@@ -40,19 +39,9 @@ def finetune(
     head_layer: groups.CountOrZero = 0,
     freeze: str = "none",
     layer_decay: Annotated[float, Above(0, 1)] = 1.0,
-    label_smoothing: Annotated[float, Range(0, 0.99)] = 0.0,
     class_weights: dict | None = None,
     balance_classes: bool = False,
-    rand_augment: groups.CountOrZero = 0,
-    rand_augment_magnitude: Annotated[float, Range(0, 30)] = 9.0,
-    mixup: groups.NotNegative = 0.0,
-    cutmix: groups.NotNegative = 0.0,
-    averaging: Annotated[float, Range(0, 0.99999)] = 0.0,
-    recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None,
-    image_size: groups.ImageSize = None,
-    augment: bool = True,
-    epochs: groups.CountOrNone = None,
-    batch_size: groups.CountOrNone = None,
+    learning: classifying.Learning,
     optimization: classifying.Optimization,
     devices: groups.Devices,
     seed: groups.Seed = 0,
@@ -95,29 +84,11 @@ def finetune(
             a stage, up to which it is frozen (`res4` of a ResNet: all but the last).
         layer_decay: factor of the learning rate per stage from the encoder's end, see
             `Classification`; 0.65 to 0.9 are usual.
-        label_smoothing: share of a label that is spread over all classes.
         class_weights: factors of the losses by class name (`{"cat": 2.0}`); classes
             that are not named have 1.
         balance_classes: weights in inverse proportion to the classes' numbers of
             images, so that all classes count alike.
-        rand_augment: how many of RandAugment's operations a view goes through, 2 usual;
-            0 is none. Together with a recipe it takes the place of the recipe's.
-        rand_augment_magnitude: their strength, of 10.
-        mixup: alpha of mixup, mixes of two images and of their labels; 0 is none, 0.2
-            to 0.8 usual.
-        cutmix: alpha of cutmix, a part of one image pasted into another; 0 is none, 1
-            usual. With both a coin decides.
-        averaging: momentum of a moving average of the weights, which is then what is
-            validated and saved; 0 is none, 0.999 usual.
-        recipe: the view, a name in `recipes.RECIPES` or a recipe of one view; None
-            takes a random crop and, of colour images, a mirror image. Its
-            normalisation is the encoder's.
-        image_size: pixels of the view; None takes the encoder's.
-        augment: random views; off to look for mistakes.
-        epochs: passes over the labelled images; None takes 30, or as many as make 500
-            steps.
-        batch_size: images per step, over all replicas together; None takes 64, or all
-            images where there are fewer.
+        learning: see `classifying.Learning`.
         optimization: see `groups.Optimization`.
         devices: see `groups.Devices`.
         seed: seed of weights, order and views.
@@ -155,7 +126,7 @@ def finetune(
         head_layer=head_layer,
         preprocessing=preprocessing,
         encoder_args=encoder_args,
-        image_size=image_size,
+        image_size=learning.image_size,
         open_images=lambda: images.open(data),
         seed=seed,
     )
@@ -171,23 +142,16 @@ def finetune(
     learns = {
         "class_names": labelled.class_names,
         "multilabel": labelled.multilabel,
-        "label_smoothing": label_smoothing,
         "class_weights": _weights(class_weights, balance_classes, labelled),
-        "mixup": mixup,
-        "cutmix": cutmix,
-        "averaging": averaging,
         "seed": seed,
+        **learning.of_method,
     }
     course = classifying.Course(
         "finetune",
         labelled,
-        classifying.view(recipe, preprocessing, rand_augment, rand_augment_magnitude),
+        learning,
         preprocessing,
-        epochs=epochs,
-        batch_size=batch_size,
-        in_pairs=bool(mixup or cutmix),
         seed=seed,
-        augment=augment,
         strategy=strategy,
         optimization=optimization,
         devices=devices,
