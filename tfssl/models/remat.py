@@ -7,9 +7,9 @@ more when its gradient is due (Chen et al., 2016, https://arxiv.org/abs/1604.061
 
 Keras's own `RematScope` takes one layer at a time, whose input is still kept.
 `keras.remat` and `tf.recompute_grad` call a function twice that changes variables, so
-moving statistics would move twice, and dropout's masks would be drawn anew. Here a block
-is a function of its input and the values of its variables, and what it changes is written
-once.
+moving statistics would move twice, and dropout's masks would be drawn anew. Here a
+block is a function of its input and the values of its variables, and what it changes
+is written once.
 """
 
 import keras
