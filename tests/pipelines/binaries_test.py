@@ -258,6 +258,13 @@ def test_a_classifier_names_images(tmp_path):
         ("pretrain", ["--data=/no/where"], "/no/where"),
         ("pretrain", ["--data=empty"], "no image"),
         ("pretrain", ["--data=broken"], "decode"),
+        ("finetune", ["--encoder=/no/where", "--data=digits"], "/no/where"),
+        (
+            "finetune",
+            ["--encoder=resnet18", "--data=digits", "--class_weight=cat"],
+            "expected --class_weight=name=value",
+        ),
+        ("distill", ["--teacher=/no/where", "--data=digits"], "/no/where"),
         ("evaluate", ["--run=/no/where"], "/no/where"),
         ("retrieve", ["--run=/no/where", "--data=empty", "--ground_truth=empty"], "No"),
         ("export", ["--run=/no/where"], "/no/where"),
@@ -275,7 +282,7 @@ def test_bad_input_ends_in_one_sentence(tmp_path, name, flags, sentence):
         )
         for flag in flags
     ]
-    if name == "pretrain":
+    if name in ("pretrain", "finetune", "distill"):
         flags = [f"--out={tmp_path / 'run'}", "--batch_size=4", *flags]
     done = binary(name, *flags)
     assert done.code == 2

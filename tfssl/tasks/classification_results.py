@@ -27,9 +27,17 @@ def write(trained, labelled, training, verbose, teacher=None):
         verbose: 0 silent.
         teacher: `formats.Classifier` to be compared with too, or None.
     """
-    plan, run = training.plan, next(iter(trained.values()))
-    if labelled.validation is None or not training.workers.is_chief:
+    workers = training.workers
+    if labelled.validation is None:
         return
+    # The others wait: one that ends may take the chief with it.
+    with workers.losses_explained(), workers.parting():
+        if workers.is_chief:
+            _write(trained, labelled, training.plan, verbose, teacher)
+
+
+def _write(trained, labelled, plan, verbose, teacher):
+    run = next(iter(trained.values()))
     bad_files = pipeline.BadFiles(max_fraction=1.0)  # Training has judged them.
     path = os.path.join(run.path, RESULTS)
     with monitors.errors_logged(path, bad_files=[bad_files]):
