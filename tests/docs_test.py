@@ -115,7 +115,7 @@ def test_your_own_images_from_a_folder_to_a_server(tmp_path, monkeypatch, capsys
     for part, count in (("photos", 16), ("labelled", 8), ("test", 8)):
         for i in range(count):
             name = ("dark", "light")[i % 2]
-            folder = tmp_path / part / ("2025" if part == "photos" else name)
+            folder = tmp_path / part / ("" if part == "photos" else name)
             folder.mkdir(parents=True, exist_ok=True)
             pixels = rng.integers(0, 90, (24, 20, 3)) + 160 * (i % 2)
             image = tf.io.encode_jpeg(pixels.astype(np.uint8))

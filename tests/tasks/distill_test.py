@@ -3,6 +3,7 @@ import os
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfssl
 from tests.fixtures import interrupted_runs
@@ -110,3 +111,23 @@ def test_what_cannot_be_learned_is_refused(teacher, run, tmp_path):
         with pytest.raises(ValueError, match=message):
             distilled(tmp_path / "run", **given)
         assert not (tmp_path / "run").exists()
+
+
+def test_photos_without_class_folders_beside_a_validation_folder_with(
+    teacher, tmp_path, caplog
+):
+    """Nobody is told that the two share no class: the teacher's names count."""
+    pixels, labels = small.images()
+    for i, (image, label) in enumerate(zip(pixels, labels)):
+        for folder in (tmp_path / "photos", tmp_path / "test" / str(label)):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    run = distilled(
+        tmp_path / "run",
+        teacher,
+        train=str(tmp_path / "photos"),
+        validation_data=str(tmp_path / "test"),
+        epochs=1,
+    )
+    assert "val_accuracy" in run.history[-1]
+    assert "share no class" not in caplog.text

@@ -111,7 +111,9 @@ def distill(
     )
     images = classifying.opened(images, beginning.preprocessing.channels)
     labelled = labelled_images.taught(
-        *validation.sources(data, images, seed, class_folders=True),
+        *validation.sources(
+            data, images, seed, class_folders=True, unlabelled=not label_weight
+        ),
         teacher.class_names,
         amount,
         with_labels=label_weight > 0,

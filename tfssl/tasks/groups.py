@@ -74,7 +74,7 @@ class Validation:
     validation_split: str | None = None
     validation_fraction: Annotated[float, Range(0, 0.99)] = 0.0
 
-    def sources(self, data, images, seed, *, class_folders=False):
+    def sources(self, data, images, seed, *, class_folders=False, unlabelled=False):
         """`(training source, validation source or None)`.
 
         Args:
@@ -83,11 +83,14 @@ class Validation:
             seed: int, of the hold-out.
             class_folders: whether the first level of a folder is the class, unless
                 `images` say otherwise.
+            unlabelled: whether labels of the training images have no use. Those of a
+                hold-out are kept.
         """
         return resolve.sources(
             data=data,
             seed=seed,
             class_folders=class_folders,
+            unlabelled=unlabelled and not self.validation_fraction,
             **vars(images),
             **vars(self),
         )

@@ -40,13 +40,15 @@ def sources(
     validation_fraction=0.0,
     seed=0,
     class_folders=False,
+    unlabelled=False,
     **_,
 ):
     """The training source and the validation source (or None) of these settings.
 
     Classes of the validation images have the numbers that the training images give
     them, see `data.class_names.matched`. With `class_folders` the first level of a
-    folder is the class where `labels` is `"auto"`, of either of them.
+    folder is the class where `labels` is `"auto"`, of either of them. With `unlabelled`
+    the training images are opened without labels.
     """
 
     def labels_of(data):
@@ -65,7 +67,11 @@ def sources(
         # `data_dir` may be for these images alone.
         training = data_lib.sources.fitting(data, options)
     train = source(
-        data, data_args=data_args, split=split, labels=labels_of(data), **training
+        data,
+        data_args=data_args,
+        split=split,
+        labels="none" if unlabelled else labels_of(data),
+        **training,
     )
     if validation_data is not None:
         validation = source(
