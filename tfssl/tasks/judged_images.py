@@ -88,6 +88,9 @@ class JudgedImages:
             own = {"data", "validation_data"} - set(given)
             recorded.check_can_be_opened(folder, settings, sorted(own))
             _check_trained(folder)
+            # Those that learn from labels take class folders as they are.
+            task = runs.record_of(folder).get("task")
+            settings["class_folders"] = task in ("finetune", "distill")
             if "data" in given:
                 settings |= self._fitting(settings)
         else:
