@@ -11,6 +11,7 @@ import tfssl  # noqa: F401  Before TensorFlow, which it sets up.
 import pytest
 import tensorflow as tf
 
+from tfssl import internals
 from tfssl.training import stalls
 
 # A test that sends itself a signal must not end them all, however slow a monitor is.
@@ -28,9 +29,7 @@ def mirrored():
     """`mirrored(n)` is a MirroredStrategy over `n` logical CPU devices."""
 
     def make(num_replicas):
-        # Collectives of two strategies in one process would share their group
-        # keys and fail where the sizes differ; TensorFlow's tests do the same.
-        tf.distribute.MirroredStrategy._collective_key_base += 100_000
+        internals.part_collectives()
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replicas)])
 
     return make

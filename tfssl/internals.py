@@ -97,3 +97,12 @@ def onednn():
     Decided when it is loaded; no public function tells.
     """
     return bool(_pywrap_util_port.IsMklEnabled())
+
+
+def part_collectives():
+    """Gives the next `MirroredStrategy` keys of its own.
+
+    Collective operations of two strategies in one process would share them, and fail
+    where their sizes differ: two trainings, one after the other, in a notebook.
+    """
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000

@@ -6,7 +6,7 @@ import os
 
 import tensorflow as tf
 
-from tfssl import checks, files, replicas
+from tfssl import checks, files, internals, replicas
 from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
@@ -44,6 +44,7 @@ def make(name="default", *, num_replicas=None, tpu=None):
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":
+        internals.part_collectives()
         return tf.distribute.MirroredStrategy(_devices(num_replicas))
     if name == "multi_worker":
         return _multi_worker_strategy()

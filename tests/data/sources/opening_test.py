@@ -9,7 +9,7 @@ from tfssl.data import sources
 @pytest.mark.parametrize(
     "kwargs, message",
     [
-        ({"channels": 1}, "channels=1 received, but array has 3"),
+        ({"channels": 1}, "channels=1 received .*, but array has 3"),
         ({"labels": "yes"}, "labels='yes'"),
         ({"bit_depth": 12}, "bit_depth=12"),
         ({"channels": 0}, "channels=0 received"),
