@@ -1,5 +1,6 @@
 """Four logical CPU devices for every test, so that replicas can be compared."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,3 +34,10 @@ def mirrored():
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(num_replicas)])
 
     return make
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collected():
+    """What a file of tests has traced is large, though few Python objects hold it."""
+    yield
+    gc.collect()
