@@ -9,6 +9,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import tfssl  # noqa: F401  Before TensorFlow, which it sets up.
 
 # isort: split
+import keras
 import pytest
 import tensorflow as tf
 
@@ -38,6 +39,7 @@ def mirrored():
 
 @pytest.fixture(autouse=True, scope="module")
 def collected():
-    """What a file of tests has traced is large, though few Python objects hold it."""
+    """A file of tests leaves no graph, and no random numbers of a strategy's."""
     yield
+    keras.utils.clear_session(free_memory=False)
     gc.collect()
