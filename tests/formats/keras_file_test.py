@@ -118,7 +118,7 @@ def test_a_head_is_in_the_same_file(tmp_path, images):
     path = keras_file.save(encoder, tmp_path / "e.keras", _PREPROCESSING, head=head)
     assert os.listdir(tmp_path) == ["e.keras"] and keras_file.holds_head(path)
     features = encoder(images)
-    loaded, preprocessing, found = keras_file.load_with_head(path)
+    loaded, preprocessing, found, _ = keras_file.load_with_head(path)
     assert preprocessing == _PREPROCESSING
     np.testing.assert_array_equal(loaded(images), features)
     np.testing.assert_array_equal(found(features), head(features))

@@ -162,22 +162,32 @@ def load_with_head(path):
         path: as for `load`.
 
     Returns:
-        `(encoder, preprocessing, head)`: the first two as of `load`, and a trainable
-        Keras model, or `None` if the file holds no head.
+        `(encoder, preprocessing, head, classes)`: the first two as of `load`, a
+        trainable Keras model, or `None` if the file holds no head, and the `Classes`
+        that its outputs are, or `None`.
 
     Raises:
         ValueError: as `load`.
     """
+    return _read(path)[1:]
+
+
+def _read(path):
+    """`(what Keras saved, encoder, preprocessing, head, classes)` of a file."""
     with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
         model = _load_model(local, path)
-        if isinstance(model, Classifier):
-            return model.network, model.preprocessing, model.head
         encoder, preprocessing = _parts(model, local, path)
+        if isinstance(model, Classifier):
+            classes = Classes(model.class_names, model.multilabel)
+            return model, encoder, preprocessing, model.head, classes
+        head = classes = None
         with zipfile.ZipFile(local) as archive:
-            if _HEAD not in archive.namelist():
-                return encoder, preprocessing, None
-            part = archive.extract(_HEAD, scratch)
-        return encoder, preprocessing, _load_model(part, path)
+            members = archive.namelist()
+            if _HEAD in members:
+                head = _load_model(archive.extract(_HEAD, scratch), path)
+            if _CLASSES in members:
+                classes = Classes(**json.loads(archive.read(_CLASSES)))
+        return model, encoder, preprocessing, head, classes
 
 
 def load_classifier(path):
@@ -207,23 +217,18 @@ def load_whole(path):
     Raises:
         ValueError: as `load`.
     """
-    with _opened(path) as (local, path), tempfile.TemporaryDirectory() as scratch:
-        model = _load_model(local, path)
-        if isinstance(model, Classifier):
-            return model
-        encoder, preprocessing = _parts(model, local, path)
-        with zipfile.ZipFile(local) as archive:
-            if not {_HEAD, _CLASSES} <= set(archive.namelist()):
-                return encoder_lib.Encoder(encoder, preprocessing)
-            head = _load_model(archive.extract(_HEAD, scratch), path)
-            classes = Classes(**json.loads(archive.read(_CLASSES)))
-        return Classifier(
-            encoder,
-            head,
-            classes.class_names,
-            preprocessing=preprocessing,
-            multilabel=classes.multilabel,
-        )
+    model, encoder, preprocessing, head, classes = _read(path)
+    if isinstance(model, Classifier):
+        return model
+    if classes is None:
+        return encoder_lib.Encoder(encoder, preprocessing)
+    return Classifier(
+        encoder,
+        head,
+        classes.class_names,
+        preprocessing=preprocessing,
+        multilabel=classes.multilabel,
+    )
 
 
 def holds_head(path):

@@ -25,7 +25,6 @@ from tfssl import checks, files, methods, processor, version
 from tfssl import data as data_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file, serving
-from tfssl.formats.classifier import Classifier
 from tfssl.formats.encoder import Encoder
 from tfssl.models import headed, heads, norms
 from tfssl.training import checkpoint
@@ -142,12 +141,12 @@ def load(path, *, head_layer=0):
     file = _file_of(path)
     if not head_layer:
         return Encoder(*keras_file.load(file))
-    if isinstance(keras_file.load_whole(file), Classifier):
+    network, preprocessing, head, classes = keras_file.load_with_head(file)
+    if classes is not None:
         raise ValueError(
             f"head_layer={head_layer} received, but the head of {path!r} is a "
             "classifier, which gives no features; leave head_layer out."
         )
-    network, preprocessing, head = keras_file.load_with_head(file)
     _check_head(path, head, head_layer)
     name = f"{network.name}_head_{head_layer}"
     # Under a name of its own: the encoder may itself end in a head.
