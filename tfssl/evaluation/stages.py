@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfssl.models import feature_maps
+
 # The papers' maps are pooled to about this many numbers.
 LIMIT = 10_000
 
@@ -14,13 +16,7 @@ def names(encoder):
     Raises:
         ValueError: if the encoder names none.
     """
-    outputs = getattr(encoder, "stage_outputs", None)
-    if not outputs:
-        raise ValueError(
-            f"The encoder {encoder.name!r} ({type(encoder).__name__}) names no stages "
-            "(it has no stage_outputs); take one of tfssl's own, such as resnet50."
-        )
-    return tuple(outputs)
+    return tuple(feature_maps.stages_of(encoder))
 
 
 def check(encoder, chosen):

@@ -6,6 +6,21 @@ import tensorflow as tf
 _SHOWN = 8  # Names in a message.
 
 
+def stages_of(network):
+    """The stages that a network names, a dict of name to Keras tensor, in order.
+
+    Raises:
+        ValueError: if it names none.
+    """
+    outputs = getattr(network, "stage_outputs", None)
+    if not outputs:
+        raise ValueError(
+            f"The encoder {network.name!r} ({type(network).__name__}) names no stages "
+            "(it has no stage_outputs); take one of tfssl's own, such as resnet50."
+        )
+    return outputs
+
+
 def up_to(network, layer=None):
     """The part of a network up to a feature map.
 

@@ -2,6 +2,8 @@
 
 import keras
 
+from tfssl.models import feature_maps
+
 
 def thaw(network):
     """Makes every layer of a network trainable.
@@ -49,12 +51,7 @@ def depths(network):
     Raises:
         ValueError: if it names no stages.
     """
-    stages = getattr(network, "stage_outputs", None)
-    if not stages:
-        raise ValueError(
-            f"The encoder {network.name!r} ({type(network).__name__}) names no stages "
-            "(it has no stage_outputs); take one of tfssl's own, such as resnet50."
-        )
+    stages = feature_maps.stages_of(network)
     found = {id(variable): 0 for variable in network.variables}
     for depth, output in enumerate(reversed(stages.values()), 1):
         for layer in _layers_up_to(network, output):
