@@ -143,8 +143,7 @@ class Course:
         devices: `groups.Devices`.
         saves: `Saving`.
         monitors: `judging_epochs.Validating`.
-        callbacks: Keras callbacks of the user's.
-        verbose: 0, 1 or 2.
+        hooks: `groups.Hooks`.
     """
 
     task: str
@@ -157,8 +156,7 @@ class Course:
     devices: groups.Devices
     saves: Saving
     monitors: judging_epochs.Validating
-    callbacks: Any = ()
-    verbose: int = 1
+    hooks: groups.Hooks
 
     def plan(self, compared, teacher=None):
         """The `trainer.Plan`.
@@ -214,7 +212,7 @@ class Course:
                 init_from=given["init_from"],
                 checkpoint_epochs=saves.checkpoint_epochs or every,
             ),
-            verbose=self.verbose,
+            verbose=self.hooks.verbose,
         )
         if monitors.validation_epochs and self.labelled.validation is None:
             raise ValueError(
@@ -227,7 +225,7 @@ class Course:
             self.labelled,
             every=monitors.validation_epochs or every,
             max_bad_fraction=monitors.max_bad_fraction,
-            callbacks=self.callbacks,
+            callbacks=self.hooks.callbacks,
         )
         return training.train(make_model, watch), training
 

@@ -2,10 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
-
-import keras
+from typing import Annotated, Any
 
 from tfssl import checks, files, formats
 from tfssl.methods import distillation
@@ -44,9 +41,7 @@ def distill(
     seed: groups.Seed = 0,
     saves: classifying.Saving,
     monitors: judging_epochs.Validating,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    on_accept: Callable | None = None,
-    verbose: Literal[0, 1, 2] = 1,
+    hooks: groups.Hooks,
 ):
     """Trains a student to say of images what a teacher says.
 
@@ -81,11 +76,7 @@ def distill(
         seed: seed of weights, order and views.
         saves: see `groups.Saving`.
         monitors: see `judging_epochs.Validating`.
-        callbacks: Keras callbacks of your own, called after the monitors.
-        on_accept: function without arguments, called on the chief when the start is
-            accepted and before the first step.
-        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
-            2), 2 one line per epoch, and one a minute in long epochs.
+        hooks: see `groups.Hooks`.
 
     Returns:
         A `runs.Run`, whose `method` is a `Distillation`.
@@ -133,8 +124,7 @@ def distill(
         devices=devices,
         saves=saves,
         monitors=monitors,
-        callbacks=callbacks,
-        verbose=verbose,
+        hooks=hooks,
     )
 
     def make_model():
@@ -152,7 +142,7 @@ def distill(
         out, given, make_model, {"student": beginning.fingerprint}, asked
     )
     classification_results.write(
-        {"student": run}, labelled, training, verbose, teacher=teacher
+        {"student": run}, labelled, training, hooks.verbose, teacher=teacher
     )
     return run
 

@@ -2,10 +2,8 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
-import keras
 import numpy as np
 
 from tfssl import checks, files
@@ -48,9 +46,7 @@ def finetune(
     saves: classifying.Saving,
     monitors: judging_epochs.Validating,
     baseline: bool = False,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    on_accept: Callable | None = None,
-    verbose: Literal[0, 1, 2] = 1,
+    hooks: groups.Hooks,
 ):
     """Trains a classifier from an encoder and labelled images.
 
@@ -96,12 +92,7 @@ def finetune(
         monitors: see `judging_epochs.Validating`.
         baseline: train the same network from random weights too, in `out/baseline`,
             for the report. It needs validation images.
-        callbacks: Keras callbacks of your own, called after the monitors. They run on
-            every worker, and an error in one ends the training.
-        on_accept: function without arguments, called on the chief when the start is
-            accepted and before the first step.
-        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
-            2), 2 one line per epoch, and one a minute in long epochs.
+        hooks: see `groups.Hooks`.
 
     Returns:
         A `runs.Run`, whose `method` is a `Classification`.
@@ -157,8 +148,7 @@ def finetune(
         devices=devices,
         saves=saves,
         monitors=monitors,
-        callbacks=callbacks,
-        verbose=verbose,
+        hooks=hooks,
     )
 
     def fine_tuned():
@@ -187,7 +177,7 @@ def finetune(
         trained["from scratch"], _ = course.train(
             into, given | of_scratch, from_scratch, {"encoder": "untrained"}
         )
-    classification_results.write(trained, labelled, training, verbose)
+    classification_results.write(trained, labelled, training, hooks.verbose)
     return run
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 import keras
@@ -306,3 +306,21 @@ class Monitors:
     online_probe_steps: Count = 1
     max_bad_fraction: Share = 0.01
     stop_on_collapse: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Hooks:
+    """What whoever starts a training has called, and is told.
+
+    Attributes:
+        callbacks: Keras callbacks of your own, called after the monitors. They run on
+            every worker, and an error in one ends the training.
+        on_accept: function without arguments, called on the chief when the start is
+            accepted and before the first step.
+        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
+            2), 2 one line per epoch, and one a minute in long epochs.
+    """
+
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    on_accept: Callable | None = None
+    verbose: Literal[0, 1, 2] = 1

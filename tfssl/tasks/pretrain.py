@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import keras
 
@@ -45,9 +45,7 @@ def pretrain(
     seed: groups.Seed = 0,
     saves: groups.Saving,
     monitors: groups.Monitors,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-    on_accept: Callable | None = None,
-    verbose: Literal[0, 1, 2] = 1,
+    hooks: groups.Hooks,
 ):
     """Trains an encoder on unlabelled images.
 
@@ -82,12 +80,7 @@ def pretrain(
         seed: seed of weights, order and views.
         saves: see `groups.Saving`.
         monitors: see `groups.Monitors`.
-        callbacks: Keras callbacks of your own, called after the monitors. They run on
-            every worker, and an error in one ends the training.
-        on_accept: function without arguments, called on the chief when the start is
-            accepted and before the first step.
-        verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
-            2), 2 one line per epoch, and one a minute in long epochs.
+        hooks: see `groups.Hooks`.
 
     Returns:
         A `runs.Run`.
@@ -127,10 +120,10 @@ def pretrain(
         optimization=optimization,
         devices=devices,
         saves=saves,
-        verbose=verbose,
+        verbose=hooks.verbose,
     )
     probed = online_probe.images(data, train, held_out, images, monitors)
-    watch = monitoring.Watch(plan, monitors, held_out, probed, callbacks)
+    watch = monitoring.Watch(plan, monitors, held_out, probed, hooks.callbacks)
 
     def make_model():
         shape = resolve.input_shape(plan.recipe, train)
