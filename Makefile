@@ -12,7 +12,8 @@ OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
-	bench-random bench-large bench-stored bench-remat clean
+	bench-random bench-large bench-stored bench-remat \
+	bench-few-labels clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +63,9 @@ bench-step: $(VENV)/.installed
 
 bench-remat: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.remat $(ARGS)
+
+bench-few-labels: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.few_labels $(ARGS)
 
 bench-probe: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.linear_probe $(ARGS)
