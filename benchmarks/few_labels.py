@@ -110,6 +110,9 @@ def run(found, options):
     begin, running, failed = time.time(), {}, []
     waiting = {n: j for n, j in found.items() if not _finished(n, j, options)}
     done = [name for name in found if name not in waiting]
+    if options.only:
+        kinds = options.only.split(",")
+        waiting = {n: j for n, j in waiting.items() if n.split()[0] in kinds}
     while waiting or running:
         for name, (process, log) in list(running.items()):
             if process.poll() is None:
@@ -158,6 +161,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default="runs/few_labels")
     parser.add_argument("--shares", default="1%,10%", help="of the labels")
     parser.add_argument("--lists", type=int, default=3, help="choices of the images")
+    parser.add_argument("--only", help="kinds of runs to start, with commas between")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--until", type=float, default=1e9, help="seconds to start in")
     parser.add_argument("--flag", action="append", default=[], help="for every run")

@@ -66,6 +66,18 @@ def test_a_run_leaves_everything_it_promises(whole):
     assert any(np.abs(old - new).max() > 0 for old, new in moved)
 
 
+def test_many_validation_images_are_judged_more_rarely_than_few_are_learned(tmp_path):
+    """80 of them cost as much as three epochs of eight."""
+    run = tuned(
+        tmp_path / "run",
+        train=small.images(n=8),
+        validation_data=small.images(n=80, seed=1),
+        epochs=8,
+    )
+    judged = [line["epoch"] for line in run.history if "val_loss" in line]
+    assert judged == [4, 8]
+
+
 def test_its_file_is_a_classifier_and_an_encoder(whole):
     run = whole[0]
     images = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype("float32")

@@ -223,11 +223,21 @@ class Course:
         watch = judging_epochs.Watch(
             plan,
             self.labelled,
-            every=monitors.validation_epochs or every,
+            every=monitors.validation_epochs or self._judged_every(plan, every),
             max_bad_fraction=monitors.max_bad_fraction,
             callbacks=self.hooks.callbacks,
         )
         return training.train(make_model, watch), training
+
+    def _judged_every(self, plan, least):
+        """Epochs between validations, that take no longer than the training itself.
+
+        A training step costs three forward passes, and few labels make short epochs.
+        """
+        if self.labelled.validation is None:
+            return least
+        passes = 3 * plan.steps_per_epoch * plan.batch_size
+        return max(least, -(-self.labelled.validation.num_images // passes))
 
 
 def opened(images, channels):

@@ -7,6 +7,8 @@ from tfssl.data import pipeline
 from tfssl.tasks import groups, monitoring
 from tfssl.training import validation as validation_lib
 
+_BATCH = 256  # Images per forward pass at least: there are no gradients to hold.
+
 
 @dataclasses.dataclass(frozen=True)
 class Validating:
@@ -14,7 +16,7 @@ class Validating:
 
     Attributes:
         validation_epochs: epochs between accuracies on the validation images; None for
-            about 30 in all.
+            about 30 in all, fewer where they would cost more than the training.
         max_bad_fraction: share of unreadable images that stops the run.
     """
 
@@ -56,7 +58,7 @@ class Watch:
             test = data_lib.labeled(
                 source,
                 self._plan.preprocessing,
-                batch_size=self._plan.batch_size,
+                batch_size=max(self._plan.batch_size, _BATCH),
                 bad_files=self.bad_files[0],
             )
             found.append(
