@@ -26,15 +26,7 @@ def render(named, coins, out, view, white):
         white: the pixel value that stands for 1.0.
     """
     size, channels = view.size, out.shape[-1]
-    if view.clip_resized:
-        out = tf.clip_by_value(out, 0.0, white)
-    if has_affine(view):
-        affine = named["affine"][tf.newaxis]
-        out = image_ops.affine(
-            out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
-        )[0]
-    if view.rand_augment:
-        out = white * rand_augment.run(out / white, named["rand_augment"], view)
+    out = placed(named, out, view, white)
     if color.is_plain(view, channels):
         out = plain(out, view, white)
     else:
@@ -55,6 +47,20 @@ def render(named, coins, out, view, white):
     if view.mean is not None and not color.folds_normalization(view, channels):
         out = normalized(out, view)
     out.set_shape([size, size, channels])
+    return out
+
+
+def placed(named, out, view, white):
+    """What of `render` comes before colour: a clip, the affine map, RandAugment."""
+    if view.clip_resized:
+        out = tf.clip_by_value(out, 0.0, white)
+    if has_affine(view):
+        affine = named["affine"][tf.newaxis]
+        out = image_ops.affine(
+            out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
+        )[0]
+    if view.rand_augment:
+        out = white * rand_augment.run(out / white, named["rand_augment"], view)
     return out
 
 
