@@ -11,7 +11,14 @@ What follows the resize may be left to the device, which `finish` does there.
 from tfssl.data.views.applying import apply, apply_packed, white_of
 from tfssl.data.views.device import finish, finishing
 from tfssl.data.views.drawing import sample, split
-from tfssl.data.views.packing import boxes, coins_of, fields, pack, skipped_steps
+from tfssl.data.views.packing import (
+    boxes,
+    coins_of,
+    fields,
+    pack,
+    skipped_steps,
+    tones,
+)
 from tfssl.data.views.specs import Recipe, View, check
 
 __all__ = [
@@ -29,5 +36,6 @@ __all__ = [
     "sample",
     "skipped_steps",
     "split",
+    "tones",
     "white_of",
 ]
