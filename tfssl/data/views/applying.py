@@ -134,24 +134,33 @@ def cropped(coins, image, recipe, crops):
     return tuple(made)
 
 
+def may_turn(view):
+    """Whether rows and columns may change places in the resize, which saves work."""
+    return view.antialias and not (has_affine(view) or view.rand_augment)
+
+
 def comes_turned(view):
-    """Whether rows and columns may change places from the resize to the blur."""
-    moves = has_affine(view) or view.rand_augment
-    return view.antialias and view.blur > 0 and not moves
+    """Whether they do from the resize to the blur."""
+    return view.blur > 0 and may_turn(view)
 
 
-def resized(coins, image, recipe, crops, turned=False):
+def resized(coins, image, recipe, crops, turned=None):
     """The first two parts of `apply_packed`: cropped, flipped and resized.
 
-    With `turned`, rows and columns of views of which `comes_turned` holds have
-    changed places.
+    Args:
+        coins: as for `cropped`.
+        image: the same.
+        recipe: the same.
+        crops: the same.
+        turned: function of a view, whether its rows and columns are to have changed
+            places; None for no view.
 
     Returns:
         Tuple of float32 `(size, size, channels)`, values as in `image`.
     """
     return tuple(
         image_ops.resize(
-            crop, view.size, view.resize, view.antialias, turned and comes_turned(view)
+            crop, view.size, view.resize, view.antialias, bool(turned and turned(view))
         )
         for view, crop in zip(recipe, cropped(coins, image, recipe, crops))
     )
@@ -175,7 +184,7 @@ def apply_packed(packed, image, recipe, crops=None):
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
-    images = resized(coins, image, recipe, crops, turned=True)
+    images = resized(coins, image, recipe, crops, comes_turned)
     rows = tf.unstack(packed, len(recipe))
     return tuple(
         render(fields(row, recipe, channels), coin, out, view, white)

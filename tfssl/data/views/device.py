@@ -30,11 +30,12 @@ def begin(packed, image, recipe, crops):
 
     Returns:
         `(numbers, views)`: float32 `(views, n)`, what `finish` needs of `packed`, and a
-        tuple of `(size, size, channels)` in the dtype of `image`.
+        tuple of `(size, size, channels)` in the dtype of `image`. Of views of which
+        `applying.may_turn` holds, rows and columns have changed places.
     """
     channels, white = image.shape[-1], applying.white_of(image.dtype)
     coins = packing.coins_of(packed, recipe, channels)
-    resized = applying.resized(coins, image, recipe, crops)
+    resized = applying.resized(coins, image, recipe, crops, applying.may_turn)
     made = []
     for number, (view, out) in enumerate(zip(recipe, resized)):
         named = packing.fields(packed[number], recipe, channels)
@@ -60,7 +61,8 @@ def begin_batch(packed, resized, recipe, dtype):
     for number, (view, images) in enumerate(zip(recipe, resized)):
         named = packing.fields(packed[:, number], recipe, channels)
         images = batched.placed(images, named, view, white)
-        made.append(_stored(white * images, view, dtype))
+        images = _stored(white * images, view, dtype)
+        made.append(image_ops.turn(images) if applying.may_turn(view) else images)
     return packing.tones(packed, recipe, channels), tuple(made)
 
 
@@ -124,7 +126,8 @@ def _finished(images, numbers, recipe, view):
     size, channels = view.size, images.shape[-1]
     named = packing.fields(numbers, recipe, channels, packing.TONES)
     images = tf.cast(images, tf.float32) * (1.0 / applying.white_of(images.dtype))
-    planes = tf.transpose(images, [0, 3, 1, 2])
+    turned = applying.may_turn(view)
+    planes = tf.transpose(images, [0, 3, 2, 1] if turned else [0, 3, 1, 2])
     if color.is_plain(view, channels):
         planes = applying.plain(planes, view, 1.0)
     else:
