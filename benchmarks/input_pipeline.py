@@ -11,8 +11,9 @@ threads and processes, which other work on the machine disturbs less than images
 second: where nothing else runs, images/s = 1000 x cores / core-ms. Files are read into
 memory first. The peer is any command that understands `--data --arrays --recipe --size
 --batch_size --max_images --seconds` and prints its images per second and core-ms as
-the last two words; it runs once per round. `--profile` prints the processor time of
-one thread for each step of the work.
+the last two words; it runs once per round. `--augment_on=device` adds the host's part
+of views that a device finishes, and what a batch takes. `--profile` prints the
+processor time of one thread for each step of the work.
 """
 
 import argparse
@@ -26,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data import pipeline, sources, views
-from tfssl.data.views import applying, recipes
+from tfssl.data.views import applying, device, recipes
 
 _PLAIN = dict(
     jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
@@ -34,13 +35,16 @@ _PLAIN = dict(
 # Batches that pass before the clock starts: what was made while it stood.
 _WARM_UP = 3
 _GEOMETRY = "decode, crop, resize"
+_BEGUN = "augment_on=device"
 
 
-def stages(recipe):
+def stages(recipe, augment_on):
     """Recipes that leave out one part after the other, by name."""
     bilinear = dict(resize="bilinear", antialias=False)
+    begun = {_BEGUN: recipe} if augment_on == "device" else {}
     return {
         "all of the recipe": recipe,
+        **begun,
         "no blur": recipe.scaled(blur=0.0),
         "its decode, crop, resize": recipe.scaled(**_PLAIN),
         _GEOMETRY: recipe.scaled(**bilinear, **_PLAIN),
@@ -76,9 +80,17 @@ def in_memory(folder, max_images=None):
     )
 
 
-def turn(source, recipe, options):
+def stream(source, name, recipe, options):
+    """The batches of a stage."""
+    place = "device" if name == _BEGUN else "host"
+    return pipeline.multiview(
+        source, recipe, batch_size=options.batch_size, augment_on=place
+    )
+
+
+def turn(dataset, options):
     """`(images per second, processor milliseconds per image)` of one turn."""
-    batches = iter(pipeline.multiview(source, recipe, batch_size=options.batch_size))
+    batches = iter(dataset)
     for _ in range(_WARM_UP):
         next(batches)
     images, start, used = 0, time.perf_counter(), time.process_time()
@@ -114,7 +126,7 @@ def profile(source, recipe, options):
 
         def make(image, crops, packed):
             coins = views.coins_of(packed, recipe, channels)
-            images = applying.resized(coins, image, parts, crops, turned=True)
+            images = applying.resized(coins, image, parts, crops, applying.comes_turned)
             rows = [views.fields(x, recipe, channels) for x in tf.unstack(packed)]
             return [
                 applying.render(*of_view, white)
@@ -189,13 +201,13 @@ def main(options):
     if options.profile:
         profile(source, recipe, options)
         return
-    cases = stages(recipe)
+    cases = stages(recipe, options.augment_on)
     found = {name: [] for name in cases}
     if options.peer:
         found["peer"] = []
     for _ in range(options.rounds):
         for name, case in cases.items():
-            found[name].append(turn(source, case, options))
+            found[name].append(turn(stream(source, name, case, options), options))
         if options.peer:
             found["peer"].append(peer_turn(options))
     print(f"{'':26}{'images/s':>9}{'core-ms':>9}{'of geometry':>20}", end="")
@@ -206,6 +218,14 @@ def main(options):
         print(f"{ratios(turns, found[_GEOMETRY]):>20}", end="")
         print(f"{ratios(turns, found['peer']):>20}" if options.peer else "")
     print("Ratios are of images/s, and in brackets of core-ms; medians of the rounds.")
+    if _BEGUN in cases:
+        sizes = [
+            sum(x.numpy().nbytes for x in tf.nest.flatten(next(iter(dataset))))
+            for dataset in (
+                stream(source, name, recipe, options) for name in ("", _BEGUN)
+            )
+        ]
+        print("MB of a batch: {:.1f} and {:.1f}".format(*(n / 1e6 for n in sizes)))
 
 
 def ratios(turns, base):
@@ -226,6 +246,7 @@ def parse():
     add("--max_images", type=int, default=2000, help="Images held in memory.")
     add("--rounds", type=int, default=5, help="Turns of every stage.")
     add("--seconds", type=float, default=3.0, help="Length of a turn.")
+    add("--augment_on", choices=device.PLACES, default="host")
     add("--profile", action="store_true", help="Time of each step, instead.")
     add("--peer", help="Command of a peer, see the module's docstring.")
     return parser.parse_args()

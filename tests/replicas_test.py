@@ -95,8 +95,11 @@ def test_the_only_gpu_is_that_of_one_replica(mirrored, monkeypatch):
     default = tf.distribute.get_strategy()
     for strategy in (default, mirrored(1), mirrored(2)):
         assert replicas.single_gpu(strategy) is None
+        assert replicas.kind_of_devices(strategy) == "CPU"
     gpus = [tf.config.LogicalDevice(f"/device:GPU:{i}", "GPU") for i in range(2)]
     monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: gpus)
     assert replicas.single_gpu(default) == "/device:GPU:0"
+    assert replicas.kind_of_devices(default) == "GPU"
+    assert replicas.kind_of_devices(mirrored(2)) == "CPU"
     assert replicas.single_gpu(mirrored(1)) is None  # It is on a CPU.
     assert replicas.single_gpu(mirrored(2)) is None

@@ -1,9 +1,10 @@
 """The only module that talks to `tf.distribute` inside a step.
 
-Every function but `single_gpu` works on one replica (where it is the identity), under
-`MirroredStrategy`, `MultiWorkerMirroredStrategy` and `TPUStrategy`, and lets
-gradients through: the gradient of a gathered row reaches the replica that made
-the row. Results are equal on all replicas, so they may be written to variables.
+Every function but `single_gpu` and `kind_of_devices` works on one replica (where it is
+the identity), under `MirroredStrategy`, `MultiWorkerMirroredStrategy` and
+`TPUStrategy`, and lets gradients through: the gradient of a gathered row reaches the
+replica that made the row. Results are equal on all replicas, so they may be written to
+variables.
 """
 
 import tensorflow as tf
@@ -28,11 +29,21 @@ def single_gpu(strategy):
     """The name of the one GPU that a strategy trains on, or None if there is no one."""
     if strategy.num_replicas_in_sync > 1:
         return None
+    return next((name for name in _devices(strategy) if "GPU" in name), None)
+
+
+def kind_of_devices(strategy):
+    """What a strategy trains on: `"GPU"`, `"TPU"` or `"CPU"`."""
+    names = _devices(strategy)
+    found = (kind for kind in ("GPU", "TPU") if any(kind in name for name in names))
+    return next(found, "CPU")
+
+
+def _devices(strategy):
     try:
-        devices = strategy.extended.worker_devices
+        return strategy.extended.worker_devices
     except RuntimeError:  # The default strategy takes the first GPU.
-        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
-    return next((name for name in devices if "GPU" in name), None)
+        return [device.name for device in tf.config.list_logical_devices("GPU")]
 
 
 def replica_index():

@@ -56,6 +56,14 @@ def test_batches_are_those_of_a_local_pipeline(addresses, count, start, shard):
     assert_same(expected, batches(source, 7, data_service=chosen, **options))
 
 
+def test_what_is_left_to_the_device_travels_in_whole_numbers(addresses):
+    source = data.open_source(pixels())
+    chosen = dict(data_service=addresses[0], augment_on="device")
+    found = batches(source, 4, **chosen)
+    assert_same(batches(source, 4, augment_on="device"), found)
+    assert found[0]["views"]["view_1"].dtype == np.uint8
+
+
 def test_sequential_sources_keep_their_order(addresses):
     source = data.open_source(tf.data.Dataset.from_tensor_slices(pixels()))
     expected = batches(source, 7, start=6)

@@ -72,11 +72,12 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
     assert "14 negatives per anchor" in printed
     assert "chance-level loss 2.7081" in printed  # ln(2 * 8 - 1).
     assert "input from 0 (black) to 1 (white)" in printed
-    assert "XLA off (jit_compile=auto)" in printed
+    assert "XLA off (jit_compile=auto), views finished on the host" in printed
     record = json.load(open(os.path.join(out, "run.json")))
     assert record["settings"]["hparams"] == TINY["hparams"]
     assert record["versions"]["keras"] == keras.__version__
     assert record["versions"]["xla"] == "off" and record["versions"]["processor"]
+    assert record["versions"]["augment_on"] == "host"
     assert record["results"]["steps"] == 10
     assert {"views.png", "encoder.keras", "metrics.jsonl"} <= set(os.listdir(out))
     encoder = runs.load(out)

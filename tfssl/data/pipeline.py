@@ -19,7 +19,7 @@ from tfssl.data import running, service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
 from tfssl.data.each_once import labeled
-from tfssl.data.views import applying, batched, recipes
+from tfssl.data.views import applying, batched, device, recipes
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
@@ -54,6 +54,7 @@ def multiview(
     start=0,
     sampling=None,
     augment=True,
+    augment_on="host",
     shard=(0, 1),
     bad_files=None,
     with_labels=False,
@@ -75,6 +76,9 @@ def multiview(
             anew in every epoch. Needs random access.
         augment: False gives the evaluation preprocessing at each view's size: all
             views of an image (of one size) are alike.
+        augment_on: `"host"`, or `"device"`: the views end with the resize, in the
+            dtype of the images, and `views.finish` does the rest, see there. Without
+            `augment` there is no rest.
         shard: `(worker, workers)`; this worker's rows of every global batch.
         bad_files: `BadFiles` that collects unreadable images; None makes one with
             the default limit.
@@ -92,7 +96,8 @@ def multiview(
         `tf.data.Dataset` of `{"views": {"view_0": float32 (rows, size, size,
         channels), …}, "index": int64 (rows,), "position": int64 (rows,)}` with
         `rows = batch_size / workers`. Unreadable images are left out, and the rows
-        after them move up.
+        after them move up. With `augment_on="device"` views have the dtype of the
+        images, and `"numbers"`, float32 (rows, views, n), goes with them.
 
     Raises:
         ValueError: if the batch is larger than the source or does not divide over
@@ -106,6 +111,7 @@ def multiview(
     if with_labels and source.known_labels is None:
         raise ValueError(f"with_labels=True received, but {source.name} has no labels.")
     steps_per_epoch(source, batch_size)
+    checks.one_of({"augment_on": augment_on}, "augment_on", device.PLACES)
     views_lib.check(recipe)
     recipe = recipes.for_channels(recipe, source.channels)
     _log_skipped(recipe, source)
@@ -115,6 +121,7 @@ def multiview(
         tf.data.AUTOTUNE if remote else running.parallel()
     )
 
+    work = augment_on if augment else None
     addresses = service.addresses(data_service) if data_service else [None]
     hands = []
     for number, address in enumerate(addresses):
@@ -122,7 +129,7 @@ def multiview(
         order = order_lib.Order(
             source, batch_size, seed, start, shard, sampling=sampling, hand=hand
         )
-        made = _batches(order, recipe, augment, bad_files, parallel)
+        made = _batches(order, recipe, work, bad_files, parallel)
         if address:
             made = service.made_at(address, made.with_options(running.options(remote)))
         if source.encoded:
@@ -132,9 +139,13 @@ def multiview(
         hands.append(made)
     dataset = service.in_turn(hands)
 
-    def as_dict(_, position, index, views):
+    def as_dict(_, position, index, made):
+        numbers = {}
+        if work == "device":
+            numbers[device.NUMBERS], made = made
         batch = {
-            "views": {f"view_{i}": view for i, view in enumerate(views)},
+            "views": {f"view_{i}": view for i, view in enumerate(made)},
+            **numbers,
             "index": index,
             "position": position,
         }
@@ -146,15 +157,22 @@ def multiview(
     return dataset.with_options(running.options(remote))
 
 
-def _batches(order, recipe, augment, bad_files, parallel):
-    """Batches of `(k, position, index, views)` of readable images, without Python."""
-    if not augment:
-        make = _plain
-    elif max(view.size for view in recipe) <= _SMALL:
-        make = _small
-    else:
-        make = _large
-    return make(order, recipe, bad_files, parallel)
+def _batches(order, recipe, work, bad_files, parallel):
+    """Batches of `(k, position, index, made)` of readable images, without Python.
+
+    `made` are the views, where `work` is `"device"` the host's part of them, see
+    `device.begin`; None makes them without augmentation.
+    """
+    source = order.source
+    small = max(view.size for view in recipe) <= _SMALL
+    fixed = source.image_size is not None and max(source.image_size) <= _SMALL
+    if work is None:
+        return _plain(order, recipe, bad_files, parallel)
+    if small and fixed and source.random_access and not source.encoded:
+        return _of_arrays(order, recipe, work, parallel)
+    if small and work == "host":
+        return _small(order, recipe, bad_files, parallel)
+    return _large(order, recipe, work, bad_files, parallel)
 
 
 def _log_skipped(recipe, source):
@@ -186,7 +204,7 @@ def _draw(order, recipe, white):
 
 
 def _plain(order, recipe, bad_files, parallel):
-    """Batches of `(k, position, index, views)` without augmentation."""
+    """As `_batches`, without augmentation."""
     source = order.source
     paths = [recipes.preprocessing_of_view(view, source) for view in recipe]
 
@@ -201,50 +219,63 @@ def _plain(order, recipe, bad_files, parallel):
     return _images(order, batches, order.rows, make, bad_files, parallel)
 
 
-def _large(order, recipe, bad_files, parallel):
-    """As `_plain`: views made image by image, each in one parallel call."""
+def _large(order, recipe, work, bad_files, parallel):
+    """As `_batches`: views made image by image, each in one parallel call."""
     source = order.source
+    here = work == "host"
 
     def make(raw, packed):
         image, crops = _decoded(source, raw, packed, recipe)
-        return views_lib.apply_packed(packed, image, recipe, crops)
+        apply = views_lib.apply_packed if here else device.begin
+        return apply(packed, image, recipe, crops)
 
-    batches = order.batches(_draw(order, recipe, source.max_value))
+    batches = order.batches(_draw(order, recipe, source.max_value if here else 1.0))
     return _images(order, batches, order.rows, make, bad_files, parallel)
 
 
-def _small(order, recipe, bad_files, parallel):
-    """As `_plain`: views made in chunks, from decoding or from the resize on."""
+def _of_arrays(order, recipe, work, parallel):
+    """As `_batches`: views of small arrays, made in chunks."""
     source = order.source
-    batches = order.batches(_draw(order, recipe, 1.0))
-    fixed = source.image_size is not None and max(source.image_size) <= _SMALL
     size = _chunk_size(order.rows)
-    if fixed and source.random_access and not source.encoded:
 
-        def make(k, position, index, packed):
-            images = tf.ensure_shape(
-                source.read(index), [size, *source.image_size, source.channels]
-            )
-            resized = batched.geometry(images, packed, recipe)
+    def make(k, position, index, packed):
+        images = tf.ensure_shape(
+            source.read(index), [size, *source.image_size, source.channels]
+        )
+        resized = batched.geometry(images, packed, recipe)
+        if work == "host":
             made = batched.finish(resized, packed, recipe, source.max_value)
-            return k, position, index, made
+        else:
+            made = device.begin_batch(packed, resized, recipe, images.dtype)
+        return k, position, index, made
 
-        chunks = batches.map(lambda *parts: _cut(parts, size)).unbatch()
-        chunks = chunks.map(make, num_parallel_calls=parallel)
-    else:
+    batches = order.batches(_draw(order, recipe, 1.0))
+    chunks = batches.map(lambda *parts: _cut(parts, size)).unbatch()
+    return _whole(chunks.map(make, num_parallel_calls=parallel), size, order)
 
-        def resize(raw, packed):
-            image, crops = _decoded(source, raw, packed, recipe)
-            coins = views_lib.coins_of(packed, recipe, source.channels)
-            return packed, applying.resized(coins, image, recipe, crops)
 
-        def finish(k, position, index, made):
-            packed, resized = made
-            made = batched.finish(resized, packed, recipe, source.max_value)
-            return k, position, index, made
+def _small(order, recipe, bad_files, parallel):
+    """As `_batches`: views resized image by image and finished in chunks."""
+    source = order.source
+    size = _chunk_size(order.rows)
 
-        chunks = _images(order, batches, size, resize, bad_files, parallel)
-        chunks = chunks.map(finish, num_parallel_calls=parallel)
+    def resize(raw, packed):
+        image, crops = _decoded(source, raw, packed, recipe)
+        coins = views_lib.coins_of(packed, recipe, source.channels)
+        return packed, applying.resized(coins, image, recipe, crops)
+
+    def finish(k, position, index, made):
+        packed, resized = made
+        made = batched.finish(resized, packed, recipe, source.max_value)
+        return k, position, index, made
+
+    batches = order.batches(_draw(order, recipe, 1.0))
+    chunks = _images(order, batches, size, resize, bad_files, parallel)
+    return _whole(chunks.map(finish, num_parallel_calls=parallel), size, order)
+
+
+def _whole(chunks, size, order):
+    """Batches of all rows of chunks of `size`."""
     if size == order.rows:
         return chunks
     return chunks.batch(order.rows // size, drop_remainder=True).map(_joined)

@@ -20,6 +20,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import internals, replicas
+from tfssl.data.views import device
 from tfssl.methods import loop
 from tfssl.models import input_range, norms
 
@@ -237,6 +238,12 @@ class Method(loop.StepLoop):
     def views(self, batch):
         """The views of a batch as a list, in the recipe's order."""
         views = batch["views"]
+        if device.NUMBERS in batch:
+            raise ValueError(
+                "The batch was made with augment_on='device', and its views are not "
+                "finished; pass finish=tfssl.data.views.finishing(recipe) to compile, "
+                "or make it with augment_on='host'."
+            )
         self.check_views(len(views))
         return [views[f"view_{i}"] for i in range(len(views))]
 

@@ -5,6 +5,7 @@
   beforehand, and metrics are read once, in cross-replica context.
 * Several steps of one `tf.function` are a `tf.while_loop` under any strategy.
 * The time that steps wait for their batch is measured, and the wait can be ended.
+* What the host left of a batch to the device is done before its step.
 """
 
 import keras
@@ -26,6 +27,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
     Attributes:
         input_wait: float64 scalar tensor, seconds that the steps of this process
             have waited for their batch.
+        finish: as given to `compile`.
         waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
     """
 
@@ -34,8 +36,17 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         # A tensor, not a weight: it describes this process, not the training.
         self.input_wait = tf.constant(0.0, tf.float64)
         self.waiting = input_wait.InputWait()
+        self.finish = None
 
-    def compile(self, optimizer, *, jit_compile="auto", run_eagerly=False, **kwargs):
+    def compile(
+        self,
+        optimizer,
+        *,
+        jit_compile="auto",
+        run_eagerly=False,
+        finish=None,
+        **kwargs,
+    ):
         """Sets the optimizer and how steps are run.
 
         Args:
@@ -46,6 +57,10 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 it would slow training down. The attribute `jit_compile` then says
                 what was chosen.
             run_eagerly: bool, for debugging on one replica.
+            finish: function of a batch -> the batch that a step gets, called on each
+                replica with its part: `data.views.finishing(recipe)` for the batches of
+                `data.multiview(…, augment_on="device")`. On a GPU it is compiled with
+                XLA, also where steps are not. None takes batches as they come.
             **kwargs: `steps_per_execution`; see `keras.Model.compile`.
 
         Raises:
@@ -70,6 +85,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 f"{flag}=True received with {count} replicas, where it fails or "
                 f"hangs; set {flag}=False or train on one replica."
             )
+        self.finish = finish
         super().compile(
             optimizer=optimizer,
             jit_compile=jit_compile,
@@ -120,13 +136,13 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         One `tf.function` for any strategy, which reads the metrics once, at the
         end and in cross-replica context.
         """
-        strategy = self.distribute_strategy
+        strategy, finish = self.distribute_strategy, self._finishing()
 
         def on_replica(batch, *arrived):
             # Without the dependency TensorFlow may run what does not read the
             # batch (a counter) before the iterator reports its end.
             with tf.control_dependencies([*tf.nest.flatten(batch), *arrived]):
-                step(batch)
+                step(finish(batch))
 
         if self.run_eagerly:
             return self._eager_loop(on_replica)
@@ -165,6 +181,16 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             return metrics
 
         return function
+
+    def _finishing(self):
+        """What makes a step's batch of one that comes."""
+        if self.finish is None:
+            return lambda batch: batch
+        kind = replicas.kind_of_devices(self.distribute_strategy)
+        if self.run_eagerly or kind != "GPU":  # Of a TPU all is compiled.
+            return self.finish
+        # It has no collective operations, so it may be compiled on every replica.
+        return tf.function(self.finish, jit_compile=True, autograph=False)
 
     def _eager_loop(self, on_replica):
         def function(iterator):

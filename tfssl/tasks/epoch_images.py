@@ -34,7 +34,7 @@ class EpochImages:
         self._first_views = first_views
 
     def views(self):
-        """An iterator of (distributed) training batches, with views of their own."""
+        """An iterator of training batches for `fill`, with views of their own."""
         return iter(self._first_views())
 
     def features(self, reduction):

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import keras
 
-from tfssl import optimizers
+from tfssl import optimizers, replicas
 from tfssl.data import service
 from tfssl.data.sources import image_headers
+from tfssl.data.views import device as views
 from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
@@ -224,6 +225,10 @@ class Devices:
         tpu: name or address of the TPU.
         data_service: hosts that make the views, `"grpc://host:port"`, several with
             commas between. See docs/distributed.md.
+        augment_on: where colour, blur and normalising of the views are computed: on the
+            `"host"`, or on the `"device"`, from whole numbers, which travel there in a
+            quarter of the bytes; `"auto"` is the device, unless it is a CPU. The views
+            are the same but for rounding, see docs/views.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         jit_compile: compile the step with XLA (one device); `"auto"` does on one GPU.
         remat: compute activations again in the backward pass instead of keeping them,
@@ -238,6 +243,7 @@ class Devices:
     num_replicas: CountOrNone = None
     tpu: str | None = None
     data_service: str | None = None
+    augment_on: Literal["auto", *views.PLACES] = "auto"
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: bool | Literal["auto"] = "auto"
     remat: bool = False
@@ -252,6 +258,12 @@ class Devices:
         return strategies.make(
             self.strategy, num_replicas=self.num_replicas, tpu=self.tpu
         )
+
+    def place_of_views(self, strategy):
+        """Where the views are finished: `"host"` or `"device"`."""
+        if self.augment_on != "auto":
+            return self.augment_on
+        return "host" if replicas.kind_of_devices(strategy) == "CPU" else "device"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,7 +56,8 @@ def versions(model=None):
     """Versions and machine that a result depends on; the commit, if there is one.
 
     Args:
-        model: a compiled Keras model, or None: whether XLA compiles its steps.
+        model: a compiled `Method`, or None: whether XLA compiles its steps, and where
+            its views are finished.
     """
     found = {
         "tfssl": version.__version__,
@@ -68,6 +69,7 @@ def versions(model=None):
     } | processor.described()
     if model is not None:
         found["xla"] = "on" if model.jit_compile else "off"
+        found["augment_on"] = "device" if model.finish else "host"
     commit = _commit()
     if commit:
         found["commit"] = commit

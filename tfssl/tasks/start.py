@@ -125,7 +125,9 @@ def _machine(model, devices):
     xla = "on" if model.jit_compile else "off"
     return (
         f"on {place}; oneDNN {found['onednn']}, XLA {xla} "
-        f"(jit_compile={devices.jit_compile}){', remat on' if devices.remat else ''}"
+        f"(jit_compile={devices.jit_compile}), views finished on the "
+        f"{'device' if model.finish else 'host'} (augment_on={devices.augment_on})"
+        f"{', remat on' if devices.remat else ''}"
     )
 
 

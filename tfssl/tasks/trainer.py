@@ -14,7 +14,7 @@ import keras
 from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import pipeline, service
+from tfssl.data import pipeline, service, views
 from tfssl.data.views import recipes
 from tfssl.tasks import (
     accept,
@@ -138,6 +138,8 @@ class Trainer:
         self._strategy = strategy
         self._optimization = optimization
         self._devices = devices
+        place = devices.place_of_views(strategy) if plan.augment else "host"
+        self._on_device = place == "device"
         self._saves = saves
         self._verbose = verbose
 
@@ -238,6 +240,7 @@ class Trainer:
         model.compile(
             self._optimization.make(plan.batch_size, plan.epochs, plan.steps_per_epoch),
             jit_compile=self._devices.jit_compile,
+            finish=views.finishing(plan.recipe) if self._on_device else None,
             steps_per_execution=self._devices.steps_per_execution,
         )
         model.build_optimizer()
@@ -266,6 +269,7 @@ class Trainer:
                 start=int(model.position.numpy()),
                 sampling=sampling,
                 augment=plan.augment,
+                augment_on="device" if self._on_device else "host",
                 shard=shard,
                 bad_files=plan.bad_files,
                 with_labels=model.with_labels,

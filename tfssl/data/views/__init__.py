@@ -4,11 +4,21 @@ Randomness and work are apart. `sample` draws, in one stateless call, every numb
 that the views of a whole batch need; `apply` turns numbers and an image into views
 and holds no random operation. The same numbers give the same view in training, in
 tests against NumPy and in the contact sheet of `show_views`.
+
+What follows the resize may be left to the device, which `finish` does there.
 """
 
 from tfssl.data.views.applying import apply, apply_packed, white_of
+from tfssl.data.views.device import finish, finishing
 from tfssl.data.views.drawing import sample, split
-from tfssl.data.views.packing import boxes, coins_of, fields, pack, skipped_steps
+from tfssl.data.views.packing import (
+    boxes,
+    coins_of,
+    fields,
+    pack,
+    skipped_steps,
+    tones,
+)
 from tfssl.data.views.specs import Recipe, View, check
 
 __all__ = [
@@ -20,9 +30,12 @@ __all__ = [
     "check",
     "coins_of",
     "fields",
+    "finish",
+    "finishing",
     "pack",
     "sample",
     "skipped_steps",
     "split",
+    "tones",
     "white_of",
 ]

@@ -26,15 +26,7 @@ def render(named, coins, out, view, white):
         white: the pixel value that stands for 1.0.
     """
     size, channels = view.size, out.shape[-1]
-    if view.clip_resized:
-        out = tf.clip_by_value(out, 0.0, white)
-    if has_affine(view):
-        affine = named["affine"][tf.newaxis]
-        out = image_ops.affine(
-            out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
-        )[0]
-    if view.rand_augment:
-        out = white * rand_augment.run(out / white, named["rand_augment"], view)
+    out = placed(named, out, view, white)
     if color.is_plain(view, channels):
         out = plain(out, view, white)
     else:
@@ -55,6 +47,20 @@ def render(named, coins, out, view, white):
     if view.mean is not None and not color.folds_normalization(view, channels):
         out = normalized(out, view)
     out.set_shape([size, size, channels])
+    return out
+
+
+def placed(named, out, view, white):
+    """What of `render` comes before colour: a clip, the affine map, RandAugment."""
+    if view.clip_resized:
+        out = tf.clip_by_value(out, 0.0, white)
+    if has_affine(view):
+        affine = named["affine"][tf.newaxis]
+        out = image_ops.affine(
+            out[tf.newaxis], affine[:, 0], affine[:, 1], affine[:, 2:4]
+        )[0]
+    if view.rand_augment:
+        out = white * rand_augment.run(out / white, named["rand_augment"], view)
     return out
 
 
@@ -128,24 +134,33 @@ def cropped(coins, image, recipe, crops):
     return tuple(made)
 
 
+def may_turn(view):
+    """Whether rows and columns may change places in the resize, which saves work."""
+    return view.antialias and not (has_affine(view) or view.rand_augment)
+
+
 def comes_turned(view):
-    """Whether rows and columns may change places from the resize to the blur."""
-    moves = has_affine(view) or view.rand_augment
-    return view.antialias and view.blur > 0 and not moves
+    """Whether they do from the resize to the blur."""
+    return view.blur > 0 and may_turn(view)
 
 
-def resized(coins, image, recipe, crops, turned=False):
+def resized(coins, image, recipe, crops, turned=None):
     """The first two parts of `apply_packed`: cropped, flipped and resized.
 
-    With `turned`, rows and columns of views of which `comes_turned` holds have
-    changed places.
+    Args:
+        coins: as for `cropped`.
+        image: the same.
+        recipe: the same.
+        crops: the same.
+        turned: function of a view, whether its rows and columns are to have changed
+            places; None for no view.
 
     Returns:
         Tuple of float32 `(size, size, channels)`, values as in `image`.
     """
     return tuple(
         image_ops.resize(
-            crop, view.size, view.resize, view.antialias, turned and comes_turned(view)
+            crop, view.size, view.resize, view.antialias, bool(turned and turned(view))
         )
         for view, crop in zip(recipe, cropped(coins, image, recipe, crops))
     )
@@ -169,7 +184,7 @@ def apply_packed(packed, image, recipe, crops=None):
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
-    images = resized(coins, image, recipe, crops, turned=True)
+    images = resized(coins, image, recipe, crops, comes_turned)
     rows = tf.unstack(packed, len(recipe))
     return tuple(
         render(fields(row, recipe, channels), coin, out, view, white)

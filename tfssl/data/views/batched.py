@@ -61,32 +61,57 @@ def finish(resized, packed, recipe, white):
     channels = resized[0].shape[-1]
     made = []
     for number, (view, images) in enumerate(zip(recipe, resized)):
-        size = view.size
         named = packing.fields(packed[:, number], recipe, channels)
-        images = images * (1.0 / white)
-        if view.clip_resized:
-            images = tf.clip_by_value(images, 0.0, 1.0)
-        if packing.has_affine(view):
-            turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
-            images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)
-        if view.rand_augment:
-            images = rand_augment.run_batch(images, named["rand_augment"], view)
-        if color.is_plain(view, channels):
-            images = applying.plain(images, view, 1.0)
-        else:
-            pixels = tf.reshape(images, [-1, size * size, channels])
-            pixels = color.run_batch(pixels, named)
-            images = tf.reshape(pixels, [-1, size, size, channels])
-        if view.blur:
-            taps = applying.taps_of(view, named["taps"])
-            images = image_ops.blur_batch(images, taps, view.blur_border)
-        if view.solarize:
-            top = tf.where(named["solarize"] > 0.5, 1.0, np.inf)
-            images = applying.solarized(images, view, top[:, tf.newaxis, tf.newaxis])
-        if view.mean is not None and not color.folds_normalization(view, channels):
-            images = applying.normalized(images, view)
-        made.append(images)
+        made.append(_toned(placed(images, named, view, white), named, view))
     return tuple(made)
+
+
+def placed(images, named, view, white):
+    """What of `finish` comes before colour: a clip, the affine map, RandAugment.
+
+    Args:
+        images: float32 `(batch, size, size, channels)`, one view of the batch.
+        named: dict of `packing.fields`, that view's.
+        view: the `View`.
+        white: the value in `images` that stands for 1.0.
+
+    Returns:
+        float32 of the same shape, where 1.0 is white.
+    """
+    images = images * (1.0 / white)
+    if view.clip_resized:
+        images = tf.clip_by_value(images, 0.0, 1.0)
+    if packing.has_affine(view):
+        turn, lean, move = tf.split(named["affine"], [1, 1, 2], 1)
+        images = image_ops.affine(images, turn[:, 0], lean[:, 0], move)
+    if view.rand_augment:
+        images = rand_augment.run_batch(images, named["rand_augment"], view)
+    return images
+
+
+def _toned(images, named, view):
+    """The rest of `finish`: colour, blur, solarise, normalise."""
+    size, channels = images.shape[-2:]
+    if color.is_plain(view, channels):
+        images = applying.plain(images, view, 1.0)
+    else:
+        pixels = tf.reshape(images, [-1, size * size, channels])
+        pixels = color.run_batch(pixels, named)
+        images = tf.reshape(pixels, [-1, size, size, channels])
+    if view.blur:
+        taps = applying.taps_of(view, named["taps"])
+        images = image_ops.blur_batch(images, taps, view.blur_border)
+    if view.solarize:
+        images = applying.solarized(images, view, inverted_top(named))
+    if view.mean is not None and not color.folds_normalization(view, channels):
+        images = applying.normalized(images, view)
+    return images
+
+
+def inverted_top(named):
+    """`(batch, 1, 1, 1)`, `top` of `applying.solarized` for each image."""
+    top = tf.where(named["solarize"] > 0.5, 1.0, np.inf)
+    return top[:, tf.newaxis, tf.newaxis]
 
 
 def _weights(begin, length, flipped, available, view):

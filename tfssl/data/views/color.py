@@ -323,16 +323,39 @@ def run_batch(pixels, maps):
     Returns:
         float32 of the shape of `pixels`.
     """
-    colors = pixels.shape[-1] == 3
-    matrices, shares, offsets = _read(maps, 3 if colors else 1, [-1])
-    times, axis = (tf.matmul, -1) if colors else (tf.multiply, -2)
-    out = tf.transpose(pixels, [0, 2, 1]) if colors else pixels
+    if pixels.shape[-1] != 3:
+        return _mapped(pixels, maps, 1, tf.multiply, -2)
+    planes = tf.transpose(pixels, [0, 2, 1])
+    return tf.transpose(_mapped(planes, maps, 3, tf.matmul, -1), [0, 2, 1])
+
+
+def run_planes(planes, maps):
+    """As `run_batch`, for `(batch, channels, pixels)`, to be compiled.
+
+    Without products of matrices, which a GPU computes on numbers of ten bits.
+    """
+    if planes.shape[1] == 3:
+        return _mapped(planes, maps, 3, _summed, -1)
+    return _mapped(planes, maps, 1, tf.multiply, -1)
+
+
+def _mapped(out, maps, dim, times, axis):
+    """All maps, by the product `times`; pixels lie along `axis`."""
+    matrices, shares, offsets = _read(maps, dim, [-1])
     last = len(matrices) - 1
     for number, (matrix, share, offset) in enumerate(zip(matrices, shares, offsets)):
         out = times(matrix, out) + (offset + times(share, _mean(out, axis)))
         if number < last:
             out = tf.clip_by_value(out, 0.0, 1.0)
-    return tf.transpose(out, [0, 2, 1]) if colors else out
+    return out
+
+
+def _summed(matrix, planes):
+    """The product of `(batch, 3, 3)` and `(batch, 3, pixels)`, term by term."""
+    red, green, blue = (
+        matrix[:, :, i : i + 1] * planes[:, i : i + 1] for i in range(3)
+    )
+    return red + green + blue
 
 
 def _read(maps, dim, lead):

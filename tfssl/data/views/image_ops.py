@@ -319,3 +319,24 @@ def blur_batch(images, taps, border):
     flat = tf.reshape(images, [-1, size, size * channels])
     down = tf.reshape(tf.matmul(matrix, flat), [-1, size, size, channels])
     return tf.matmul(matrix[:, tf.newaxis], down)
+
+
+def blur_planes(planes, taps, border):
+    """As `blur_batch`, for `(batch, channels, size, size)`, to be compiled.
+
+    A sum of shifted images, which takes no more memory than they do. Without products
+    of matrices, which a GPU computes on numbers of ten bits.
+    """
+    size, count = planes.shape[-1], taps.shape[-1]
+    rows, mask = _border_rows(size, size, (count - 1) // 2, border)
+    weights = tf.split(taps[:, :, tf.newaxis, tf.newaxis], count, axis=1)
+    for axis in (2, 3):
+        padded = tf.gather(planes, rows.astype(np.int32), axis=axis)
+        if mask is not None:
+            padded *= mask[:, np.newaxis] if axis == 2 else mask
+        shifted = [
+            padded[:, :, n : n + size] if axis == 2 else padded[..., n : n + size]
+            for n in range(count)
+        ]
+        planes = sum(w * x for w, x in zip(weights, shifted))
+    return planes

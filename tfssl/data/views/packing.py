@@ -30,6 +30,8 @@ def has_affine(view):
 
 # Fields that are coins, 0 or 1; in a row of `pack` they follow the crop's numbers.
 _COINS = ("flip", "blurred", "solarize", "runs", "moves")
+# Fields of a batch's tones: colour, blur and solarising.
+TONES = ("solarize", "matrices", "shares", "offsets", "taps")
 
 
 def _widths(recipe, channels):
@@ -91,13 +93,20 @@ def pack(numbers, recipe, channels, white=1.0):
     return tf.concat([made[name] for name, width in widths.items() if width], -1)
 
 
-def fields(packed, recipe, channels):
+def tones(packed, recipe, channels):
+    """What of `pack` the tones of a batch need, float32 `(..., numbers)`."""
+    named = fields(packed, recipe, channels)
+    return tf.concat([named[name] for name in TONES], -1)
+
+
+def fields(packed, recipe, channels, names=None):
     """Names what `pack` gave.
 
     Args:
         packed: float32 `(..., packed)`.
         recipe: the recipe.
         channels: channels of the images.
+        names: of the fields that `packed` holds: `TONES`, or None for all.
 
     Returns:
         Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
@@ -106,7 +115,14 @@ def fields(packed, recipe, channels):
         `rand_augment` and `taps` of the blur, of width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
+    widths = {name: widths[name] for name in names or widths}
     return dict(zip(widths, tf.split(packed, list(widths.values()), axis=-1)))
+
+
+def count_of_tones(recipe, channels):
+    """How many numbers `tones` has for a view."""
+    widths = _widths(recipe, channels)
+    return sum(widths[name] for name in TONES)
 
 
 def coins_of(packed, recipe, channels):

@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.fixtures import batches as made
+from tfssl.data import pipeline, sources, views
+from tfssl.data.views import recipes
+
+# What half a level of a finished view may come to: the colour steps multiply
+# differences, at most by their factors, and a deviation divides them.
+_HALF = 0.5 / 255
+
+
+def pictures(count=8, channels=3, dtype=np.uint8, size=40):
+    """Edges between flat parts, far from black and white: nothing overshoots."""
+    rng = np.random.default_rng(7)
+    coarse = rng.uniform(0.15, 0.85, size=(count, 5, 6, channels))
+    fine = np.repeat(np.repeat(coarse, size // 5, 1), size // 5, 2)
+    fine += rng.uniform(-0.02, 0.02, fine.shape)
+    white = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
+    return (fine * white).astype(dtype)
+
+
+def both(images, recipe, **kwargs):
+    """`(host, begun, finished)`: a batch of the host alone, and one of both."""
+    source = images
+    if isinstance(images, np.ndarray):
+        source = sources.ArraySource(images, np.arange(len(images)))
+    found = [
+        next(iter(pipeline.multiview(source, recipe, augment_on=place, **kwargs)))
+        for place in ("host", "device")
+    ]
+    finish = tf.function(
+        lambda batch: views.finish(batch, recipe), jit_compile=True, autograph=False
+    )
+    return *found, finish(found[1])
+
+
+def differences(host, finished):
+    assert host.keys() == finished.keys()
+    for key in set(host) - {"views"}:
+        np.testing.assert_array_equal(host[key], finished[key], err_msg=key)
+    assert host["views"].keys() == finished["views"].keys()
+    pairs = [(host["views"][k], finished["views"][k]) for k in host["views"]]
+    for a, b in pairs:
+        assert a.shape == b.shape and a.dtype == b.dtype == tf.float32
+    return [np.abs(a - b) for a, b in pairs]
+
+
+@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+def test_views_are_those_of_the_host_but_for_one_rounding(name):
+    recipe = recipes.get(name).scaled(24)
+    host, begun, finished = both(pictures(), recipe, batch_size=8, with_labels=True)
+    for view in begun["views"].values():
+        assert view.dtype == tf.uint8
+    for view, found in zip(recipe, differences(host, finished)):
+        deviation = 1.0 if view.std is None else min(view.std)
+        assert np.mean(found) < _HALF / deviation
+        assert np.quantile(found, 0.99) < 4 * _HALF / deviation
+        assert np.max(found) < 15 * _HALF / deviation
+
+
+@pytest.mark.parametrize(
+    "name, channels", [("simclr", 4), ("byol", 3), ("moco_v3", 1), ("rand_augment", 3)]
+)
+def test_nothing_is_rounded_of_float_images(name, channels):
+    # 4 channels have no colour; mean and deviation are averaged for 1 and 4.
+    recipe = recipes.get(name).scaled(24, rotation=0.2)
+    images = pictures(channels=channels, dtype=np.float32)
+    host, begun, finished = both(images, recipe, batch_size=8)
+    assert begun["views"]["view_0"].dtype == tf.float32
+    for found in differences(host, finished):
+        assert np.max(found) < 2e-5
+
+
+@pytest.mark.parametrize("border", ["zero", "edge", "reflect"])
+def test_whole_numbers_stay_as_they_are(border):
+    # A crop that is the view needs no resize, so there is nothing to round.
+    recipe = recipes.SIMCLR.scaled(
+        30,
+        crop_rule="area",
+        area=(1.0, 1.0),
+        aspect=(1.0, 1.0),
+        resize="bilinear",
+        blur=0.7,
+        blur_border=border,
+        solarize=0.5,
+        solarize_threshold=0.4,
+    )
+    host, _, finished = both(pictures()[:, :30, :30], recipe, batch_size=8)
+    for found in differences(host, finished):
+        # A value at the threshold may fall on either side.
+        assert np.mean(found > 2e-5) < 1e-3
+
+
+@pytest.mark.parametrize("size", [24, 80])
+def test_sixteen_bits_stay_sixteen(size):
+    # Views of 80 pixels are made image by image, those of 24 in chunks.
+    recipe = recipes.MOCO_V2.scaled(size)
+    images = pictures(dtype=np.uint16)
+    host, begun, finished = both(images, recipe, batch_size=8)
+    assert begun["views"]["view_0"].dtype == tf.uint16
+    for found in differences(host, finished):
+        assert np.max(found) < 15 * 0.5 / 65535 / 0.2
+
+
+def test_what_a_bicubic_filter_overshoots_is_cut():
+    checkers = np.indices((40, 40)).sum(0) // 3 % 2 * 255
+    images = np.tile(checkers[..., np.newaxis], (8, 1, 1, 3)).astype(np.uint8)
+    recipe = recipes.SIMCLR.scaled(24, jitter=0.0, gray=0.0, blur=0.0)
+    host, begun, finished = both(images, recipe, batch_size=8)
+    assert {0, 255} <= set(np.ravel(begun["views"]["view_0"]))
+    for found in differences(host, finished):
+        assert np.max(found) < _HALF + 1e-6  # The host cuts it later.
+
+
+def test_files_make_the_same_views(tmp_path):
+    source, _ = made.folder_of(tmp_path / "files")
+    for size in (12, 70):
+        recipe = recipes.Recipe(recipes.SWAV[1:3]).scaled(size)
+        host, begun, finished = both(source, recipe, batch_size=4)
+        assert begun["views"]["view_1"].dtype == tf.uint8
+        for found in differences(host, finished):
+            assert np.mean(found) < _HALF / 0.2
+
+
+def test_without_augmentation_nothing_is_left_to_the_device():
+    recipe = recipes.BYOL.scaled(16)
+    host, begun, finished = both(pictures(), recipe, batch_size=8, augment=False)
+    assert "numbers" not in begun
+    for found in differences(host, finished):
+        assert not found.any()
+
+
+def test_workers_and_a_resumed_stream_have_the_rows_of_the_whole():
+    source, recipe = made.array(), recipes.SIMCLR.scaled(8)
+    of_device = dict(views_of=recipe, augment_on="device")
+    whole = made.rows_of(source, 6, **of_device)
+    part = made.rows_of(source, 3, shard=(1, 2), start=10, **of_device)
+    rows = [10, 11, 14, 15, 18, 19]
+    made.assert_same(part, {key: value[rows] for key, value in whole.items()})
+
+
+def test_other_recipes_and_places_are_refused():
+    recipe, source = recipes.SIMCLR.scaled(16), sources.ArraySource(pictures())
+    begun = pipeline.multiview(source, recipe, batch_size=8, augment_on="device")
+    others = recipe.scaled(20), recipe[:1], recipe.scaled(hue=0.0)
+    for other in others:
+        with pytest.raises(ValueError, match="by the recipe that it was made by"):
+            views.finish(begun.element_spec, other)
+    with pytest.raises(ValueError, match="augment_on='gpu' received"):
+        pipeline.multiview(source, recipe, batch_size=8, augment_on="gpu")
