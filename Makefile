@@ -12,7 +12,7 @@ OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
-	bench-random bench-large bench-stored bench-remat clean
+	bench-random bench-large bench-stored bench-remat bench-evaluation clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -65,6 +65,9 @@ bench-remat: $(VENV)/.installed
 
 bench-probe: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.linear_probe $(ARGS)
+
+bench-evaluation: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.evaluation $(ARGS)
 
 bench-kmeans: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
