@@ -111,6 +111,8 @@ def multiview(
     _log_skipped(recipe, source)
     bad_files = bad_files or BadFiles()
     remote = bool(data_service)
+    if not remote:
+        source = source.ready()
     parallel = num_parallel_calls or (
         tf.data.AUTOTUNE if remote else running.parallel()
     )
@@ -217,13 +219,12 @@ def _small(order, recipe, bad_files, parallel):
     """As `_plain`: views made in chunks, from decoding or from the resize on."""
     source = order.source
     batches = order.batches(_draw(order, recipe, 1.0))
-    fixed = source.image_size is not None and max(source.image_size) <= _SMALL
-    size = _chunk_size(order.rows)
-    if fixed and source.random_access and not source.encoded:
+    stacked, size = source.stacked, _chunk_size(order.rows)
+    if stacked is not None and max(source.image_size) <= _SMALL:
 
         def make(k, position, index, packed):
             images = tf.ensure_shape(
-                source.read(index), [size, *source.image_size, source.channels]
+                stacked(index), [size, *source.image_size, source.channels]
             )
             resized = batched.geometry(images, packed, recipe)
             made = batched.finish(resized, packed, recipe, source.max_value)

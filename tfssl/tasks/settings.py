@@ -81,6 +81,7 @@ FREE = {
     "num_replicas": "the global batch stays",
     "tpu": "the global batch stays",
     "data_service": "makes the same views",
+    "cache_gib": "the same images",
     "jit_compile": "the same step",
     "remat": "the same step",
     "steps_per_execution": "the same steps",
