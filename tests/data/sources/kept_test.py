@@ -126,7 +126,9 @@ def test_what_a_run_compares_and_learns_from_stays(tmp_path):
 def test_records_of_pixels(tmp_path, dtype):
     images = noise(6, 70, 70, 2).astype(dtype)
     images = images / dtype(255) if dtype == np.float32 else images * dtype(257)
-    make_tfrecords.make_tfrecords(images, tmp_path, name="part", num_shards=2, verbose=0)
+    make_tfrecords.make_tfrecords(
+        images, tmp_path, name="part", num_shards=2, verbose=0
+    )
     plain = sources.open_source(f"tfrecord:{tmp_path}/part.json")
     ready = sources.keep(plain, ROOM).ready()
     assert ready is not plain and ready.dtype == np.dtype(dtype).name

@@ -86,9 +86,10 @@ class Memory:
     """
 
     def __init__(self, source, budget):
-        found = [_decoded(source, index) for index in _spread(source.num_images)]
-        found = [image for image in found if image is not None]
-        sizes = [image.nbytes for image, fits in found if fits]
+        spread = np.linspace(0, source.num_images - 1, _SAMPLE).astype(np.int64)
+        found = [_kept_bytes(source, index) for index in np.unique(spread)]
+        found = [size for size in found if size is not None]
+        sizes = [size for size in found if size]
         self.wanted = sum(sizes) * source.num_images // max(1, len(found))
         self._mean = max(1, sum(sizes) // max(1, len(sizes)))
         self._budget = budget
@@ -145,7 +146,7 @@ class Memory:
         with tf.init_scope(), tf.device("CPU:0"):
             return _Pixels(
                 # Without a copy: TensorFlow holds the array.
-                tf.experimental.dlpack.from_dlpack(values[:end].__dlpack__()),
+                tf.experimental.dlpack.from_dlpack(values[: max(end, 1)].__dlpack__()),
                 *map(tf.constant, (shapes, starts, jpeg)),
                 size=tuple(shapes[0].tolist()) if alike else None,
             )
@@ -196,9 +197,11 @@ class KeptSource(base.Source):
     def decode(self, raw, side=None):
         shape = tf.gather(self._pixels.shapes, raw)
         smaller = 0 if side is None else decoding.step_of_image(shape, side)
-        return self._image(
-            raw, shape, smaller, lambda file: self._source.decode(file, side)
-        )
+
+        def of_file(file):
+            return self._source.decode(file, side)
+
+        return self._image(raw, shape, smaller, of_file)
 
     def decode_window(self, raw, boxes_of, sizes=None):
         shape = tf.gather(self._pixels.shapes, raw)
@@ -236,16 +239,14 @@ class KeptSource(base.Source):
         return self._source.describe(index)
 
 
-def _spread(count):
-    return np.unique(np.linspace(0, count - 1, _SAMPLE).astype(np.int64))
-
-
-def _decoded(source, index):
-    """`(pixels, whether they are kept)` of an image, None if it cannot be read."""
+def _kept_bytes(source, index):
+    """Bytes of a decoded image, 0 if it is not kept, None if it cannot be read."""
     try:
         raw = source.read(tf.constant(index, tf.int64))
-        image = source.decode(raw)
-        return image.numpy(), bool(_is_whole(image, _is_jpeg(source, raw)))
+        jpeg = _is_jpeg(source, raw)
+        if jpeg and not _is_small(tf.image.extract_jpeg_shape(source.file_of(raw))):
+            return 0
+        return source.decode(raw).numpy().nbytes
     except (tf.errors.OpError, UnicodeDecodeError):  # Messages quote bytes.
         return None
 
@@ -257,9 +258,8 @@ def _is_jpeg(source, raw):
     return image_headers.is_jpeg(source.file_of(raw))
 
 
-def _is_whole(image, jpeg):
-    """Whether an image is decoded whole however it is cropped."""
-    return tf.logical_not(jpeg) | (tf.reduce_max(tf.shape(image)[:2]) <= decoding.WHOLE)
+def _is_small(shape):
+    return tf.reduce_max(shape[:2]) <= decoding.WHOLE
 
 
 def _decoded_in_batches(source, mean):
@@ -273,7 +273,8 @@ def _decoded_in_batches(source, mean):
     def decoded(index):
         raw = source.read(index)
         image, jpeg = source.decode(raw), _is_jpeg(source, raw)
-        kept = _is_whole(image, jpeg) & (tf.size(image) * width <= _LARGER * mean)
+        usual = tf.size(image, tf.int64) * width <= _LARGER * mean
+        kept = usual & (_is_small(tf.shape(image)) | tf.logical_not(jpeg))
         return index, tf.reshape(image, [-1]), tf.shape(image)[:2], jpeg, kept
 
     dataset = tf.data.Dataset.range(source.num_images)
