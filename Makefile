@@ -12,7 +12,7 @@ OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
-	bench-random bench-large bench-stored bench-remat \
+	bench-random bench-large bench-stored bench-remat bench-evaluation \
 	bench-few-labels clean
 
 $(VENV)/.installed: setup.py pyproject.toml
@@ -69,6 +69,9 @@ bench-few-labels: $(VENV)/.installed
 
 bench-probe: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.linear_probe $(ARGS)
+
+bench-evaluation: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.evaluation $(ARGS)
 
 bench-kmeans: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'

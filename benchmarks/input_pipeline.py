@@ -57,6 +57,12 @@ def open_images(options):
         noise = np.random.default_rng(0).integers(0, 256, shape)
         return sources.ArraySource(noise.astype(np.uint8))
     memory = in_memory(options.data, options.max_images)
+    if options.kept:
+        start, used = time.perf_counter(), time.process_time()
+        memory = sources.keep(memory, 1 << 40)
+        memory.ready()
+        seconds, cpu = time.perf_counter() - start, time.process_time() - used
+        print(f"{memory.memory.told}: {seconds:.1f} s, {cpu:.1f} CPU s")
     if not options.arrays:
         return memory
     images = [
@@ -240,6 +246,7 @@ def parse():
     add = parser.add_argument
     add("--data", help="Folder of images; default is noise of 32 pixels.")
     add("--arrays", action="store_true", help="Decode first, and feed arrays.")
+    add("--kept", action="store_true", help="Decode once and keep, as --cache_gib.")
     add("--recipe", default="simclr", choices=sorted(recipes.RECIPES))
     add("--size", type=int, default=224, help="Pixels of the first view.")
     add("--batch_size", type=int, default=64)

@@ -23,34 +23,8 @@ import time
 import keras
 import tensorflow as tf
 
+from benchmarks import memory
 from tfssl import methods, models, optimizers
-
-_GIB = 2**30
-
-
-def _resident(which):
-    """`VmRSS` (now) or `VmHWM` (the most so far) of this process, bytes."""
-    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    return int(found[which].split()[0]) * 1024
-
-
-def _on_gpu():
-    return bool(tf.config.list_logical_devices("GPU"))
-
-
-def _memory(which):
-    """Bytes in use, `"current"` or `"peak"`, on the GPU if there is one."""
-    if _on_gpu():
-        return tf.config.experimental.get_memory_info("GPU:0")[which]
-    return _resident({"current": "VmRSS", "peak": "VmHWM"}[which])
-
-
-def _forget_peak():
-    if _on_gpu():
-        tf.config.experimental.reset_memory_stats("GPU:0")
-    else:
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def _measure(arguments, remat):
@@ -82,16 +56,16 @@ def _measure(arguments, remat):
         return method.get_metrics_result()["loss"]
 
     step.get_concrete_function(batch)
-    before, seconds = _memory("current"), []
+    before, seconds = memory.used("current"), []
     for _ in range(arguments.steps + 1):
         start = time.perf_counter()
         loss = float(step(batch))
         seconds.append(time.perf_counter() - start)
         if len(seconds) == 1:  # The first step compiles.
-            _forget_peak()
-    planned = arguments.xla and not _on_gpu()
+            memory.forget_peaks()
+    planned = arguments.xla and not memory.on_gpu()
     return {
-        "peak": _planned() if planned else _memory("peak") - before,
+        "peak": _planned() if planned else memory.used("peak") - before,
         "seconds": statistics.median(seconds[1:]),
         "loss": loss,
     }
@@ -139,7 +113,7 @@ def main():
             )
         one = found[remat] = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"remat {remat:<3}  peak {one['peak'] / _GIB:6.2f} GiB   "
+            f"remat {remat:<3}  peak {one['peak'] / memory.GIB:6.2f} GiB   "
             f"{one['seconds']:7.2f} s a step   loss {one['loss']:.6f}",
             flush=True,
         )

@@ -231,6 +231,19 @@ def test_plus_plus_with_fewer_values_than_clusters():
     assert len(set(kmeans.plus_plus(x, 12, np.random.default_rng(0)))) == 12
 
 
+@pytest.mark.parametrize("spherical", [False, True])
+def test_a_gpu_finds_the_same_in_its_own_way(spherical, monkeypatch):
+    x = np.random.default_rng(0).normal(size=(3000, 6)).astype(np.float32)
+    given = dict(num_clusters=7, iterations=4, init="random", spherical=spherical)
+    expected = kmeans.fit(x, **given)
+    monkeypatch.setattr(kmeans.rows, "on_gpu", lambda: True)
+    monkeypatch.setattr(kmeans.lloyd, "_PRODUCTS", 7 * 1100)  # Blocks of 1,100 rows.
+    found = kmeans.fit(x, **given)
+    np.testing.assert_array_equal(found.assignments, expected.assignments)
+    np.testing.assert_allclose(found.centroids, expected.centroids, atol=1e-6)
+    np.testing.assert_array_equal(found.centroids, kmeans.fit(x, **given).centroids)
+
+
 @pytest.mark.parametrize("block_size", [1, 7, 50, 1024])
 def test_blocks_change_nothing(block_size):
     x, centroids = _rows((101, 9)) + 3, _rows((13, 9), seed=1) + 3

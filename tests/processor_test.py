@@ -97,3 +97,24 @@ def test_a_run_names_its_machine(monkeypatch):
         tf.config.experimental, "get_device_details", lambda _: {"device_name": "H200"}
     )
     assert runs.versions()["accelerators"] == "H200"
+
+
+def test_free_memory_is_that_of_the_machine_or_its_container(tmp_path, monkeypatch):
+    def write(name, text):
+        (tmp_path / name).write_text(text)
+        return str(tmp_path / name)
+
+    meminfo = write("meminfo", "MemTotal: 900 kB\nMemAvailable:   500 kB\n")
+    paths = [str(tmp_path / name) for name in ("max", "current", "stat")]
+    monkeypatch.setattr(processor, "_MEMINFO", meminfo)
+    monkeypatch.setattr(processor, "_CONTAINERS", ((*paths, "inactive_file"),))
+    assert processor.free_memory() == 500 * 1024
+    write("current", "3000\n")
+    write("stat", "anon 900\ninactive_file 2000\n")
+    write("max", "max\n")
+    assert processor.free_memory() == 500 * 1024
+    write("max", "10000\n")
+    assert processor.free_memory() == 9000
+    monkeypatch.setattr(processor, "_MEMINFO", str(tmp_path / "none"))
+    write("max", "max\n")
+    assert processor.free_memory() > 1 << 20

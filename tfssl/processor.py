@@ -3,6 +3,7 @@
 import functools
 import os
 import platform
+import re
 
 import tensorflow as tf
 from absl import logging
@@ -19,6 +20,23 @@ _FEATURES = {
     "asimd": "NEON",
     "sve": "SVE",
 }
+
+_MEMINFO = "/proc/meminfo"
+# Limit, use, and how much of it holds files, of control groups of version 2 and 1.
+_CONTAINERS = tuple(
+    (*(f"/sys/fs/cgroup/{name}" for name in names), cache)
+    for names, cache in (
+        (("memory.max", "memory.current", "memory.stat"), "inactive_file"),
+        (
+            (
+                "memory/memory.limit_in_bytes",
+                "memory/memory.usage_in_bytes",
+                "memory/memory.stat",
+            ),
+            "total_inactive_file",
+        ),
+    )
+)
 
 
 def onednn():
@@ -76,6 +94,32 @@ def cpu(cpuinfo):
     flags = fields.get("flags", fields.get("features", "")).split()
     features = [word for flag, word in _FEATURES.items() if flag in flags]
     return f"{name} ({', '.join(features)})" if features else name
+
+
+def free_memory():
+    """Bytes that this process may still take: the machine's, or its container's."""
+    found = [_available()]
+    for limit, used, stat, cache in _CONTAINERS:
+        try:
+            # What is in use to hold files is given back when it is needed.
+            (held,) = re.findall(rf"^{cache} (\d+)$", _text(stat), re.MULTILINE)
+            found.append(int(_text(limit)) - int(_text(used)) + int(held))
+        except (OSError, ValueError):  # Not there, or without a limit ("max").
+            continue
+    return max(0, min(found))
+
+
+def _available():
+    try:
+        (kib,) = re.findall(r"^MemAvailable: +(\d+) kB$", _text(_MEMINFO), re.MULTILINE)
+        return int(kib) * 1024
+    except (OSError, ValueError):  # Not Linux: what the machine has.
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _text(path):
+    with open(path) as file:
+        return file.read()
 
 
 @functools.cache

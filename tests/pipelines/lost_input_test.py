@@ -22,7 +22,7 @@ def started(out, *flags):
         "--encoder_arg=stem='cifar'", "--recipe=simclr_digits", "--image_size=8",
         "--channels=1", "--epochs=2000", "--batch_size=16", "--checkpoint_steps=2",
         "--optimizer=adamw", "--learning_rate=1e-3", "--lr_scaling=none",
-        "--warmup_epochs=0", f"--out={out}", *flags,
+        "--warmup_epochs=0", f"--out={out}", "--cache_gib=0", *flags,
     ]  # fmt: skip
     return processes.Worker(command, os.environ | {"PYTHONPATH": processes.ROOT})
 

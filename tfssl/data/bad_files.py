@@ -7,6 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import checks
+from tfssl.data import running
 from tfssl.data.sources import image_headers, streams, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
@@ -155,7 +156,8 @@ def check(source, bad_files, use):
             if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
                 bad_files.add(bad, source)
             continue
-        for _ in tf.data.Dataset.from_tensors(raw).map(use):
+        one = tf.data.Dataset.from_tensors(raw).map(use)
+        for _ in one.with_options(running.options()):
             return
     raise ValueError(
         f"No image of {source.name} could be decoded ({next(iter(bad))}, …); expected "

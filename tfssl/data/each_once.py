@@ -46,6 +46,7 @@ def labeled(
     labels = source.known_labels
     if labels is None:
         labels = np.full(source.num_images, -1, np.int64)
+    source = source.ready()
     parallel = num_parallel_calls or running.parallel()
     order, raw = _in_order(source, indices, parallel)
 

@@ -117,6 +117,8 @@ def multiview(
     _log_skipped(recipe, source)
     bad_files = bad_files or BadFiles()
     remote = bool(data_service)
+    if not remote:
+        source = source.ready()
     parallel = num_parallel_calls or (
         tf.data.AUTOTUNE if remote else running.parallel()
     )
@@ -165,10 +167,9 @@ def _batches(order, recipe, work, bad_files, parallel):
     """
     source = order.source
     small = max(view.size for view in recipe) <= _SMALL
-    fixed = source.image_size is not None and max(source.image_size) <= _SMALL
     if work is None:
         return _plain(order, recipe, bad_files, parallel)
-    if small and fixed and source.random_access and not source.encoded:
+    if small and source.stacked is not None and max(source.image_size) <= _SMALL:
         return _of_arrays(order, recipe, work, parallel)
     if small and work == "host":
         return _small(order, recipe, bad_files, parallel)
@@ -236,11 +237,11 @@ def _large(order, recipe, work, bad_files, parallel):
 def _of_arrays(order, recipe, work, parallel):
     """As `_batches`: views of small arrays, made in chunks."""
     source = order.source
-    size = _chunk_size(order.rows)
+    stacked, size = source.stacked, _chunk_size(order.rows)
 
     def make(k, position, index, packed):
         images = tf.ensure_shape(
-            source.read(index), [size, *source.image_size, source.channels]
+            stacked(index), [size, *source.image_size, source.channels]
         )
         resized = batched.geometry(images, packed, recipe)
         if work == "host":

@@ -19,6 +19,8 @@ def options(remote=False):
     # To watch every operation costs a twentieth of the time; another host, whose cores
     # are not known here, is to find its own numbers all the same.
     found.autotune.enabled = remote
+    # They save no time here, and copy all images that a pipeline holds in memory.
+    found.experimental_optimization.apply_default_optimizations = remote
     found.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )

@@ -105,7 +105,7 @@ class Extractor:
             if count < size:
                 padding = [[0, size - count]] + [[0, 0]] * (images.shape.rank - 1)
                 images = tf.pad(images, padding)
-            return self._run(images)[:count].numpy()
+            return self._run(images)[:count]
 
         return _collect(dataset, rows, self._progress)
 
@@ -182,6 +182,7 @@ def _collect(dataset, rows_of, progress):
         )
     total = int(dataset.cardinality())
     rows, labels, index, seen = _Stack(), [], [], 0
+    computing = None  # On a GPU the rows of one batch, while the next is brought.
     for batch in progress_lib.bar(
         dataset,
         wanted=progress,
@@ -196,15 +197,16 @@ def _collect(dataset, rows_of, progress):
         label = batch.get("label")
         if label is None or len(label.shape) != 1:
             label = np.full(count, -1)
-        for column, found, dtype in (
-            (rows, values, np.float32),
-            (labels, label, np.int64),
-            (index, batch.get("index", seen + np.arange(count)), np.int64),
-        ):
-            column.append(np.asarray(found, dtype)[mask])
+        numbers = batch.get("index", seen + np.arange(count))
+        labels.append(np.asarray(label, np.int64)[mask])
+        index.append(np.asarray(numbers, np.int64)[mask])
+        if computing is not None:
+            rows.append(*computing)
+        computing = values, mask
         seen += count
-    if not index:
+    if computing is None:
         raise ValueError("Features need at least one batch; this dataset is empty.")
+    rows.append(*computing)
     return Features(rows.finished(), np.concatenate(labels), np.concatenate(index))
 
 
@@ -215,7 +217,8 @@ class _Stack:
         self._rows = np.empty((0, 0), np.float32)
         self._count = 0
 
-    def append(self, rows):
+    def append(self, rows, mask):
+        rows = np.asarray(rows, np.float32)[mask]
         end = self._count + len(rows)
         if end > len(self._rows):
             self._resize(max(end, len(self._rows) * 9 // 8), rows.shape[1])

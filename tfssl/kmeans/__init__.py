@@ -1,7 +1,7 @@
 """K-means and PCA-whitening of features, for methods that learn from clusters."""
 
 from tfssl.kmeans.lloyd import Clustering, assign, fit, split_empty
-from tfssl.kmeans.rows import unit_norm
+from tfssl.kmeans.rows import on_gpu, unit_norm
 from tfssl.kmeans.starts import plus_plus
 from tfssl.kmeans.whitening import PCA, Moments, pca
 
@@ -11,6 +11,7 @@ __all__ = [
     "Moments",
     "assign",
     "fit",
+    "on_gpu",
     "pca",
     "plus_plus",
     "split_empty",

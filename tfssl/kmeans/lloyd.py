@@ -22,6 +22,8 @@ from tfssl.kmeans import starts
 _EMPTY = ("split", "keep")
 _SPLIT = 1 / 1024  # faiss: how far the halves of a split cluster move apart.
 _SUM_ROWS = 65536  # Rows that are summed in float32 before float64 takes over.
+_BLOCK = 1024  # Rows per product: the fastest on CPUs, and 25 times too few on a GPU,
+_PRODUCTS = 1 << 26  # where so many products are made at a time.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +55,7 @@ def fit(
     spherical=False,
     empty="split",
     seed=0,
-    block_size=1024,
+    block_size=None,
 ):
     """Finds clusters by Lloyd's iteration.
 
@@ -76,7 +78,8 @@ def fit(
             DeepCluster-v2. Clusters may still be empty after the last assignment.
         seed: int >= 0, for everything drawn here.
         block_size: rows per matrix product; memory is a few times
-            `4 * block_size * k` bytes.
+            `4 * block_size * k` bytes. None takes 1,024, and on a GPU as many as make
+            products of 256 MB, at most 65,536.
 
     Returns:
         A `Clustering`.
@@ -85,7 +88,8 @@ def fit(
         ValueError: naming the argument, what was received and what is valid.
     """
     rows = rows_lib.checked_rows(x, "x")
-    _check_arguments(rows, num_clusters, iterations, empty, block_size)
+    _check_arguments(rows, num_clusters, iterations, empty)
+    block_size = _block_of(block_size, num_clusters)
     generator = np.random.default_rng(seed)
     if spherical:
         rows = tf.convert_to_tensor(rows_lib.unit_norm(rows.numpy()))
@@ -111,7 +115,7 @@ def fit(
     )
 
 
-def assign(x, centroids, *, block_size=1024):
+def assign(x, centroids, *, block_size=None):
     """The nearest centroid of every row.
 
     Args:
@@ -135,8 +139,7 @@ def assign(x, centroids, *, block_size=1024):
             f"x has {rows.shape[1]} numbers per row and the centroids "
             f"{centroids.shape[1]}; both must come from one space."
         )
-    checks.whole({"block_size": block_size}, "block_size")
-    return _nearest(rows, centroids, block_size)
+    return _nearest(rows, centroids, _block_of(block_size, len(centroids)))
 
 
 def split_empty(centroids, sizes, generator):
@@ -190,17 +193,37 @@ def _update(rows, assignments, centroids, spherical):
 def _sums(rows, assignments, k):
     """Float64 sum of the rows of each cluster, and their number.
 
-    On the CPU, whose sums always have one order; a GPU adds as threads arrive.
+    In one order, whatever the device: a GPU's own sums by segment add as threads
+    arrive, so there they are matrix products, in float64.
     """
+    sizes = np.bincount(assignments, minlength=k)
+    if rows_lib.on_gpu():
+        block_size = tf.constant(_block_of(None, k) // 2)
+        return _sums_by_products(rows, assignments, k, block_size).numpy(), sizes
     sums = np.zeros((k, rows.shape[1]))
-    with tf.device("CPU"):
-        rows = tf.identity(rows)
-        for start in range(0, len(rows), _SUM_ROWS):
-            part = slice(start, start + _SUM_ROWS)
-            sums += tf.math.unsorted_segment_sum(
-                rows[part], assignments[part], k
-            ).numpy()
-    return sums, np.bincount(assignments, minlength=k)
+    for start in range(0, len(rows), _SUM_ROWS):
+        part = slice(start, start + _SUM_ROWS)
+        sums += tf.math.unsorted_segment_sum(rows[part], assignments[part], k).numpy()
+    return sums, sizes
+
+
+@tf.function(
+    input_signature=[
+        tf.TensorSpec((None, None), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+        tf.TensorSpec((), tf.int32),
+        tf.TensorSpec((), tf.int32),
+    ]
+)
+def _sums_by_products(rows, assignments, k, block_size):
+    total = tf.zeros([k, tf.shape(rows)[1]], tf.float64)
+    for start in tf.range(0, tf.shape(rows)[0], block_size):
+        part = tf.cast(rows[start : start + block_size], tf.float64)
+        of_cluster = tf.one_hot(
+            assignments[start : start + block_size], k, dtype=tf.float64
+        )
+        total += tf.matmul(of_cluster, part, transpose_a=True)
+    return total
 
 
 def _nearest(rows, centroids, block_size):
@@ -252,7 +275,17 @@ def _nearest_in_blocks(rows, centroids, block_size):
     return [tf.concat([v[:last], v[last + skipped :]], axis=0) for v in found]
 
 
-def _check_arguments(rows, num_clusters, iterations, empty, block_size):
+def _block_of(block_size, num_clusters):
+    """Rows per matrix product, checked."""
+    if block_size is not None:
+        checks.whole({"block_size": block_size}, "block_size")
+        return block_size
+    if not rows_lib.on_gpu():
+        return _BLOCK
+    return int(np.clip(_PRODUCTS // num_clusters, _BLOCK, _SUM_ROWS))
+
+
+def _check_arguments(rows, num_clusters, iterations, empty):
     if not 1 <= num_clusters <= len(rows):
         raise ValueError(
             f"num_clusters={num_clusters} clusters were asked of {len(rows)} rows; "
@@ -260,4 +293,3 @@ def _check_arguments(rows, num_clusters, iterations, empty, block_size):
         )
     checks.one_of({"empty": empty}, "empty", _EMPTY)
     checks.whole({"iterations": iterations}, "iterations", least=0)
-    checks.whole({"block_size": block_size}, "block_size")

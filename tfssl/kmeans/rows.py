@@ -4,6 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 
+def on_gpu():
+    """Whether TensorFlow computes on a GPU, which wants large products."""
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 def unit_norm(rows):
     """Each row of an array divided by its L2 norm, float32; rows of zeros stay."""
     rows = np.asarray(rows, np.float32)

@@ -5,6 +5,7 @@ Reference:
 """
 
 import numpy as np
+import tensorflow as tf
 
 from tfssl import checks
 from tfssl.kmeans import rows as rows_lib
@@ -36,7 +37,7 @@ def centroids(rows, k, init, generator):
             chosen = plus_plus(rows.numpy(), k, generator)
         else:
             chosen = generator.choice(len(rows), k, replace=False)
-        return rows.numpy()[chosen]
+        return tf.gather(rows, chosen).numpy()
     given = rows_lib.checked_rows(init, "init").numpy()
     if given.shape != (k, rows.shape[1]):
         raise ValueError(

@@ -241,10 +241,10 @@ class Course:
 
 
 def opened(images, channels):
-    """How the images of an encoder are opened, a `groups.Images`.
+    """How the images of an encoder are opened, a `groups.TrainingImages`.
 
     Args:
-        images: `groups.Images` as given.
+        images: `groups.TrainingImages` as given.
         channels: int, what the encoder takes.
 
     Raises:

@@ -28,7 +28,7 @@ def distill(
     out: Path = "runs/distill",
     *,
     student: Path | Any = None,
-    images: groups.Images,
+    images: groups.TrainingImages,
     validation: groups.Validation,
     label_weight: Annotated[float, Range(0, 0.99)] = 0.0,
     amount: labelled_images.LabelBudget,
@@ -60,7 +60,7 @@ def distill(
             `models.ENCODERS`, `keras.applications.NAME`), or a trained one as for
             `tfssl.finetune`; None is a new network like the teacher's
             (self-distillation).
-        images: see `groups.Images`.
+        images: see `groups.TrainingImages`.
         validation: see `groups.Validation`; classes are matched with the teacher's by
             name.
         label_weight: share of the cross-entropy with true labels in the loss.
@@ -108,7 +108,7 @@ def distill(
         teacher.class_names,
         amount,
         with_labels=label_weight > 0,
-    )
+    ).kept(images)
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )

@@ -29,7 +29,7 @@ def finetune(
     out: Path = "runs/finetune",
     *,
     task: Literal["classification", "multilabel"] = "classification",
-    images: groups.Images,
+    images: groups.TrainingImages,
     validation: groups.Validation,
     amount: labelled_images.LabelBudget,
     preprocessing: Any = None,
@@ -69,7 +69,7 @@ def finetune(
         task: `classification`, one class an image, or `multilabel`, any number of
             them: every class is learned by itself, and the score is mean average
             precision, as VOC's.
-        images: see `groups.Images`.
+        images: see `groups.TrainingImages`.
         validation: see `groups.Validation`.
         amount: see `labelled_images.LabelBudget`.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
@@ -124,7 +124,7 @@ def finetune(
     images = classifying.opened(images, beginning.preprocessing.channels)
     sources = validation.sources(data, images, seed, class_folders=True)
     prepare = several_classes if task == "multilabel" else labelled_images
-    labelled = prepare.prepared(*sources, amount)
+    labelled = prepare.prepared(*sources, amount).kept(images)
     if baseline:
         _check_baseline(labelled, optimization)
     preprocessing = dataclasses.replace(

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 import keras
 
-from tfssl import optimizers, replicas
+from tfssl import data as data_lib
+from tfssl import optimizers, processor, replicas
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
@@ -15,6 +16,8 @@ from tfssl.optimizers import schedules
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
+
+_CACHE = 0.25  # Of the free memory, for decoded images.
 
 Count = Annotated[int, Range(1)]
 CountOrNone = Annotated[int | None, Range(1)]
@@ -57,6 +60,37 @@ class Images:
     def open(self, data, **others):
         """The `Source` of `data`; `others` take the place of fields."""
         return resolve.source(data, **vars(self) | others)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingImages(Images):
+    """How images are opened that are read in every epoch.
+
+    Attributes:
+        cache_gib: memory for decoded images, in GiB, of each set of images and in each
+            process: image files that fit are decoded once, when the first epoch
+            begins, and not in every epoch. 0 keeps none; None takes a quarter of the
+            free memory. See docs/data.md.
+    """
+
+    cache_gib: Annotated[float | None, Range(0)] = None
+
+    def open(self, data, **others):
+        """As `Images.open`; these images are not kept."""
+        options = {k: v for k, v in vars(self).items() if k != "cache_gib"}
+        return resolve.source(data, **options | others)
+
+    def keep(self, source):
+        """A source (or None), whose decoded images are kept where they fit.
+
+        Raises:
+            ValueError: if they do not fit what was asked for.
+        """
+        if source is None or self.cache_gib == 0:
+            return source
+        given = self.cache_gib is not None
+        gib = self.cache_gib if given else _CACHE * processor.free_memory() / 2**30
+        return data_lib.sources.keep(source, int(gib * 2**30), must=given)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -80,6 +80,11 @@ class LabelledImages:
         """Whether an image may be of several classes."""
         return self.train.label_sets is not None
 
+    def kept(self, images):
+        """The same, whose decoded images are kept as `groups.TrainingImages` say."""
+        train, validation = map(images.keep, (self.train, self.validation))
+        return dataclasses.replace(self, train=train, validation=validation)
+
     def told_in_record(self):
         """What the training learns from, as run.json keeps it."""
         chosen = self.selection

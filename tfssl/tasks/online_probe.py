@@ -18,7 +18,7 @@ def images(data, train, validation, opened, chosen):
         data: the training images, as given.
         train: their source.
         validation: the validation source, or None.
-        opened: `groups.Images`, how `train` was opened.
+        opened: `groups.TrainingImages`, how `train` was opened.
         chosen: `groups.Monitors`.
 
     Raises:

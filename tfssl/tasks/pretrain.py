@@ -28,7 +28,7 @@ def pretrain(
     data: Any = "digits",
     out: Path = "runs/pretrain",
     *,
-    images: groups.Images,
+    images: groups.TrainingImages,
     validation: groups.Validation,
     method: Annotated[str, OneOf(methods.METHODS)] = "simclr",
     hparams: dict | None = None,
@@ -56,7 +56,7 @@ def pretrain(
         out: folder of the run. Training continues there if it was interrupted, with
             the settings that it was begun with (see `allow_changes`). One process at
             a time.
-        images: see `groups.Images`.
+        images: see `groups.TrainingImages`.
         validation: see `groups.Validation`.
         method: self-supervised method, a key of `methods.METHODS`.
         hparams: arguments of the method (`{"temperature": 0.5}`).
@@ -100,7 +100,7 @@ def pretrain(
     accept.check_names(saves.allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     strategy = devices.make_strategy()
-    train, held_out = validation.sources(data, images, seed)
+    train, held_out = map(images.keep, validation.sources(data, images, seed))
     plan = trainer.Plan(
         train,
         resolve.recipe(recipe, method, hparams, image_size),
@@ -123,6 +123,7 @@ def pretrain(
         verbose=hooks.verbose,
     )
     probed = online_probe.images(data, train, held_out, images, monitors)
+    probed = images.keep(probed)
     watch = monitoring.Watch(plan, monitors, held_out, probed, hooks.callbacks)
 
     def make_model():

@@ -82,6 +82,7 @@ FREE = {
     "tpu": "the global batch stays",
     "data_service": "makes the same views",
     "augment_on": "the same views, but for rounding",
+    "cache_gib": "the same images",
     "jit_compile": "the same step",
     "remat": "the same step",
     "steps_per_execution": "the same steps",

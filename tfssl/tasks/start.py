@@ -104,6 +104,8 @@ def summary(model, plan, optimization, devices, strategy):
         optimization.told(batch_size),
         _machine(model, devices),
     ]
+    if source.memory is not None and not devices.data_service:
+        lines.append(source.memory.told)
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")

@@ -3,6 +3,7 @@
 from tfssl.data.sources.arrays import ArraySource, BytesSource
 from tfssl.data.sources.base import Source
 from tfssl.data.sources.image_folder import FileSource
+from tfssl.data.sources.kept import keep
 from tfssl.data.sources.opening import (
     OPTIONS,
     fitting,
@@ -21,6 +22,7 @@ __all__ = [
     "StreamSource",
     "fitting",
     "holdout",
+    "keep",
     "kind_of",
     "open_source",
 ]

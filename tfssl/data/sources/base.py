@@ -35,10 +35,12 @@ class Source:
         image_size: `(height, width)` if all images share it, or None.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
         random_access: whether `read` exists; else `stream` does.
+        memory: `kept.Memory` of the decoded images, or None, see `kept.keep`.
     """
 
     random_access = True
     encoded = False
+    memory = None
 
     def __init__(
         self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
@@ -101,6 +103,22 @@ class Source:
     def read(self, index):
         """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
         raise NotImplementedError
+
+    def ready(self):
+        """The source that pipelines read: this one, or its decoded images.
+
+        The first call decodes them, where they are to be kept.
+        """
+        return self if self.memory is None else self.memory.ready(self)
+
+    @property
+    def stacked(self):
+        """Function int64 `(n,)` -> pixels `(n, height, width, channels)`, or None.
+
+        There is one where all images are decoded, share a size, and can be read.
+        """
+        fixed = self.image_size is not None and self.random_access and not self.encoded
+        return self.read if fixed else None
 
     def decode(self, raw, side=None):
         """What `read` gave -> pixels `(height, width, channels)`.

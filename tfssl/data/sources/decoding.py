@@ -1,9 +1,9 @@
 """From the bytes of an image file to pixels: the whole of it, or what its crops need.
 
-The larger a photograph, the less of it is used. Of a JPEG file only the rectangle that
-holds all crops is decoded, and where every crop has more pixels to spare, libjpeg makes
-it smaller by 2, 4 or 8 as it decodes: each pixel is then the mean of a square of those
-in the file. All other kinds of files are decoded whole.
+The larger a photograph, the less of it is used. Of a JPEG file (but the smallest) only
+the rectangle that holds all crops is decoded, and where every crop has more pixels to
+spare, libjpeg makes it smaller by 2, 4 or 8 as it decodes: each pixel is then the mean
+of a square of those in the file. All other kinds of files are decoded whole.
 """
 
 import functools
@@ -18,6 +18,9 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # A crop that is made smaller by the decoder keeps this many times the pixels, in both
 # directions, that the resize after it makes of it. PIL's `thumbnail` has the same.
 KEPT = 2
+# JPEG images up to this side are decoded whole: a rectangle's first and last column
+# have no neighbours to take their colours from, and there is next to nothing to gain.
+WHOLE = 64
 _RATIOS = (1, 2, 4, 8)
 
 
@@ -56,6 +59,27 @@ def _decode_jpeg(encoded, channels, decode_to):
 def _step(spare):
     """Index of the largest of `_RATIOS` that is not above `spare`."""
     return tf.reduce_sum(tf.cast(spare >= _RATIOS[1:], tf.int32))
+
+
+def step_of_image(shape, side):
+    """How far `decode` makes a JPEG file smaller: 0 for not at all.
+
+    Args:
+        shape: int32 `(2,)`, the image's height and width.
+        side: as for `decode`.
+    """
+    return _step(tf.reduce_min(shape) // int(KEPT * side))
+
+
+def step_of_crops(boxes, sizes):
+    """How far `decode_window` makes a JPEG file smaller: 0 for not at all.
+
+    Args:
+        boxes: what its `boxes_of` gave.
+        sizes: as for `decode_window`.
+    """
+    needed = np.array([[int(KEPT * size)] for size in sizes], np.int32)
+    return _step(tf.reduce_min(boxes[:, 2:] // needed))
 
 
 def _switched(step, decode_by):
@@ -150,7 +174,7 @@ def decode(encoded, channels, dtype=tf.uint8, side=None):
 
         step = None
         if side is not None:
-            step = _step(tf.reduce_min(shape[:2]) // int(KEPT * side))
+            step = step_of_image(shape[:2], side)
         return _switched(step, by)
 
     def other():
@@ -167,8 +191,9 @@ def decode(encoded, channels, dtype=tf.uint8, side=None):
 def decode_window(encoded, channels, dtype, boxes_of, sizes=None):
     """Decodes only the rectangle of an image that holds all its crops.
 
-    JPEG skips what lies outside at a fraction of the cost; other types are
-    decoded whole. Either way the boxes count from the returned array's corner.
+    JPEG skips what lies outside at a fraction of the cost; other types, and JPEG files
+    up to `WHOLE` pixels, are decoded whole. Either way the boxes count from the
+    returned array's corner.
 
     With `sizes`, an 8-bit JPEG file (grey or RGB) is made smaller as it is decoded, by
     the largest of 2, 4 and 8 that leaves every crop `KEPT` times its view's size in
@@ -204,13 +229,15 @@ def decode_window(encoded, channels, dtype, boxes_of, sizes=None):
         limited = image_headers.refuse_large(encoded, shape[1], shape[0])
         boxes, step = boxes_of(shape[0], shape[1]), None
         low, high = boxes[:, :2], boxes[:, :2] + boxes[:, 2:]
+        whole = tf.reduce_max(shape[:2]) <= WHOLE
         if sizes is not None:
-            needed = np.array([[int(KEPT * size)] for size in sizes], np.int32)
-            step = _step(tf.reduce_min(boxes[:, 2:] // needed))
+            step = step_of_crops(boxes, sizes)
             ratio = tf.gather(_RATIOS, step)
             low, high = (low + ratio // 2) // ratio, (high + ratio // 2) // ratio
-        corner = tf.reduce_min(low, 0)
-        around = tf.concat([corner, tf.reduce_max(high, 0) - corner], 0)
+            whole &= step == 0
+        corner = tf.where(whole, 0, tf.reduce_min(low, 0))
+        end = tf.where(whole, shape[:2], tf.reduce_max(high, 0))
+        around = tf.concat([corner, end - corner], 0)
 
         def by(ratio):
             return _decode_jpeg(
