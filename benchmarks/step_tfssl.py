@@ -8,22 +8,27 @@ lars. A mode is one or several of these words with "+" between them:
 - graph, jit: `tf.function`, or with XLA, on random views that lie on the device.
 - fit: the loop of `Method.fit`, fed from host memory; with prefetch two batches ahead
   are copied to the GPU, with spe10 ten steps are one call (`steps_per_execution`).
+- pieces: what XLA can take by itself is compiled, as with several replicas; cluster:
+  TensorFlow's automatic clustering by XLA.
+- two: two replicas on the two halves of one device (`--split`), with fit.
 - bare: the encoder alone, with what passes it in a step of the method.
 - stock: Keras's BatchNormalization in place of ours.
 - global, split: the `norm_statistics` of the encoder.
 """
 
+import contextlib
 import gc
 
 import keras
 import tensorflow as tf
 
 from benchmarks import step_timing
-from tfssl import methods, models, optimizers
+from tfssl import methods, models, optimizers, pieces
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _KEPT_ARGUMENTS = ("name", "momentum", "epsilon", "gamma_initializer", "dtype")
-_WORDS = ("graph", "jit", "fit", "prefetch", "bare", "stock", "global", "split")
+_WORDS = ("graph", "jit", "pieces", "cluster", "fit", "prefetch", "two")
+_WORDS += ("bare", "stock", "global", "split")
 _AHEAD = 2
 
 
@@ -46,13 +51,29 @@ class Gpu:
         return tf.config.experimental.get_memory_info("GPU:0")["peak"]
 
 
-def device():
+def device(split):
+    """The device; with `split`, GiB of each, as two logical ones."""
     gpus = tf.config.list_physical_devices("GPU")
-    if not gpus:
-        return step_timing.Processor()
-    # Else TensorFlow takes the whole memory, and the other half has none.
-    tf.config.experimental.set_memory_growth(gpus[0], True)
-    return Gpu(gpus[0])
+    physical = (gpus or tf.config.list_physical_devices("CPU"))[0]
+    if split:
+        limit = split * 1024 if gpus else None
+        halves = [tf.config.LogicalDeviceConfiguration(memory_limit=limit)] * 2
+        tf.config.set_logical_device_configuration(physical, halves)
+    elif gpus:
+        # Else TensorFlow takes the whole memory, and the other half has none.
+        tf.config.experimental.set_memory_growth(physical, True)
+    return Gpu(physical) if gpus else step_timing.Processor()
+
+
+def _strategy(parts):
+    if "two" not in parts:
+        return tf.distribute.get_strategy()
+    kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+    # NCCL knows no logical devices.
+    return tf.distribute.MirroredStrategy(
+        [f"{kind}:0", f"{kind}:1"],
+        cross_device_ops=tf.distribute.ReductionToOneDevice(),
+    )
 
 
 def with_stock_norm(model):
@@ -120,7 +141,7 @@ def _batch(case, options):
     return {"views": views, "index": index, "position": index}
 
 
-def _bare_step(case, encoder, batch, jit):
+def _bare_step(case, encoder, batch, parts):
     """The encoder's share of the method's step, and its update."""
     trained, followed = step_timing.PASSES[case.method]
     optimizer, variables = _optimizer(case), encoder.trainable_variables
@@ -132,8 +153,7 @@ def _bare_step(case, encoder, batch, jit):
         images = tf.concat([views[f"view_{i}"] for i in which], axis=0)
         return tf.reduce_mean(tf.square(network(images, training=True)))
 
-    @tf.function(jit_compile=jit, autograph=False)
-    def step(views):
+    def train_step(views):
         with tf.GradientTape() as tape:
             loss = tf.add_n([mean_square(encoder, views, w) for w in trained])
         gradients = tape.gradient(loss, [v.value for v in variables])
@@ -141,6 +161,8 @@ def _bare_step(case, encoder, batch, jit):
         loss += sum(mean_square(target, views, which) for which in followed)
         last.assign(loss)
 
+    train_step = _in_pieces(train_step, parts)
+    step = tf.function(train_step, jit_compile="jit" in parts, autograph=False)
     return step_timing.Step(
         run=lambda: step(batch["views"]),
         loss=lambda: float(last),
@@ -153,13 +175,15 @@ def _method_step(case, encoder, parts, options):
     spe = [int(p[3:]) for p in parts if p.startswith("spe")] if "fit" in parts else []
     steps = spe[0] if spe else 1
     method = _method(case, encoder, options)
+    jit = jit or ("two" in parts and "pieces" in parts)
     method.compile(_optimizer(case), jit_compile=jit, steps_per_execution=steps)
     method.build_optimizer()
     if "fit" in parts:
         run = _fit(method, case, parts, options)
     else:
         batch = _batch(case, options)
-        step = tf.function(method.train_step, jit_compile=jit, autograph=False)
+        train_step = _in_pieces(method.train_step, parts)
+        step = tf.function(train_step, jit_compile=jit, autograph=False)
         run = lambda: step(batch)  # noqa: E731
     loss = next(m for m in method.metrics if m.name == "loss")
     return step_timing.Step(
@@ -170,12 +194,23 @@ def _method_step(case, encoder, parts, options):
     )
 
 
+def _in_pieces(function, parts):
+    def run(*args):
+        with pieces.compiling() if "pieces" in parts else contextlib.nullcontext():
+            return function(*args)
+
+    return run
+
+
 def _fit(method, case, parts, options):
     with tf.device("CPU"):
         batches = tf.data.Dataset.from_tensors(_batch(case, options)).repeat()
     if "prefetch" in parts and tf.config.list_physical_devices("GPU"):
         copy = tf.data.experimental.prefetch_to_device("/GPU:0", _AHEAD)
         batches = batches.apply(copy)
+    if "two" in parts:
+        halves = batches.unbatch().batch(options.batch, drop_remainder=True)
+        batches = method.distribute_strategy.experimental_distribute_dataset(halves)
     method.make_train_function()
     iterator = iter(batches)
     return lambda: method.train_function(iterator)
@@ -193,17 +228,20 @@ def make_step(case, parts, options):
     gc.collect()
     keras.config.set_dtype_policy(_POLICIES[case.precision])
     keras.utils.set_random_seed(0)
-    encoder = _encoder(case, parts, options)
-    if step_timing.BARE in parts:
-        return _bare_step(case, encoder, _batch(case, options), "jit" in parts)
-    return _method_step(case, encoder, parts, options)
+    tf.config.optimizer.set_jit("autoclustering" if "cluster" in parts else False)
+    with _strategy(parts).scope():
+        encoder = _encoder(case, parts, options)
+        if step_timing.BARE in parts:
+            return _bare_step(case, encoder, _batch(case, options), parts)
+        return _method_step(case, encoder, parts, options)
 
 
 def main():
     parser = step_timing.parser(__doc__)
     parser.set_defaults(modes=["graph", "jit"])
+    parser.add_argument("--split", type=int, default=0, help="see two; GiB of a half")
     options = parser.parse_args()
-    step_timing.Half("tfssl", make_step, device(), options).main()
+    step_timing.Half("tfssl", make_step, device(options.split), options).main()
 
 
 if __name__ == "__main__":

@@ -143,14 +143,19 @@ class Half:
         return {"first": first, "weights": step.weights}
 
     def block(self, mode):
-        """Seconds per step of one block."""
+        """Seconds per step of one block, and processor time of all threads."""
         step = self._steps[mode]
         calls = max(1, self._options.steps // step.steps)
-        begin = time.perf_counter()
+        begin, used = time.perf_counter(), time.process_time()
         for _ in range(calls):
             step.run()
         self._device.synchronize()
-        return {"seconds": (time.perf_counter() - begin) / (calls * step.steps)}
+        steps = calls * step.steps
+        seconds = time.perf_counter() - begin
+        return {
+            "seconds": seconds / steps,
+            "processor": (time.process_time() - used) / steps,
+        }
 
     def end(self, mode):
         """Drops the step; its loss and peak."""
@@ -171,9 +176,9 @@ class Half:
                     continue
                 try:
                     found = self.start(case, mode)
-                    blocks = range(self._options.blocks)
-                    seconds = [self.block(mode)["seconds"] for _ in blocks]
-                    found |= self.end(mode) | {"seconds": seconds}
+                    for _ in range(self._options.blocks):
+                        add_block(found, self.block(mode))
+                    found |= self.end(mode)
                 except Exception as error:  # The other cases still count.
                     failed = f"FAILED {self.framework} {case} {mode}"
                     print(f"{failed} {error!r:.600}", flush=True)
@@ -204,13 +209,20 @@ class Half:
                 answer({"error": f"{error!r:.600}"})
 
 
+def add_block(found, block):
+    """Adds the seconds of a block to what was found of a mode."""
+    for key, value in block.items():
+        found.setdefault(key, []).append(value)
+
+
 def line(name, found, batch):
     """What was found of one framework's mode, as text."""
     seconds = found["seconds"]
     median = statistics.median(seconds)
     return (
         f"{name:<28} {batch / median:9.1f} images/s {median * 1e3:9.2f} ms/step "
-        f"({min(seconds) * 1e3:.2f}-{max(seconds) * 1e3:.2f})  peak "
+        f"({min(seconds) * 1e3:.2f}-{max(seconds) * 1e3:.2f})  core-ms "
+        f"{1e3 * statistics.median(found['processor']) / batch:.2f}  peak "
         f"{found['peak']:.2f} GiB  first {found['first']:.1f} s  loss "
         f"{found['loss']:.4f}"
     )

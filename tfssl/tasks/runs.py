@@ -56,7 +56,7 @@ def versions(model=None):
     """Versions and machine that a result depends on; the commit, if there is one.
 
     Args:
-        model: a compiled Keras model, or None: whether XLA compiles its steps.
+        model: a compiled method, or None: what XLA compiles of its steps.
     """
     found = {
         "tfssl": version.__version__,
@@ -67,7 +67,7 @@ def versions(model=None):
         "scikit-learn": sklearn.__version__,
     } | processor.described()
     if model is not None:
-        found["xla"] = "on" if model.jit_compile else "off"
+        found["xla"] = model.xla
     commit = _commit()
     if commit:
         found["commit"] = commit
