@@ -1,7 +1,7 @@
 # make run    set up, pre-train SimCLR on the digits, evaluate, export, report
 # make test   set up, lint, run the tests
 # make docs   docs/api.md from the docstrings
-# make peer   lightly on PyTorch in .venv-peer, which `make bench-input` compares with
+# make peer   lightly on PyTorch in .venv-peer, for `make bench-input` and `make bench-step`
 # All make their own environment in .venv; PYTHON chooses the interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
@@ -59,7 +59,8 @@ bench-input: $(VENV)/.installed
 	    $(if $(wildcard $(PEER)/.installed),--peer="$(PEER)/bin/python benchmarks/lightly_views.py")
 
 bench-step: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.train_step $(ARGS)
+	$(BIN)/python -m benchmarks.train_step $(ARGS) \
+	    $(if $(wildcard $(PEER)/.installed),--peer="$(PEER)/bin/python benchmarks/step_lightly.py")
 
 bench-remat: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.remat $(ARGS)

@@ -14,23 +14,10 @@ and the milliseconds of processor time, of all its processes, per image.
 import argparse
 import os
 import pathlib
-import sys
 import time
-import types
 
 import numpy as np
-
-try:
-    import torchvision  # noqa: F401
-except RuntimeError:
-    # PyPI's torchvision is built for the torch with CUDA: beside the one for
-    # processors its compiled operations do not load. No transform needs them, only
-    # this module, which describes them, does not do without.
-    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    name = "torchvision._meta_registrations"
-    sys.modules[name] = types.ModuleType(name)
-
+import peer_torchvision  # noqa: F401  Before torchvision.
 import torch
 from lightly import transforms
 from lightly.transforms import byol_transform

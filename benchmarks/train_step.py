@@ -1,104 +1,193 @@
-"""Speed of a training step: our BatchNorm against Keras's BatchNormalization.
+"""Speed of a training step: tfssl against lightly, and against the bare encoder.
 
-The same ResNet, the same weights, forward and backward pass and an SGD update,
-in each dtype. The variants take turns, so that a busy machine slows all alike;
-the numbers are medians. Run:
+make bench-step ARGS="simclr:float32:sgd --depth=18 --width=0.25 --size=32 --batch=64"
 
-    python -m benchmarks.train_step --depth=50 --size=224 --batch=16 --steps=5
+The halves, `step_tfssl.py` and `step_lightly.py` (`make peer`), train the same ResNet
+on as many random views, with the same precision and optimizer; a case is
+METHOD[:PRECISION[:OPTIMIZER]]. Every case gets new processes. On processors all modes
+of both take turns, block by block, so that a busy machine slows all alike. A GPU would
+have to hold all of them: there one mode of each takes turns with one of the other, in
+the order given, and both compile at the same time. Each mode prints images/s, time per
+step (least and most of the blocks), core-ms (processor time per image, of all threads),
+peak memory and the time of the first call; each case the ratios, medians of the turns.
+PyTorch's threads wait by running: `OMP_WAIT_POLICY=passive` makes its core-ms honest.
+
+- `--modes`: those of `step_tfssl.py`, by default `graph` and, on a GPU, `jit`.
+  `bare+graph` is the bare encoder, which the overhead of `graph` is said against.
+- `--peer_modes`: those of `step_lightly.py`, `eager` and, on a GPU, `compile`.
+- `--stock_norm`: every mode again with Keras's BatchNormalization in place of ours.
+- `--ours`, `--peer`: the commands of the halves, where they need environments.
 """
 
-import argparse
+import itertools
+import json
+import shlex
 import statistics
+import subprocess
+import sys
 import time
 
-import keras
-import tensorflow as tf
-
-from tfssl import models
-
-_KEPT_ARGUMENTS = ("name", "momentum", "epsilon", "gamma_initializer", "dtype")
+from benchmarks import step_timing
 
 
-def _with_stock_norm(model):
-    """The same model with Keras's layer in place of every one of ours."""
+class Worker:
+    """A half in a process of its own, served over its standard streams."""
 
-    def clone(layer):
-        config = layer.get_config()
-        if isinstance(layer, models.norms.BatchNorm):
-            return keras.layers.BatchNormalization(
-                **{key: config[key] for key in _KEPT_ARGUMENTS}
-            )
-        return type(layer).from_config(config)
-
-    stock = keras.models.clone_model(model, clone_function=clone)
-    stock.set_weights(model.get_weights())
-    return stock
-
-
-def _train_step(model):
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
-    variables = model.trainable_variables
-    optimizer.build(variables)
-
-    @tf.function
-    def step(images):
-        with tf.GradientTape() as tape:
-            features = model(images, training=True)
-            loss = tf.reduce_mean(tf.square(features))
-        optimizer.apply(tape.gradient(loss, [v.value for v in variables]), variables)
-        return loss
-
-    return step
-
-
-def _variants(arguments):
-    """Name to (training step, images)."""
-    shape = (arguments.size, arguments.size, 3)
-    images = tf.random.stateless_normal((arguments.batch, *shape), (0, 0))
-    steps = {}
-    for dtype in arguments.dtypes:
-        ours = models.resnet(
-            arguments.depth, width=arguments.width, input_shape=shape, dtype=dtype
+    def __init__(self, framework, command, options):
+        self.framework = framework
+        command = [*shlex.split(command), "--served", *step_timing.handed_on(options)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
-        steps[dtype, "keras"] = _train_step(_with_stock_norm(ours))
-        steps[dtype, "tfssl"] = _train_step(ours)
-    return steps, images
+
+    def ask(self, *request):
+        """The answer to a request, a dict; raises `RuntimeError` if it failed."""
+        self.send(*request)
+        return self.answer()
+
+    def send(self, *request):
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self):
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"{self.framework} ended: {self._process.wait()}")
+        found = json.loads(answer)
+        if "error" in found:
+            raise RuntimeError(found["error"])
+        return found
+
+    def end(self):
+        self._process.kill()
+        self._process.wait()
+
+
+def run_case(case, options):
+    """Starts the halves, times all modes and prints what was found."""
+    print(f"\n{case}", flush=True)
+    commands = {"tfssl": options.ours, "lightly": options.peer}
+    workers = [Worker(name, c, options) for name, c in commands.items() if c]
+    try:
+        hellos = {w: _guarded(w.framework, w.answer) for w in workers}
+        gpu = any(hello and hello["gpu"] for hello in hellos.values())
+        turns = [
+            [(worker, mode) for mode in _modes(worker, gpu, options)]
+            for worker, hello in hellos.items()
+            if hello
+        ]
+        print("  on " + ", ".join({h["device"] for h in hellos.values() if h}))
+        if gpu or options.pairs:
+            groups = [list(filter(None, g)) for g in itertools.zip_longest(*turns)]
+        else:
+            groups = [list(itertools.chain(*turns))]
+        found = {}
+        for group in groups:
+            found |= _measured(case, group, options, at_once=gpu or options.pairs)
+    finally:
+        for worker in workers:
+            worker.end()
+    _print_ratios(found)
+
+
+def _modes(worker, gpu, options):
+    if worker.framework == "lightly":
+        return options.peer_modes or ["eager", "compile"][: 1 + gpu]
+    modes = options.modes or ["graph", "jit"][: 1 + gpu]
+    stock = [f"{mode}+stock" for mode in modes] if options.stock_norm else []
+    return [*modes, *stock]
+
+
+def _guarded(name, function, *arguments):
+    """The function's result; None, and a line, where it fails: the others count."""
+    try:
+        return function(*arguments)
+    except (RuntimeError, OSError) as error:
+        print(f"  FAILED {name} {error}", flush=True)
+        return None
+
+
+def _measured(case, turns, options, at_once):
+    """`{(framework, mode): found}` of modes that take turns."""
+    found = {}
+    if at_once:
+        for worker, mode in turns:
+            _guarded(worker.framework, worker.send, "start", str(case), mode)
+    for worker, mode in turns:
+        if not at_once:
+            _guarded(worker.framework, worker.send, "start", str(case), mode)
+        started = _guarded(f"{worker.framework} {mode}", worker.answer)
+        if started:
+            found[worker.framework, mode] = started
+    for ask in [*["block"] * options.blocks, "end"]:
+        for worker, mode in turns:
+            of_mode = found.get((worker.framework, mode))
+            if of_mode is None:
+                continue
+            name = f"{worker.framework} {mode}"
+            answer = _guarded(name, worker.ask, ask, mode)
+            if answer is None:
+                del found[worker.framework, mode]
+            elif ask == "block":
+                step_timing.add_block(of_mode, answer)
+            else:
+                of_mode |= answer
+                print(f"  {step_timing.line(name, of_mode, options.batch)}", flush=True)
+    return found
+
+
+def _print_ratios(found):
+    """Ours over the peer's, and how much of its time a method adds to its encoder's."""
+    for (framework, mode), of_mode in found.items():
+        bare = found.get((framework, f"{step_timing.BARE}+{mode}"))
+        if bare:
+            print(f"  {framework} {mode}, time of its encoder: {_ratio(of_mode, bare)}")
+        stock = found.get((framework, f"{mode}+stock"))
+        if stock:
+            print(f"  {mode}, images/s of {mode}+stock: {_ratio(stock, of_mode)}")
+        if framework != "tfssl" or {step_timing.BARE, "stock"} & {*mode.split("+")}:
+            continue
+        for (other, its), of_peer in found.items():
+            if other != framework and step_timing.BARE not in its:
+                print(
+                    f"  tfssl {mode}, images/s of {other} {its}: "
+                    f"{_ratio(of_peer, of_mode)}"
+                )
+    weights = {f"{fw} {mode}": of["weights"] for (fw, mode), of in found.items()}
+    if len(set(weights.values())) > 1:
+        listed = ", ".join(f"{name} {count:,}" for name, count in weights.items())
+        print(f"  weights that are trained: {listed}")
+    sys.stdout.flush()
+
+
+def _ratio(above, below):
+    """The ratio of seconds, and that of processor time: medians of the turns."""
+    by_clock, by_processor = (
+        statistics.median(a / b for a, b in zip(above[key], below[key]))
+        for key in ("seconds", "processor")
+    )
+    return f"{by_clock:.2f} x (by core-ms {by_processor:.2f} x)"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--depth", type=int, default=50)
-    parser.add_argument("--width", type=float, default=1)
-    parser.add_argument("--size", type=int, default=224, help="image side in pixels")
-    parser.add_argument("--batch", type=int, default=16, help="images per step")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps")
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "mixed_bfloat16"])
-    arguments = parser.parse_args()
-
-    steps, images = _variants(arguments)
-    seconds = {key: [] for key in steps}
-    for round_ in range(arguments.steps + 1):
-        for key, step in steps.items():
-            start = time.perf_counter()
-            step(images).numpy()
-            if round_ > 0:  # The first call traces.
-                seconds[key].append(time.perf_counter() - start)
-
-    rate = {k: arguments.batch / statistics.median(s) for k, s in seconds.items()}
+    parser = step_timing.parser(__doc__)
+    add = parser.add_argument
+    add("--ours", default=f"{sys.executable} -m benchmarks.step_tfssl")
+    add("--peer", default="", help="command of the peer; none: tfssl alone")
+    add("--peer_modes", nargs="+", help="ways of the peer to run a step, see above")
+    add("--pairs", action="store_true", help="as on a GPU: see above")
+    add("--stock_norm", action="store_true", help="see above")
+    options = parser.parse_args()
     print(
-        f"ResNet-{arguments.depth}, width {arguments.width:g}, batch "
-        f"{arguments.batch}, {arguments.size} px: images/s of a training step"
+        f"ResNet-{options.depth}, width {options.width:g}, {options.stem} stem, batch "
+        f"{options.batch}, {options.size} px (small views {options.small})"
     )
-    for dtype in arguments.dtypes:
-        ours, stock = rate[dtype, "tfssl"], rate[dtype, "keras"]
-        print(
-            f"  {dtype:<15} keras {stock:7.1f}   tfssl {ours:7.1f}   "
-            f"ratio {ours / stock:.2f}"
-        )
-    first, *others = arguments.dtypes
-    for dtype in others:
-        ratio = rate[dtype, "tfssl"] / rate[first, "tfssl"]
-        print(f"  tfssl, {dtype} over {first}: ratio {ratio:.2f}")
+    begin = time.time()
+    for case in options.cases:
+        if time.time() - begin > options.until:
+            print(f"\n{case} SKIPPED after {options.until:.0f} s", flush=True)
+            continue
+        run_case(case, options)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from tfssl import pieces
 from tfssl.models import copying
 from tfssl.optimizers import schedules
 
@@ -69,16 +70,28 @@ class TargetNetwork(keras.layers.Layer):
                 (MoCo) or `tau` (BYOL).
         """
         share = 1.0 - tf.cast(momentum, tf.float32)
-        for online, target in self._pairs():
-            old = tf.convert_to_tensor(target.value)
-            change = tf.cast(online.value, old.dtype) - old
-            target.assign(old + tf.cast(share, old.dtype) * change)
+        onlines, targets = zip(*self._pairs())
+        values = [
+            [tf.convert_to_tensor(v.value) for v in x] for x in (onlines, targets)
+        ]
+        moved = pieces.compiled(_moved) if pieces.wanted() else _moved
+        for target, value in zip(targets, moved(*values, share)):
+            target.assign(value)
 
     def call(self, inputs, training=False):
         outputs = inputs
-        for network in self.networks:
-            outputs = network(outputs, training=training)
+        with pieces.without_gradient():
+            for network in self.networks:
+                outputs = network(outputs, training=training)
         return tf.stop_gradient(outputs)
+
+
+def _moved(onlines, targets, share):
+    """The targets, by a share nearer to the online values."""
+    return [
+        old + tf.cast(share, old.dtype) * (tf.cast(online, old.dtype) - old)
+        for online, old in zip(onlines, targets)
+    ]
 
 
 def _moving(network, statistics):

@@ -78,6 +78,24 @@ class BuiltBeforehand:
         self.build_optimizer()
 
 
+class UpdatedTogether:
+    """Mix-in before `keras.optimizers.Optimizer`: `update_all` makes all updates.
+
+    Keras calls `update_step` for one variable after the other, in a function that has
+    no public hook around it, the only place where gradients are summed over replicas
+    and each replica updates by itself.
+    """
+
+    def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
+        gradients, variables = zip(*grads_and_vars)
+
+        def update(first, others, gradients, rate):
+            self.update_all(gradients, (first, *others), tf.convert_to_tensor(rate))
+
+        args = (variables[1:], gradients, learning_rate)
+        distribution.extended.update(variables[0], update, args=args, group=False)
+
+
 def cancellation_manager():
     """What ends a running function from another thread: call its `start_cancel()`.
 

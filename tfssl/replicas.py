@@ -1,13 +1,17 @@
 """The only module that talks to `tf.distribute` inside a step.
 
-Every function but `single_gpu` and `kind_of_devices` works on one replica (where it is
-the identity), under `MirroredStrategy`, `MultiWorkerMirroredStrategy` and
-`TPUStrategy`, and lets gradients through: the gradient of a gathered row reaches the
-replica that made the row. Results are equal on all replicas, so they may be written to
-variables.
+Every function but those about devices works on one replica (where it is the
+identity), under `MirroredStrategy`, `MultiWorkerMirroredStrategy` and `TPUStrategy`,
+and lets gradients through: the gradient of a gathered row reaches the replica that made
+the row. Results are equal on all replicas, so they may be written to variables.
 """
 
+import contextlib
+import threading
+
 import tensorflow as tf
+
+_here = threading.local()
 
 
 def _replica_context():
@@ -22,7 +26,26 @@ def _replica_context():
 
 def num_replicas():
     """Number of replicas that take part in this step, a Python int."""
+    return 1 if getattr(_here, "alone", False) else _all_replicas()
+
+
+def _all_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+@contextlib.contextmanager
+def alone():
+    """Context of this thread in which a replica exchanges nothing with others.
+
+    They count as none: a mean over replicas is the replica's own value. `replica_index`
+    stays what it is.
+    """
+    before = getattr(_here, "alone", False)
+    _here.alone = True
+    try:
+        yield
+    finally:
+        _here.alone = before
 
 
 def single_gpu(strategy):
@@ -48,7 +71,7 @@ def _devices(strategy):
 
 def replica_index():
     """Number of this replica among all, an int32 scalar tensor."""
-    if num_replicas() == 1:
+    if _all_replicas() == 1:
         return tf.constant(0, tf.int32)
     return tf.cast(_replica_context().replica_id_in_sync_group, tf.int32)
 
@@ -101,6 +124,13 @@ def sum_over_replicas(tensor):
 def mean_over_replicas(tensor):
     """Elementwise mean of a floating `tensor` over all replicas."""
     return sum_over_replicas(tensor) / tf.cast(num_replicas(), tensor.dtype)
+
+
+def mean_of_each(tensors):
+    """`mean_over_replicas` of floating tensors of one dtype, in one exchange."""
+    flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
+    parts = tf.split(mean_over_replicas(flat), [tf.size(t) for t in tensors])
+    return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors)]
 
 
 def max_over_replicas(tensor):

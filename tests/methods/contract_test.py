@@ -333,13 +333,13 @@ def test_clear_errors(mirrored):
         method.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
     with mirrored(2).scope():
         method = methods.SimCLR(tiny_encoder())
-        with pytest.raises(ValueError, match="jit_compile=True received with 2"):
-            method.compile("sgd", jit_compile=True)
+        with pytest.raises(ValueError, match="run_eagerly=True received with 2"):
+            method.compile("sgd", run_eagerly=True)
 
 
-def test_xla_by_itself_is_for_one_gpu(monkeypatch, mirrored):
+def test_xla_by_itself_is_for_gpus(monkeypatch, mirrored):
     assert not make("simclr").jit_compile
-    monkeypatch.setattr(base.replicas, "single_gpu", lambda strategy: "/GPU:0")
+    monkeypatch.setattr(base.replicas, "kind_of_devices", lambda strategy: "GPU")
     assert make("simclr").jit_compile
     assert not make("simclr", jit_compile=False).jit_compile
     assert not make("simclr", run_eagerly=True).jit_compile

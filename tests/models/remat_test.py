@@ -10,40 +10,11 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
-from tests.fixtures import small_resnets
+from tests.fixtures import chains, small_resnets
 from tests.methods import cases
 from tfssl import methods, models, optimizers
-from tfssl.models import dropout, heads, norms, remat
+from tfssl.models import heads, remat
 from tfssl.training import strategy as strategies
-
-
-@keras.saving.register_keras_serializable(package="tests")
-class Chain(remat.Blockwise):
-    """Two blocks with a shortcut, batch norm and dropout; smooth, as `cases` says."""
-
-    def __init__(self, statistics="global", rate=0.0, name=None):
-        x = inputs = keras.Input((None, None, 3))
-        ends = []
-        for width in (8, 16):
-            shortcut = keras.layers.Conv2D(width, 1, strides=2)(x)
-            x = keras.layers.Conv2D(width, 3, strides=2, padding="same")(x)
-            group_size = 4 if statistics == "split" else None
-            x = norms.BatchNorm(statistics=statistics, group_size=group_size)(x)
-            x = dropout.Dropout(rate)(keras.layers.Activation("silu")(x))
-            x = keras.layers.Add()([shortcut, x])
-            ends.append(x)
-        pooled = keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
-        super().__init__(inputs, pooled, name=name)
-        self.block_ends = ends
-        self.dtype_policy = keras.config.dtype_policy()
-        self.arguments = {"statistics": statistics, "rate": rate, "name": name}
-
-    def get_config(self):
-        return self.arguments
-
-    @classmethod
-    def from_config(cls, config, custom_objects=None):
-        return cls(**config)
 
 
 def trained(wanted, *, change=None, strategy=None, policy="float32", **network):
@@ -55,7 +26,7 @@ def trained(wanted, *, change=None, strategy=None, policy="float32", **network):
     try:
         with strategy.scope():
             keras.utils.set_random_seed(1)
-            encoder = Chain(**network)
+            encoder = chains.Chain(**network)
             encoder.remat = wanted
             if change:
                 change(encoder)
@@ -143,7 +114,7 @@ def test_xla_agrees_and_computes_blocks_again():
 
 def convolutions(wanted, *, xla=False):
     """How often a gradient of the weights runs convolutions forwards."""
-    encoder = Chain()
+    encoder = chains.Chain()
     encoder.remat = wanted
 
     @tf.function(jit_compile=xla)
@@ -272,7 +243,7 @@ def test_files_and_configs_know_nothing_of_it(tmp_path):
 
 
 def test_it_is_found_inside_of_an_encoder_and_refused_elsewhere():
-    inner = Chain()
+    inner = chains.Chain()
     headed = models.Headed(inner, heads.mlp(16, (8,)))
     remat.switch_on(headed)
     assert inner.remat

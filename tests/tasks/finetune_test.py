@@ -177,8 +177,8 @@ def test_two_replicas_learn_what_one_does(tmp_path):
 def test_on_one_gpu_steps_are_compiled(tmp_path, monkeypatch):
     """What a GPU turns on, on the CPU."""
     plain = tuned(tmp_path / "plain", cutmix=1.0)
-    monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
-    compiled = tuned(tmp_path / "xla", cutmix=1.0)
+    monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
+    compiled = tuned(tmp_path / "xla", cutmix=1.0, augment_on="host")
     assert compiled.method.jit_compile
     assert compiled.history[-1]["loss"] == pytest.approx(
         plain.history[-1]["loss"], rel=1e-3

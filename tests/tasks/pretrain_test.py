@@ -105,12 +105,14 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
 
 def test_on_one_gpu_steps_are_compiled_and_batches_copied_ahead(tmp_path, monkeypatch):
     """What a GPU turns on, on the CPU; what waits on the device is not lost."""
+    monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
     monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
     whole, parts = straight_and_interrupted(tmp_path)
     assert_same_runs(whole, parts)
     assert whole.method.jit_compile and whole.settings["jit_compile"] == "auto"
     record = files.read_json(os.path.join(whole.path, "run.json"))
     assert record["versions"]["xla"] == "on"
+    assert record["versions"]["augment_on"] == "device"
 
 
 def assert_same_runs(whole, parts):

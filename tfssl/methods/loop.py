@@ -8,10 +8,12 @@
 * What the host left of a batch to the device is done before its step.
 """
 
+import contextlib
+
 import keras
 import tensorflow as tf
 
-from tfssl import input_wait, internals, replicas
+from tfssl import input_wait, internals, pieces, replicas
 
 
 class StepLoop(internals.BuiltBeforehand, keras.Model):
@@ -51,11 +53,11 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
         Args:
             optimizer: a Keras optimizer, or its name.
-            jit_compile: bool, compile each step with XLA. One replica only (a
-                TPU compiles by itself). `"auto"` does so on one GPU, where it is
-                several times as fast, unless a layer says that it cannot; on a CPU
-                it would slow training down. The attribute `jit_compile` then says
-                what was chosen.
+            jit_compile: bool, compile each step with XLA; of several replicas, which
+                exchange numbers in the middle of a step, the parts between (a TPU
+                compiles by itself). `"auto"` does so on GPUs, where it is several
+                times as fast, unless a layer says that it cannot; on a CPU it would
+                slow training down. The attribute `xla` says what was chosen.
             run_eagerly: bool, for debugging on one replica.
             finish: function of a batch -> the batch that a step gets, called on each
                 replica with its part: `data.views.finishing(recipe)` for the batches of
@@ -79,11 +81,10 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if jit_compile == "auto":
             jit_compile = not run_eagerly and self._gains_from_xla()
         count = self.distribute_strategy.num_replicas_in_sync
-        if count > 1 and (jit_compile or run_eagerly):
-            flag = "jit_compile" if jit_compile else "run_eagerly"
+        if count > 1 and run_eagerly:
             raise ValueError(
-                f"{flag}=True received with {count} replicas, where it fails or "
-                f"hangs; set {flag}=False or train on one replica."
+                f"run_eagerly=True received with {count} replicas, where it hangs; set "
+                "run_eagerly=False or train on one replica."
             )
         self.finish = finish
         super().compile(
@@ -99,8 +100,16 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 "negatives and fails under several replicas; set it to None."
             )
 
+    @property
+    def xla(self):
+        """What XLA compiles of a step, in words: "on", "off" or "part by part"."""
+        if not self.jit_compile:
+            return "off"
+        several = self.distribute_strategy.num_replicas_in_sync > 1
+        return "part by part" if several else "on"
+
     def _gains_from_xla(self):
-        if replicas.single_gpu(self.distribute_strategy) is None:
+        if replicas.kind_of_devices(self.distribute_strategy) != "GPU":
             return False
         return all(layer.supports_jit for layer in internals.layers_of(self))
 
@@ -137,16 +146,21 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         end and in cross-replica context.
         """
         strategy, finish = self.distribute_strategy, self._finishing()
+        in_parts = self.xla == "part by part"
+        compiling = pieces.compiling if in_parts else contextlib.nullcontext
 
         def on_replica(batch, *arrived):
             # Without the dependency TensorFlow may run what does not read the
             # batch (a counter) before the iterator reports its end.
-            with tf.control_dependencies([*tf.nest.flatten(batch), *arrived]):
+            with (
+                compiling(),
+                tf.control_dependencies([*tf.nest.flatten(batch), *arrived]),
+            ):
                 step(finish(batch))
 
         if self.run_eagerly:
             return self._eager_loop(on_replica)
-        if self.jit_compile:
+        if self.xla == "on":
             on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
 
         def one_step(done, waited, iterator):
@@ -157,7 +171,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             with tf.control_dependencies(tensors):
                 waited += tf.timestamp() - begin
                 arrived = self.waiting.arrive(number)
-            strategy.run(on_replica, args=(batch, arrived))
+            with compiling():  # Replicas have threads of their own.
+                strategy.run(on_replica, args=(batch, arrived))
             return done + 1, waited
 
         @tf.function(autograph=False)

@@ -237,6 +237,11 @@ class BatchNorm(keras.layers.Layer):
         self._update_moving(mean, variance)
         return outputs
 
+    @property
+    def meets_replicas(self):
+        """Whether its outputs in training depend on other replicas' batches."""
+        return self.statistics in ("global", "shuffle")
+
     def _together(self):
         """How many replicas, this one among them, share statistics."""
         if self.statistics != "global":

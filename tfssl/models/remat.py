@@ -15,7 +15,8 @@ is written once.
 import keras
 import tensorflow as tf
 
-from tfssl import internals
+from tfssl import internals, pieces
+from tfssl.models import passes
 
 
 class Blockwise(keras.Model):
@@ -34,6 +35,7 @@ class Blockwise(keras.Model):
 
     block_ends = ()
     _blocks = None
+    _passes = None
 
     @property
     def remat(self):
@@ -54,6 +56,8 @@ class Blockwise(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         """The network, block by block where `remat` is set and it trains."""
+        if pieces.wanted() and passes.fits(self):
+            return self._compiled(inputs, training)
         if not (training and self.remat):
             return super().call(inputs, training=training, mask=mask)
         *inner, last = self._blocks()
@@ -61,6 +65,12 @@ class Blockwise(keras.Model):
         for block in inner:
             x = _recomputed(block, x)
         return last(x, training=True)
+
+    def _compiled(self, inputs, training):
+        if self._passes is None:
+            made = passes.Compiled(self)
+            self._passes = lambda: made  # As above.
+        return self._passes()(inputs, training)
 
 
 def switch_on(network):
@@ -90,7 +100,7 @@ def _recomputed(block, inputs):
 
     @tf.custom_gradient
     def output_and_changes(x, *values):
-        y, before, after = _stateless(block, x, values)
+        y, before, after = passes.stateless(block, x, values)
         pairs = list(zip(others, before, after, strict=True))
         changed.extend(variable for variable, old, new in pairs if new is not old)
 
@@ -98,7 +108,7 @@ def _recomputed(block, inputs):
             sources = [_behind(dy, x), *values[: len(learned)]]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                again, _, _ = _stateless(block, sources[0], values)
+                again, _, _ = passes.stateless(block, sources[0], values)
             found = tape.gradient(again, sources, output_gradients=dy)
             return *found, *[None] * len(others)
 
@@ -109,17 +119,6 @@ def _recomputed(block, inputs):
     for variable, value in zip(changed, changes, strict=True):
         variable.assign(value)
     return y
-
-
-def _stateless(block, x, values):
-    """`(output, other variables before, after)`, for these values of variables."""
-    others = block.non_trainable_variables
-    mapping = zip((*block.trainable_variables, *others), values, strict=True)
-    with keras.StatelessScope(mapping) as scope:
-        before = [scope.get_current_value(v) for v in others]
-        y = block(x, training=True)
-        after = [scope.get_current_value(v) for v in others]
-    return y, before, after
 
 
 def _behind(dy, x):

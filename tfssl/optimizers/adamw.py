@@ -4,10 +4,11 @@ import keras
 from keras import ops
 
 from tfssl import internals
+from tfssl.optimizers import updates
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class AdamW(keras.optimizers.AdamW):
+class AdamW(updates.InOnePiece, keras.optimizers.AdamW):
     """`keras.optimizers.AdamW`, with a step count of each variable's own.
 
     Adam divides its moments by `1 - beta ** steps`, since they start at 0. Keras counts

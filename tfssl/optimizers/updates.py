@@ -4,10 +4,30 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tfssl import checks, internals
+from tfssl import checks, internals, pieces
 
 
-class CoupledMomentum(keras.optimizers.Optimizer):
+class InOnePiece(internals.UpdatedTogether):
+    """Mix-in before a Keras optimizer: its update is one piece of the step."""
+
+    def update_all(self, gradients, variables, learning_rate):
+        """Updates the variables of one replica, by their summed gradients.
+
+        Args:
+            gradients: one for each variable, as `update_step` takes it.
+            variables: TensorFlow's variables of this replica.
+            learning_rate: float scalar tensor.
+        """
+
+        def update(gradients, rate):
+            for gradient, variable in zip(gradients, variables):
+                self.update_step(gradient, variable, rate)
+
+        run = pieces.compiled(update) if pieces.wanted() else update
+        run(gradients, learning_rate)
+
+
+class CoupledMomentum(InOnePiece, keras.optimizers.Optimizer):
     """A momentum slot per variable, and weight decay added to the gradient.
 
     Args:

@@ -264,7 +264,8 @@ class Devices:
             quarter of the bytes; `"auto"` is the device, unless it is a CPU. The views
             are the same but for rounding, see docs/views.md.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
-        jit_compile: compile the step with XLA (one device); `"auto"` does on one GPU.
+        jit_compile: compile the step with XLA, or its parts where there are several
+            devices; `"auto"` does on GPUs.
         remat: compute activations again in the backward pass instead of keeping them,
             all inside of the encoder's stem and of each residual block: about half
             of the memory, a third to a half more time, the same result. For encoders

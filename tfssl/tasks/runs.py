@@ -56,7 +56,7 @@ def versions(model=None):
     """Versions and machine that a result depends on; the commit, if there is one.
 
     Args:
-        model: a compiled `Method`, or None: whether XLA compiles its steps, and where
+        model: a compiled `Method`, or None: what XLA compiles of its steps, and where
             its views are finished.
     """
     found = {
@@ -68,7 +68,7 @@ def versions(model=None):
         "scikit-learn": sklearn.__version__,
     } | processor.described()
     if model is not None:
-        found["xla"] = "on" if model.jit_compile else "off"
+        found["xla"] = model.xla
         found["augment_on"] = "device" if model.finish else "host"
     commit = _commit()
     if commit:

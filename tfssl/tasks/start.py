@@ -124,9 +124,8 @@ def _input_ends(encoder, preprocessing):
 def _machine(model, devices):
     found = processor.described()
     place = found.get("accelerators", found["processor"])
-    xla = "on" if model.jit_compile else "off"
     return (
-        f"on {place}; oneDNN {found['onednn']}, XLA {xla} "
+        f"on {place}; oneDNN {found['onednn']}, XLA {model.xla} "
         f"(jit_compile={devices.jit_compile}), views finished on the "
         f"{'device' if model.finish else 'host'} (augment_on={devices.augment_on})"
         f"{', remat on' if devices.remat else ''}"
