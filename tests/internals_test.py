@@ -84,6 +84,22 @@ def test_a_variable_has_an_index_also_inside_of_an_update():
     assert met == [(1, 0), (2, 1), (3, 2)], told
 
 
+def test_all_updates_of_a_step_are_one_call():
+    told = _changed(
+        "TFOptimizer._distributed_tf_update_step", "updates that XLA compiles together"
+    )
+    met = []
+
+    class Optimizer(internals.UpdatedTogether, keras.optimizers.SGD):
+        def update_all(self, gradients, variables, learning_rate):
+            pairs = zip(gradients, variables, strict=True)
+            met.append(([g.shape == v.shape for g, v in pairs], float(learning_rate)))
+
+    variables = [keras.Variable(np.ones(size)) for size in (1, 2, 3)]
+    Optimizer(0.5).apply([tf.ones(size) for size in (1, 2, 3)], variables)
+    assert met == [([True] * 3, 0.5)], told
+
+
 def _order(global_seed, *, pinned):
     tf.random.set_seed(global_seed)
 

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 from tests.fixtures import chains
 from tests.methods import cases
-from tfssl import methods, optimizers, pieces, replicas
-from tfssl.models import passes
+from tfssl import methods, optimizers
 
 
 def _method(name, network):
@@ -22,13 +21,17 @@ def _method(name, network):
 
 def trained(name, strategy, jit_compile, *, policy="float32", optimizer="sgd", **chain):
     """Metrics and state after a few steps, and the method."""
+    # Biases in front of batch norm have gradients of nothing but rounding.
+    arguments = {"epsilon": 1e-3} if optimizer == "adamw" else {}
     keras.config.set_dtype_policy(policy)
     try:
         with strategy.scope():
             keras.utils.set_random_seed(1)
             method = _method(name, chains.Chain(**chain))
             method.compile(
-                optimizers.build(optimizer, learning_rate=1e-2, weight_decay=1e-4),
+                optimizers.build(
+                    optimizer, learning_rate=1e-2, weight_decay=1e-4, **arguments
+                ),
                 jit_compile=jit_compile,
             )
             method.build_optimizer()
@@ -48,9 +51,15 @@ def _agree(plain, compiled, tolerance=cases.TOLERANCE):
     "name, network",
     [
         ("simclr", dict(statistics="local", optimizer="lars")),
-        ("simclr", dict(statistics="split", optimizer="adamw")),
         ("byol", dict(statistics="local")),
-        ("moco", dict(statistics="local", optimizer="larc")),
+        pytest.param(
+            "simclr",
+            dict(statistics="split", optimizer="adamw"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "moco", dict(statistics="local", optimizer="larc"), marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_replicas_compiled_part_by_part_train_as_without_xla(
@@ -91,81 +100,12 @@ def test_activations_are_computed_again_inside_a_part(mirrored):
     _agree(plain, (logs, cases.state(method)))
 
 
-def test_bfloat16(mirrored):
-    network = dict(policy="mixed_bfloat16", statistics="local")
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)],
+)
+def test_mixed_precision(policy, mirrored):
+    network = dict(policy=policy, statistics="local")
     plain = trained("simclr", mirrored(2), False, **network)
     compiled = trained("simclr", mirrored(2), True, **network)
     assert compiled[0]["loss"] == pytest.approx(plain[0]["loss"], rel=0.02)
-
-
-def _compiled_calls(function, *args):
-    """How many calls of functions that XLA must compile a traced function has."""
-    graph = tf.function(function).get_concrete_function(*args).graph
-    return sum(
-        "Call" in op.type and op.get_attr("_XlaMustCompile")
-        for op in graph.get_operations()
-        if "_XlaMustCompile" in op.node_def.attr
-    )
-
-
-def test_a_pass_is_one_compiled_call_where_it_is_wanted():
-    network = chains.Chain(statistics="local")
-    images = tf.zeros([4, 16, 16, 3])
-
-    def wanted(images):
-        with pieces.compiling():
-            return network(images, training=True) + network(images, training=False)
-
-    assert _compiled_calls(wanted, images) == 2
-    assert _compiled_calls(lambda x: network(x, training=True), images) == 0
-
-
-def test_a_network_that_meets_replicas_is_left_as_it_is(mirrored):
-    with mirrored(2).scope():
-        assert passes.fits(chains.Chain(statistics="local"))
-        assert not passes.fits(chains.Chain(statistics="global"))
-    assert passes.fits(chains.Chain(statistics="global"))
-
-
-def test_a_pass_without_gradient_hands_out_nothing_for_one():
-    network = chains.Chain(statistics="local")
-    seen = []
-
-    def step(images):
-        with pieces.compiling(), tf.GradientTape(), pieces.without_gradient():
-            network(images, training=True)
-        calls = [
-            op
-            for op in tf.compat.v1.get_default_graph().get_operations()
-            if "Call" in op.type
-        ]
-        seen.extend(len(op.outputs) for op in calls)
-
-    tf.function(step).get_concrete_function(tf.zeros([4, 16, 16, 3]))
-    changed = 1 + 4 + 2  # Output, moving moments, states of dropout.
-    assert seen and max(seen) <= changed
-
-
-def test_alone_a_replica_counts_for_itself(mirrored):
-    strategy = mirrored(2)
-
-    @tf.function
-    def run():
-        def on_replica():
-            index = tf.cast(replicas.replica_index(), tf.float32)
-            with replicas.alone():
-                count = replicas.num_replicas()
-                own = replicas.mean_over_replicas(index)
-                there = replicas.replica_index()
-            return tf.stack(
-                [own, tf.cast(there, tf.float32), count]
-            ), replicas.mean_of_each([tf.fill([2], index), tf.fill([1, 3], 2 * index)])
-
-        return strategy.run(on_replica)
-
-    alone, (first, second) = run()
-    found = strategy.experimental_local_results(alone)
-    np.testing.assert_array_equal(found, [[0, 0, 1], [1, 1, 1]])
-    for x, value in ((first, [0.5, 0.5]), (second, [[1, 1, 1]])):
-        for local in strategy.experimental_local_results(x):
-            np.testing.assert_array_equal(local, value)

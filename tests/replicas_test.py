@@ -103,3 +103,28 @@ def test_the_only_gpu_is_that_of_one_replica(mirrored, monkeypatch):
     assert replicas.kind_of_devices(mirrored(2)) == "CPU"
     assert replicas.single_gpu(mirrored(1)) is None  # It is on a CPU.
     assert replicas.single_gpu(mirrored(2)) is None
+
+
+def test_alone_a_replica_counts_for_itself(mirrored):
+    strategy = mirrored(2)
+
+    @tf.function
+    def run():
+        def on_replica():
+            index = tf.cast(replicas.replica_index(), tf.float32)
+            with replicas.alone():
+                count = replicas.num_replicas()
+                own = replicas.mean_over_replicas(index)
+                there = replicas.replica_index()
+            return tf.stack(
+                [own, tf.cast(there, tf.float32), count]
+            ), replicas.mean_of_each([tf.fill([2], index), tf.fill([1, 3], 2 * index)])
+
+        return strategy.run(on_replica)
+
+    alone, (first, second) = run()
+    found = strategy.experimental_local_results(alone)
+    np.testing.assert_array_equal(found, [[0, 0, 1], [1, 1, 1]])
+    for x, value in ((first, [0.5, 0.5]), (second, [[1, 1, 1]])):
+        for local in strategy.experimental_local_results(x):
+            np.testing.assert_array_equal(local, value)

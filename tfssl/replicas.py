@@ -7,6 +7,7 @@ the row. Results are equal on all replicas, so they may be written to variables.
 """
 
 import contextlib
+import functools
 import threading
 
 import tensorflow as tf
@@ -33,15 +34,27 @@ def _all_replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
-@contextlib.contextmanager
 def alone():
     """Context of this thread in which a replica exchanges nothing with others.
 
     They count as none: a mean over replicas is the replica's own value. `replica_index`
     stays what it is.
     """
+    return _alone(True)
+
+
+def as_here():
+    """A function whose context counts replicas as they are counted here.
+
+    For a gradient, which is traced later than its function, outside of its contexts.
+    """
+    return functools.partial(_alone, getattr(_here, "alone", False))
+
+
+@contextlib.contextmanager
+def _alone(value):
     before = getattr(_here, "alone", False)
-    _here.alone = True
+    _here.alone = value
     try:
         yield
     finally:
@@ -127,9 +140,14 @@ def mean_over_replicas(tensor):
 
 
 def mean_of_each(tensors):
-    """`mean_over_replicas` of floating tensors of one dtype, in one exchange."""
+    """`mean_over_replicas` of floating tensors, a list, in one exchange.
+
+    Args:
+        tensors: of one dtype and of known shapes.
+    """
     flat = tf.concat([tf.reshape(tensor, [-1]) for tensor in tensors], axis=0)
-    parts = tf.split(mean_over_replicas(flat), [tf.size(t) for t in tensors])
+    sizes = [tensor.shape.num_elements() for tensor in tensors]
+    parts = tf.split(mean_over_replicas(flat), sizes)
     return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors)]
 
 

@@ -15,7 +15,7 @@ is written once.
 import keras
 import tensorflow as tf
 
-from tfssl import internals, pieces
+from tfssl import internals, pieces, replicas
 from tfssl.models import passes
 
 
@@ -96,7 +96,7 @@ def switch_on(network):
 def _recomputed(block, inputs):
     """What a block makes of its inputs in training, computed again for the gradient."""
     learned, others = block.trainable_variables, block.non_trainable_variables
-    changed = []
+    changed, as_here = [], replicas.as_here()
 
     @tf.custom_gradient
     def output_and_changes(x, *values):
@@ -106,7 +106,7 @@ def _recomputed(block, inputs):
 
         def gradient(dy, *_):
             sources = [_behind(dy, x), *values[: len(learned)]]
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
+            with as_here(), tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
                 again, _, _ = passes.stateless(block, sources[0], values)
             found = tape.gradient(again, sources, output_gradients=dy)

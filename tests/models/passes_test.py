@@ -1,0 +1,55 @@
+"""A pass of a network that XLA compiles by itself."""
+
+import tensorflow as tf
+
+from tests.fixtures import chains
+from tfssl import pieces
+from tfssl.models import passes
+
+
+def _compiled_calls(function, *args):
+    """How many calls of functions that XLA must compile a traced function has."""
+    graph = tf.function(function).get_concrete_function(*args).graph
+    return sum(
+        "Call" in op.type and op.get_attr("_XlaMustCompile")
+        for op in graph.get_operations()
+        if "_XlaMustCompile" in op.node_def.attr
+    )
+
+
+def test_a_pass_is_one_compiled_call_where_it_is_wanted():
+    network = chains.Chain(statistics="local")
+    images = tf.zeros([4, 16, 16, 3])
+
+    def wanted(images):
+        with pieces.compiling():
+            return network(images, training=True) + network(images, training=False)
+
+    assert _compiled_calls(wanted, images) == 2
+    assert _compiled_calls(lambda x: network(x, training=True), images) == 0
+
+
+def test_a_network_that_meets_replicas_is_left_as_it_is(mirrored):
+    with mirrored(2).scope():
+        assert passes.fits(chains.Chain(statistics="local"))
+        assert not passes.fits(chains.Chain(statistics="global"))
+    assert passes.fits(chains.Chain(statistics="global"))
+
+
+def test_a_pass_without_gradient_hands_out_nothing_for_one():
+    network = chains.Chain(statistics="local")
+    seen = []
+
+    def step(images):
+        with pieces.compiling(), tf.GradientTape(), pieces.without_gradient():
+            network(images, training=True)
+        calls = [
+            op
+            for op in tf.compat.v1.get_default_graph().get_operations()
+            if "Call" in op.type
+        ]
+        seen.extend(len(op.outputs) for op in calls)
+
+    tf.function(step).get_concrete_function(tf.zeros([4, 16, 16, 3]))
+    changed = 1 + 4 + 2  # Output, moving moments, states of dropout.
+    assert seen and max(seen) <= changed
