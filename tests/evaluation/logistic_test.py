@@ -25,9 +25,7 @@ def test_fits_are_those_of_scikit_learn(classes, monkeypatch):
             model.C = 1 / (penalty * len(values))
             model.fit(values, labels)
         expected = theirs.predict_log_proba(others)
-        # Of two classes scikit-learn's steps, and so where they end, are others.
-        near = 1e-5 if classes > 2 else 2e-4
-        np.testing.assert_allclose(ours.predict_log_proba(others), expected, atol=near)
+        np.testing.assert_allclose(ours.predict_log_proba(others), expected, atol=1e-5)
         np.testing.assert_array_equal(ours.predict(others), theirs.predict(others))
     np.testing.assert_array_equal(ours.classes_, theirs.classes_)
 

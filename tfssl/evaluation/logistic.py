@@ -43,14 +43,19 @@ class LogisticRegression:
         self.classes_, columns = np.unique(labels, return_inverse=True)
         classes, dim = len(self.classes_), values.shape[1]
         x, y = self._rows(values), tf.constant(columns, tf.int32)
-        # With two classes scikit-learn has one row of weights, the difference of ours.
-        l2 = (2.0 if classes == 2 else 1.0) / (self.C * len(values))
+        # Of two classes the first has no weights, as in scikit-learn.
+        free = classes if classes > 2 else 1
+        l2 = 1.0 / (self.C * len(values))
+
+        def weights_of(flat):
+            return np.pad(flat.reshape(dim + 1, free), [(0, 0), (classes - free, 0)])
 
         def objective(flat):
-            weights = tf.constant(flat.reshape(dim + 1, classes))
-            loss, gradient = _loss(x, y, weights, tf.constant(_rows_at_once(classes)))
-            gradient = gradient.numpy() / len(values)
-            kernel = flat.reshape(dim + 1, classes)[:-1]
+            weights = weights_of(flat)
+            count = tf.constant(_rows_at_once(classes))
+            loss, gradient = _loss(x, y, tf.constant(weights), count)
+            gradient = gradient.numpy()[:, classes - free :] / len(values)
+            kernel = flat.reshape(dim + 1, free)[:-1]
             gradient[:-1] += l2 * kernel
             total = float(loss) / len(values) + l2 / 2 * np.vdot(kernel, kernel)
             return total, gradient.reshape(-1)
@@ -60,7 +65,7 @@ class LogisticRegression:
             start = np.zeros((dim + 1, classes))
         found = scipy.optimize.minimize(
             objective,
-            start.reshape(-1),
+            start[:, classes - free :].reshape(-1),
             jac=True,
             method="L-BFGS-B",
             options={
@@ -70,7 +75,7 @@ class LogisticRegression:
                 "ftol": 64 * np.finfo(float).eps,
             },
         )
-        self._weights = found.x.reshape(dim + 1, classes)
+        self._weights = weights_of(found.x)
         if found.status == 1:
             warnings.warn(
                 found.message, sklearn.exceptions.ConvergenceWarning, stacklevel=2
