@@ -163,7 +163,7 @@ def nearest(bank, queries, *, k, block_size=None):
     block_size = block_size or (_ON_GPU if kmeans.on_gpu() else _QUERIES)
     parts = [
         _unit_rows(queries[start : start + _QUERIES])
-        for start in range(0, len(queries), _QUERIES)
+        for start in range(0, max(1, len(queries)), _QUERIES)
     ]
     found = [
         (tf.zeros((len(part), 0)), tf.zeros((len(part), 0), tf.int64)) for part in parts

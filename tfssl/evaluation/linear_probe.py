@@ -18,7 +18,7 @@ import threadpoolctl
 
 from tfssl import checks, kmeans
 from tfssl.data import labels as labels_lib
-from tfssl.evaluation import dense_probe, judging
+from tfssl.evaluation import dense_probe, judging, logistic
 from tfssl.evaluation import features as features_lib
 
 # Penalties of the sweep, strongest first: each fit starts from the one before.
@@ -211,6 +211,8 @@ def _scaled(scaling, train, test):
 
 
 def _model(max_iter):
+    if kmeans.on_gpu():
+        return logistic.LogisticRegression(max_iter)
     return sklearn.linear_model.LogisticRegression(
         solver="lbfgs", max_iter=max_iter, warm_start=True
     )
