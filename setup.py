@@ -27,6 +27,7 @@ setup(
         "keras>=3.15,<3.16",
         "numpy>=1.26",
         "scikit-learn>=1.6",
+        "scipy>=1.13",
         "tensorflow>=2.20,<2.21",
         "tensorflow-datasets>=4.9.10",
         "threadpoolctl>=3.1",

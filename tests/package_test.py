@@ -57,6 +57,7 @@ def test_core_requirements_stay_light():
         "keras",
         "numpy",
         "scikit-learn",
+        "scipy",  # Comes with scikit-learn.
         "tensorflow",
         "tensorflow-datasets",
         "threadpoolctl",
