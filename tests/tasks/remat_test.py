@@ -37,7 +37,7 @@ def test_a_run_may_go_on_with_it(tmp_path, capsys):
     with pytest.raises(RuntimeError, match="stopped by the test"):
         run(tmp_path / "parts", callbacks=[Stop()])
     parts = run(tmp_path / "parts", remat=True, verbose=1)
-    assert "(jit_compile=auto), remat on" in capsys.readouterr().out
+    assert "(augment_on=auto), remat on" in capsys.readouterr().out
     assert parts.method.encoder.remat and not straight.method.encoder.remat
     assert parts.settings["remat"] is True
     expected, found = (
