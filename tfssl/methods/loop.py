@@ -108,6 +108,11 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         several = self.distribute_strategy.num_replicas_in_sync > 1
         return "part by part" if several else "on"
 
+    @property
+    def augment_on(self):
+        """Where views are finished: on the "device", by `finish`, or on the "host"."""
+        return "host" if self.finish is None else "device"
+
     def _gains_from_xla(self):
         if replicas.kind_of_devices(self.distribute_strategy) != "GPU":
             return False

@@ -69,7 +69,7 @@ def versions(model=None):
     } | processor.described()
     if model is not None:
         found["xla"] = model.xla
-        found["augment_on"] = "device" if model.finish else "host"
+        found["augment_on"] = model.augment_on
     commit = _commit()
     if commit:
         found["commit"] = commit

@@ -127,7 +127,7 @@ def _machine(model, devices):
     return (
         f"on {place}; oneDNN {found['onednn']}, XLA {model.xla} "
         f"(jit_compile={devices.jit_compile}), views finished on the "
-        f"{'device' if model.finish else 'host'} (augment_on={devices.augment_on})"
+        f"{model.augment_on} (augment_on={devices.augment_on})"
         f"{', remat on' if devices.remat else ''}"
     )
 
