@@ -4,6 +4,7 @@ import pytest
 from tfssl import models
 
 _RESNETS = [name for name in models.ENCODERS if name.startswith("resnet")]
+_VITS = [name for name in models.ENCODERS if name.startswith("vit")]
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,19 @@ def test_name_gives_the_depth(name, kwargs):
     assert {k: model.get_config()[k] for k in kwargs} == kwargs
 
 
-@pytest.mark.parametrize("name", [n for n in models.ENCODERS if n not in _RESNETS])
+@pytest.mark.parametrize("name", _VITS)
+def test_vits_take_their_arguments(name):
+    kwargs = {"dim": 8, "depth": 1, "heads": 2, "positions": "sincos"}
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.encoder(name, input_shape=(None, None, 1), **kwargs)
+    assert model.name == name
+    assert name.endswith(f"_{model.get_config()['patch']}")
+    assert {k: model.get_config()[k] for k in kwargs} == kwargs
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in models.ENCODERS if n not in _RESNETS + _VITS]
+)
 def test_other_names_take_their_arguments(name):
     kwargs = {"width": 1 / 32, "sobel": True}
     with keras.StatelessScope(initialize_variables=False):

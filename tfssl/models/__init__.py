@@ -1,16 +1,17 @@
 """Encoders, heads and normalization layers.
 
-`models.resnet`, `models.alexnet` and `models.vgg` are short names of the classes; the
-modules they live in are reached as `tfssl.models.resnet` only by import machinery,
-never by house code.
+`models.resnet`, `models.alexnet`, `models.vgg` and `models.vit` are short names of the
+classes; the modules they live in are reached as `tfssl.models.resnet` only by import
+machinery, never by house code.
 """
 
 from tfssl.models import heads, input_range, norms, remat, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
-from tfssl.models.encoders import ENCODERS, encoder
+from tfssl.models.encoders import ENCODERS, check_images, encoder
 from tfssl.models.headed import Headed
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.vgg import VGG, vgg
+from tfssl.models.vit import ViT, vit
 
 __all__ = [
     "ENCODERS",
@@ -18,7 +19,9 @@ __all__ = [
     "AlexNet",
     "Headed",
     "ResNet",
+    "ViT",
     "alexnet",
+    "check_images",
     "encoder",
     "heads",
     "input_range",
@@ -27,4 +30,5 @@ __all__ = [
     "resnet",
     "sobel",
     "vgg",
+    "vit",
 ]

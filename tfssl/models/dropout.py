@@ -23,16 +23,19 @@ class Dropout(keras.layers.Dropout):
         rate: float in [0, 1), the probability of a unit to become 0. The others are
             divided by `1 - rate`.
         seed: int, or None.
-        **kwargs: further arguments of `keras.layers.Dropout`, but `noise_shape`.
+        noise_shape: tuple, the shape of the masks, 1 where units fall together, None
+            where it is that of the inputs: `(None, 1, 1)` drops all of an image, the
+            stochastic depth of a residual branch. None: each unit by itself.
+        **kwargs: further arguments of `keras.layers.Dropout`.
 
     Raises:
         ValueError: if `rate` is out of range.
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate, seed=None, *, noise_shape=None, **kwargs):
         if not 0 <= rate < 1:
             raise ValueError(f"dropout must be in [0, 1), got {rate!r}.")
-        super().__init__(rate, seed=seed, **kwargs)
+        super().__init__(rate, seed=seed, noise_shape=noise_shape, **kwargs)
 
     def call(self, inputs, training=False):
         """Drops units of `inputs` if `training`; the same shape and dtype."""
@@ -42,5 +45,9 @@ class Dropout(keras.layers.Dropout):
             tf.cast(self.seed_generator.next(), tf.int32), replicas.replica_index()
         )
         # Drawn in float32: bfloat16 has too few values between 0 and 1.
-        kept = tf.random.stateless_uniform(tf.shape(inputs), seed) >= self.rate
+        shape = tf.shape(inputs)
+        if self.noise_shape is not None:
+            sides = zip(tf.unstack(shape), self.noise_shape, strict=True)
+            shape = tf.stack([here if n is None else n for here, n in sides])
+        kept = tf.random.stateless_uniform(shape, seed) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))

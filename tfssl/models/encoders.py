@@ -2,10 +2,12 @@
 
 import functools
 
+from tfssl import internals
 from tfssl.models import remat as remat_lib
 from tfssl.models.alexnet import AlexNet
 from tfssl.models.resnet import ResNet
 from tfssl.models.vgg import VGG
+from tfssl.models.vit import ViT
 
 ENCODERS = {
     "resnet18": functools.partial(ResNet, 18),
@@ -16,6 +18,12 @@ ENCODERS = {
     "resnet200": functools.partial(ResNet, 200),
     "alexnet": AlexNet,
     "vgg16": functools.partial(VGG, 16),
+    "vit_tiny_4": functools.partial(ViT, dim=192, patch=4, name="vit_tiny_4"),
+    "vit_small_4": functools.partial(ViT, dim=384, patch=4, name="vit_small_4"),
+    "vit_tiny_16": functools.partial(ViT, dim=192, name="vit_tiny_16"),
+    "vit_small_16": functools.partial(ViT, dim=384, name="vit_small_16"),
+    "vit_base_16": functools.partial(ViT, dim=768, name="vit_base_16"),
+    "vit_large_16": functools.partial(ViT, dim=1024, depth=24, name="vit_large_16"),
 }
 
 
@@ -25,11 +33,12 @@ def encoder(name, *, input_shape, remat=False, **kwargs):
     Args:
         name: a key of `ENCODERS`, as `"resnet50"`.
         input_shape: `(height, width, channels)`; height and width may be `None` for
-            a ResNet.
+            a ResNet or ViT.
         remat: bool, whether training computes activations again instead of keeping
             them: all inside of the stem and of each residual block (AlexNet, VGG: of
-            each stage). Less memory for about a third more computation, and the same
-            result but for rounding. Not kept in files, see `remat.Blockwise`.
+            each stage; ViT: of each block). Less memory for about a third more
+            computation, and the same result but for rounding. Not kept in files, see
+            `remat.Blockwise`.
         **kwargs: further arguments of the class, as `width=0.25`.
 
     Returns:
@@ -47,3 +56,17 @@ def encoder(name, *, input_shape, remat=False, **kwargs):
     if remat:
         remat_lib.switch_on(network)
     return network
+
+
+def check_images(network, height, width):
+    """Raises `ValueError` for images of a size that a network cannot take.
+
+    Args:
+        network: Keras model. What is inside of it and has a function `check_images`,
+            as a vision transformer, is asked.
+        height: int.
+        width: int.
+    """
+    for part in internals.layers_of(network):
+        if hasattr(part, "check_images"):
+            part.check_images(height, width)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import keras
 
-from tfssl import files, methods
+from tfssl import files, methods, models
 from tfssl.data import pipeline
 from tfssl.data.views import recipes
 from tfssl.tasks import (
@@ -128,9 +128,12 @@ def pretrain(
 
     def make_model():
         shape = resolve.input_shape(plan.recipe, train)
+        network = resolve.encoder(encoder, shape, encoder_args, plan.preprocessing)
+        for view in plan.recipe:
+            models.check_images(network, view.size, view.size)
         return resolve.method(
             method,
-            resolve.encoder(encoder, shape, encoder_args, plan.preprocessing),
+            network,
             hparams,
             total_steps=plan.total_steps,
             steps_per_epoch=plan.steps_per_epoch,

@@ -21,7 +21,7 @@ import numpy as np
 import sklearn
 import tensorflow as tf
 
-from tfssl import checks, files, methods, processor, version
+from tfssl import checks, files, methods, models, processor, version
 from tfssl import data as data_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file, serving
@@ -285,6 +285,7 @@ def encoder_of(run, preprocessing=None, *, any_size=False):
 
 
 def _check_fit(encoder, preprocessing):
+    models.check_images(encoder, preprocessing.size, preprocessing.size)
     inputs = getattr(encoder, "inputs", None)
     if not inputs:
         return  # It has a `call` of its own, which says nothing of shapes.
