@@ -4,6 +4,7 @@ from tfssl.losses import (
     clustering,
     contrastive,
     nce,
+    neighbours,
     regression,
     soft_targets,
     unit_norm,
@@ -20,6 +21,7 @@ from tfssl.losses.contrastive import (
     nt_xent_blockwise,
 )
 from tfssl.losses.nce import noise_contrastive
+from tfssl.losses.neighbours import local_aggregation
 from tfssl.losses.regression import feature_regression, normalized_regression
 from tfssl.losses.soft_targets import distillation
 
@@ -31,7 +33,9 @@ __all__ = [
     "feature_regression",
     "in_batch_info_nce",
     "info_nce",
+    "local_aggregation",
     "nce",
+    "neighbours",
     "noise_contrastive",
     "normalized_regression",
     "nt_xent",

@@ -29,12 +29,12 @@ class Draw(NamedTuple):
     Attributes:
         index: int64 `(global_batch,)`, the images of the global batch.
         offset: int32 scalar, the place in it of this replica's first image.
-        others: int64 `(negatives,)`, images outside of it.
+        others: int64 `(negatives,)`, images outside of it; None for the whole bank.
     """
 
     index: tf.Tensor
     offset: tf.Tensor
-    others: tf.Tensor
+    others: tf.Tensor | None
 
 
 class Comparison(NamedTuple):
@@ -118,12 +118,13 @@ class BankContrast(keras.layers.Layer):
         Returns:
             `Comparison`. Nothing is stored yet, see `remember`.
         """
+        if drawn.others is None:
+            return self._compare_with_all(queries, drawn)
         wanted = tf.concat([drawn.index, drawn.others], axis=0)
-        count = tf.shape(drawn.index)[0]
         read = self.bank.rows_of(wanted)
+        count = tf.shape(drawn.index)[0]
         old, others = read[:count], read[count:]
-        own = old[drawn.offset :][: tf.shape(queries[0])[0]]
-        own = tf.ensure_shape(own, queries[0].shape)
+        own = self._of_this_replica(old, drawn, queries)
         normalizer = self._normalizer(queries[0], own, others)
         return Comparison(
             drawn,
@@ -133,6 +134,32 @@ class BankContrast(keras.layers.Layer):
             old,
             normalizer,
         )
+
+    def _compare_with_all(self, queries, drawn):
+        """The softmax over the memories of all images."""
+        bank = self.bank.contents()
+        index = self._of_this_replica(drawn.index, drawn, queries)
+        old = tf.gather(bank, drawn.index)
+        losses, hits = [], []
+        for query in queries:
+            similar = tf.matmul(unit_norm.unit_rows(query), bank, transpose_b=True)
+            losses.append(
+                tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    index, similar / self.temperature
+                )
+            )
+            hits.append(
+                tf.cast(tf.equal(tf.argmax(similar, axis=1), index), tf.float32)
+            )
+        own = self._of_this_replica(old, drawn, queries)
+        known = tf.stop_gradient(tf.identity(self.normalizer.value))
+        return Comparison(drawn, losses, hits, own, old, known)
+
+    def _of_this_replica(self, values, drawn, queries):
+        """Of values of the global batch those of this replica."""
+        batch = queries[0].shape[0]
+        mine = values[drawn.offset :][: tf.shape(queries[0])[0]]
+        return tf.ensure_shape(mine, [batch, *values.shape[1:]])
 
     def _compared(self, query, own, others, normalizer):
         if self.loss == "softmax":
@@ -196,10 +223,12 @@ def draw(method, index):
         index: int64 `(batch,)`, the images of this replica.
 
     Returns:
-        `Draw`, whose `negatives` others are none of the global batch; see
-        `memory.others`.
+        `Draw`, whose `negatives` others are none of the global batch, see
+        `memory.others`; 0 compares with the whole bank.
     """
     everyones, offset = replicas.gather_rows(index)
+    if not method.negatives:
+        return Draw(everyones, offset, None)
     others = memory.others(
         everyones,
         num_images=method.num_images,
@@ -210,15 +239,22 @@ def draw(method, index):
     return Draw(everyones, offset, others)
 
 
-def check_settings(given, banks=1):
+def check_settings(given, banks=1, least=1):
     """Raises `ValueError` for settings that cannot work, a dict with all of the above.
 
     Args:
         given: dict.
         banks: int, how many banks the method has.
+        least: int, how few `negatives` may be; with 0 there is the whole bank.
     """
-    checks.whole(given, "num_images", "negatives", "projection_dim")
+    checks.whole(given, "num_images", "projection_dim")
+    checks.whole(given, "negatives", least=least)
     checks.one_of(given, "loss", LOSSES)
+    if not given["negatives"] and given["loss"] == "nce":
+        raise ValueError(
+            "negatives=0 received with loss='nce', but the comparison with the whole "
+            "bank is a softmax; choose loss='softmax', or 1 negative or more."
+        )
     checks.positive(given, "temperature", "max_bank_gib")
     checks.share(given, "bank_momentum")
     checks.seed(given, "seed")
@@ -255,7 +291,7 @@ def check_batch(method, global_batch):
 
 
 def notes(method, banks=1):
-    """Lines about the banks for the start of a run."""
+    """Lines about the banks for the start of a run, a list."""
     rows, dim = method.num_images, method.projection_dim
     several = f"{banks} banks" if banks > 1 else "bank"
     lines = [
