@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
-	bench-few-labels clean
+	bench-few-labels bench-memory-bank clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -83,6 +83,10 @@ bench-random: $(VENV)/.installed
 
 bench-large: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.large_images $(ARGS)
+
+bench-memory-bank: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.memory_bank $(ARGS)
+	$(BIN)/python -m benchmarks.memory_bank --jit $(ARGS)
 
 bench-stored: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.stored_small $(ARGS)

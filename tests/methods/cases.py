@@ -102,6 +102,61 @@ CASES = {
             projection_dim=16,
         ),
     ),
+    "npid_nce": (
+        "npid",
+        dict(
+            num_images=_IMAGES,
+            negatives=24,
+            temperature=0.2,
+            proximal=0.5,
+            projection_dim=16,
+        ),
+    ),
+    "npid_softmax": (
+        "npid",
+        dict(
+            num_images=_IMAGES,
+            negatives=24,
+            loss="softmax",
+            temperature=0.2,
+            projection_dim=16,
+        ),
+    ),
+    "npid_whole_bank": (
+        "npid",
+        dict(
+            num_images=_IMAGES,
+            negatives=0,
+            loss="softmax",
+            temperature=0.2,
+            projection_dim=16,
+        ),
+    ),
+    "local_aggregation": (
+        "local_aggregation",
+        dict(
+            num_images=_IMAGES,
+            num_clusters=(6, 5, 4),
+            background=40,
+            temperature=0.2,
+            projection_dim=16,
+            warmup_epochs=0,
+        ),
+    ),
+    "local_aggregation_begins": (
+        "local_aggregation",
+        dict(
+            num_images=_IMAGES,
+            num_clusters=(6, 5),
+            background=40,
+            negatives=24,
+            loss="softmax",
+            temperature=0.2,
+            projection_dim=16,
+            steps_per_epoch=2,  # Of 3 steps the last is local aggregation's.
+            warmup_epochs=1,
+        ),
+    ),
     "feature_distillation": ("feature_distillation", dict(projection_hidden=12)),
     "feature_distillation_map": (
         "feature_distillation",
@@ -123,6 +178,11 @@ VIEWS = {
     "distillation": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
+    "npid_nce": (SIZE,),
+    "npid_softmax": (SIZE,),
+    "npid_whole_bank": (SIZE,),
+    "local_aggregation": (SIZE,),
+    "local_aggregation_begins": (SIZE,),
     "feature_distillation": (SIZE, SIZE // 2),
     "feature_distillation_map": (SIZE,),
 }

@@ -312,8 +312,23 @@ def test_the_head_is_what_follows_the_encoder(name):
 
 
 @every_method
+def test_a_choice_bounds_the_mutual_information(name):
+    method = make(name)
+    chooses = ("simclr", "moco", "npid_softmax", "npid_whole_bank")
+    assert method.chooses == name.startswith(chooses)
+    if not method.chooses:
+        assert method.mutual_information(1.0, BATCH) is None
+        return
+    chance, most = method.chance_loss(BATCH), np.log(method.num_negatives(BATCH) + 1)
+    for loss, expected in ((chance, 0), (0.0, most), (chance / 4, 0.75 * most)):
+        found = method.mutual_information(loss, BATCH)
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+@every_method
 def test_epochs_part_only_where_a_method_acts_between_them(name):
-    assert make(name).acts_between_epochs == name.startswith("deepcluster")
+    acts = name.startswith(("deepcluster", "local_aggregation"))
+    assert make(name).acts_between_epochs == acts
 
 
 def test_clear_errors(mirrored):

@@ -94,6 +94,10 @@ _STARTS = {
     "swav_cifar10": ("torch", False),
     "deepcluster_v2_imagenet": ("torchvision", False),
     "deepcluster_v2_cifar10": ("torchvision", False),  # solo-learn.
+    "npid_imagenet": ("torchvision", False),
+    "npid_cifar10": ("torch", False),  # models/resnet_cifar.py.
+    "local_aggregation_imagenet": ("torchvision", False),
+    "local_aggregation_cifar10": ("torch", False),  # As NPID.
 }
 
 

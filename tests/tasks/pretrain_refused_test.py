@@ -15,6 +15,14 @@ from tfssl.tasks import pretrain
         ({"recipe": "nope"}, "nope"),
         ({"precision": "float8"}, "precision='float8' received, expected one of"),
         ({"hparams": {"tau": 1}}, "hparam 'tau' received, but simclr takes only: temp"),
+        (
+            {"method": "npid", "max_bank_gib": 1e-6},
+            r"max_bank_gib=1e-06 received, but 1 bank\(s\) of 40 images by 128 numbers",
+        ),
+        (
+            {"method": "npid", "hparams": {"projection_dim": 10**8}},
+            "lower projection_dim, or raise max_bank_gib to 15",
+        ),
         ({"encoder": "resnet19"}, "resnet19"),
         ({"encoder": "keras.applications.Nope"}, "is not in keras.applications"),
         ({"optimizer": "adamax"}, "adamax"),

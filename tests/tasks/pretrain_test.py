@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
     assert int(run.method.step.numpy()) == 10
     assert [line["step"] for line in run.history] == [5, 10]
     for key in ("loss", "contrastive_accuracy", "knn_accuracy", "embedding_std",
-                "effective_rank", "learning_rate"):  # fmt: skip
+                "effective_rank", "learning_rate", "mutual_information"):  # fmt: skip
         assert np.isfinite(run.history[-1][key]), key
     printed, lines = capsys.readouterr()
     assert "\repoch" not in lines and "epoch 2/2: 5 of 5, " in lines
@@ -174,6 +174,20 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
             marks=pytest.mark.slow,
         ),
         pytest.param(
+            ["--method=npid", "--hparam=negatives=64", "--recipe=deepcluster_digits"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            [
+                "--method=local_aggregation",
+                "--recipe=deepcluster_digits",
+                "--hparam=num_clusters=(20,30)",
+                "--hparam=warmup_epochs=1",
+                "--hparam=negatives=64",
+            ],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
             [
                 "--method=feature_distillation",
                 "--recipe=deepcluster_digits",
@@ -184,7 +198,7 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
     ],
     ids=(
         "simclr memory byol moco_v1 moco_v2 moco_v3 swav deepcluster deepcluster_v2 "
-        "feature_distillation"
+        "npid local_aggregation feature_distillation"
     ).split(),
 )
 def test_killed_processes_resume_to_the_same_weights(tmp_path, method):

@@ -1,4 +1,5 @@
 import json
+import types
 
 import keras
 import numpy as np
@@ -100,6 +101,21 @@ def test_a_file_that_is_not_there(tmp_path):
     assert history.read(tmp_path / "metrics.jsonl") == []
     history.History(str(tmp_path), 3)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("loss, expected", [(2.0, 0.5), (None, None)])
+def test_what_a_method_knows_of_an_epoch_joins_its_logs(loss, expected):
+    model = types.SimpleNamespace(
+        epoch_numbers=lambda: {"clusters": 3.0},
+        mutual_information=lambda loss, batch: loss and (batch - loss) / 12,
+    )
+    callback = history.EpochNumbers(8)
+    callback.set_model(model)
+    logs = {"loss": loss}
+    callback.on_epoch_end(0, logs)
+    added = {"clusters": 3.0} | ({"mutual_information": expected} if loss else {})
+    assert logs == {"loss": loss} | added
+    callback.on_epoch_end(0)  # Without logs there is nothing to add to.
 
 
 def test_curves(tmp_path):

@@ -11,7 +11,9 @@ from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
 from tfssl.methods.feature_distillation import FeatureDistillation
+from tfssl.methods.local_aggregation import LocalAggregation
 from tfssl.methods.moco import MoCo
+from tfssl.methods.npid import NPID
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
@@ -20,7 +22,9 @@ METHODS = {
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
+    "local_aggregation": LocalAggregation,
     "moco": MoCo,
+    "npid": NPID,
     "simclr": SimCLR,
     "swav": SwAV,
 }
@@ -33,9 +37,11 @@ __all__ = [
     "Distillation",
     "FeatureDistillation",
     "Frozen",
+    "LocalAggregation",
     "METHODS",
     "Method",
     "MoCo",
+    "NPID",
     "SimCLR",
     "SwAV",
 ]

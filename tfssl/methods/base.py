@@ -14,6 +14,7 @@ A method subclasses `Method`, builds its parts in `__init__` and says in one
 
 import contextlib
 import dataclasses
+import math
 
 import keras
 import tensorflow as tf
@@ -141,9 +142,46 @@ class Method(loop.StepLoop):
         """How many negatives each anchor sees, or None if the method has none."""
         return None
 
+    @property
+    def chooses(self):
+        """Whether the loss is an InfoNCE: the choice of one positive among negatives.
+
+        Or a sum of several, or a multiple, as `chance_loss` is then.
+        """
+        return False
+
+    def mutual_information(self, loss, global_batch):
+        """What a loss says at least of the information that a pair shares, in nats.
+
+        `log(k) - InfoNCE` for a choice among `k` candidates: a lower bound of the
+        mutual information of what is compared, and never above `log(k)`.
+
+        Args:
+            loss: float, a mean of `"loss"`.
+            global_batch: int, images of a step.
+
+        Returns:
+            float, or None for a loss that is no InfoNCE.
+
+        Reference:
+            van den Oord et al., 2018, https://arxiv.org/abs/1807.03748, Eq. 5; with
+            `k` counting the positive, Tian et al., 2020, https://arxiv.org/abs/1906.05849.
+        """
+        if not self.chooses:
+            return None
+        most = math.log(self.num_negatives(global_batch) + 1)
+        return most * (1 - loss / self.chance_loss(global_batch))
+
     @classmethod
     def check_settings(cls, given):
         """Raises `ValueError` for settings, a dict, that cannot work with any data."""
+
+    @classmethod
+    def check_memory(cls, given):
+        """Raises `ValueError` for settings that take more memory than is allowed.
+
+        Called before anything is built, with all settings: a dict.
+        """
 
     def check_run(self, global_batch, source):
         """Raises `ValueError` if this method cannot learn from these images.

@@ -249,6 +249,10 @@ class MoCo(base.Method):
             return 4 * self.temperature * math.log(global_batch)
         return math.log(self.queue_size + 1) * (2 if self.symmetric else 1)
 
+    @property
+    def chooses(self):
+        return True
+
     def num_negatives(self, global_batch):
         return global_batch - 1 if self.queue is None else self.queue_size
 

@@ -178,6 +178,10 @@ class SimCLR(base.Method):
         """A uniform choice among other views and the queue: `ln(2N - 1 + queue)`."""
         return float(tf.math.log(2.0 * global_batch - 1.0 + self.queue_size))
 
+    @property
+    def chooses(self):
+        return True
+
     def num_negatives(self, global_batch):
         return 2 * global_batch - 2 + self.queue_size
 

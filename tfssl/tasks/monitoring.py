@@ -90,7 +90,7 @@ class Watch:
                     workers=workers,
                 )
             )
-        found += [*self._probes, history.EpochNumbers()]
+        found += [*self._probes, history.EpochNumbers(self._plan.batch_size)]
         return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):

@@ -13,6 +13,7 @@ _POINTS = 1000
 # Curves that tell how training went, by the panel they are drawn in.
 _CURVES = {
     "loss": "loss",
+    "mutual_information": "mutual information, at least (nats)",
     "contrastive_accuracy": "contrastive accuracy",
     "cluster_accuracy": "cluster accuracy",
     "code_entropy": "entropy of an assignment (nats)",

@@ -61,11 +61,26 @@ class History(keras.callbacks.Callback):
 
 
 class EpochNumbers(keras.callbacks.Callback):
-    """Adds a method's own numbers, `Method.epoch_numbers`, to the logs of an epoch."""
+    """Adds what a method knows of an epoch to its logs.
+
+    Its own numbers, `Method.epoch_numbers`, and what its loss says of the information
+    that a pair shares, `Method.mutual_information`.
+
+    Args:
+        batch_size: int, images of a step.
+    """
+
+    def __init__(self, batch_size):
+        super().__init__()
+        self._batch_size = batch_size
 
     def on_epoch_end(self, epoch, logs=None):
-        if logs is not None:
-            logs.update(self.model.epoch_numbers())
+        if logs is None:
+            return
+        logs.update(self.model.epoch_numbers())
+        shared = self.model.mutual_information(logs["loss"], self._batch_size)
+        if shared is not None:
+            logs["mutual_information"] = shared
 
 
 class Curves(keras.callbacks.Callback):

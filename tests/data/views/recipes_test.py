@@ -45,6 +45,15 @@ _PAPERS = {
         area=(0.2, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
         hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
     ),
+    "npid": dict(
+        size=224, area=(0.2, 1.0), flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.4, gray=0.2, gray_first=True, blur=0.0, antialias=True,
+    ),
+    "npid_cifar10": dict(
+        size=32, area=(0.2, 1.0), flip=0.0, jitter=1.0, brightness=0.4, contrast=0.4,
+        saturation=0.4, hue=0.4, gray=0.2, gray_first=False, blur=0.0,
+        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
+    ),
     "swav": dict(
         area=(0.14, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
         hue=0.2, gray=0.2, blur=0.5, flip=0.5, std=(0.228, 0.224, 0.225),
@@ -83,7 +92,9 @@ def test_values_of_the_papers(name):
     for field, value in _PAPERS[name].items():
         assert getattr(view, field) == value, field
     assert recipes.get(name).name == name
-    single = name.startswith(("deepcluster", "feature_distillation", "rand_augment"))
+    single = name.startswith(
+        ("deepcluster", "feature_distillation", "npid", "rand_augment")
+    )
     views = 8 if name == "swav" else 1 if single else 2
     assert len(recipes.get(name)) == views
 

@@ -114,6 +114,22 @@ _MOCO_VIEW = View(
 )
 MOCO_V1 = Recipe([_MOCO_VIEW.scaled(gray_first=True)] * 2, "moco_v1")
 
+# Wu et al., 2018, https://arxiv.org/abs/1805.01978, zhirongw/lemniscate.pytorch
+# (main.py), from which MoCo's views were taken: one of them.
+NPID = Recipe(MOCO_V1[:1], "npid")
+
+# The same code on CIFAR-10 (cifar.py): the grey after the jitter, and no flip.
+NPID_CIFAR10 = Recipe(
+    NPID.scaled(
+        32,
+        flip=0.0,
+        gray_first=False,
+        mean=(0.4914, 0.4822, 0.4465),
+        std=(0.2023, 0.1994, 0.2010),
+    ),
+    "npid_cifar10",
+)
+
 # Chen et al., 2020, https://arxiv.org/abs/2003.04297: weaker hue, jitter at 0.8,
 # blur at 0.5, and the grey after the jitter.
 MOCO_V2 = Recipe(
@@ -255,6 +271,8 @@ RECIPES = {
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
     "moco_v3": MOCO_V3,
+    "npid": NPID,
+    "npid_cifar10": NPID_CIFAR10,
     "rand_augment": RAND_AUGMENT,
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
