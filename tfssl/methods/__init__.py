@@ -12,6 +12,7 @@ from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
 from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.moco import MoCo
+from tfssl.methods.pretext import Pretext
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
@@ -21,6 +22,7 @@ METHODS = {
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
     "moco": MoCo,
+    "pretext": Pretext,
     "simclr": SimCLR,
     "swav": SwAV,
 }
@@ -36,6 +38,7 @@ __all__ = [
     "METHODS",
     "Method",
     "MoCo",
+    "Pretext",
     "SimCLR",
     "SwAV",
 ]

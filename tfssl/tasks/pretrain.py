@@ -9,7 +9,7 @@ import keras
 
 from tfssl import files, methods
 from tfssl.data import pipeline
-from tfssl.data.views import recipes
+from tfssl.data.views import recipes, tiles
 from tfssl.tasks import (
     accept,
     arguments,
@@ -135,6 +135,7 @@ def pretrain(
             total_steps=plan.total_steps,
             steps_per_epoch=plan.steps_per_epoch,
             num_images=train.num_images,
+            num_tiles=tiles.most(plan.recipe),
             seed=seed,
             teacher=taught and taught.layer(),
         )
