@@ -102,12 +102,18 @@ class Pretext(base.Method):
                 self.feature_dim,
                 (tile_dim,),
                 last_norm="batch",
+                kernel_initializer=heads.UNIFORM_FAN_IN,
                 norm_statistics=norm_statistics,
                 norm_replica_groups=norm_replica_groups,
                 name="tile_layer",
             )
             width = num_tiles * tile_dim
-        self.classifier = heads.mlp(width, (self.num_classes,), name="classifier")
+        self.classifier = heads.mlp(
+            width,
+            (self.num_classes,),
+            kernel_initializer=heads.UNIFORM_FAN_IN,
+            name="classifier",
+        )
 
     def _chosen_orders(self, shape, dtype=None):
         return tf.constant(transforms.distant_orders(*shape, self.seed), dtype)

@@ -41,7 +41,7 @@ PIRL_ROTATION_CIFAR10 = Recipe([_PIRL_CIFAR10_VIEW] * 2, "pirl_rotation_cifar10"
 
 # Not from a paper: digits have no colour, and a mirrored one is another sign.
 _DIGITS_VIEW = View(size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0)
-_DIGITS_TILES = _DIGITS_VIEW.in_tiles(12, grid=2, whole=32)
+_DIGITS_TILES = _DIGITS_VIEW.in_tiles(14, grid=2, whole=36)
 PIRL_JIGSAW_DIGITS = Recipe(
     [_DIGITS_VIEW.scaled(rotation=0.3), _DIGITS_TILES], "pirl_jigsaw_digits"
 )
