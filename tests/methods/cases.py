@@ -102,6 +102,28 @@ CASES = {
             projection_dim=16,
         ),
     ),
+    "pirl_jigsaw": (
+        "pirl",
+        dict(num_images=_IMAGES, num_tiles=4, negatives=24, projection_dim=16, seed=5),
+    ),
+    "pirl_rotation": (
+        "pirl",
+        dict(num_images=_IMAGES, transform="rotation", negatives=24, projection_dim=16),
+    ),
+    "pirl_both": (
+        "pirl",
+        dict(
+            num_images=_IMAGES,
+            transform="both",
+            loss="softmax",
+            temperature=0.2,
+            negatives=24,
+            weight=0.25,
+            projection_layers=2,
+            projection_dim=16,
+            num_tiles=4,
+        ),
+    ),
     "pretext_rotation": ("pretext", dict(task="rotation")),
     "pretext_jigsaw": (
         "pretext",
@@ -135,7 +157,7 @@ VIEWS = {
 }
 
 # Views that come in tiles: (number of the view, tiles in a row).
-TILED = {"pretext_jigsaw": (0, 2)}
+TILED = {"pretext_jigsaw": (0, 2), "pirl_jigsaw": (1, 2), "pirl_both": (1, 2)}
 
 # True classes of so many images, for the methods that learn from them.
 LABELS = {

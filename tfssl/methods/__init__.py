@@ -12,6 +12,7 @@ from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
 from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.moco import MoCo
+from tfssl.methods.pirl import PIRL
 from tfssl.methods.pretext import Pretext
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
@@ -22,6 +23,7 @@ METHODS = {
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
     "moco": MoCo,
+    "pirl": PIRL,
     "pretext": Pretext,
     "simclr": SimCLR,
     "swav": SwAV,
@@ -38,6 +40,7 @@ __all__ = [
     "METHODS",
     "Method",
     "MoCo",
+    "PIRL",
     "Pretext",
     "SimCLR",
     "SwAV",

@@ -59,9 +59,8 @@ def _turned(images, quarters):
 
 def choices(seed, position, count, *, purpose):
     """One of `count` for every place of the stream: int32 `(batch,)`."""
-    (drawn,) = tf.unstack(stateless.uniform(seed, position, 1, purpose=purpose), axis=1)
-    # The product may round up to `count`.
-    return tf.minimum(tf.cast(drawn * count, tf.int32), count - 1)
+    drawn = stateless.below(count, seed, position, 1, purpose=purpose)
+    return tf.cast(drawn[:, 0], tf.int32)
 
 
 def orders(seed, position, count, *, purpose):
