@@ -24,13 +24,24 @@ JIGSAW = dict(
 )
 
 
+PIRL = dict(
+    method="pirl",
+    recipe="pirl_jigsaw_digits",
+    image_size=16,
+    hparams=dict(negatives=12, projection_dim=8),
+)
+
+
 def run(out, **changes):
     return pretrain.pretrain(images(), str(out), **TINY | JIGSAW | changes)
 
 
-@pytest.mark.parametrize("place", ["host", "device"])
-def test_resume_equals_the_straight_run(place, tmp_path):
-    assert_same_runs(*straight_and_interrupted(tmp_path, augment_on=place, **JIGSAW))
+@pytest.mark.parametrize(
+    "case, place", [(JIGSAW, "host"), (JIGSAW, "device"), (PIRL, "host")]
+)
+def test_resume_equals_the_straight_run(case, place, tmp_path):
+    """The same orders and turns, and PIRL's same negatives."""
+    assert_same_runs(*straight_and_interrupted(tmp_path, augment_on=place, **case))
 
 
 def test_a_jigsaw_is_trained_recorded_and_judged(tmp_path, capsys):
