@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import pipeline, sources
-from tfssl.data.views import recipes
+from tfssl.data.views import pretext_recipes, recipes
 from tfssl.tasks import show_views
 
 
@@ -51,7 +51,7 @@ def test_normalization_is_taken_off_and_sizes_may_differ(tmp_path):
 
 def test_tiles_are_shown_at_their_places(tmp_path):
     source = sources.open_source(images())
-    recipe = [recipes.PIRL_JIGSAW[1].scaled(4, whole=24)]
+    recipe = [pretext_recipes.PIRL_JIGSAW[1].scaled(4, whole=24)]
     path = str(tmp_path / "v.png")
     drawn = show_views.sheet(source, recipe, path, num_images=2)
     # Two columns of 24 pixels, 2 apart, 6 more after the original.

@@ -12,7 +12,7 @@ from tests.tasks.pretrain_test import (
     images,
     straight_and_interrupted,
 )
-from tfssl.data.views import recipes
+from tfssl.data.views import pretext_recipes
 from tfssl.evaluation import supervised
 from tfssl.tasks import finetune, pretrain, resolve
 
@@ -67,7 +67,7 @@ def test_a_jigsaw_is_trained_recorded_and_judged(tmp_path, capsys):
     # The images of an evaluation are what the tiles are cut from.
     assert made.encoder.preprocessing.size == 18
     assert made.method.num_tiles == 4
-    other = [recipes.JIGSAW_DIGITS[0].scaled(grid=3, whole=36, size=10)]
+    other = [pretext_recipes.JIGSAW_DIGITS[0].scaled(grid=3, whole=36, size=10)]
     with pytest.raises(ValueError, match="view 0: grid is 2 there and 3 here"):
         run(tmp_path, epochs=2, recipe=other)
 
@@ -92,7 +92,7 @@ def test_a_recipe_in_tiles_is_for_methods_that_take_them(tmp_path):
 
 def test_training_with_labels_takes_the_whole_crop(tmp_path):
     """A view of one picture where a recipe in tiles is named."""
-    plain = supervised.geometry(recipes.JIGSAW[0])
+    plain = supervised.geometry(pretext_recipes.JIGSAW[0])
     assert (plain.size, plain.gray) == (255, 0.0) and plain.area == (0.6, 1.0)
     made = run(tmp_path / "run", epochs=1)
     tuned = finetune.finetune(

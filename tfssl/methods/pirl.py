@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import checks
-from tfssl.data.views import recipes
+from tfssl.data.views import pretext_recipes
 from tfssl.methods import bank_contrast, base, transforms
 from tfssl.models import heads
 
@@ -54,7 +54,7 @@ class PIRL(base.Method):
         name: optional name.
 
     Views: two, float32; the second in tiles (`data.Tiles`), but for `"rotation"`. The
-    default recipes are `recipes.PIRL_JIGSAW` and `recipes.PIRL_ROTATION`.
+    default recipes are `pirl_jigsaw` and `pirl_rotation`.
 
     Metrics: `image_loss` and `transform_loss`; `contrastive_accuracy`, how often the
     memory of an image is the nearest to its embedding.
@@ -68,7 +68,7 @@ class PIRL(base.Method):
         ValueError: if an argument is out of range, or the bank is too large.
     """
 
-    default_recipe = recipes.PIRL_JIGSAW
+    default_recipe = pretext_recipes.PIRL_JIGSAW
     logged = ("loss", "image_loss", "transform_loss", "contrastive_accuracy")
 
     def __init__(
@@ -147,7 +147,7 @@ class PIRL(base.Method):
     @classmethod
     def recipe_for(cls, transform="jigsaw", **_):
         rotates = transform == "rotation"
-        return recipes.PIRL_ROTATION if rotates else recipes.PIRL_JIGSAW
+        return pretext_recipes.PIRL_ROTATION if rotates else pretext_recipes.PIRL_JIGSAW
 
     @classmethod
     def tiled_views(cls, transform="jigsaw", **_):

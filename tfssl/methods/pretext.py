@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import checks
-from tfssl.data.views import recipes
+from tfssl.data.views import pretext_recipes
 from tfssl.losses import clustering
 from tfssl.methods import base, transforms
 from tfssl.models import heads
@@ -47,7 +47,7 @@ class Pretext(base.Method):
         name: optional name.
 
     Views: one, float32; of the jigsaw in tiles (`data.Tiles`). The default recipes are
-    `recipes.ROTATION` and `recipes.JIGSAW`.
+    `rotation` and `jigsaw`.
 
     Metrics: `task_accuracy`, how often the rotation or the order was found; beside it
     `chance_accuracy`, that of guessing.
@@ -61,7 +61,7 @@ class Pretext(base.Method):
         ValueError: for an unknown task, or more orders than the tiles have.
     """
 
-    default_recipe = recipes.ROTATION
+    default_recipe = pretext_recipes.ROTATION
     num_views = 1
     logged = ("loss", "task_accuracy")
 
@@ -138,7 +138,7 @@ class Pretext(base.Method):
 
     @classmethod
     def recipe_for(cls, task="rotation", **_):
-        return recipes.JIGSAW if task == "jigsaw" else recipes.ROTATION
+        return pretext_recipes.JIGSAW if task == "jigsaw" else pretext_recipes.ROTATION
 
     @classmethod
     def tiled_views(cls, task="rotation", **_):

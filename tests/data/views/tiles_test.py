@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tfssl import data
 from tfssl.data import sources, views
-from tfssl.data.views import recipes, specs, tiles
+from tfssl.data.views import pretext_recipes, recipes, specs, tiles
 
 WHOLE = specs.View(size=12, area=(1.0, 1.0), aspect=(1.0, 1.0), flip=0.0, jitter=0.0)
 
@@ -100,15 +100,15 @@ def test_a_recipe_without_tiles_is_flat_and_draws_no_places():
 
 
 def test_scaled_keeps_the_proportions_of_the_cells():
-    small = recipes.PIRL_JIGSAW.scaled(32)
+    small = pretext_recipes.PIRL_JIGSAW.scaled(32)
     assert (small[0].size, small[1].size, small[1].whole) == (32, 9, 36)
     assert small[1].grid == 3 and small.name == "pirl_jigsaw"
     # Of a recipe that begins with tiles the size is that of what they are cut from.
-    (jigsaw,) = recipes.JIGSAW.scaled(51)
+    (jigsaw,) = pretext_recipes.JIGSAW.scaled(51)
     assert (jigsaw.size, jigsaw.whole) == (13, 51)
-    assert recipes.JIGSAW[0].untiled() == specs.View(
+    assert pretext_recipes.JIGSAW[0].untiled() == specs.View(
         **{
-            field: getattr(recipes.JIGSAW[0], field)
+            field: getattr(pretext_recipes.JIGSAW[0], field)
             for field in vars(specs.View())
             if field != "size"
         },

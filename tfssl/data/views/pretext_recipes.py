@@ -1,4 +1,4 @@
-"""The views of PIRL and of the jigsaw task, see `recipes`."""
+"""The views of PIRL and of the pretext tasks, as those of `recipes`."""
 
 from tfssl.data.views.specs import IMAGENET_MEAN, IMAGENET_STD, Recipe, View
 
@@ -42,9 +42,17 @@ PIRL_ROTATION_CIFAR10 = Recipe([_PIRL_CIFAR10_VIEW] * 2, "pirl_rotation_cifar10"
 # Not from a paper: digits have no colour, and a mirrored one is another sign.
 _DIGITS_VIEW = View(size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0)
 _DIGITS_TILES = _DIGITS_VIEW.in_tiles(14, grid=2, whole=36)
-PIRL_JIGSAW_DIGITS = Recipe(
-    [_DIGITS_VIEW.scaled(rotation=0.3), _DIGITS_TILES], "pirl_jigsaw_digits"
-)
+# They lean by 0.3 radians at most, small against a quarter turn.
+_LEANING = _DIGITS_VIEW.scaled(rotation=0.3)
+PIRL_JIGSAW_DIGITS = Recipe([_LEANING, _DIGITS_TILES], "pirl_jigsaw_digits")
+PIRL_ROTATION_DIGITS = Recipe([_LEANING] * 2, "pirl_rotation_digits")
+
+# Gidaris et al., 2018, https://arxiv.org/abs/1803.07728, as facebookresearch/vissl and
+# mmselfsup train it: crop and flip. The method turns the view.
+ROTATION = Recipe([_PIRL_VIEW.scaled(jitter=0.0, gray=0.0)], "rotation")
+# The authors' CIFAR-10 setting moves images by up to 4 pixels; here crops do.
+ROTATION_CIFAR10 = Recipe(ROTATION.scaled(32, area=(0.6, 1.0)), "rotation_cifar10")
+ROTATION_DIGITS = Recipe([_LEANING], "rotation_digits")
 
 # Noroozi and Favaro, 2016, https://arxiv.org/abs/1603.09246, as facebookresearch/vissl
 # trains it: two thirds grey. There grey and a flip are of the whole picture; here each
@@ -54,3 +62,21 @@ JIGSAW = Recipe([_JIGSAW_VIEW.in_tiles(64, grid=3, whole=255)], "jigsaw")
 # Not from a paper, as PIRL_JIGSAW_CIFAR10 and PIRL_JIGSAW_DIGITS.
 JIGSAW_CIFAR10 = Recipe([JIGSAW[0].scaled(12, whole=48)], "jigsaw_cifar10")
 JIGSAW_DIGITS = Recipe([_DIGITS_TILES], "jigsaw_digits")
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        JIGSAW,
+        JIGSAW_CIFAR10,
+        JIGSAW_DIGITS,
+        PIRL_JIGSAW,
+        PIRL_JIGSAW_CIFAR10,
+        PIRL_JIGSAW_DIGITS,
+        PIRL_ROTATION,
+        PIRL_ROTATION_CIFAR10,
+        PIRL_ROTATION_DIGITS,
+        ROTATION,
+        ROTATION_CIFAR10,
+        ROTATION_DIGITS,
+    )
+}

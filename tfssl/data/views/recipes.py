@@ -8,17 +8,10 @@ tenth of the image.
 """
 
 from tfssl.data.preprocessing import Preprocessing
-from tfssl.data.views.pretext_recipes import (
-    JIGSAW,
-    JIGSAW_CIFAR10,
-    JIGSAW_DIGITS,
-    PIRL_JIGSAW,
-    PIRL_JIGSAW_CIFAR10,
-    PIRL_JIGSAW_DIGITS,
-    PIRL_ROTATION,
-    PIRL_ROTATION_CIFAR10,
-)
-from tfssl.data.views.specs import IMAGENET_MEAN, IMAGENET_STD, Recipe, View
+from tfssl.data.views import pretext_recipes
+from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
+from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
+from tfssl.data.views.specs import Recipe, View
 
 # Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
 # default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
@@ -89,8 +82,8 @@ _BYOL_VIEW = View(
     blur_border="zero",
     resize="bicubic",
     clip_resized=True,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    mean=_IMAGENET_MEAN,
+    std=_IMAGENET_STD,
 )
 # Grill et al., 2020, https://arxiv.org/abs/2006.07733, and the authors' code
 # (google-deepmind/deepmind-research): one try of a crop, cut to the image; additive
@@ -116,8 +109,8 @@ _MOCO_VIEW = View(
     contrast_mean="gray",
     gray=0.2,
     antialias=True,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
+    mean=_IMAGENET_MEAN,
+    std=_IMAGENET_STD,
 )
 MOCO_V1 = Recipe([_MOCO_VIEW.scaled(gray_first=True)] * 2, "moco_v1")
 
@@ -164,7 +157,7 @@ _SWAV_VIEW = View(
     blur=0.5,
     blur_border="edge",
     antialias=True,
-    mean=IMAGENET_MEAN,
+    mean=_IMAGENET_MEAN,
     std=(0.228, 0.224, 0.225),
 )
 SWAV = Recipe([_SWAV_VIEW] * 2 + [_SWAV_VIEW.scaled(96, area=(0.05, 0.14))] * 6, "swav")
@@ -178,7 +171,11 @@ SWAV_CIFAR10 = Recipe(
 # Caron et al., 2018, https://arxiv.org/abs/1807.05520, facebookresearch/deepcluster
 # (main.py): crop and flip only; colour goes in the Sobel filters of the encoder.
 DEEPCLUSTER = Recipe(
-    [View(size=224, jitter=0.0, antialias=True, mean=IMAGENET_MEAN, std=IMAGENET_STD)],
+    [
+        View(
+            size=224, jitter=0.0, antialias=True, mean=_IMAGENET_MEAN, std=_IMAGENET_STD
+        )
+    ],
     "deepcluster",
 )
 
@@ -217,8 +214,8 @@ FEATURE_DISTILLATION = Recipe(
             contrast_mean="gray",
             gray=0.2,
             antialias=True,
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
         )
     ],
     "feature_distillation",
@@ -237,21 +234,12 @@ RAND_AUGMENT = Recipe(
             rand_augment=2,
             rand_augment_magnitude=9.0,
             resize="bicubic",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=_IMAGENET_MEAN,
+            std=_IMAGENET_STD,
         )
     ],
     "rand_augment",
 )
-
-# Gidaris et al., 2018, https://arxiv.org/abs/1803.07728, as facebookresearch/vissl and
-# mmselfsup train it: crop and flip. The method turns the view.
-ROTATION = Recipe(DEEPCLUSTER, "rotation")
-# The authors' CIFAR-10 setting moves images by up to 4 pixels; here crops do.
-ROTATION_CIFAR10 = Recipe(ROTATION.scaled(32, area=(0.6, 1.0)), "rotation_cifar10")
-# Digits lean by 0.3 radians at most, small against a quarter turn.
-ROTATION_DIGITS = Recipe(DEEPCLUSTER_DIGITS, "rotation_digits")
-PIRL_ROTATION_DIGITS = Recipe(SIMCLR_DIGITS, "pirl_rotation_digits")
 
 RECIPES = {
     "simclr": SIMCLR,
@@ -263,25 +251,14 @@ RECIPES = {
     "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
     "deepcluster_digits": DEEPCLUSTER_DIGITS,
     "feature_distillation": FEATURE_DISTILLATION,
-    "jigsaw": JIGSAW,
-    "jigsaw_cifar10": JIGSAW_CIFAR10,
-    "jigsaw_digits": JIGSAW_DIGITS,
     "moco_cifar10": MOCO_CIFAR10,
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
     "moco_v3": MOCO_V3,
-    "pirl_jigsaw": PIRL_JIGSAW,
-    "pirl_jigsaw_cifar10": PIRL_JIGSAW_CIFAR10,
-    "pirl_jigsaw_digits": PIRL_JIGSAW_DIGITS,
-    "pirl_rotation": PIRL_ROTATION,
-    "pirl_rotation_cifar10": PIRL_ROTATION_CIFAR10,
-    "pirl_rotation_digits": PIRL_ROTATION_DIGITS,
     "rand_augment": RAND_AUGMENT,
-    "rotation": ROTATION,
-    "rotation_cifar10": ROTATION_CIFAR10,
-    "rotation_digits": ROTATION_DIGITS,
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
+    **pretext_recipes.RECIPES,
 }
 
 

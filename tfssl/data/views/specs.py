@@ -193,7 +193,7 @@ class Tiles(View):
         if self.whole % self.grid:
             raise ValueError(
                 f"grid={self.grid} does not divide whole={self.whole} pixels; choose a "
-                f"multiple, for example whole={self.grid * round(self.cell) or 1}."
+                f"multiple, for example whole={self.grid * max(1, round(self.cell))}."
             )
         if self.size > self.cell:
             raise ValueError(
