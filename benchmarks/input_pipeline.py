@@ -132,7 +132,8 @@ def profile(source, recipe, options):
 
         def make(image, crops, packed):
             coins = views.coins_of(packed, recipe, channels)
-            images = applying.resized(coins, image, parts, crops, applying.comes_turned)
+            turned = applying.comes_turned
+            images = applying.resized(packed, image, parts, crops, turned)
             rows = [views.fields(x, recipe, channels) for x in tf.unstack(packed)]
             return [
                 applying.render(*of_view, white)
@@ -148,13 +149,16 @@ def profile(source, recipe, options):
 
         return made
 
+    def resized(image, crops, packed):
+        return applying.resized(packed, image, recipe, crops)
+
     def whole(image, crops, packed):
         return views.apply_packed(packed, image, recipe, crops)
 
     steps = {
         "decode": lambda image, crops, packed: [image],
         "crop, flip": part(applying.cropped),
-        "resize": part(applying.resized),
+        "resize": resized,
         "colour": rendered(dict(blur=0.0, solarize=0.0, mean=None, std=None)),
         "blur": rendered(dict(solarize=0.0, mean=None, std=None)),
         "solarise, normalise": whole,

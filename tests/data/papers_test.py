@@ -9,7 +9,7 @@ from sklearn import datasets
 
 from tests.data import plain_views
 from tfssl.data import views
-from tfssl.data.views import batched, recipes
+from tfssl.data.views import batched, recipes, tiles
 
 _MANY = 3000
 # About 300 comparisons are made below: all but 3 % of correct programs pass them.
@@ -38,7 +38,7 @@ def assert_coin(values, probability, name):
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_draws_follow_the_distributions_of_the_recipe(name):
-    recipe = recipes.get(name)
+    recipe = tiles.flat(recipes.get(name))
     _, numbers = drawn(recipe)
     for i, view in enumerate(recipe):
         n = {key: value[:, i] for key, value in numbers.items()}
@@ -68,8 +68,9 @@ def test_draws_follow_the_distributions_of_the_recipe(name):
         for field in ("flip", "jitter", "gray", "solarize"):
             assert_coin(n[field], getattr(view, field), field)
         assert_coin((n["sigma"] > 0) * 1.0, view.blur, "blur")
-        for column in np.moveaxis(n.get("rand_augment", np.zeros((0, 0))), -1, 0):
-            assert_uniform(column, 0, 1, "rand_augment")
+        for field in ("rand_augment", "cell"):
+            for column in np.moveaxis(n.get(field, np.zeros((0, 0))), -1, 0):
+                assert_uniform(column, 0, 1, field)
         if view.blur:
             assert_uniform(n["sigma"][n["sigma"] > 0], *view.blur_sigma, "sigma")
         orders = np.argsort(n["order"], -1)
@@ -147,7 +148,8 @@ def small(name):
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_views_are_those_of_plain_numpy(name):
-    recipe, count = small(name), 8
+    recipe, count = tiles.flat(small(name)), 8
+    owners = tiles.owners(recipe)
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (count, 50, 66, 3)).astype(np.uint8)
     numbers, n = drawn(recipe, count)
@@ -169,7 +171,8 @@ def test_views_are_those_of_plain_numpy(name):
     for i, view in enumerate(recipe):
         for row in range(count):
             of_row = {key: value[row, i] for key, value in n.items()}
-            expected = plain_views.view(images[row] / 255.0, of_row, view)
+            of_crop = {key: value[row, owners[i]] for key, value in n.items()}
+            expected = plain_views.view(images[row] / 255.0, of_row, view, of_crop)
             for found in (singly[i][row], batch[i][row]):
                 difference = np.abs(found - expected)
                 differences.append(difference.mean())

@@ -202,26 +202,43 @@ def blur(image, sigma, border, radius):
     return out
 
 
-def view(image, n, view, **spaces):
+def tile(image, n, view):
+    """One tile of a crop that was resized, as `specs.Tile` says."""
+    cell = view.whole // view.grid
+    row, column = divmod(view.number, view.grid)
+    down, across = (int(share * (cell - view.size)) for share in n["cell"])
+    top, left = cell * row + down, cell * column + across
+    out = image[top : top + view.size, left : left + view.size]
+    return out[:, ::-1] if n["flip"] > 0.5 else out
+
+
+def view(image, n, view, of_crop=None, **spaces):
     """One view.
 
     Args:
         image: `(height, width, channels)`, values in [0, 1].
         n: dict of one view's numbers, as `views.split` names them.
-        view: the `View`.
+        view: the `View`, or `Tile`.
+        of_crop: dict of the numbers that its crop goes by, where they are others.
         **spaces: for `jitter`.
     """
     channels = image.shape[-1]
     tries = view.crop_tries
     by_height = view.crop_rule == "height"
+    of_crop = n if of_crop is None else of_crop
     top, left, high, wide = (box_by_height if by_height else box)(
-        n["areas"][:tries], n["aspects"][:tries], n["place"], *image.shape[:2],
+        of_crop["areas"][:tries], of_crop["aspects"][:tries], of_crop["place"],
+        *image.shape[:2],
         view.area if by_height else view.crop_fallback,
     )  # fmt: skip
     out = image[top : top + high, left : left + wide]
-    if n["flip"] > 0.5:
-        out = out[:, ::-1]
-    out = resize(out, view.size, view.resize, view.antialias)
+    if hasattr(view, "number"):
+        out = resize(out, view.whole, view.resize, view.antialias)
+        out = tile(out, n, view)
+    else:
+        if n["flip"] > 0.5:
+            out = out[:, ::-1]
+        out = resize(out, view.size, view.resize, view.antialias)
     if view.clip_resized:
         out = np.clip(out, 0.0, 1.0)
     if max(view.rotation, view.shear, view.translation) > 0:

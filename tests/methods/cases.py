@@ -157,6 +157,33 @@ CASES = {
             warmup_epochs=1,
         ),
     ),
+    "pirl_jigsaw": (
+        "pirl",
+        dict(num_images=_IMAGES, num_tiles=4, negatives=24, projection_dim=16, seed=5),
+    ),
+    "pirl_rotation": (
+        "pirl",
+        dict(num_images=_IMAGES, transform="rotation", negatives=24, projection_dim=16),
+    ),
+    "pirl_both": (
+        "pirl",
+        dict(
+            num_images=_IMAGES,
+            transform="both",
+            loss="softmax",
+            temperature=0.2,
+            negatives=24,
+            weight=0.25,
+            projection_layers=2,
+            projection_dim=16,
+            num_tiles=4,
+        ),
+    ),
+    "pretext_rotation": ("pretext", dict(task="rotation")),
+    "pretext_jigsaw": (
+        "pretext",
+        dict(task="jigsaw", num_permutations=6, num_tiles=4, tile_dim=12, seed=3),
+    ),
     "feature_distillation": ("feature_distillation", dict(projection_hidden=12)),
     "feature_distillation_map": (
         "feature_distillation",
@@ -183,9 +210,14 @@ VIEWS = {
     "npid_whole_bank": (SIZE,),
     "local_aggregation": (SIZE,),
     "local_aggregation_begins": (SIZE,),
+    "pretext_rotation": (SIZE,),
+    "pretext_jigsaw": (SIZE,),
     "feature_distillation": (SIZE, SIZE // 2),
     "feature_distillation_map": (SIZE,),
 }
+
+# Views that come in tiles: (number of the view, tiles in a row).
+TILED = {"pretext_jigsaw": (0, 2), "pirl_jigsaw": (1, 2), "pirl_both": (1, 2)}
 
 # True classes of so many images, for the methods that learn from them.
 LABELS = {
@@ -280,6 +312,9 @@ def batches(name, steps=STEPS, *, constant=None, size=None):
         if constant is not None:
             view = np.full_like(view, constant)
         views.append(view.astype("float32"))
+    if name in TILED:
+        number, grid = TILED[name]
+        views[number] = in_tiles(views[number], grid)
     batch = {
         "views": {f"view_{i}": v for i, v in enumerate(views)},
         "index": rows,
@@ -288,6 +323,14 @@ def batches(name, steps=STEPS, *, constant=None, size=None):
     if name in LABELS:
         batch["label"] = LABELS[name](rng, len(rows))
     return tf.data.Dataset.from_tensor_slices(batch)
+
+
+def in_tiles(images, grid):
+    """`(n, s, s, c)` -> `(n, grid * grid, s / grid, s / grid, c)`, row by row."""
+    count, side, _, channels = images.shape
+    cell = side // grid
+    cells = images.reshape(count, grid, cell, grid, cell, channels).swapaxes(2, 3)
+    return cells.reshape(count, grid**2, cell, cell, channels)
 
 
 def train(method, dataset, *, steps=STEPS, strategy=None):

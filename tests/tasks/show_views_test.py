@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import pipeline, sources
-from tfssl.data.views import recipes
+from tfssl.data.views import pretext_recipes, recipes
 from tfssl.tasks import show_views
 
 
@@ -47,6 +47,26 @@ def test_normalization_is_taken_off_and_sizes_may_differ(tmp_path):
         source, unnormalized, str(tmp_path / "v.png"), num_images=2, augment=False
     )
     np.testing.assert_allclose(plain.astype(int), other, atol=1)
+
+
+def test_tiles_are_shown_at_their_places(tmp_path):
+    source = sources.open_source(images())
+    recipe = [pretext_recipes.PIRL_JIGSAW[1].scaled(4, whole=24)]
+    path = str(tmp_path / "v.png")
+    drawn = show_views.sheet(source, recipe, path, num_images=2)
+    # Two columns of 24 pixels, 2 apart, 6 more after the original.
+    assert drawn.shape == (2 * 26 + 2, 2 * 26 + 6 + 2, 3)
+    batch = next(iter(pipeline.multiview(source, recipe, batch_size=2)))
+    tiles = batch["views"]["view_0"].numpy() * recipe[0].std + recipe[0].mean
+    for row in range(2):
+        for number, tile in enumerate(tiles[row]):
+            top = 2 + 26 * row + 8 * (number // 3) + 2
+            left = 2 + 26 + 6 + 8 * (number % 3) + 2
+            shown = drawn[top : top + 4, left : left + 4]
+            np.testing.assert_allclose(shown, 255 * np.clip(tile, 0, 1), atol=0.51)
+    white = drawn[2:28, 34:58].copy()
+    white[2:6, 2:6] = white[2:6, 10:14] = 255
+    assert (white[:2] == 255).all() and (white[:8, 6:10] == 255).all()
 
 
 @pytest.mark.parametrize("channels, dtype", [(1, np.uint8), (13, np.uint16)])

@@ -5,10 +5,11 @@ from tfssl.data.pipeline import labeled, multiview
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.sources import holdout, open_source
 from tfssl.data.views import recipes
-from tfssl.data.views.specs import View
+from tfssl.data.views.specs import Tiles, View
 
 __all__ = [
     "Preprocessing",
+    "Tiles",
     "View",
     "class_names",
     "holdout",

@@ -19,7 +19,7 @@ from tfssl.data import running, service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
 from tfssl.data.each_once import labeled
-from tfssl.data.views import applying, batched, device, recipes
+from tfssl.data.views import applying, batched, device, recipes, tiles
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
@@ -95,7 +95,8 @@ def multiview(
     Returns:
         `tf.data.Dataset` of `{"views": {"view_0": float32 (rows, size, size,
         channels), …}, "index": int64 (rows,), "position": int64 (rows,)}` with
-        `rows = batch_size / workers`. Unreadable images are left out, and the rows
+        `rows = batch_size / workers`. A view in tiles (`views.Tiles`) is (rows, tiles,
+        size, size, channels). Unreadable images are left out, and the rows
         after them move up. With `augment_on="device"` views have the dtype of the
         images, and `"numbers"`, float32 (rows, views, n), goes with them.
 
@@ -145,6 +146,8 @@ def multiview(
         numbers = {}
         if work == "device":
             numbers[device.NUMBERS], made = made
+        if work is not None:
+            made = tiles.stacked(made, recipe, axis=1)
         batch = {
             "views": {f"view_{i}": view for i, view in enumerate(made)},
             **numbers,
@@ -162,13 +165,14 @@ def multiview(
 def _batches(order, recipe, work, bad_files, parallel):
     """Batches of `(k, position, index, made)` of readable images, without Python.
 
-    `made` are the views, where `work` is `"device"` the host's part of them, see
-    `device.begin`; None makes them without augmentation.
+    `made` are the views of the flat recipe, where `work` is `"device"` the host's part
+    of them, see `device.begin`; None makes the views without augmentation.
     """
     source = order.source
-    small = max(view.size for view in recipe) <= _SMALL
+    small = max(view.untiled().size for view in recipe) <= _SMALL
     if work is None:
         return _plain(order, recipe, bad_files, parallel)
+    recipe = tiles.flat(recipe)
     if small and source.stacked is not None and max(source.image_size) <= _SMALL:
         return _of_arrays(order, recipe, work, parallel)
     if small and work == "host":
@@ -211,7 +215,9 @@ def _plain(order, recipe, bad_files, parallel):
 
     def make(raw, _):
         image = source.decode(raw, max(path.side for path in paths))
-        return tuple(path.apply(image) for path in paths)
+        return tuple(
+            tiles.central(path.apply(image), view) for path, view in zip(paths, recipe)
+        )
 
     def nothing(_):
         return tf.zeros([order.batch_size, 1])
@@ -262,8 +268,7 @@ def _small(order, recipe, bad_files, parallel):
 
     def resize(raw, packed):
         image, crops = _decoded(source, raw, packed, recipe)
-        coins = views_lib.coins_of(packed, recipe, source.channels)
-        return packed, applying.resized(coins, image, recipe, crops)
+        return packed, applying.resized(packed, image, recipe, crops)
 
     def finish(k, position, index, made):
         packed, resized = made
@@ -309,7 +314,7 @@ def _decoded(source, raw, packed, recipe):
     def crops_in(height, width):
         return views_lib.boxes(packed, recipe, height, width)
 
-    sizes = [view.size for view in recipe]
+    sizes = [view.untiled().size for view in recipe]
     return source.decode_window(raw, crops_in, sizes)
 
 

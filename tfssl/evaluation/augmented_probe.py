@@ -305,7 +305,8 @@ def _batches(source, index, recipe, batch_size, seed):
     """Endless batches of the images `index`, numbered by their place in it."""
     if len(index) < source.num_images:
         source = source.subset(index)
-    return pipeline.multiview(source, recipe[:1], batch_size=batch_size, seed=seed)
+    views = [recipe[0].untiled()]
+    return pipeline.multiview(source, views, batch_size=batch_size, seed=seed)
 
 
 def _trained(heads, encoder, dataset, positions, held, factors, verbose):

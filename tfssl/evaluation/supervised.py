@@ -143,9 +143,12 @@ def crop_and_flip(preprocessing, *, area=None, flip=None):
 
 
 def geometry(view):
-    """A view without its colour changes: its crop, flip, rotation and size."""
+    """A view without its colour changes: its crop, flip, rotation and size.
+
+    Of a view in tiles it is what they are cut from.
+    """
     plain = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0)
-    return dataclasses.replace(view, **plain)
+    return dataclasses.replace(view.untiled(), **plain)
 
 
 def train(
@@ -278,7 +281,7 @@ def _batches(source, recipe, classes, batch_size, seed, bad_files):
 
     dataset = pipeline.multiview(
         source,
-        tuple(recipe)[:1],
+        [recipe[0].untiled()],
         batch_size=batch_size,
         seed=seed,
         bad_files=bad_files,

@@ -14,6 +14,8 @@ from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.local_aggregation import LocalAggregation
 from tfssl.methods.moco import MoCo
 from tfssl.methods.npid import NPID
+from tfssl.methods.pirl import PIRL
+from tfssl.methods.pretext import Pretext
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
@@ -25,6 +27,8 @@ METHODS = {
     "local_aggregation": LocalAggregation,
     "moco": MoCo,
     "npid": NPID,
+    "pirl": PIRL,
+    "pretext": Pretext,
     "simclr": SimCLR,
     "swav": SwAV,
 }
@@ -42,6 +46,8 @@ __all__ = [
     "Method",
     "MoCo",
     "NPID",
+    "PIRL",
+    "Pretext",
     "SimCLR",
     "SwAV",
 ]

@@ -210,6 +210,15 @@ class Method(loop.StepLoop):
             f"{' or more' if cls.more_views else ''}; choose a recipe with as many."
         )
 
+    @classmethod
+    def tiled_views(cls, **hparams):
+        """The numbers of the views that come in tiles, for these arguments.
+
+        See `data.views.Tiles`; where there are any, the constructor may have an
+        argument `num_tiles`, which `tfssl.pretrain` fills in from the recipe.
+        """
+        return ()
+
     @property
     def followers(self):
         """The networks that no gradient trains, a list of layers.

@@ -114,6 +114,7 @@ class Learning:
                 "rand_augment": self.rand_augment,
                 "rand_augment_magnitude": self.rand_augment_magnitude,
             }
+        given = recipes.Recipe([given[0].untiled()], given.name)
         return given.scaled(preprocessing.size, **changes)
 
     def lengths(self, count, replicas):

@@ -9,7 +9,7 @@ import keras
 
 from tfssl import files, methods, models
 from tfssl.data import pipeline
-from tfssl.data.views import recipes
+from tfssl.data.views import recipes, tiles
 from tfssl.methods import bank_contrast
 from tfssl.tasks import (
     accept,
@@ -118,6 +118,7 @@ def pretrain(
         total_steps=plan.total_steps,
         steps_per_epoch=plan.steps_per_epoch,
         num_images=train.num_images,
+        num_tiles=tiles.most(plan.recipe),
         seed=seed,
         max_bank_gib=max_bank_gib,
     )

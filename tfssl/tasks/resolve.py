@@ -14,7 +14,7 @@ from absl import logging
 
 from tfssl import checks, files, methods, models
 from tfssl import data as data_lib
-from tfssl.data.views import recipes
+from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
 from tfssl.models import input_range
@@ -125,15 +125,26 @@ def recipe(given, method_name, hparams=None, image_size=None):
     except ValueError as error:
         name = getattr(given, "name", "custom")
         raise ValueError(f"The recipe {name!r} does not fit: {error}") from error
+    wanted = method_class.tiled_views(**(hparams or {}))
+    for number, view in enumerate(given):
+        if tiles.is_tiled(view) != (number in wanted):
+            raise ValueError(
+                f"The recipe {given.name!r} does not fit: view {number} is "
+                f"{'in tiles' if tiles.is_tiled(view) else 'one picture'}, but "
+                f"{method_class.__name__} takes it "
+                f"{'in tiles' if number in wanted else 'whole'} with these arguments; "
+                "choose another recipe."
+            )
     return given.scaled(image_size) if image_size else given
 
 
 def input_shape(recipe, source):
     """The shape of the images that the encoder is to take.
 
-    Height and width are None for views of several sizes.
+    Height and width are None for views of several sizes, and for tiles: an evaluation
+    has the size of what they are cut from.
     """
-    sizes = {view.size for view in recipe}
+    sizes = {size for view in recipe for size in (view.size, view.untiled().size)}
     side = sizes.pop() if len(sizes) == 1 else None
     return (side, side, source.channels)
 
@@ -247,8 +258,8 @@ def method(name, encoder, hparams=None, **known_here):
         encoder: a built Keras model.
         hparams: dict, arguments of the method.
         **known_here: what the run knows (`total_steps`, `steps_per_epoch`,
-            `num_images`, `seed`, `teacher`): handed on to methods that ask for it,
-            unless `hparams` say otherwise.
+            `num_images`, `num_tiles`, `seed`, `teacher`): handed on to methods that ask
+            for it, unless `hparams` say otherwise.
     """
     method_class, settings = _method_settings(name, hparams, known_here)
     with refusals(name, hparams):

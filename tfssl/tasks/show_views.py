@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfssl import checks, files
 from tfssl.data import pipeline
-from tfssl.data.views import recipes
+from tfssl.data.views import recipes, tiles
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import OneOf, Path
 
@@ -49,13 +49,15 @@ def sheet(source, recipe, path, *, num_images=8, seed=0, augment=True, start=0):
         bad_files=pipeline.BadFiles(max_fraction=1.0),
     )
     batch = next(iter(dataset))
-    columns = [_originals(source, batch["index"].numpy(), recipe[0].size)]
+    side = recipe[0].untiled().size
+    columns = [_visible(_originals(source, batch["index"].numpy(), side))]
     for position, view in enumerate(recipe):
         images = batch["views"][f"view_{position}"].numpy()
         if view.mean is not None:
             images = images * np.float32(view.std) + np.float32(view.mean)
-        columns.append(images)
-    drawn = _tile([_visible(column) for column in columns])
+        images = _visible(images)
+        columns.append(_laid_out(images, view) if tiles.is_tiled(view) else images)
+    drawn = _tile(columns)
     files.write_bytes(path, tf.io.encode_png(drawn).numpy())
     return drawn
 
@@ -78,8 +80,21 @@ def _originals(source, indices, size):
     return np.stack(made)
 
 
+def _laid_out(images, view):
+    """`(n, tiles, s, s, 3)` -> squares, every tile in the middle of its cell."""
+    count, side, cell = len(images), view.whole, view.whole // view.grid
+    drawn = np.full((count, side, side, 3), 255, np.uint8)
+    for number in range(view.grid**2):
+        top, left = (
+            cell * place + (cell - view.size) // 2
+            for place in divmod(number, view.grid)
+        )
+        drawn[:, top : top + view.size, left : left + view.size] = images[:, number]
+    return drawn
+
+
 def _visible(images):
-    """Float `(n, s, s, c)` in [0, 1] -> uint8 `(n, s, s, 3)`."""
+    """Float `(n, …, s, s, c)` in [0, 1] -> uint8 `(n, …, s, s, 3)`."""
     images = np.round(np.clip(images, 0.0, 1.0) * 255.0).astype(np.uint8)
     if images.shape[-1] < 3:
         return np.repeat(images[..., :1], 3, axis=-1)

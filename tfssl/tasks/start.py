@@ -91,7 +91,7 @@ def summary(model, plan, optimization, devices, strategy):
         List of lines.
     """
     source, batch_size = plan.train, plan.batch_size
-    sizes = "/".join(str(view.size) for view in plan.recipe)
+    sizes = "/".join(view.told() for view in plan.recipe)
     lines = [
         f"{type(model).__name__} on {source.name}: {source.num_images:,} images"
         f"{_pixels(source)}; {len(plan.recipe)} views of {sizes} px "

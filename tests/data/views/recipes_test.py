@@ -5,6 +5,10 @@ from tfssl.data import sources
 from tfssl.data.views import recipes
 
 # Values as the papers and their code state them, written here a second time.
+_PIRL = dict(
+    jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, gray=0.2,
+    flip=0.5, blur=0.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+)  # fmt: skip
 _PAPERS = {
     "simclr": dict(
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8,
@@ -83,7 +87,32 @@ _PAPERS = {
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
         rand_augment=2, rand_augment_magnitude=9.0, crop_rule="height",
     ),
+    "rotation": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
+    ),
+    "rotation_cifar10": dict(size=32, area=(0.6, 1.0), flip=0.5, jitter=0.0),
+    "rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
+    "jigsaw": dict(
+        size=64, whole=255, grid=3, gray=0.66, jitter=0.0, flip=0.0, area=(0.6, 1.0),
+    ),
+    "jigsaw_cifar10": dict(size=12, whole=48, grid=3, gray=0.66, flip=0.0),
+    "jigsaw_digits": dict(size=14, whole=36, grid=2, gray=0.0, flip=0.0),
+    "pirl_jigsaw": _PIRL | dict(size=224, area=(0.08, 1.0)),
+    "pirl_jigsaw_cifar10": _PIRL | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
+    "pirl_jigsaw_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
+    "pirl_rotation": _PIRL | dict(size=224, area=(0.08, 1.0)),
+    "pirl_rotation_cifar10": _PIRL
+    | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
+    "pirl_rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
 }  # fmt: skip
+_SINGLE = (
+    "deepcluster",
+    "feature_distillation",
+    "jigsaw",
+    "npid",
+    "rand_augment",
+    "rotation",
+)
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
@@ -92,9 +121,7 @@ def test_values_of_the_papers(name):
     for field, value in _PAPERS[name].items():
         assert getattr(view, field) == value, field
     assert recipes.get(name).name == name
-    single = name.startswith(
-        ("deepcluster", "feature_distillation", "npid", "rand_augment")
-    )
+    single = name.startswith(_SINGLE)
     views = 8 if name == "swav" else 1 if single else 2
     assert len(recipes.get(name)) == views
 

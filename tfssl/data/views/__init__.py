@@ -19,10 +19,11 @@ from tfssl.data.views.packing import (
     skipped_steps,
     tones,
 )
-from tfssl.data.views.specs import Recipe, View, check
+from tfssl.data.views.specs import Recipe, Tiles, View, check
 
 __all__ = [
     "Recipe",
+    "Tiles",
     "View",
     "apply",
     "apply_packed",

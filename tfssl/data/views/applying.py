@@ -9,9 +9,9 @@ rotate/shear/move, RandAugment, colour jitter, grey (before the jitter with
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops, rand_augment
+from tfssl.data.views import color, image_ops, rand_augment, tiles
 from tfssl.data.views.packing import boxes, coins_of, fields, has_affine, pack
-from tfssl.data.views.specs import check
+from tfssl.data.views.specs import Tile, check
 
 
 def render(named, coins, out, view, white):
@@ -107,6 +107,9 @@ def normalized(image, view):
 def cropped(coins, image, recipe, crops):
     """The first part of `apply_packed`: every view cropped and flipped.
 
+    The tiles of a view are still one picture, in the place of the first: that crop as
+    it is, and None for the others.
+
     Args:
         coins: list of `coins_of`.
         image: `(height, width, channels)`.
@@ -122,8 +125,11 @@ def cropped(coins, image, recipe, crops):
     sizes = tf.pad(crops[:, 2:], [[0, 0], [0, 1]], constant_values=channels)
     made = []
     for view, coin, begin, size in zip(recipe, coins, begins, tf.unstack(sizes, count)):
+        if not tiles.is_first(view):
+            made.append(None)
+            continue
         crop = tf.slice(image, begin, size)
-        if view.flip:
+        if view.flip and not isinstance(view, Tile):
             crop = tf.cond(
                 coin["flip"],
                 lambda x=crop: tf.reverse(x, [1]),
@@ -144,12 +150,12 @@ def comes_turned(view):
     return view.blur > 0 and may_turn(view)
 
 
-def resized(coins, image, recipe, crops, turned=None):
-    """The first two parts of `apply_packed`: cropped, flipped and resized.
+def resized(packed, image, recipe, crops, turned=None):
+    """The first two parts of `apply_packed`: cropped, flipped, resized, cut to tiles.
 
     Args:
-        coins: as for `cropped`.
-        image: the same.
+        packed: float32 `(views, packed)`, a row of `pack`.
+        image: as for `cropped`.
         recipe: the same.
         crops: the same.
         turned: function of a view, whether its rows and columns are to have changed
@@ -158,12 +164,20 @@ def resized(coins, image, recipe, crops, turned=None):
     Returns:
         Tuple of float32 `(size, size, channels)`, values as in `image`.
     """
-    return tuple(
-        image_ops.resize(
-            crop, view.size, view.resize, view.antialias, bool(turned and turned(view))
-        )
-        for view, crop in zip(recipe, cropped(coins, image, recipe, crops))
-    )
+    channels, made, whole = image.shape[-1], [], None
+    coins = coins_of(packed, recipe, channels)
+    found = cropped(coins, image, recipe, crops)
+    for number, (view, coin, crop) in enumerate(zip(recipe, coins, found)):
+        turn, rule = bool(turned and turned(view)), (view.resize, view.antialias)
+        if not isinstance(view, Tile):
+            made.append(image_ops.resize(crop, view.size, *rule, turn))
+            continue
+        if crop is not None:
+            whole = image_ops.resize(crop, view.whole, *rule, False)[tf.newaxis]
+        place = fields(packed[number], recipe, channels)["cell"][tf.newaxis]
+        tile = tiles.cut(whole, place, coin["flip"][tf.newaxis], view)[0]
+        made.append(image_ops.turn(tile) if turn else tile)
+    return tuple(made)
 
 
 def apply_packed(packed, image, recipe, crops=None):
@@ -172,7 +186,7 @@ def apply_packed(packed, image, recipe, crops=None):
     Args:
         packed: float32 `(views, packed)`.
         image: `(height, width, channels)`, see `apply`.
-        recipe: the recipe.
+        recipe: the recipe, flat.
         crops: int32 `(views, 4)` boxes inside `image`, where it is only a window
             of the original; None computes them.
 
@@ -184,7 +198,7 @@ def apply_packed(packed, image, recipe, crops=None):
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
-    images = resized(coins, image, recipe, crops, comes_turned)
+    images = resized(packed, image, recipe, crops, comes_turned)
     rows = tf.unstack(packed, len(recipe))
     return tuple(
         render(fields(row, recipe, channels), coin, out, view, white)
@@ -204,7 +218,8 @@ def apply(numbers, image, recipe):
 
     Returns:
         Tuple of float32 `(size, size, channels)`, one per view: values in [0, 1],
-        or normalised if the view has a mean. With other than three channels the
+        or normalised if the view has a mean; `(tiles, size, size, channels)` of a view
+        in tiles. With other than three channels the
         steps that need RGB (saturation, hue, grey) are left out.
 
     Raises:
@@ -215,7 +230,7 @@ def apply(numbers, image, recipe):
     check_image(image)
     white = white_of(image.dtype)
     packed = pack(numbers[tf.newaxis], recipe, image.shape[-1], white)[0]
-    return apply_packed(packed, image, recipe)
+    return tiles.stacked(apply_packed(packed, image, tiles.flat(recipe)), recipe)
 
 
 def white_of(dtype):

@@ -10,19 +10,27 @@ resize kernels. The results equal those of `views.apply` up to rounding (within
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import applying, color, image_ops, packing, rand_augment
+from tfssl.data.views import (
+    applying,
+    color,
+    image_ops,
+    packing,
+    rand_augment,
+    tiles,
+)
+from tfssl.data.views.specs import Tile
 
 # TensorFlow's bicubic kernel looks its weights up at this many offsets.
 _CUBIC_TABLE = 1024
 
 
 def geometry(images, packed, recipe):
-    """Crops, flips and resizes images of one size; values stay as they are.
+    """Crops, flips, resizes images of one size, cuts tiles; values stay as they are.
 
     Args:
         images: `(batch, height, width, channels)`, static but for the batch.
         packed: float32 `(batch, views, packed)` from `views.pack`.
-        recipe: sequence of `View`.
+        recipe: the recipe, flat.
 
     Returns:
         List of float32 `(batch, size, size, channels)`, one per view.
@@ -30,20 +38,32 @@ def geometry(images, packed, recipe):
     _, height, width, channels = images.shape
     images = tf.cast(images, tf.float32)
     crops = tf.cast(packing.boxes(packed, recipe, height, width), tf.float32)
-    rows = tf.reshape(images, [-1, height, width * channels])
-    made = []
+    made, whole = [], None
     for number, view in enumerate(recipe):
         named = packing.fields(packed[:, number], recipe, channels)
-        top, left, high, wide = tf.unstack(crops[:, number], axis=1)
-        down = _weights(top, high, None, height, view)
-        across = _weights(left, wide, named["flip"][:, 0] > 0.5, width, view)
-        out = tf.reshape(tf.matmul(down, rows), [-1, view.size, width, channels])
-        if channels == 1:
-            out = tf.matmul(out[..., 0], across, transpose_b=True)[..., tf.newaxis]
-        else:
-            out = tf.matmul(across[:, tf.newaxis], out)
-        made.append(tf.ensure_shape(out, [None, view.size, view.size, channels]))
+        crop, flipped = crops[:, number], named["flip"][:, 0] > 0.5
+        if not isinstance(view, Tile):
+            made.append(_resized(images, crop, flipped, view))
+            continue
+        if tiles.is_first(view):
+            whole = _resized(images, crop, None, view.untiled())
+        made.append(tiles.cut(whole, named["cell"], flipped, view))
     return made
+
+
+def _resized(images, crop, flipped, view):
+    """One view of `geometry`: the crop of every image, flipped and resized."""
+    _, height, width, channels = images.shape
+    rows = tf.reshape(images, [-1, height, width * channels])
+    top, left, high, wide = tf.unstack(crop, axis=1)
+    down = _weights(top, high, None, height, view)
+    across = _weights(left, wide, flipped, width, view)
+    out = tf.reshape(tf.matmul(down, rows), [-1, view.size, width, channels])
+    if channels == 1:
+        out = tf.matmul(out[..., 0], across, transpose_b=True)[..., tf.newaxis]
+    else:
+        out = tf.matmul(across[:, tf.newaxis], out)
+    return tf.ensure_shape(out, [None, view.size, view.size, channels])
 
 
 def finish(resized, packed, recipe, white):

@@ -12,7 +12,15 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import applying, batched, color, image_ops, packing, recipes
+from tfssl.data.views import (
+    applying,
+    batched,
+    color,
+    image_ops,
+    packing,
+    recipes,
+    tiles,
+)
 
 PLACES = ("host", "device")  # Where views are finished.
 # The entry of a batch that its unfinished views are finished by.
@@ -25,7 +33,7 @@ def begin(packed, image, recipe, crops):
     Args:
         packed: float32 `(views, packed)`, a row of `pack` with `white=1`.
         image: as for `applying.apply_packed`.
-        recipe: the recipe.
+        recipe: the recipe, flat.
         crops: the same.
 
     Returns:
@@ -34,8 +42,7 @@ def begin(packed, image, recipe, crops):
         `applying.may_turn` holds, rows and columns have changed places.
     """
     channels, white = image.shape[-1], applying.white_of(image.dtype)
-    coins = packing.coins_of(packed, recipe, channels)
-    resized = applying.resized(coins, image, recipe, crops, applying.may_turn)
+    resized = applying.resized(packed, image, recipe, crops, applying.may_turn)
     made = []
     for number, (view, out) in enumerate(zip(recipe, resized)):
         named = packing.fields(packed[number], recipe, channels)
@@ -96,10 +103,17 @@ def finish(batch, recipe):
     numbers, begun = batch.pop(NUMBERS), batch["views"]
     channels = begun["view_0"].shape[-1]
     recipe = recipes.for_channels(recipe, channels)
+    flat = tiles.flat(recipe)
     _check(numbers, begun, recipe, channels)
+    views = tiles.unstacked(
+        [begun[f"view_{i}"] for i in range(len(recipe))], recipe, axis=1
+    )
+    made = [
+        _finished(images, numbers[:, i], flat, view)
+        for i, (view, images) in enumerate(zip(flat, views))
+    ]
     batch["views"] = {
-        f"view_{i}": _finished(begun[f"view_{i}"], numbers[:, i], recipe, view)
-        for i, view in enumerate(recipe)
+        f"view_{i}": view for i, view in enumerate(tiles.stacked(made, recipe, axis=1))
     }
     return batch
 
@@ -111,9 +125,10 @@ def finishing(recipe):
 
 def _check(numbers, begun, recipe, channels):
     count = packing.count_of_tones(recipe, channels)
-    here = [view.shape[1] for view in begun.values()]
+    here = [view.shape[-2] for view in begun.values()]
     wanted = [view.size for view in recipe]
-    if numbers.shape[1:] != (len(recipe), count) or here != wanted:
+    rows = len(tiles.flat(recipe))
+    if numbers.shape[1:] != (rows, count) or here != wanted:
         raise ValueError(
             f"A batch of views of {here} pixels with {numbers.shape[-1]} numbers each "
             f"received for a recipe of {wanted} pixels with {count}; finish it by the "

@@ -4,7 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data.views import rand_augment
-from tfssl.data.views.specs import check
+from tfssl.data.views.specs import Tiles, check
+from tfssl.data.views.tiles import flat
 
 # The numbers of a view that follow its `2 * tries` crop numbers, in order.
 _FIELDS = {
@@ -34,6 +35,8 @@ def _sizes(recipe):
     """How many numbers a view has of each name."""
     tries, operations = tries_of(recipe), rand_augment.width(recipe)
     more = {"rand_augment": operations} if operations else {}
+    if any(isinstance(view, Tiles) for view in recipe):
+        more["cell"] = 2  # Place of a tile in its cell.
     return {"areas": tries, "aspects": tries, **_FIELDS, **more}
 
 
@@ -49,7 +52,8 @@ def split(numbers, recipe):
         places of the heights) and `aspects` `(..., tries)`, `place` and `translation`
         `(..., 2)`, `order` `(..., 4)`, and `flip, rotation, shear, jitter,
         brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`; and
-        `rand_augment` `(..., width)`, if a view has that.
+        `rand_augment` `(..., width)` and `cell` `(..., 2)`, the place of a tile in
+        its cell, if a view has them.
     """
     sizes = _sizes(recipe)
     parts = tf.split(numbers, list(sizes.values()), axis=-1)
@@ -72,10 +76,12 @@ def sample(recipe, *, batch, channels, seed, step):
             are independent of all others'.
 
     Returns:
-        float32 `(batch, num_views, numbers)`; `split` names the numbers.
+        float32 `(batch, num_views, numbers)`; `split` names the numbers. A view in
+        tiles has a row for each of them.
     """
     del channels  # All fields are drawn; colour is left out by `pack`.
     check(recipe)
+    recipe = flat(recipe)
     count = len(recipe)
     width = sum(_sizes(recipe).values()) + 1  # One more: the blur's coin.
     key = tf.stack([tf.cast(seed, tf.int64), tf.cast(step, tf.int64)])
@@ -145,5 +151,7 @@ def sample(recipe, *, batch, channels, seed, step):
     }
     if "rand_augment" in u:  # `rand_augment.pack` gives them their meaning.
         values["rand_augment"] = u["rand_augment"]
+    if "cell" in u:
+        values["cell"] = u["cell"]
     rank3 = [x if len(x.shape) == 3 else x[..., tf.newaxis] for x in values.values()]
     return tf.concat(rank3, -1)

@@ -6,8 +6,9 @@ whole batch; where the crops lie is known once the image's size is.
 
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops, rand_augment
+from tfssl.data.views import color, image_ops, rand_augment, tiles
 from tfssl.data.views.drawing import split, tries_of
+from tfssl.data.views.specs import Tiles
 
 
 def skipped_steps(recipe, channels):
@@ -54,6 +55,7 @@ def _widths(recipe, channels):
         "shares": maps["shares"],
         "offsets": maps["offsets"],
         "taps": 2 * max(radii) + 1 if radii else 0,
+        "cell": 2 if any(isinstance(view, Tiles) for view in recipe) else 0,
     }
 
 
@@ -72,6 +74,7 @@ def pack(numbers, recipe, channels, white=1.0):
     Returns:
         float32 `(batch, views, packed)`; `apply_packed` reads a row of it.
     """
+    recipe = tiles.flat(recipe)
     u = split(numbers, recipe)
     widths = _widths(recipe, channels)
     column = lambda x: x[..., tf.newaxis]  # noqa: E731
@@ -90,6 +93,8 @@ def pack(numbers, recipe, channels, white=1.0):
     }
     if "rand_augment" in u:
         made["rand_augment"] = rand_augment.pack(u["rand_augment"], recipe)
+    if "cell" in u:
+        made["cell"] = u["cell"]
     return tf.concat([made[name] for name, width in widths.items() if width], -1)
 
 
@@ -112,7 +117,8 @@ def fields(packed, recipe, channels, names=None):
         Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
         the coins `flip`, `blurred`, `solarize`; `runs`, `moves`, `matrices`, `shares`
         and `offsets` of `color.groups`; `affine` (rotation, shear, right, down),
-        `rand_augment` and `taps` of the blur, of width 0 if no view needs them.
+        `rand_augment`, `taps` of the blur and `cell` (the place of a tile in its cell),
+        of width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
     widths = {name: widths[name] for name in names or widths}
@@ -145,7 +151,7 @@ def boxes(packed, recipe, height, width):
 
     Args:
         packed: float32 `(..., views, packed)` from `pack`.
-        recipe: the recipe.
+        recipe: the recipe, flat; the tiles of a view have one crop.
         height: int32 scalar.
         width: int32 scalar.
 
@@ -159,9 +165,12 @@ def boxes(packed, recipe, height, width):
         by_height = view.area if view.crop_rule == "height" else None
         rule = (view.crop_fallback, by_height, view.crop_tries)
         groups.setdefault(rule, []).append(position)
+    owners = tiles.owners(recipe)
     if len(groups) == 1:
         ((*rule, _),) = groups
-        return image_ops.crop_boxes(areas, aspects, place, height, width, *rule)
+        found = image_ops.crop_boxes(areas, aspects, place, height, width, *rule)
+        shared = owners != list(range(len(recipe)))
+        return tf.gather(found, owners, axis=-2) if shared else found
     found = [None] * len(recipe)
     for (*rule, used), members in groups.items():
         pick = lambda x, m=members: tf.gather(x, m, axis=-2)  # noqa: E731
@@ -175,4 +184,4 @@ def boxes(packed, recipe, height, width):
         )
         for position, box in zip(members, tf.unstack(part, axis=-2)):
             found[position] = box
-    return tf.stack(found, -2)
+    return tf.stack([found[owner] for owner in owners], -2)

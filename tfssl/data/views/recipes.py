@@ -8,10 +8,10 @@ tenth of the image.
 """
 
 from tfssl.data.preprocessing import Preprocessing
+from tfssl.data.views import pretext_recipes
+from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
+from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
 from tfssl.data.views.specs import Recipe, View
-
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
 # default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
@@ -276,6 +276,7 @@ RECIPES = {
     "rand_augment": RAND_AUGMENT,
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
+    **pretext_recipes.RECIPES,
 }
 
 
@@ -313,7 +314,8 @@ def preprocessing_for(recipe, source, crop=None):
 
 
 def preprocessing_of_view(view, source, crop=None):
-    """As `preprocessing_for`, for one view."""
+    """As `preprocessing_for`, for one view; of tiles for what they are cut from."""
+    view = view.untiled()
     if crop is None:
         crop = 0.875 if view.size > 64 else 1.0
     mean, std = normalization(view, source.channels)

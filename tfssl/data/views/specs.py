@@ -5,6 +5,9 @@ import dataclasses
 from tfssl import checks
 from tfssl.data.views import image_ops
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 _CROP_RULES = ("area", "height")
 _CROP_FALLBACKS = ("center", "whole", "clamp")
 _BRIGHTNESS_MODES = ("multiply", "add")
@@ -146,6 +149,98 @@ class View:
             changes["size"] = size
         return dataclasses.replace(self, **changes)
 
+    def in_tiles(self, size, *, grid, whole, **changes):
+        """`Tiles` of `size` pixels with the other fields of this view."""
+        given = vars(self) | changes | {"size": size, "grid": grid, "whole": whole}
+        return Tiles(**given)
+
+    def untiled(self):
+        """The view of the whole crop: this one, of tiles the one they are cut from."""
+        return self
+
+    def parts(self):
+        """The views of one picture each that this one is made of."""
+        return (self,)
+
+    def told(self):
+        """Its pixels in words."""
+        return str(self.size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles(View):
+    """A view in tiles: its crop is resized and cut, and every tile augmented by itself.
+
+    The crop becomes a square of `whole` pixels, of `grid` x `grid` cells. Out of each
+    cell a square of `size` pixels is cut at a random place, and has its own flip,
+    colour, blur and all else that follows the resize. In a batch the view has a
+    dimension more, `(batch, grid * grid, size, size, channels)`, cell by cell from top
+    left; shuffling them is for the method, which may have to know their order.
+
+    Attributes:
+        size: side of a tile in pixels, at most that of a cell.
+        grid: cells in a row, and in a column.
+        whole: side of the square that is cut, a multiple of `grid`.
+    """
+
+    size: int = 64
+    grid: int = 3
+    whole: int = 255
+
+    def __post_init__(self):
+        super().__post_init__()
+        checks.whole(vars(self), "grid", "whole")
+        if self.whole % self.grid:
+            raise ValueError(
+                f"grid={self.grid} does not divide whole={self.whole} pixels; choose a "
+                f"multiple, for example whole={self.grid * max(1, round(self.cell))}."
+            )
+        if self.size > self.cell:
+            raise ValueError(
+                f"size={self.size} received for tiles out of cells of {self.cell:g} "
+                f"pixels (whole={self.whole}, grid={self.grid}); use smaller tiles."
+            )
+
+    @property
+    def cell(self):
+        """Side of a cell in pixels."""
+        return self.whole / self.grid
+
+    def scaled(self, size=None, **changes):
+        """As `View.scaled`; the cells keep their proportion to the tiles."""
+        if size is not None and "whole" not in changes:
+            cell = max(size, round(self.cell * size / self.size))
+            changes["whole"] = changes.get("grid", self.grid) * cell
+        return super().scaled(size, **changes)
+
+    def untiled(self):
+        given = {field.name: getattr(self, field.name) for field in _FIELDS_OF_VIEW}
+        return View(**given | {"size": self.whole})
+
+    def parts(self):
+        given = {name: value for name, value in vars(self).items() if name != "number"}
+        return tuple(Tile(**given, number=i) for i in range(self.grid**2))
+
+    def told(self):
+        return f"{self.grid**2} x {self.size}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile(Tiles):
+    """One tile of a `Tiles`, as `Tiles.parts` makes them; not for a recipe.
+
+    Attributes:
+        number: which one, from the top left, row by row.
+    """
+
+    number: int = 0
+
+    def parts(self):
+        return (self,)
+
+
+_FIELDS_OF_VIEW = dataclasses.fields(View)
+
 
 def _pair(value, name):
     try:
@@ -175,14 +270,15 @@ class Recipe(tuple):
 
         Args:
             size: side of the first view; the others keep their proportion to it
-                (224 and 96 become 32 and 14). None keeps all sizes.
+                (224 and 96 become 32 and 14). Of a view in tiles that of the whole,
+                to the nearest multiple of its grid. None keeps all sizes.
             **changes: fields of `View` to set in every view, for example
                 `blur=0.0`.
 
         Returns:
             A new `Recipe` of the same name.
         """
-        ratio = 1.0 if size is None else size / self[0].size
+        ratio = 1.0 if size is None else size / self[0].untiled().size
         views = [
             view.scaled(max(1, round(view.size * ratio)) if size else None, **changes)
             for view in self
