@@ -12,7 +12,11 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
-from tfssl.losses.regression import feature_regression, normalized_regression
+from tfssl.losses.regression import (
+    feature_regression,
+    normalized_regression,
+    pixel_regression,
+)
 from tfssl.losses.soft_targets import distillation
 
 __all__ = [
@@ -26,6 +30,7 @@ __all__ = [
     "normalized_regression",
     "nt_xent",
     "nt_xent_blockwise",
+    "pixel_regression",
     "regression",
     "sinkhorn",
     "soft_targets",
