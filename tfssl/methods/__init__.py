@@ -7,26 +7,31 @@ from tfssl.frozen import Frozen
 from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
 from tfssl.methods.classification import Classification
+from tfssl.methods.cmc import CMC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
 from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.moco import MoCo
+from tfssl.methods.predictive import Predictive
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
 METHODS = {
     "byol": BYOL,
+    "cmc": CMC,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
     "moco": MoCo,
+    "predictive": Predictive,
     "simclr": SimCLR,
     "swav": SwAV,
 }
 
 __all__ = [
     "BYOL",
+    "CMC",
     "Classification",
     "DeepCluster",
     "DeepClusterV2",
@@ -36,6 +41,7 @@ __all__ = [
     "METHODS",
     "Method",
     "MoCo",
+    "Predictive",
     "SimCLR",
     "SwAV",
 ]
