@@ -1,3 +1,5 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -124,6 +126,103 @@ def test_a_bank_holds_the_last_row_of_every_image(mirrored, count):
             np.testing.assert_array_equal(copy, slow)
 
 
+def test_a_bank_may_start_with_directions_of_its_seed_and_name():
+    make = lambda **kwargs: np.array(  # noqa: E731
+        memory.MemoryBank(200, 16, initializer="unit", **kwargs).rows
+    )
+    rows = make(seed=1)
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
+    cosines = (rows @ rows.T)[np.triu_indices(200, 1)]
+    assert abs(cosines.mean()) < 0.01 and cosines.std() == pytest.approx(0.25, rel=0.05)
+    np.testing.assert_array_equal(rows, make(seed=1))
+    for other in (make(seed=2), make(seed=1, name="other")):
+        assert np.abs(rows - other).max() > 0.1
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_bank_moves_the_rows_of_an_index(mirrored, count, jit):
+    if count > 1 and jit:
+        pytest.skip("XLA compiles on one replica")
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    with strategy.scope():
+        bank = memory.MemoryBank(9, 3, initializer="unit")
+    slow = np.array(bank.rows)
+    start = slow.copy()
+
+    @tf.function(jit_compile=jit)
+    def update(index, rows):
+        old = bank.rows_of(index)
+        bank.update(index, rows, 0.3)
+        return old, bank.rows_of(index)
+
+    rng = np.random.default_rng(0)
+    for index in ([4, 0, 7], [8, 4, 1], [4, 4, 2]):
+        rows = rng.normal(size=(3, 3))
+        rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+        before = slow.copy()
+        for place in reversed(range(3)):  # The first of several rows counts.
+            moved = 0.3 * before[index[place]] + 0.7 * rows[place]
+            slow[index[place]] = moved / np.linalg.norm(moved)
+        found = strategy.run(update, (tf.constant(index, tf.int64), rows))
+        for value, expected in zip(found, (before[index], slow[index])):
+            for copy in strategy.experimental_local_results(value):
+                np.testing.assert_allclose(copy, expected, atol=1e-6)
+        for copy in strategy.experimental_local_results(bank.rows.value):
+            np.testing.assert_allclose(copy, slow, atol=1e-6)
+    np.testing.assert_array_equal(np.array(bank.rows)[[3, 5, 6]], start[[3, 5, 6]])
+
+
+def test_rows_of_a_bank_have_no_gradient():
+    bank = memory.MemoryBank(4, 3, initializer="unit")
+    with tf.GradientTape() as tape:
+        tape.watch(bank.rows.value)
+        loss = tf.reduce_sum(bank.rows_of(tf.constant([1, 2]))) + tf.reduce_sum(
+            bank.contents()
+        )
+    assert tape.gradient(loss, bank.rows.value) is None
+    assert not bank.trainable_variables
+
+
+def drawn(index, step=0, *, num_images=7, count=400, seed=3):
+    index = tf.cast(index, tf.int64)
+    settings = dict(num_images=num_images, count=count, seed=seed)
+    return memory.others(index, step=tf.cast(step, tf.int64), **settings)
+
+
+def test_negatives_are_all_images_but_those_of_the_batch():
+    """Every batch of up to three of seven images, in every order, with repetitions."""
+    draw = tf.function(drawn)
+    for size in (1, 2, 3):
+        for number, index in enumerate(itertools.product(range(7), repeat=size)):
+            found = draw(tf.constant(index, tf.int64), tf.constant(number, tf.int64))
+            assert set(found.numpy()) == set(range(7)) - set(index), index
+
+
+def test_negatives_are_as_likely_as_each_other():
+    found = drawn([5, 2, 5, 0], count=21000, num_images=10)
+    counts = np.bincount(found, minlength=10)
+    assert not counts[[0, 2, 5]].any()
+    left = np.delete(counts, [0, 2, 5])
+    assert (np.square(left - 3000) / 3000).sum() < 22  # Of 6 degrees.
+
+
+def test_negatives_are_a_function_of_seed_and_step():
+    once = drawn([1, 2], step=5, num_images=10**6).numpy()
+    np.testing.assert_array_equal(once, drawn([2, 1, 2], 5, num_images=10**6))
+    for other in (
+        drawn([1, 2], step=6, num_images=10**6),
+        drawn([1, 2], step=5, num_images=10**6, seed=4),
+    ):
+        assert len(np.intersect1d(once, other)) < 5
+    compiled = tf.function(drawn, jit_compile=True)(
+        tf.constant([1, 2], tf.int64), tf.constant(5, tf.int64), num_images=10**6
+    )
+    np.testing.assert_array_equal(once, compiled)
+    one = drawn(range(6), count=9)  # One image is left.
+    np.testing.assert_array_equal(one, 6)
+
+
 def test_assignments_start_unknown_and_are_looked_up_by_image():
     table = memory.Assignments(5, 2)
     np.testing.assert_array_equal(table.of(tf.constant([0, 4], tf.int64)), -1)
@@ -138,6 +237,10 @@ def test_assignments_start_unknown_and_are_looked_up_by_image():
     "make, sentence",
     [
         (lambda: memory.MemoryBank(0, 3), "num_images=0, dim=3 was asked for"),
+        (
+            lambda: memory.MemoryBank(3, 3, initializer="ones"),
+            "initializer='ones' received for a bank",
+        ),
         (lambda: memory.Assignments(3, 0), r"0 clustering\(s\) of 3 images"),
     ],
 )

@@ -49,3 +49,23 @@ def test_the_same_to_the_bit_in_a_graph_and_under_xla(jit):
     draw = lambda keys: stateless.uniform(3, keys, 3, purpose="a")  # noqa: E731
     compiled = tf.function(draw, jit_compile=jit)
     np.testing.assert_array_equal(compiled(keys), draw(keys))
+
+
+def test_whole_numbers_below_a_bound_are_as_likely_as_each_other():
+    keys = tf.range(3000, dtype=tf.int64)
+    found = stateless.below(7, 3, keys, 7, purpose="a")
+    assert found.dtype == tf.int64 and found.shape == (3000, 7)
+    counts = np.bincount(found.numpy().ravel())
+    assert len(counts) == 7  # None below 0, and none of 7 or more.
+    assert (np.square(counts - 3000) / 3000).sum() < 22  # Of 6 degrees.
+    # More numbers than a float32 tells apart.
+    large = stateless.below(2**31, 3, keys, 2, purpose="a").numpy()
+    assert len(np.unique(large)) > 5990 and (large % 2).mean() == pytest.approx(
+        0.5, abs=0.03
+    )
+    none = stateless.below(1, 3, keys, 2, purpose="a").numpy()
+    assert not none.any()
+    compiled = tf.function(
+        lambda bound: stateless.below(bound, 3, keys, 7, purpose="a"), jit_compile=True
+    )
+    np.testing.assert_array_equal(compiled(tf.constant(7, tf.int64)), found)

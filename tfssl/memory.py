@@ -4,10 +4,12 @@ Everything here is written with values that are equal on all replicas (gather
 first), so that the copies of a variable never differ.
 """
 
+import zlib
+
 import keras
 import tensorflow as tf
 
-from tfssl import replicas
+from tfssl import replicas, stateless
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -140,35 +142,73 @@ class MemoryBank(keras.layers.Layer):
     Args:
         num_images: int >= 1.
         dim: int >= 1, width of an embedding.
+        initializer: `"zeros"`, or `"unit"`: random directions.
+        seed: int, of the random directions; banks of other names get others.
         name: optional name.
 
     Attributes:
-        rows: float32 variable `(num_images, dim)`; all-zero for an image that was not
-            written yet. 656 MB for ImageNet at 128 numbers, on every device.
+        rows: float32 variable `(num_images, dim)`; zeros or a random direction for an
+            image that was not written yet. 656 MB for ImageNet at 128 numbers, on every
+            device.
 
     Raises:
-        ValueError: if `num_images` or `dim` is below 1.
+        ValueError: if `num_images` or `dim` is below 1, or for another initializer.
+
+    Reference:
+        Wu et al., 2018, https://arxiv.org/abs/1805.01978. Their code starts with
+        uniform numbers, whose rows are of length 1 in the mean only.
     """
 
-    def __init__(self, num_images, dim, *, name="bank"):
+    def __init__(self, num_images, dim, *, initializer="zeros", seed=0, name="bank"):
         super().__init__(name=name)
         if num_images < 1 or dim < 1:
             raise ValueError(
                 f"A bank of num_images={num_images}, dim={dim} was asked for, expected "
                 "both to be 1 or more."
             )
+        if initializer not in ("zeros", "unit"):
+            raise ValueError(
+                f"initializer={initializer!r} received for a bank, expected 'zeros' or "
+                "'unit'."
+            )
         self.num_images = num_images
         self.dim = dim
+        self.initializer = initializer
+        self.seed = seed
         self.rows = self.add_weight(
             name="rows",
             shape=(num_images, dim),
-            initializer="zeros",
+            initializer=self._directions if initializer == "unit" else "zeros",
             trainable=False,
             autocast=False,
             dtype="float32",
             aggregation="none",
         )
         self.built = True
+
+    def _directions(self, shape, dtype=None):
+        key = tf.constant([self.seed, zlib.crc32(self.name.encode())], tf.int64)
+        return tf.math.l2_normalize(tf.random.stateless_normal(shape, key), axis=1)
+
+    def rows_of(self, index):
+        """The embeddings of some images, without gradient.
+
+        Args:
+            index: int `(n,)`.
+
+        Returns:
+            float32 `(n, dim)`.
+        """
+        # By this operation, since tf.gather reads the whole of a mirrored variable,
+        # and a variable that is read in a step is copied where it is written.
+        rows = tf.raw_ops.ResourceGather(
+            resource=self.rows.value.handle, indices=index, dtype=tf.float32
+        )
+        return tf.stop_gradient(rows)
+
+    def contents(self):
+        """All embeddings as they are now, `(num_images, dim)`, without gradient."""
+        return tf.stop_gradient(tf.identity(self.rows.value))
 
     def write(self, index, rows):
         """Replaces the embeddings of some images.
@@ -181,8 +221,63 @@ class MemoryBank(keras.layers.Layer):
         # In place: a bank is too large to be copied in every step.
         self.rows.value.scatter_update(tf.IndexedSlices(rows, index))
 
+    def update(self, index, rows, momentum=0.5, old=None):
+        """Moves the embeddings of some images: `unit(momentum * old + (1 - m) * new)`.
+
+        Args:
+            index: int64 `(n,)`; of an image that is there twice the first row counts.
+                Equal on all replicas.
+            rows: float `(n, dim)` of unit norm, equal on all replicas.
+            momentum: float in [0, 1], the share of what was there.
+            old: `rows_of(index)`, where a step has read it already. A step that XLA
+                compiles should read a bank once: what it writes then depends on all
+                that it read, without which XLA copies the bank.
+        """
+        same = tf.equal(index[:, tf.newaxis], index)
+        first = tf.argmax(tf.cast(same, tf.int32), axis=1)
+        rows = tf.gather(tf.cast(rows, tf.float32), first)
+        old = self.rows_of(index) if old is None else old
+        moved = momentum * old + (1 - momentum) * rows
+        self.write(index, tf.math.l2_normalize(moved, axis=1))
+
     def get_config(self):
-        return {"num_images": self.num_images, "dim": self.dim, "name": self.name}
+        return {
+            "num_images": self.num_images,
+            "dim": self.dim,
+            "initializer": self.initializer,
+            "seed": self.seed,
+            "name": self.name,
+        }
+
+
+def others(index, *, num_images, count, seed, step):
+    """Images that are not in a batch, drawn uniformly and with replacement.
+
+    A function of its arguments: equal on all replicas, after a resume, in a graph and
+    under XLA.
+
+    Args:
+        index: int64 `(n,)`, the images of the global batch, each from 0 to
+            `num_images - 1`; they may repeat. At least one image must be left.
+        num_images: int, images of the data, at most 2^31.
+        count: int, how many are drawn.
+        seed: int.
+        step: int64 scalar, the step that draws; each draws others.
+
+    Returns:
+        int64 `(count,)`.
+    """
+    ordered = tf.sort(tf.cast(index, tf.int64))
+    new = tf.concat([[True], ordered[1:] != ordered[:-1]], axis=0)
+    left = num_images - tf.reduce_sum(tf.cast(new, tf.int64))
+    # Repetitions go behind all images, where no number reaches them.
+    distinct = tf.sort(tf.where(new, ordered, 2 * tf.int32.max))
+    places = stateless.below(
+        left, seed, tf.reshape(step, [1]), count, purpose="negatives"
+    )[0]
+    # The images of the batch that lie before the place-th of the others.
+    before = distinct - tf.range(tf.size(distinct, tf.int64))
+    return places + tf.searchsorted(before, places, side="right", out_type=tf.int64)
 
 
 @keras.saving.register_keras_serializable(package="tfssl")

@@ -35,12 +35,36 @@ def uniform(seed, keys, columns, *, purpose):
     Returns:
         float32 `(n, columns)`, multiples of 2^-24.
     """
+    bits = tf.bitwise.right_shift(
+        _bits(seed, keys, columns, purpose), uint64(64 - _BITS)
+    )
+    whole = tf.cast(tf.cast(bits, tf.int32), tf.float32)
+    return (whole + 0.5) * 2.0**-_BITS
+
+
+def below(bound, seed, keys, columns, *, purpose):
+    """Whole numbers from 0 to `bound - 1`, each as likely as the others.
+
+    Args:
+        bound: int or int64 scalar tensor, from 1 to 2^31. No number is more likely than
+            another by more than `bound / 2^32` of its share.
+        seed: as of `uniform`.
+        keys: as of `uniform`.
+        columns: as of `uniform`.
+        purpose: as of `uniform`.
+
+    Returns:
+        int64 `(n, columns)`.
+    """
+    upper = tf.bitwise.right_shift(_bits(seed, keys, columns, purpose), uint64(32))
+    scaled = upper * tf.cast(bound, tf.uint64)
+    return tf.cast(tf.bitwise.right_shift(scaled, uint64(32)), tf.int64)
+
+
+def _bits(seed, keys, columns, purpose):
+    """uint64 `(n, columns)`, of which every bit is random."""
     stream = int.from_bytes(purpose.encode(), "little")
     key = mixed(uint64(seed) + mixed(uint64(stream)))
     key = mixed(tf.cast(keys, tf.uint64) + key)
     column = tf.cast(tf.range(columns, dtype=tf.int64), tf.uint64)
-    bits = tf.bitwise.right_shift(
-        mixed(key[:, tf.newaxis] + column), uint64(64 - _BITS)
-    )
-    whole = tf.cast(tf.cast(bits, tf.int32), tf.float32)
-    return (whole + 0.5) * 2.0**-_BITS
+    return mixed(key[:, tf.newaxis] + column)

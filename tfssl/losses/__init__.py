@@ -1,6 +1,13 @@
 """Losses: pure functions of tensors, by family."""
 
-from tfssl.losses import clustering, contrastive, regression, soft_targets, unit_norm
+from tfssl.losses import (
+    clustering,
+    contrastive,
+    nce,
+    regression,
+    soft_targets,
+    unit_norm,
+)
 from tfssl.losses.clustering import (
     cluster_cross_entropy,
     sinkhorn,
@@ -12,6 +19,7 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
+from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.regression import (
     feature_regression,
     normalized_regression,
@@ -27,6 +35,8 @@ __all__ = [
     "feature_regression",
     "in_batch_info_nce",
     "info_nce",
+    "nce",
+    "noise_contrastive",
     "normalized_regression",
     "nt_xent",
     "nt_xent_blockwise",

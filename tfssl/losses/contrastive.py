@@ -218,7 +218,7 @@ def info_nce(query, positive, negatives, *, temperature=0.07):
     Reference:
         He et al., 2020, https://arxiv.org/abs/1911.05722, Eq. 1.
     """
-    logits = _logits(query, positive, negatives, temperature)
+    logits = positive_and_negatives(query, positive, negatives, temperature)
     # The positive stands first.
     return tf.reduce_logsumexp(logits, axis=1) - logits[:, 0]
 
@@ -235,12 +235,25 @@ def positive_first(query, positive, negatives):
         float32 tensor `(batch,)` of 0 and 1; a tie counts as a hit. A monitor: it
         has no gradient.
     """
-    logits = _logits(query, positive, negatives, 1.0)
+    logits = positive_and_negatives(query, positive, negatives, 1.0)
     return tf.cast(tf.argmax(logits, axis=1) == 0, tf.float32)
 
 
-def _logits(query, positive, negatives, temperature):
-    """Similarities over the temperature, `(batch, 1 + num)`, the positive first."""
+def positive_and_negatives(query, positive, negatives, temperature):
+    """Cosine similarities over the temperature, of which other losses are made.
+
+    Args:
+        query: as in `info_nce`.
+        positive: as in `info_nce`.
+        negatives: as in `info_nce`.
+        temperature: as in `info_nce`.
+
+    Returns:
+        float32 `(batch, 1 + num)`, the positive first.
+
+    Raises:
+        ValueError: as `info_nce`.
+    """
     query, positive, negatives = map(tf.convert_to_tensor, (query, positive, negatives))
     checks.positive({"temperature": temperature}, "temperature")
     fits = (

@@ -145,6 +145,13 @@ class Method(loop.StepLoop):
     def check_settings(cls, given):
         """Raises `ValueError` for settings, a dict, that cannot work with any data."""
 
+    @classmethod
+    def check_memory(cls, given):
+        """Raises `ValueError` for settings that take more memory than is allowed.
+
+        Called before anything is built, with all settings: a dict.
+        """
+
     def check_run(self, global_batch, source):
         """Raises `ValueError` if this method cannot learn from these images.
 

@@ -10,6 +10,7 @@ import keras
 from tfssl import files, methods
 from tfssl.data import pipeline
 from tfssl.data.views import recipes
+from tfssl.methods import bank_contrast
 from tfssl.tasks import (
     accept,
     arguments,
@@ -42,6 +43,7 @@ def pretrain(
     batch_size: groups.Count = 256,
     optimization: groups.Optimization,
     devices: groups.Devices,
+    max_bank_gib: groups.Positive = bank_contrast.MAX_GIB,
     seed: groups.Seed = 0,
     saves: groups.Saving,
     monitors: groups.Monitors,
@@ -78,6 +80,8 @@ def pretrain(
         batch_size: images per step, over all replicas together.
         optimization: see `groups.Optimization`.
         devices: see `groups.Devices`.
+        max_bank_gib: memory that the banks of a method may take on every device, in
+            GiB; one that would take more is refused at the start.
         seed: seed of weights, order and views.
         saves: see `groups.Saving`.
         monitors: see `groups.Monitors`.
@@ -111,6 +115,14 @@ def pretrain(
         augment=augment,
         bad_files=pipeline.BadFiles(max_fraction=monitors.max_bad_fraction),
     )
+    known = dict(
+        total_steps=plan.total_steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        num_images=train.num_images,
+        seed=seed,
+        max_bank_gib=max_bank_gib,
+    )
+    resolve.check_memory(method, hparams, **known)
     taught = teachers.for_method(teacher, method, plan.preprocessing)
     plan = dataclasses.replace(plan, teacher=taught)
     training = trainer.Trainer(
@@ -133,11 +145,8 @@ def pretrain(
             method,
             resolve.encoder(encoder, shape, encoder_args, plan.preprocessing),
             hparams,
-            total_steps=plan.total_steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            num_images=train.num_images,
-            seed=seed,
             teacher=taught and taught.layer(),
+            **known,
         )
 
     return training.train(make_model, watch)

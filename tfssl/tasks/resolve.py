@@ -252,13 +252,34 @@ def method(name, encoder, hparams=None, **known_here):
             `num_images`, `seed`, `teacher`): handed on to methods that ask for it,
             unless `hparams` say otherwise.
     """
+    method_class, settings = _method_settings(name, hparams, known_here)
+    with refusals(name, hparams):
+        return method_class(encoder, **settings)
+
+
+def check_memory(name, hparams=None, **known_here):
+    """Raises `ValueError` for a method that would take more memory than is allowed.
+
+    Args:
+        name: as of `method`.
+        hparams: as of `method`.
+        **known_here: as of `method`.
+    """
+    method_class, settings = _method_settings(name, hparams, known_here)
+    parameters = inspect.signature(method_class).parameters
+    defaults = {key: parameter.default for key, parameter in parameters.items()}
+    with refusals(name, hparams):
+        method_class.check_memory(defaults | settings)
+
+
+def _method_settings(name, hparams, known_here):
+    """The class of a method, and the arguments that it gets beside its encoder."""
     method_class = methods.METHODS[name]
     known = inspect.signature(method_class).parameters
     hparams = dict(hparams or {})
     checks.keywords(method_class, hparams, "hparam", name, without=_NOT_HPARAMS)
     fitting = {key: value for key, value in known_here.items() if key in known}
-    with refusals(name, hparams):
-        return method_class(encoder, **fitting | hparams)
+    return method_class, fitting | hparams
 
 
 def checkpoint_path(path):

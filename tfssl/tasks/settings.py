@@ -86,6 +86,7 @@ FREE = {
     "jit_compile": "the same step",
     "remat": "the same step",
     "steps_per_execution": "the same steps",
+    "max_bank_gib": "when to refuse",
     "resume": "about this start",
     "allow_changes": "about this start",
     "on_accept": "about this start",
