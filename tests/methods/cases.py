@@ -94,6 +94,28 @@ CASES = {
         "cmc",
         dict(temperature=0.5, projection_dim=8, mode="core", core="green"),
     ),
+    "cmc_nce": (
+        "cmc",
+        dict(
+            temperature=0.5,
+            projection_dim=8,
+            loss="nce",
+            negatives=24,
+            num_images=_IMAGES,
+        ),
+    ),
+    "cmc_softmax": (
+        "cmc",
+        dict(
+            temperature=0.5,
+            projection_dim=8,
+            mode="core",
+            loss="softmax",
+            negatives=24,
+            num_images=_IMAGES,
+            seed=3,
+        ),
+    ),
     "predictive": ("predictive", dict(decoder_hidden=12)),
     "predictive_one": (
         "predictive",
@@ -130,6 +152,8 @@ _LAB = {"L": (0,), "ab": (1, 2)}
 BRANCHES = {
     "cmc": ([models.Lab], _LAB),
     "cmc_core": ([], {"red": (0,), "green": (1,), "blue": (2,)}),
+    "cmc_nce": ([models.Lab], _LAB),
+    "cmc_softmax": ([], {"red": (0,), "green": (1,), "blue": (2,)}),
     "predictive": ([models.Lab], _LAB),
     "predictive_one": ([models.Lab], {"L": (0,)}),
 }
