@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.losses import nce_test
 from tests.methods.cases import batch_of, one_convolution, tiny_branches, unit
 from tfssl import data, methods, models
+from tfssl.methods import bank_contrast
 
 _FOUR = {"a": (0,), "b": (1,), "c": (2,), "d": (0, 2)}
 
@@ -63,6 +65,71 @@ def test_loss_is_the_papers_over_these_pairs(arguments, pairs):
     assert method.notes(5, 100) == [f"pairs of views that are compared: {names}"]
 
 
+def _rows(method):
+    return [np.array(bank.bank.rows) for bank in method.banks]
+
+
+@pytest.mark.parametrize("loss", ["nce", "softmax"])
+@pytest.mark.parametrize("mode", ["full", "core"])
+def test_banks_are_asked_by_the_other_views_with_one_draw(loss, mode):
+    method = make(
+        {"a": (0,), "b": (1,), "c": (2,)},
+        loss=loss, mode=mode, negatives=7, num_images=40, bank_momentum=0.3,
+    )  # fmt: skip
+    method.compile(keras.optimizers.SGD(0.0))
+    method.build_optimizer()
+    batch = batch_of(images(), index=[3, 39, 0, 8, 21])
+    banks = _rows(method)
+    assert all(rows.shape == (40, 4) for rows in banks)
+    assert np.abs(banks[0] - banks[1]).max() > 0.1
+    values = method.image_losses(batch, training=True)
+    z = np.split(method.project(images(), training=True).numpy(), 3, axis=1)
+    index = batch["index"].numpy()
+    others = bank_contrast.draw(method, batch["index"]).others.numpy()
+    assert len(others) == 7 and not np.isin(others, index).any()
+    asked_by = {0: [1, 2], 1: [0, 2], 2: [0, 1]}
+    if mode == "core":
+        asked_by = {0: [1, 2], 1: [0], 2: [0]}
+    losses = 0
+    for view, anchors in asked_by.items():
+        own, noise = banks[view][index], banks[view][others]
+        first = np.concatenate(
+            [
+                np.sum(unit(z[anchors[0]]) * own, 1, keepdims=True),
+                unit(z[anchors[0]]) @ noise.T,
+            ],
+            axis=1,
+        )
+        constant = 40 * np.exp(first / 0.3).mean()
+        for anchor in anchors:
+            if loss == "nce":
+                losses = losses + np.array(
+                    nce_test.slow(z[anchor], own, noise, 0.3, 40, constant)
+                )
+            else:
+                for row, (query, mine) in enumerate(zip(unit(z[anchor]), own)):
+                    scores = np.exp(np.array([mine, *noise]) @ query / 0.3)
+                    losses = losses + np.eye(5)[row] * -np.log(scores[0] / scores.sum())
+    np.testing.assert_allclose(values["loss"], losses, rtol=1e-4)
+    assert all((a == b).all() for a, b in zip(banks, _rows(method)))
+    method.train_step(batch)
+    for old, new, rows in zip(banks, _rows(method), z):
+        moved = unit(0.3 * old[index] + 0.7 * unit(rows))
+        np.testing.assert_allclose(new[index], moved, atol=1e-5)
+        untouched = np.setdiff1d(np.arange(40), index)
+        np.testing.assert_array_equal(new[untouched], old[untouched])
+    assert method.num_negatives(5) == 7
+    pairs = 3 if mode == "full" else 2
+    once = bank_contrast.chance_loss(loss, 7)
+    assert method.chance_loss(5) == pytest.approx(2 * pairs * once)
+    assert "3 banks of 40 images by 4 numbers" in method.notes(5, 40)[1]
+
+
+def test_without_banks_nothing_is_kept():
+    method = make(num_images=40)
+    assert method.banks == [] and len(method.notes(5, 40)) == 1
+
+
 def test_of_two_views_core_and_full_are_one():
     values = [
         make({"L": (0,), "ab": (1, 2)}, [models.Lab], mode=mode).image_losses(
@@ -102,6 +169,10 @@ def test_views_share_no_weights_and_the_head_is_one_layer_each():
         ({"mode": "core", "core": "depth"},
          "core='depth' received, but the views of the encoder .* are a, b, c, d"),
         ({"temperature": 0}, "temperature=0 received"),
+        ({"loss": "ce"}, "loss='ce' received, expected one of in_batch, nce, softmax"),
+        ({"loss": "nce"}, "num_images=None received, expected a whole number"),
+        ({"loss": "nce", "num_images": 10**6, "max_bank_gib": 0.05},
+         r"max_bank_gib=0.05 received, but 4 bank\(s\) of 1,000,000 images by 4"),
         ({"views": {"a": (0,)}}, "CMC compares 2 views or more, but .* has only a"),
     ],
 )  # fmt: skip
@@ -120,3 +191,7 @@ def test_one_image_a_step_is_refused():
     with pytest.raises(ValueError, match="batch_size=1 received, but CMC finds an im"):
         make().check_run(1, source)
     make().check_run(2, source)
+    with_banks = make(loss="nce", num_images=16)
+    with pytest.raises(ValueError, match="batch_size=16 received for 16 images"):
+        with_banks.check_run(16, source)
+    with_banks.check_run(1, source)
