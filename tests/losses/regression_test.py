@@ -111,3 +111,33 @@ def test_features_that_do_not_fit(shapes):
         regression.feature_regression(*map(tf.zeros, shapes))
     with pytest.raises(ValueError, match=r"smooth_l1=1.5 received, expected a number"):
         regression.feature_regression(tf.ones([1, 2]), tf.ones([1, 2]), smooth_l1=1.5)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_pixels_are_compared_one_by_one(power):
+    rng = np.random.default_rng(0)
+    prediction, target = rng.normal(size=(2, 3, 4, 5, 2))
+    expected = []
+    for p, t in zip(prediction, target):
+        each = [abs(x - y) for x, y in zip(p.ravel(), t.ravel())]
+        expected.append(np.mean(each if power == 1 else [0.5 * x * x for x in each]))
+    found = regression.pixel_regression(prediction, target, power=power)
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    x, y = (tf.constant(v, tf.float32) for v in (prediction, target))
+    with tf.GradientTape() as tape:
+        tape.watch([x, y])
+        loss = tf.reduce_sum(regression.pixel_regression(x, y, power=power))
+    to_prediction, to_target = tape.gradient(loss, [x, y])
+    slope = prediction - target if power == 2 else np.sign(prediction - target)
+    expected = slope / 40
+    np.testing.assert_allclose(to_prediction, expected, atol=1e-6)
+    assert to_target is None
+
+
+def test_pixels_that_do_not_fit():
+    a, b = tf.zeros((2, 4, 4, 1)), tf.zeros((2, 4, 4, 2))
+    with pytest.raises(ValueError, match="one shape .batch, height, width, channels.,"):
+        regression.pixel_regression(a, b)
+    with pytest.raises(ValueError, match="power=3 received, expected 1 or 2"):
+        regression.pixel_regression(a, a, power=3)

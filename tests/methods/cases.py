@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import data, methods, optimizers
+from tfssl import data, methods, models, optimizers
 from tfssl.methods import classification, distillation
 from tfssl.models import norms
 from tfssl.training import strategy as strategies
@@ -88,6 +88,38 @@ CASES = {
             queue_epoch=0,
             freeze_epochs=0,
         ),
+    ),
+    "cmc": ("cmc", dict(temperature=0.5, projection_dim=16)),
+    "cmc_core": (
+        "cmc",
+        dict(temperature=0.5, projection_dim=8, mode="core", core="green"),
+    ),
+    "cmc_nce": (
+        "cmc",
+        dict(
+            temperature=0.5,
+            projection_dim=8,
+            loss="nce",
+            negatives=24,
+            num_images=_IMAGES,
+        ),
+    ),
+    "cmc_softmax": (
+        "cmc",
+        dict(
+            temperature=0.5,
+            projection_dim=8,
+            mode="core",
+            loss="softmax",
+            negatives=24,
+            num_images=_IMAGES,
+            seed=3,
+        ),
+    ),
+    "predictive": ("predictive", dict(decoder_hidden=12)),
+    "predictive_one": (
+        "predictive",
+        dict(targets={"L": [1, 2]}, loss="l2", decoder_hidden=12),
     ),
     "deepcluster": (
         "deepcluster",
@@ -197,6 +229,17 @@ NORMS = {
 }
 
 
+# The views of an encoder of branches: what stands in front, and groups of channels.
+_LAB = {"L": (0,), "ab": (1, 2)}
+BRANCHES = {
+    "cmc": ([models.Lab], _LAB),
+    "cmc_core": ([], {"red": (0,), "green": (1,), "blue": (2,)}),
+    "cmc_nce": ([models.Lab], _LAB),
+    "cmc_softmax": ([], {"red": (0,), "green": (1,), "blue": (2,)}),
+    "predictive": ([models.Lab], _LAB),
+    "predictive_one": ([models.Lab], {"L": (0,)}),
+}
+
 # Sizes of the views, where they are not two of SIZE.
 VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
@@ -212,6 +255,7 @@ VIEWS = {
     "local_aggregation_begins": (SIZE,),
     "pretext_rotation": (SIZE,),
     "pretext_jigsaw": (SIZE,),
+    **dict.fromkeys(BRANCHES, (SIZE,)),
     "feature_distillation": (SIZE, SIZE // 2),
     "feature_distillation_map": (SIZE,),
 }
@@ -227,19 +271,29 @@ LABELS = {
 }
 
 
-def tiny_encoder(statistics="global", group_size=None):
+def tiny_encoder(statistics="global", group_size=None, channels=3):
     """Two convolutions with batch norm: shallow, so that rounding stays small.
 
     And smooth: among the many inputs of a ReLU one lies within a rounding of its kink,
     and the gradient then depends on the order in which the processor adds.
     """
-    inputs = keras.Input((None, None, 3))
+    inputs = keras.Input((None, None, channels))
     x = inputs
     for width in (8, 16):
         x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
         x = norms.BatchNorm(statistics=statistics, group_size=group_size)(x)
         x = keras.layers.Activation("silu")(x)
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
+
+
+def tiny_branches(front, views):
+    """A tiny encoder per view."""
+    networks = {}
+    for view, group in views.items():
+        with keras.name_scope(view):
+            networks[view] = tiny_encoder(channels=len(group))
+    front = [layer() for layer in front]
+    return models.Branches(networks, views, input_shape=(None, None, 3), front=front)
 
 
 def tiny_teacher(name):
@@ -262,7 +316,11 @@ def make(name, *, optimizer=None, **compile_args):
     key, arguments = CASES[name]
     if key in ("distillation", "feature_distillation"):
         arguments = arguments | {"teacher": tiny_teacher(name)}
-    method = KINDS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
+    if name in BRANCHES:
+        encoder = tiny_branches(*BRANCHES[name])
+    else:
+        encoder = tiny_encoder(**NORMS.get(name, {}))
+    method = KINDS[key](encoder, **arguments)
     optimizer = optimizer or optimizers.build(
         # Small steps: the heads start at N(0, 0.01), and large ones would turn
         # rounding into other trajectories.

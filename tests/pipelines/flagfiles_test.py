@@ -92,6 +92,8 @@ _STARTS = {
     "swav_imagenet": ("torchvision", False),  # src/resnet50.py.
     "swav_imagenet_256": ("torchvision", False),
     "swav_cifar10": ("torch", False),
+    "cmc_imagenet": ("torchvision", False),  # models/resnet.py, as torchvision's.
+    "cmc_stl10": ("torchvision", False),
     "deepcluster_v2_imagenet": ("torchvision", False),
     "deepcluster_v2_cifar10": ("torchvision", False),  # solo-learn.
     "npid_imagenet": ("torchvision", False),
@@ -164,6 +166,20 @@ def test_mocos_cosine_falls_by_epochs(name, peak):
         rate = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         for step in (11 * epoch, 11 * epoch + 10):
             assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
+
+
+def test_cmc_on_imagenet_is_train_cmcs():
+    """Batch 128, 0.03, a tenth after 120, 160 and 200 of 240 epochs, a bank of NCE."""
+    given = arguments_of("cmc_imagenet")
+    assert (given["batch_size"], given["epochs"]) == (128, 240)
+    assert (given["optimizer"], given["weight_decay"]) == ("sgd", 1e-4)
+    assert given["hparams"] == {
+        "loss": "nce", "negatives": 4096, "temperature": 0.07, "bank_momentum": 0.5,
+    }  # fmt: skip
+    assert (given["encoder"], given["encoder_args"]["width"]) == ("branches", 0.5)
+    schedule = schedule_of("cmc_imagenet", 10)
+    for epoch, rate in ((119, 0.03), (120, 3e-3), (160, 3e-4), (200, 3e-5)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate)
 
 
 def test_mocos_demo_has_one_linear_head():

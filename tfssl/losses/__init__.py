@@ -22,7 +22,11 @@ from tfssl.losses.contrastive import (
 )
 from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.neighbours import local_aggregation
-from tfssl.losses.regression import feature_regression, normalized_regression
+from tfssl.losses.regression import (
+    feature_regression,
+    normalized_regression,
+    pixel_regression,
+)
 from tfssl.losses.soft_targets import distillation
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "normalized_regression",
     "nt_xent",
     "nt_xent_blockwise",
+    "pixel_regression",
     "regression",
     "sinkhorn",
     "soft_targets",

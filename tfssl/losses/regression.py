@@ -85,3 +85,34 @@ def feature_regression(prediction, target, *, smooth_l1=0.0):
         # h(x), in one form: its slope is `small`.
         terms += smooth_l1 * tf.reduce_mean(small * (size - small / 2), axis=-1)
     return tf.reduce_mean(terms, axis=list(range(1, rank - 1)))
+
+
+def pixel_regression(prediction, target, *, power=1):
+    """Mean difference of two images, over their pixels and channels.
+
+    Args:
+        prediction: float `(batch, height, width, channels)`.
+        target: of the same shape. No gradient flows into it.
+        power: 1, the mean of `|prediction - target|`, or 2, half of the mean of its
+            square.
+
+    Returns:
+        float32 `(batch,)`, computed in float32 for any input dtype.
+
+    Raises:
+        ValueError: if the shapes are not one of four dimensions, or for another power.
+    """
+    prediction, target = map(tf.convert_to_tensor, (prediction, target))
+    if prediction.shape.rank != 4 or not prediction.shape.is_compatible_with(
+        target.shape
+    ):
+        raise ValueError(
+            "prediction and target must be of one shape (batch, height, width, "
+            f"channels), got {prediction.shape} and {target.shape}."
+        )
+    if power not in (1, 2):
+        raise checks.refused("power", power, "1 or 2")
+    difference = tf.cast(prediction, tf.float32)
+    difference -= tf.stop_gradient(tf.cast(target, tf.float32))
+    error = tf.abs(difference) if power == 1 else 0.5 * tf.square(difference)
+    return tf.reduce_mean(error, axis=[1, 2, 3])

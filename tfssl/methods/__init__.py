@@ -7,6 +7,7 @@ from tfssl.frozen import Frozen
 from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
 from tfssl.methods.classification import Classification
+from tfssl.methods.cmc import CMC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
@@ -15,12 +16,14 @@ from tfssl.methods.local_aggregation import LocalAggregation
 from tfssl.methods.moco import MoCo
 from tfssl.methods.npid import NPID
 from tfssl.methods.pirl import PIRL
+from tfssl.methods.predictive import Predictive
 from tfssl.methods.pretext import Pretext
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
 METHODS = {
     "byol": BYOL,
+    "cmc": CMC,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
@@ -29,12 +32,14 @@ METHODS = {
     "npid": NPID,
     "pirl": PIRL,
     "pretext": Pretext,
+    "predictive": Predictive,
     "simclr": SimCLR,
     "swav": SwAV,
 }
 
 __all__ = [
     "BYOL",
+    "CMC",
     "Classification",
     "DeepCluster",
     "DeepClusterV2",
@@ -48,6 +53,7 @@ __all__ = [
     "NPID",
     "PIRL",
     "Pretext",
+    "Predictive",
     "SimCLR",
     "SwAV",
 ]

@@ -7,8 +7,11 @@ machinery, never by house code.
 
 from tfssl.models import heads, input_range, norms, remat, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
+from tfssl.models.branches import Branches
 from tfssl.models.encoders import ENCODERS, check_images, encoder
 from tfssl.models.headed import Headed
+from tfssl.models.lab import Lab, YCbCr, rgb_to_lab, rgb_to_ycbcr
+from tfssl.models.normals import Normals, depth_to_normals
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
@@ -17,17 +20,25 @@ __all__ = [
     "ENCODERS",
     "VGG",
     "AlexNet",
+    "Branches",
     "Headed",
+    "Lab",
+    "Normals",
     "ResNet",
     "ViT",
     "alexnet",
     "check_images",
+    "YCbCr",
+    "alexnet",
+    "depth_to_normals",
     "encoder",
     "heads",
     "input_range",
     "norms",
     "remat",
     "resnet",
+    "rgb_to_lab",
+    "rgb_to_ycbcr",
     "sobel",
     "vgg",
     "vit",

@@ -11,6 +11,8 @@ import sys
 import keras
 import numpy as np
 
+from tfssl import internals
+
 # Black and white are not to reach the first weights closer together than this.
 _DIM = 0.1
 _WHITES = (1, 255, 65535)
@@ -70,6 +72,28 @@ def _has_weights(operation):
         return any(_has_weights(layer) for layer in operation.layers)
     fixed = isinstance(operation, keras.layers.Normalization)
     return not fixed and bool(getattr(operation, "weights", ()))
+
+
+def check_plain(model, mean=0.0, std=1.0):
+    """Raises `ValueError` where a layer wants plain images, and these are normalised.
+
+    A layer says so itself: `plain_images = True`, as `models.Lab` does.
+
+    Args:
+        model: a Keras model.
+        mean: per channel or one number, what images in [0, 1] are normalised by.
+        std: the same.
+    """
+    if not np.any(mean) and np.all(np.equal(std, 1)):
+        return
+    for layer in internals.layers_of(model):
+        if getattr(layer, "plain_images", False):
+            raise ValueError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) of the encoder "
+                f"{model.name!r} takes images in [0, 1], but the recipe normalises "
+                f"them (mean {mean}, std {std}); take a recipe without mean and std, "
+                "as cmc_lab."
+            )
 
 
 def with_pixels(model, white, mean=0.0, std=1.0):

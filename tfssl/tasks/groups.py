@@ -37,7 +37,8 @@ class Images:
     """How images are opened, see `data.open_source`.
 
     Attributes:
-        split: part of the data, for sources that have parts (TFDS, manifests, digits).
+        split: part of the data, for sources that have parts (TFDS, manifests, digits,
+            scenes).
         labels: where labels come from: `"auto"`, where the data has true ones,
             `"none"`, or `"folders"`, the first folder level is the class.
             Self-supervised methods never train on them; they feed monitors and

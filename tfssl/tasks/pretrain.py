@@ -52,9 +52,10 @@ def pretrain(
     """Trains an encoder on unlabelled images.
 
     Args:
-        data: where the images are: a folder, `digits`, `tfds:NAME`, `tfds-dir:PATH`,
-            `manifest:PATH` (CSV or JSON lines), `tfrecord:PATH` (index or pattern). In
-            Python also arrays, a `tf.data.Dataset`, a `Source`; see `data.open_source`.
+        data: where the images are: a folder, `digits`, `scenes`, `tfds:NAME`,
+            `tfds-dir:PATH`, `manifest:PATH` (CSV or JSON lines), `tfrecord:PATH` (index
+            or pattern). In Python also arrays, a `tf.data.Dataset`, a `Source`; see
+            `data.open_source`.
         out: folder of the run. Training continues there if it was interrupted, with
             the settings that it was begun with (see `allow_changes`). One process at
             a time.

@@ -168,6 +168,7 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     _check_encoder_args(given, encoder_args)
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
+    input_range.check_plain(network, **normalized)
     white = input_range.white(network)
     if white == 1:
         return network
@@ -208,7 +209,8 @@ def _network(given, input_shape, encoder_args, normalized):
     elif given not in models.ENCODERS:
         return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
-        build = builder = models.ENCODERS[given]
+        build = models.ENCODERS[given]
+        builder = models.encoders.builders(given, encoder_args)
     hidden = ("input_shape", "name", "trainable")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with refusals(given, encoder_args):

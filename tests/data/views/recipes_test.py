@@ -83,6 +83,15 @@ _PAPERS = {
         saturation=0.2, hue=0.1, gray=0.2, blur=0.0, solarize=0.0,
         mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
     ),
+    "cmc_lab": dict(
+        size=224, area=(0.2, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0, mean=None,
+    ),
+    "cmc_lab_imagenet": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0, mean=None,
+    ),
+    "cmc_scenes": dict(
+        size=32, area=(0.4, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0, mean=None,
+    ),
     "rand_augment": dict(
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
         rand_augment=2, rand_augment_magnitude=9.0, crop_rule="height",

@@ -8,14 +8,16 @@ import tensorflow as tf
 
 from tfssl import checks, files
 from tfssl.data import labels as labels_lib
-from tfssl.data.sources import digits, image_folder, manifest, records
+from tfssl.data.sources import digits, image_folder, manifest, records, scenes
 from tfssl.data.sources import tfds as tfds_source
 from tfssl.data.sources.arrays import ArraySource
 from tfssl.data.sources.base import Source
 from tfssl.data.sources.streams import StreamSource
 
+# Data that is made here, and known by one word.
+_MADE = {"digits": digits.digits, "scenes": scenes.scenes}
 _KINDS = (
-    "digits",
+    *_MADE,
     "tfds:NAME",
     "tfds-dir:PATH",
     "manifest:PATH",
@@ -49,6 +51,8 @@ def open_source(
     Args:
         data: one of
             `"digits"`: scikit-learn's 1,797 handwritten digits, 32×32, one channel;
+            `"scenes"`: 2,500 rendered scenes, 32×32, with depth, surface normals and
+            maps of classes, see `scenes`;
             `"tfds:NAME"`: a TFDS dataset, `"tfds-dir:PATH"`: a prepared one;
             `"folder:PATH"` or a path: image files, in any depth of folders;
             `"manifest:PATH"`, or a path that ends in `.csv` or `.jsonl`: a list of
@@ -61,7 +65,8 @@ def open_source(
             a `Source`, which is returned as it is (or, with `labels="none"`, a copy
             without labels).
         split: part of TFDS data (default `"train"`), of a manifest (its `split`
-            column) or of the digits (`"train"`, the default, `"test"` or `"all"`).
+            column), of the digits (`"train"`, the default, `"test"` or `"all"`) or of
+            the scenes (`"train"` or `"test"`).
         channels: 1, 3 or 4, what files are decoded to; default 3 for files, the
             data's own otherwise.
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
@@ -93,8 +98,8 @@ def open_source(
     if isinstance(data, str | os.PathLike):
         kind, path = _kind(os.fspath(data))
         _check_options(kind, data, split, labels, only)
-        if kind == "digits":
-            source = digits.digits(split or "train")
+        if kind in _MADE:
+            source = _MADE[kind](split or "train")
         elif kind == "folder":
             source = image_folder.folder(
                 path, labels=labels, follow_links=follow_links, **decoded
@@ -144,7 +149,7 @@ def fitting(data, options):
 
 def _kind(data):
     """`(kind, path or name)` of data that is given as text."""
-    if data == "digits":
+    if data in _MADE:
         return data, ""
     if not data or "\0" in data:
         raise checks.refused("data", data, f"one of {', '.join(_KINDS)}")
@@ -174,7 +179,7 @@ def _is_folder(path):
 
 def _check_options(kind, data, split, labels, only):
     """Refuses options that this kind of data would leave without effect."""
-    if split is not None and kind not in ("digits", "manifest", "tfds", "tfds-dir"):
+    if split is not None and kind not in (*_MADE, "manifest", "tfds", "tfds-dir"):
         raise ValueError(
             f"split={split!r} received for {data}, which has no splits; pass the part "
             "itself as data, or use validation_fraction."

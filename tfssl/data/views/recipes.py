@@ -257,12 +257,29 @@ RAND_AUGMENT = Recipe(
     "rand_augment",
 )
 
+# Tian et al., 2019, https://arxiv.org/abs/1906.05849, HobbitLong/CMC (train_CMC.py),
+# for AlexNet and for ImageNet-100: crop and flip; colour stays, since it is a view by
+# itself. Lab and its normalisation stand in front of the encoder (`models.Lab`).
+CMC_LAB = Recipe(
+    [View(size=224, area=(0.2, 1.0), jitter=0.0, antialias=True)], "cmc_lab"
+)
+
+# The same for ResNets on ImageNet.
+CMC_LAB_IMAGENET = Recipe(CMC_LAB.scaled(area=(0.08, 1.0)), "cmc_lab_imagenet")
+
+# Not from a paper: the rendered scenes. Surface normals that are stored beside an image
+# do not turn with it, so that there is no flip; crops are larger, for 32 pixels.
+CMC_SCENES = Recipe(CMC_LAB.scaled(32, area=(0.4, 1.0), flip=0.0), "cmc_scenes")
+
 RECIPES = {
     "simclr": SIMCLR,
     "simclr_cifar10": SIMCLR_CIFAR10,
     "simclr_digits": SIMCLR_DIGITS,
     "byol": BYOL,
     "byol_cifar10": BYOL_CIFAR10,
+    "cmc_lab": CMC_LAB,
+    "cmc_lab_imagenet": CMC_LAB_IMAGENET,
+    "cmc_scenes": CMC_SCENES,
     "deepcluster": DEEPCLUSTER,
     "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
     "deepcluster_digits": DEEPCLUSTER_DIGITS,
