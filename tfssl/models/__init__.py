@@ -9,6 +9,7 @@ from tfssl.models import heads, input_range, norms, remat, sobel
 from tfssl.models.alexnet import AlexNet, alexnet
 from tfssl.models.encoders import ENCODERS, encoder
 from tfssl.models.headed import Headed
+from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.vgg import VGG, vgg
 
@@ -17,6 +18,7 @@ __all__ = [
     "VGG",
     "AlexNet",
     "Headed",
+    "PatchEncoder",
     "ResNet",
     "alexnet",
     "encoder",

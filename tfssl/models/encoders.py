@@ -2,20 +2,20 @@
 
 import functools
 
+from tfssl.models import patch_encoder
 from tfssl.models import remat as remat_lib
 from tfssl.models.alexnet import AlexNet
 from tfssl.models.resnet import ResNet
 from tfssl.models.vgg import VGG
 
-ENCODERS = {
-    "resnet18": functools.partial(ResNet, 18),
-    "resnet34": functools.partial(ResNet, 34),
-    "resnet50": functools.partial(ResNet, 50),
-    "resnet101": functools.partial(ResNet, 101),
-    "resnet152": functools.partial(ResNet, 152),
-    "resnet200": functools.partial(ResNet, 200),
+_RESNETS = {
+    f"resnet{depth}": functools.partial(ResNet, depth)
+    for depth in (18, 34, 50, 101, 152, 161, 200)
+}
+ENCODERS = _RESNETS | {
     "alexnet": AlexNet,
     "vgg16": functools.partial(VGG, 16),
+    "patches": patch_encoder.builder(_RESNETS),
 }
 
 
