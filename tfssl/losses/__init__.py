@@ -12,6 +12,7 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
+from tfssl.losses.predictive_coding import predictive_coding
 from tfssl.losses.regression import feature_regression, normalized_regression
 from tfssl.losses.soft_targets import distillation
 
@@ -26,6 +27,7 @@ __all__ = [
     "normalized_regression",
     "nt_xent",
     "nt_xent_blockwise",
+    "predictive_coding",
     "regression",
     "sinkhorn",
     "soft_targets",
