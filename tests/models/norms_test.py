@@ -4,6 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures.batch_norms import built, gradients, images, on_replicas, reference
+from tfssl import models
 from tfssl.models import norms
 
 
@@ -254,3 +255,41 @@ def test_bad_arguments(kwargs, message):
 def test_bad_input_shape(shape):
     with pytest.raises(ValueError, match="known channels, got shape"):
         norms.BatchNorm().build(shape)
+
+
+@pytest.mark.parametrize("kind, axes", [("layer", (3,)), ("layer_map", (1, 2, 3))])
+def test_norms_of_layers_are_of_one_image(kind, axes):
+    layer = norms.maker(kind, keras.dtype_policies.get("float32"))("first", "zeros")
+    x = np.random.default_rng(0).normal(2.0, 3.0, (4, 5, 6, 8)).astype("float32")
+    assert not layer(x).numpy().any()
+    gamma, beta = np.arange(8.0), np.arange(8.0)[::-1]
+    layer.set_weights([gamma, beta])
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    expected = (x - mean) / np.sqrt(var + 1e-5) * gamma + beta
+    np.testing.assert_allclose(layer(x, training=True), expected, rtol=1e-4, atol=1e-4)
+    assert layer.name == "first_ln"
+
+
+@pytest.mark.parametrize("kind", ["layer", "layer_map"])
+def test_a_network_of_layer_norms_shares_nothing_between_images(kind):
+    network = models.resnet(18, width=1 / 16, input_shape=(16, 16, 3), norm=kind)
+    x = np.random.default_rng(0).uniform(size=(6, 16, 16, 3)).astype("float32")
+    both = network(x, training=True)
+    np.testing.assert_allclose(network(x[:2], training=True), both[:2], atol=1e-5)
+    assert not network.non_trainable_variables
+    again = type(network).from_config(network.get_config())
+    again.set_weights(network.get_weights())
+    np.testing.assert_array_equal(network(x), again(x))
+
+
+def test_a_config_says_itself_what_its_norm_is():
+    config = {"norm": "batch", "norm_statistics": "global"}
+    assert norms.renamed(config) == config
+    assert norms.renamed({"norm": "batch_global"}) == {"norm_statistics": "global"}
+
+
+def test_statistics_of_a_batch_are_refused_where_none_are_taken():
+    with pytest.raises(ValueError, match="norm_statistics='global' received with norm"):
+        models.resnet(18, norm="layer", norm_statistics="global")
+    with pytest.raises(ValueError, match="norm must be one of"):
+        models.resnet(18, norm="group")

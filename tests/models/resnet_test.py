@@ -41,6 +41,17 @@ def test_parameter_counts(depth, width, stem, expected):
     assert _num_parameters(depth=depth, width=width, stem=stem) == expected
 
 
+def test_161_is_the_first_stages_of_101_with_a_wide_third():
+    with keras.StatelessScope(initialize_variables=False):
+        model = models.resnet(161, norm="layer")
+    kernels = [v.shape for v in model.variables if v.path.endswith("kernel")]
+    # The convolutions of the blocks and the stem; those of the shortcuts do not count.
+    assert len(kernels) - 3 == 3 * (3 + 4 + 46) + 1
+    assert sum(int(np.prod(shape)) for shape in kernels) == 303_162_560
+    assert model.output_shape == (None, 4096)
+    assert list(model.stage_outputs) == ["conv1", "res2", "res3", "res4"]
+
+
 # SimCLRv2, table 1, "with SK": 35, 140, 65, 257, 89, 354 and 795 million.
 @pytest.mark.parametrize(
     "depth, width, expected",

@@ -20,8 +20,8 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
-from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.neighbours import local_aggregation
+from tfssl.losses.predictive_coding import predictive_coding
 from tfssl.losses.regression import (
     feature_regression,
     normalized_regression,
@@ -45,6 +45,7 @@ __all__ = [
     "nt_xent",
     "nt_xent_blockwise",
     "pixel_regression",
+    "predictive_coding",
     "regression",
     "sinkhorn",
     "soft_targets",

@@ -13,7 +13,8 @@ def cross_entropy(anchors, candidates, *, itself, positive, temperature, block_s
     Args:
         anchors: float32 tensor `(n, dim)`.
         candidates: float32 `(m, dim)`.
-        itself: int32 `(n,)`, the row of `candidates` that each anchor leaves out.
+        itself: int32 `(n,)`, the row of `candidates` that each anchor leaves out,
+            -1 for none.
         positive: int32 `(n,)`, the row that it should choose.
         temperature: float > 0, which the products are divided by.
         block_size: int >= 1, candidates per block.

@@ -12,6 +12,7 @@ from tfssl.models.encoders import ENCODERS, check_images, encoder
 from tfssl.models.headed import Headed
 from tfssl.models.lab import Lab, YCbCr, rgb_to_lab, rgb_to_ycbcr
 from tfssl.models.normals import Normals, depth_to_normals
+from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
@@ -24,6 +25,7 @@ __all__ = [
     "Headed",
     "Lab",
     "Normals",
+    "PatchEncoder",
     "ResNet",
     "ViT",
     "alexnet",

@@ -6,20 +6,18 @@ import keras
 
 from tfssl import internals
 from tfssl.models import branches as branches_lib
-from tfssl.models import lab, normals
+from tfssl.models import lab, normals, patch_encoder
 from tfssl.models import remat as remat_lib
 from tfssl.models.alexnet import AlexNet
 from tfssl.models.resnet import ResNet
 from tfssl.models.vgg import VGG
 from tfssl.models.vit import ViT
 
-ENCODERS = {
-    "resnet18": functools.partial(ResNet, 18),
-    "resnet34": functools.partial(ResNet, 34),
-    "resnet50": functools.partial(ResNet, 50),
-    "resnet101": functools.partial(ResNet, 101),
-    "resnet152": functools.partial(ResNet, 152),
-    "resnet200": functools.partial(ResNet, 200),
+_RESNETS = {
+    f"resnet{depth}": functools.partial(ResNet, depth)
+    for depth in (18, 34, 50, 101, 152, 161, 200)
+}
+ENCODERS = _RESNETS | {
     "alexnet": AlexNet,
     "vgg16": functools.partial(VGG, 16),
     "vit_tiny_4": functools.partial(ViT, dim=192, patch=4, name="vit_tiny_4"),
@@ -28,6 +26,7 @@ ENCODERS = {
     "vit_small_16": functools.partial(ViT, dim=384, name="vit_small_16"),
     "vit_base_16": functools.partial(ViT, dim=768, name="vit_base_16"),
     "vit_large_16": functools.partial(ViT, dim=1024, depth=24, name="vit_large_16"),
+    "patches": patch_encoder.builder(_RESNETS),
 }
 # What stands in front of the branches, and the views of the first three channels.
 _COLORS = {

@@ -25,18 +25,48 @@ _FORMER = {
     ("batch_norm", "global"): "global",
 }
 _FUSED_DTYPES = ("float16", "bfloat16", "float32")
+# What an encoder may be normalized by: its batch, each pixel of a map over the channels
+# by itself, or each map as a whole.
+KINDS = ("batch", "layer", "layer_map")
+_EPSILON = 1e-5
+
+
+def maker(kind, policy, **batch):
+    """A function that makes the norms of a network: name, start of the scales -> layer.
+
+    Args:
+        kind: one of `KINDS`. Those of layers know of no other image, and have no moving
+            statistics: scale and offset per channel, epsilon 1e-5.
+        policy: Keras dtype policy.
+        **batch: further arguments of `BatchNorm`, for `"batch"`.
+    """
+
+    def make(name, gamma_initializer="ones"):
+        settings = dict(
+            gamma_initializer=gamma_initializer, epsilon=_EPSILON, dtype=policy
+        )
+        if kind == "batch":
+            return BatchNorm(**batch, **settings, name=f"{name}_bn")
+        if kind == "layer":
+            return keras.layers.LayerNormalization(**settings, name=f"{name}_ln")
+        return keras.layers.GroupNormalization(1, **settings, name=f"{name}_ln")
+
+    return make
 
 
 def renamed(config):
     """Saved arguments, with `norm_statistics` by its name of today.
 
     Args:
-        config: dict. In older files encoders call it `norm`, methods `batch_norm`.
+        config: dict. In older files encoders call it `norm`, methods `batch_norm`; one
+            that says `norm_statistics` is none of them.
 
     Returns:
         dict.
     """
     config = dict(config)
+    if "norm_statistics" in config:
+        return config
     for (name, value), statistics in _FORMER.items():
         if config.get(name) == value:
             del config[name]

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from tfssl.models import heads, norms, selective_kernels
+from tfssl.models import heads, selective_kernels
 
 STEMS = ("imagenet", "cifar")
 PADDINGS = ("fixed", "same")
@@ -20,7 +20,7 @@ class Parts:
     """Layers with one network's padding, norm, start and dtype.
 
     Args:
-        norm: dict, arguments of `BatchNorm`.
+        norm: function that makes a norm, see `norms.maker`.
         padding: one of `PADDINGS`.
         init: a key of `INITS`.
         zero_init_residual: whether the last norm of a branch starts at zero.
@@ -76,12 +76,8 @@ class Parts:
     def conv_norm(self, x, filters, size, strides, name, *, init=None, last=False):
         """`last`: whether it ends a residual branch."""
         x = self.conv(x, filters, size, strides, name, init)
-        return norms.BatchNorm(
-            **self.norm,
-            gamma_initializer="zeros" if last and self.zero_init_residual else "ones",
-            dtype=self.policy,
-            name=f"{name}_bn",
-        )(x)
+        still = last and self.zero_init_residual
+        return self.norm(name, "zeros" if still else "ones")(x)
 
     def conv_relu(self, x, filters, size, strides, name, init=None):
         """Convolution, norm and ReLU."""
@@ -126,11 +122,15 @@ def stem(parts, x, filters, kind):
     )(x)
 
 
-def block(parts, x, filters, strides, bottleneck, projection, name):
-    """One residual block; `projection`: a 1x1 convolution on the shortcut."""
+def block(parts, x, filters, expansion, strides, projection, name):
+    """One residual block; `projection`: a 1x1 convolution on the shortcut.
+
+    `expansion`: of a bottleneck, how many times `filters` it puts out; 1 is a basic
+    block.
+    """
     shortcut = x
-    if bottleneck:
-        branch = ((filters, 1, 1), (filters, 3, strides), (4 * filters, 1, 1))
+    if expansion > 1:
+        branch = ((filters, 1, 1), (filters, 3, strides), (expansion * filters, 1, 1))
     else:
         branch = ((filters, 3, strides), (filters, 3, 1))
     if projection:

@@ -17,24 +17,42 @@ _BLOCKS = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    161: (3, 4, 46),
     200: (3, 24, 36, 3),
 }
 _BOTTLENECK_DEPTH = 50  # From here on a block is 1x1, 3x3, 1x1 with 4x output.
+# `(filters, expansion)` of the third stage of CPC v2's network, its last.
+_WIDE_THIRD = {161: (512, 8)}
+
+
+def _stages(depth):
+    """`(blocks, filters, expansion)` of every stage, at width 1."""
+    expansion = 4 if depth >= _BOTTLENECK_DEPTH else 1
+    stages = [(n, 64 * 2**i, expansion) for i, n in enumerate(_BLOCKS[depth])]
+    if depth in _WIDE_THIRD:
+        stages[2] = (stages[2][0], *_WIDE_THIRD[depth])
+    return stages
 
 
 def _check_arguments(
-    depth, width, stem, input_shape, statistics, padding, init, selective_ratio
+    depth, width, stem, input_shape, norm, statistics, padding, init, selective_ratio
 ):
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
     for name, value, valid in (
         ("stem", stem, residual.STEMS),
+        ("norm", norm, norms.KINDS),
         ("norm_statistics", statistics, norms.OF_ENCODERS),
         ("padding", padding, residual.PADDINGS),
         ("init", init, tuple(residual.INITS)),
     ):
         if value not in valid:
             raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
+    if norm != "batch" and statistics != "local":
+        raise ValueError(
+            f"norm_statistics={statistics!r} received with norm={norm!r}, which takes "
+            "none of a batch; leave norm_statistics out."
+        )
     # Half of the filters are those of the first layers of ResNet-D's stem.
     least = 2 if selective_ratio is not None and stem == "imagenet" else 1
     if int(64 * width) < least:
@@ -53,7 +71,8 @@ class ResNet(remat.Blockwise):
     """A ResNet encoder: images to pooled features; `models.resnet` is its short name.
 
     A functional Keras model: float images `(batch, height, width, channels)` to
-    features `(batch, 512 * width)`, or `2048 * width` from depth 50. The features are
+    features `(batch, 512 * width)`, `2048 * width` from depth 50, or `4096 * width` of
+    depth 161. The features are
     float32 under mixed precision too. Rebuilt from `get_config`, so that `.keras` files
     and keras-hub's detectors can save and load it.
     `ResNet.from_config(encoder.get_config())` is a second encoder with weights of its
@@ -61,7 +80,9 @@ class ResNet(remat.Blockwise):
 
     Args:
         depth: 18 or 34 (two 3x3 convolutions per block), 50, 101, 152 or 200
-            (bottleneck blocks, 4 times as many features).
+            (bottleneck blocks, 4 times as many features), or 161, CPC v2's: the first
+            three stages of ResNet-101, the third of 46 blocks of twice the filters,
+            with 4096 features.
         width: float, factor on every layer's number of filters (64, 128, 256,
             512 for the stages at width 1). May be below 1, as 0.25.
         stem: `"imagenet"`, a 7x7 convolution of stride 2 and a 3x3 max-pool of
@@ -69,10 +90,13 @@ class ResNet(remat.Blockwise):
             which SimCLR's code takes for images up to 32 pixels.
         input_shape: `(height, width, channels)`; height and width may be `None`,
             channels may be any number from 1.
+        norm: `"batch"`, `"layer"`, every pixel of a map over its channels, or
+            `"layer_map"`, every map as a whole; the latter two see one image only, so
+            that nothing of a batch tells its images (or patches) apart. Epsilon 1e-5.
         norm_statistics: whose moments batch norm takes: `"local"`, those of each
             replica's own batch, `"global"`, of the batch of all replicas (equal on one
             replica), or `"split"`, of groups of `norm_group_size` images, for MoCo on
-            few devices. Momentum 0.9, epsilon 1e-5.
+            few devices. Momentum 0.9.
         norm_group_size: int >= 1, images per group of `"split"`; 32 is the batch per
             device of MoCo's code.
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
@@ -91,7 +115,7 @@ class ResNet(remat.Blockwise):
             (MoCo, SwAV, DeepCluster-v2), and with the CIFAR stem its convolution as
             `"torch"`, which is what MoCo's demo and solo-learn do. `"torch"`:
             1 / (3 fan in), uniform, the default of PyTorch's layers (lightly).
-        zero_init_residual: whether the last batch norm of every residual branch
+        zero_init_residual: whether the last norm of every residual branch
             starts with a scale of zero, so that the branch starts as nothing
             (SimCLR, MoCo v3, BYOL's code), or of one (MoCo v1 and v2, SwAV,
             DeepCluster-v2, BYOL's paper). It matters most with an optimizer that
@@ -117,7 +141,7 @@ class ResNet(remat.Blockwise):
             smaller than the image, with the CIFAR stem `2**(n - 2)` times.
         stage_outputs: dict of Keras tensors in order, `"conv1"`, the stem's (last)
             convolution behind its ReLU and before any pool, and `"res2"` … `"res5"`,
-            which are `"P2"` … `"P5"`.
+            which are `"P2"` … `"P5"`. Depth 161 ends with `"P4"` and `"res4"`.
         remat: bool, False; set it, and training keeps the outputs of the stem and of
             every residual block only, and computes the inside of a block again for its
             gradient. See `remat.Blockwise`.
@@ -134,6 +158,8 @@ class ResNet(remat.Blockwise):
         Chen et al., 2020, https://arxiv.org/abs/2006.10029 (SimCLRv2); Li et al.,
         2019, https://arxiv.org/abs/1903.06586 (selective kernels, there of two
         sizes); He et al., 2018, https://arxiv.org/abs/1812.01187 (ResNet-D).
+        Hénaff et al., 2019, https://arxiv.org/abs/1905.09272 (CPC v2: depth 161 and
+        layer norm, whose axes the paper leaves open; here blocks of version 1).
     """
 
     def __init__(
@@ -143,6 +169,7 @@ class ResNet(remat.Blockwise):
         width=1,
         stem="imagenet",
         input_shape=(None, None, 3),
+        norm="batch",
         norm_statistics="local",
         norm_group_size=32,
         norm_replica_groups=1,
@@ -159,11 +186,21 @@ class ResNet(remat.Blockwise):
     ):
         ratio = selective_ratio if selective_kernels else None
         _check_arguments(
-            depth, width, stem, input_shape, norm_statistics, padding, init, ratio
+            depth,
+            width,
+            stem,
+            input_shape,
+            norm,
+            norm_statistics,
+            padding,
+            init,
+            ratio,
         )
         policy = keras.dtype_policies.get(dtype)
         parts = residual.Parts(
-            norm=dict(
+            norm=norms.maker(
+                norm,
+                policy,
                 statistics=norm_statistics,
                 group_size=norm_group_size if norm_statistics == "split" else None,
                 replica_groups=norm_replica_groups,
@@ -174,23 +211,22 @@ class ResNet(remat.Blockwise):
             selective_ratio=ratio,
             policy=policy,
         )
-        bottleneck = depth >= _BOTTLENECK_DEPTH
         x = inputs = keras.Input(tuple(input_shape), name="images")
         if sobel:
             x = sobel_lib.Sobel(dtype=parts.wide, name="sobel")(x)
         first, x = residual.stem(parts, x, int(64 * width), stem)
         pyramid, ends = {}, [x]
-        for stage, count in enumerate(_BLOCKS[depth]):
-            filters = int(64 * width) * 2**stage
+        for stage, (count, filters, expansion) in enumerate(_stages(depth)):
+            filters = int(64 * width) * (filters // 64)
             for i in range(count):
                 # Only a basic block of the first stage could do without.
                 projection = i == 0 and (
-                    stage > 0 or bottleneck or projection_in_first_block
+                    stage > 0 or expansion > 1 or projection_in_first_block
                 )
                 strides = 2 if stage > 0 and i == 0 else 1
                 name_of = f"stack{stage}_block{i}"
                 x = residual.block(
-                    parts, x, filters, strides, bottleneck, projection, name_of
+                    parts, x, filters, expansion, strides, projection, name_of
                 )
                 ends.append(x)
             pyramid[f"P{stage + 2}"] = x
@@ -211,6 +247,7 @@ class ResNet(remat.Blockwise):
         self.depth = depth
         self.width = width
         self.stem = stem
+        self.norm = norm
         self.norm_statistics = norm_statistics
         self.norm_group_size = norm_group_size
         self.norm_replica_groups = norm_replica_groups
@@ -229,6 +266,7 @@ class ResNet(remat.Blockwise):
             "width": self.width,
             "stem": self.stem,
             "input_shape": tuple(self.input_shape[1:]),
+            "norm": self.norm,
             "norm_statistics": self.norm_statistics,
             "norm_group_size": self.norm_group_size,
             "norm_replica_groups": self.norm_replica_groups,

@@ -115,6 +115,7 @@ _PAPERS = {
     "pirl_rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
 }  # fmt: skip
 _SINGLE = (
+    "cmc",
     "deepcluster",
     "feature_distillation",
     "jigsaw",
