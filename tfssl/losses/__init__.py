@@ -20,6 +20,7 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
+from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.neighbours import local_aggregation
 from tfssl.losses.predictive_coding import predictive_coding
 from tfssl.losses.regression import (
