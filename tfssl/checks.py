@@ -188,17 +188,14 @@ def keywords(function, given, what, owner, without=()):
     What is given must be of the kind of the default, see `like`.
 
     Args:
-        function: what is to be called, or a tuple of functions, one of which hands
-            arguments on to the other.
+        function: what is to be called.
         given: dict, the arguments by name.
         what: what the user calls one of them, `"hparam"`.
         owner: what the user calls the function, `"simclr"`.
         without: names of parameters that are not the user's to set.
     """
-    functions = function if isinstance(function, tuple) else (function,)
     known = {
         name: parameter
-        for function in functions
         for name, parameter in inspect.signature(function).parameters.items()
         if name not in without and parameter.kind is not parameter.VAR_KEYWORD
     }

@@ -9,7 +9,7 @@ from tfssl.models import copying, feature_maps, freezing, input_range, remat
 from tfssl.tasks import resolve
 
 _SHAPE = (16, 16, 3)
-_SMALL = dict(width=1 / 16, stem="cifar")
+_SMALL = dict(of_args={"width": 1 / 16, "stem": "cifar"})
 
 
 def build(input_shape=_SHAPE, **arguments):
@@ -98,7 +98,10 @@ def test_stages_join_the_maps_of_the_views():
 
 def test_alexnet_joins_its_five_maps_for_any_size():
     network = models.encoder(
-        "branches", of="alexnet", input_shape=(64, 64, 3), width=1 / 32
+        "branches",
+        of="alexnet",
+        of_args={"width": 1 / 32},
+        input_shape=(64, 64, 3),
     )
     assert network.output_shape == (None, 256)
     found = stages.any_size(network, "conv5")(pixels(side=80))
@@ -112,6 +115,16 @@ def test_half_of_the_width_unless_given():
     assert {part.width for part in network.branches.values()} == {0.5}
 
 
+def test_transformers_can_be_branches_without_stages():
+    network = models.encoder(
+        "branches",
+        of="vit_tiny_4",
+        of_args={"dim": 16, "depth": 2, "heads": 2},
+        input_shape=_SHAPE,
+    )
+    assert network(pixels()).shape == (3, 32) and network.stage_outputs == {}
+
+
 def test_a_part_is_the_encoder_of_some_views():
     network, images = build(), pixels()
     part = network.part(["ab"])
@@ -122,7 +135,7 @@ def test_a_part_is_the_encoder_of_some_views():
 
 
 def test_recomputation_reaches_every_branch():
-    network, images = build(width=1 / 4), pixels(4)
+    network, images = build(of_args={"width": 1 / 4, "stem": "cifar"}), pixels(4)
 
     def gradient():
         return tf.function(in_a_graph)()
@@ -161,13 +174,11 @@ def test_flags_reach_the_branches_and_their_mistakes_are_told():
     chosen = {"of": "resnet18", "color": "lab"} | _SMALL
     network = resolve.encoder("branches", _SHAPE, chosen)
     assert network.output_shape == (None, 64)
-    with pytest.raises(ValueError, match="encoder_arg 'dropout' received, but branche"):
-        resolve.encoder("branches", _SHAPE, {"of": "resnet18", "dropout": 0.5})
-    with pytest.raises(
-        ValueError, match="of must be one of resnet18.*, got 'resnet19'"
-    ):
+    with pytest.raises(ValueError, match="of_args 'dropout' received, but resnet18"):
+        resolve.encoder("branches", _SHAPE, {"of_args": {"dropout": 0.5}})
+    with pytest.raises(ValueError, match="of='resnet19' received, expected resnet18"):
         resolve.encoder("branches", _SHAPE, {"of": "resnet19"})
-    with pytest.raises(ValueError, match="color must be one of .*, got 'hsv'"):
+    with pytest.raises(ValueError, match="color='hsv' received, expected lab"):
         build(color="hsv")
     plain, normalised = (
         resolve.data_lib.Preprocessing(size=16, channels=3, **given)

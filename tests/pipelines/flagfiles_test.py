@@ -176,7 +176,8 @@ def test_cmc_on_imagenet_is_train_cmcs():
     assert given["hparams"] == {
         "loss": "nce", "negatives": 4096, "temperature": 0.07, "bank_momentum": 0.5,
     }  # fmt: skip
-    assert (given["encoder"], given["encoder_args"]["width"]) == ("branches", 0.5)
+    assert given["encoder"] == "branches"
+    assert given["encoder_args"]["of_args"]["width"] == 0.5
     schedule = schedule_of("cmc_imagenet", 10)
     for epoch, rate in ((119, 0.03), (120, 3e-3), (160, 3e-4), (200, 3e-5)):
         assert float(schedule(10 * epoch)) == pytest.approx(rate)

@@ -1,9 +1,21 @@
 """One encoder per group of an image's channels, as one encoder."""
 
 import contextlib
+import inspect
 
 import keras
 from keras import layers, ops
+
+from tfssl import checks
+from tfssl.models import lab, normals
+
+# What stands in front of the branches, and the views of the first three channels.
+_COLORS = {
+    "lab": (lab.Lab, {"L": (0,), "ab": (1, 2)}),
+    "ycbcr": (lab.YCbCr, {"Y": (0,), "CbCr": (1, 2)}),
+    "rgb": (None, None),
+}
+_HALF = 0.5
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -175,6 +187,87 @@ class Branches(keras.Model):
         return cls(**config | parts)
 
 
+def builder(encoders):
+    """A function that builds `Branches` of an encoder by its name.
+
+    Args:
+        encoders: dict of name to builder.
+    """
+
+    def build(
+        *,
+        input_shape,
+        of="resnet18",
+        of_args=None,
+        color="lab",
+        views=None,
+        depth_channel=None,
+        name=None,
+    ):
+        """One encoder per view of an image.
+
+        Args:
+            input_shape: `(height, width, channels)` of the images.
+            of: name of the encoder that every view has one of.
+            of_args: dict, its arguments, as `{"stem": "cifar"}`. `width` is 0.5 unless
+                given, where the encoder has it, as in CMC: two branches are then about
+                as large as one network.
+            color: what is made of the first three channels, red, green and blue:
+                `"lab"`, `"ycbcr"`, or `"rgb"` for images as they are.
+            views: dict from the name of a view to its channels, behind that change:
+                `{"L": (0,), "ab": (1, 2), "depth": (3,)}`. None takes brightness and
+                colour of `"lab"` (L, ab) or `"ycbcr"` (Y, CbCr).
+            depth_channel: the channel that is depth, as `models.Normals` takes it: its
+                surface normals are then three more channels, behind all of the image's.
+            name: name of the model.
+
+        Raises:
+            ValueError: for unknown names, views that the images do not have, and images
+                without colour where there is to be some.
+        """
+        checks.one_of({"color": color}, "color", tuple(_COLORS))
+        checks.one_of({"of": of}, "of", tuple(encoders))
+        given = dict(of_args or {})
+        hidden = ("input_shape", "name", "trainable")
+        checks.keywords(encoders[of], given, "of_args", of, without=hidden)
+        if "width" in inspect.signature(encoders[of]).parameters:
+            given = {"width": _HALF} | given
+        kind, usual = _COLORS[color]
+        front = [] if kind is None else [kind(name="colors")]
+        if depth_channel is not None:
+            front.append(normals.Normals(depth_channel, name="normals"))
+        groups = _groups(usual if views is None else views, color)
+        images = keras.Input(input_shape)
+        for layer in front:
+            images = layer(images)
+        for view, group in groups.items():
+            check_group(view, group, images.shape[-1])
+        networks = {}
+        for view, group in groups.items():
+            shape = (*input_shape[:2], len(group))
+            with keras.name_scope(view):  # Paths of variables that tell views apart.
+                networks[view] = encoders[of](
+                    input_shape=shape, **given | {"name": f"{view}_{of}"}
+                )
+        return Branches(
+            networks, groups, input_shape=input_shape, front=front, name=name
+        )
+
+    return build
+
+
+def _groups(views, color):
+    if not isinstance(views, dict) or not views:
+        raise ValueError(
+            f"views={views!r} received with color={color!r}, expected a dict from the "
+            "name of a view to its channels, as {'L': (0,), 'depth': (3,)}."
+        )
+    return {
+        view: tuple(group) if isinstance(group, list | tuple) else (group,)
+        for view, group in views.items()
+    }
+
+
 def of_views(method, encoder, least=1):
     """The encoder of a method, which must have branches.
 
@@ -243,10 +336,14 @@ def check_group(view, group, count):
 def _chained(network, x, view):
     """`({stage: map}, features)` of a network in the graph of the whole.
 
-    A model per stage, whose names do not meet those of another view's.
+    A model per stage, whose names do not meet those of another view's. Of a network
+    whose stages do not follow from each other, as a transformer's, none are shown.
     """
     start, maps = network.inputs[0], {}
-    for stage, end in getattr(network, "stage_outputs", {}).items():
+    stages = getattr(network, "stage_outputs", {})
+    if not _follow(network, stages.values()):
+        return {}, network(x)
+    for stage, end in stages.items():
         # The network may be built for one size; its layers up to here are not.
         part = keras.models.clone_model(
             keras.Model(start, end),
@@ -258,6 +355,17 @@ def _chained(network, x, view):
         start = end
     part = keras.Model(start, network.outputs[0], name=f"{view}_features")
     return maps, part(x)
+
+
+def _follow(network, stages):
+    """Whether every stage is made of the one before, and the features of the last."""
+    ends = [network.inputs[0], *stages, network.outputs[0]]
+    try:
+        for start, end in zip(ends, ends[1:]):
+            keras.Model(start, end)
+    except ValueError:
+        return False
+    return True
 
 
 def _joined(maps):

@@ -209,8 +209,7 @@ def _network(given, input_shape, encoder_args, normalized):
     elif given not in models.ENCODERS:
         return models.encoder(given, input_shape=input_shape)  # Says which there are.
     else:
-        build = models.ENCODERS[given]
-        builder = models.encoders.builders(given, encoder_args)
+        build = builder = models.ENCODERS[given]
     hidden = ("input_shape", "name", "trainable")
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with refusals(given, encoder_args):
