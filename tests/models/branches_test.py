@@ -176,9 +176,11 @@ def test_flags_reach_the_branches_and_their_mistakes_are_told():
     assert network.output_shape == (None, 64)
     with pytest.raises(ValueError, match="of_args 'dropout' received, but resnet18"):
         resolve.encoder("branches", _SHAPE, {"of_args": {"dropout": 0.5}})
-    with pytest.raises(ValueError, match="of='resnet19' received, expected resnet18"):
+    with pytest.raises(
+        ValueError, match="of='resnet19' received, expected one of resnet18"
+    ):
         resolve.encoder("branches", _SHAPE, {"of": "resnet19"})
-    with pytest.raises(ValueError, match="color='hsv' received, expected lab"):
+    with pytest.raises(ValueError, match="color='hsv' received, expected one of lab"):
         build(color="hsv")
     plain, normalised = (
         resolve.data_lib.Preprocessing(size=16, channels=3, **given)
@@ -215,7 +217,7 @@ def test_views_that_the_images_do_not_have_are_refused(shape, arguments, sentenc
 
 
 def test_encoders_must_fit_their_groups():
-    network = models.resnet(18, input_shape=(16, 16, 2), **_SMALL)
+    network = models.resnet(18, input_shape=(16, 16, 2), **_SMALL["of_args"])
     with pytest.raises(ValueError, match=r"view 'L' takes 2 channel\(s\), but its gr"):
         models.Branches({"L": network}, {"L": (0,)}, input_shape=_SHAPE)
     with pytest.raises(

@@ -106,6 +106,7 @@ _STARTS = {
 @pytest.mark.parametrize("name", _STARTS)
 def test_encoders_start_as_the_authors(name):
     given = flags_of(name)["encoder_arg"]
+    given = given.get("of_args", given)
     start = given.get("init", "simclr"), given.get("zero_init_residual", True)
     assert start == _STARTS[name]
     # Only SimCLR's code projects the first shortcut of a ResNet-18.
