@@ -107,7 +107,7 @@ CASES = {
         dict(
             num_images=_IMAGES,
             negatives=24,
-            temperature=0.2,
+            temperature=0.1,
             proximal=0.5,
             projection_dim=16,
         ),
@@ -118,7 +118,7 @@ CASES = {
             num_images=_IMAGES,
             negatives=24,
             loss="softmax",
-            temperature=0.2,
+            temperature=0.1,
             projection_dim=16,
         ),
     ),
