@@ -136,22 +136,23 @@ CASES = {
     ),
     "npid_nce": (
         "npid",
+        # Many negatives of many numbers, so that one draw says what another would.
         dict(
             num_images=_IMAGES,
-            negatives=24,
-            temperature=0.2,
+            negatives=96,
+            temperature=0.1,
             proximal=0.5,
-            projection_dim=16,
+            projection_dim=64,
         ),
     ),
     "npid_softmax": (
         "npid",
         dict(
             num_images=_IMAGES,
-            negatives=24,
+            negatives=96,
             loss="softmax",
-            temperature=0.2,
-            projection_dim=16,
+            temperature=0.15,
+            projection_dim=64,
         ),
     ),
     "npid_whole_bank": (

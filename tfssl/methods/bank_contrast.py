@@ -215,6 +215,19 @@ class BankContrast(keras.layers.Layer):
 # `loss`, `temperature`, `bank_momentum`, `projection_dim`, `seed` and `max_bank_gib`.
 
 
+def of(method, name="contrast"):
+    """A `BankContrast` of a method's settings."""
+    return BankContrast(
+        method.num_images,
+        method.projection_dim,
+        loss=method.loss,
+        temperature=method.temperature,
+        momentum=method.bank_momentum,
+        seed=method.seed,
+        name=name,
+    )
+
+
 def draw(method, index):
     """The images that a step compares, for all replicas and banks.
 

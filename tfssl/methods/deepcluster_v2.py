@@ -130,13 +130,7 @@ class DeepClusterV2(base.Method):
         checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
         checks.whole(given, "projection_hidden", "projection_dim")
         checks.positive(given, "temperature")
-        counts = given["num_clusters"]
-        if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
-            raise ValueError(
-                f"num_clusters={counts} received for {given['num_images']} images, "
-                "expected one number or several, each from 1 to the number of images "
-                "(and better ten images per cluster)."
-            )
+        reclustering.check_counts(given)
 
     def train_step(self, batch):
         with self.recording() as recorded:

@@ -113,14 +113,7 @@ class LocalAggregation(base.Method):
             kernel_initializer=heads.UNIFORM_FAN_IN,
             name="projector",
         )
-        self.contrast = bank_contrast.BankContrast(
-            num_images,
-            projection_dim,
-            loss=loss,
-            temperature=temperature,
-            momentum=bank_momentum,
-            seed=seed,
-        )
+        self.contrast = bank_contrast.of(self)
         self.assignments = memory.Assignments(num_images, len(self.num_clusters))
 
     @classmethod
@@ -129,13 +122,7 @@ class LocalAggregation(base.Method):
         checks.whole(given, "background", "kmeans_iterations", "reassign_epochs")
         checks.whole(given, "warmup_epochs", least=0)
         checks.whole(given, "steps_per_epoch", optional=not given["warmup_epochs"])
-        counts = given["num_clusters"]
-        if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
-            raise ValueError(
-                f"num_clusters={counts} received for {given['num_images']} images, "
-                "expected one number or several, each from 1 to the number of images "
-                "(and better ten images per cluster)."
-            )
+        reclustering.check_counts(given)
 
     @classmethod
     def check_memory(cls, given):

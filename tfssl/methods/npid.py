@@ -85,14 +85,7 @@ class NPID(base.Method):
             kernel_initializer=heads.UNIFORM_FAN_IN,
             name="projector",
         )
-        self.contrast = bank_contrast.BankContrast(
-            num_images,
-            projection_dim,
-            loss=loss,
-            temperature=temperature,
-            momentum=bank_momentum,
-            seed=seed,
-        )
+        self.contrast = bank_contrast.of(self)
 
     @classmethod
     def check_settings(cls, given):

@@ -1,10 +1,25 @@
-"""What two methods share that cluster their images between epochs."""
+"""What the methods share that cluster their images between epochs."""
 
 import numpy as np
 from absl import logging
 
 from tfssl.kmeans import agreement
 from tfssl.memory import Assignments
+
+
+def check_counts(given):
+    """Raises `ValueError` for clusterings that these images cannot have.
+
+    Args:
+        given: dict with `num_images` and `num_clusters`, one number per clustering.
+    """
+    counts = given["num_clusters"]
+    if not counts or min(counts) < 1 or max(counts) > given["num_images"]:
+        raise ValueError(
+            f"num_clusters={counts} received for {given['num_images']} images, "
+            "expected one number or several, each from 1 to the number of images "
+            "(and better ten images per cluster)."
+        )
 
 
 def renew(assignments, cluster, *, epoch, workers, centroids=()):
