@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data import pipeline, sources, views
-from tfssl.data.views import applying, device, recipes
+from tfssl.data.views import applying, device, recipes, tiles
 
 _PLAIN = dict(
     jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
@@ -121,7 +121,7 @@ def peer_turn(options):
 
 def profile(source, recipe, options):
     """Prints the processor time per image that each step adds, on one thread."""
-    recipe = recipes.for_channels(recipe, source.channels)
+    recipe = tiles.flat(recipes.for_channels(recipe, source.channels))
     white, channels = source.max_value, source.channels
     count = min(options.batch_size, source.num_images)
     numbers = views.sample(recipe, batch=count, channels=channels, seed=0, step=0)
@@ -172,6 +172,7 @@ def profile(source, recipe, options):
             raw = source.read(index)
             boxes = lambda h, w: views.boxes(packed, recipe, h, w)  # noqa: E731
             made = make(*source.decode_window(raw, boxes), packed)
+            made = [view for view in made if view is not None]  # Tiles of one crop.
             if name == "batch":
                 return tuple(made)
             return tf.stack([tf.cast(x[0, 0, 0], tf.float32) for x in made])

@@ -68,7 +68,7 @@ def test_a_jigsaw_is_trained_recorded_and_judged(tmp_path, capsys):
     assert made.encoder.preprocessing.size == 18
     assert made.method.num_tiles == 4
     other = [pretext_recipes.JIGSAW_DIGITS[0].scaled(grid=3, whole=36, size=10)]
-    with pytest.raises(ValueError, match="view 0: grid is 2 there and 3 here"):
+    with pytest.raises(ValueError, match="view 0.grid is 2 there and 3 here"):
         run(tmp_path, epochs=2, recipe=other)
 
 
