@@ -36,6 +36,7 @@ def folder(tmp_path_factory):
     return str(root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cmc", "predictive"])
 def test_from_images_to_a_served_model(folder, tmp_path, method):
     out = str(tmp_path / "run")
