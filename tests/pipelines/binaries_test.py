@@ -56,12 +56,15 @@ for path in sys.argv[1:]:
     values = flags.FLAGS(["pretrain", f"--flagfile={path}"]) and flags.FLAGS
     hparams = command.pairs(values.hparam, "hparam")
     resolve.recipe(values.recipe, values.method, hparams)
-    network = models.encoder("resnet18", input_shape=(8, 8, 3), width=1 / 16)
+    small = dict(input_shape=(8, 8, 3), width=1 / 16)
+    kind = "branches" if values.encoder == "branches" else "resnet18"
+    network = models.encoder(kind, **small)
     resolve.method(values.method, network, hparams, total_steps=10,
                    steps_per_epoch=5, num_images=50_000, seed=0,
                    teacher=methods.Frozen(network, data.Preprocessing(size=8)))
     with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
-        models.encoder(values.encoder, input_shape=(64, 64, 3),
+        channels = 13 if values.data == "scenes" else 3
+        models.encoder(values.encoder, input_shape=(64, 64, channels),
                        **command.pairs(values.encoder_arg, "encoder_arg"))
     optimizers.build(values.optimizer, learning_rate=0.1,
                      **command.pairs(values.optimizer_arg, "optimizer_arg"))
@@ -99,6 +102,12 @@ _FEW = {
 }
 
 
+def _smoke_of(recipe):
+    """Digits are grey: where colour is a view, scenes take their place."""
+    colour = os.path.basename(recipe).startswith(("cmc", "predictive"))
+    return SMOKE.replace("smoke.", "smoke_scenes.") if colour else SMOKE
+
+
 # Where a recipe names a run that is not there.
 _TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digits')}"
 
@@ -118,7 +127,7 @@ def test_every_recipe_runs_with_smoke(recipe, tmp_path):
     done = binary(
         "pretrain",
         f"--flagfile={recipe}",
-        f"--flagfile={SMOKE}",
+        f"--flagfile={_smoke_of(recipe)}",
         f"--out={tmp_path}",
         *_FEW.get(os.path.basename(recipe), []),
         *([_TEACHER] if "feature_distillation" in recipe else []),
