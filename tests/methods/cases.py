@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfssl import data, methods, optimizers
+from tfssl import data, methods, models, optimizers
 from tfssl.methods import classification, distillation
 from tfssl.models import norms
 from tfssl.training import strategy as strategies
@@ -62,6 +62,16 @@ CASES = {
     "byol": (
         "byol",
         dict(projection_hidden=32, projection_dim=16, momentum=0.9, total_steps=50),
+    ),
+    "cpc": (
+        "cpc",
+        dict(
+            embedding_dim=8,
+            embedding_scale=1.0,
+            context_blocks=2,
+            context_hidden=8,
+            augmentation={"crop": 7, "jitter": 0.3, "gray": 0.1, "color_drop": 0.1},
+        ),
     ),
     "moco_v1": ("moco", dict(version=1, momentum=0.9, queue_size=40)),
     "moco_v2_symmetric": (
@@ -120,6 +130,7 @@ VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
+    "cpc": (SIZE,),
     "distillation": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
@@ -150,6 +161,25 @@ def tiny_encoder(statistics="global", group_size=None):
     return keras.Model(inputs, keras.layers.GlobalAveragePooling2D(dtype="float32")(x))
 
 
+def tiny_patches():
+    """As `tiny_encoder`, of overlapping patches and without statistics of a batch."""
+    inputs = keras.Input((None, None, 3))
+    x = inputs
+    for width in (8, 16):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.GroupNormalization(1)(x)
+        x = keras.layers.Activation("silu")(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
+    inner = keras.Model(inputs, x)
+    return models.PatchEncoder(
+        inner, patch=8, stride=4, image_shape=(SIZE, SIZE, 3), name="patches"
+    )
+
+
+# Encoders of the cases that do not take `tiny_encoder`.
+ENCODERS = {"cpc": tiny_patches}
+
+
 def tiny_teacher(name):
     """A network of another architecture, size of images and range of pixels, frozen.
 
@@ -170,7 +200,8 @@ def make(name, *, optimizer=None, **compile_args):
     key, arguments = CASES[name]
     if key in ("distillation", "feature_distillation"):
         arguments = arguments | {"teacher": tiny_teacher(name)}
-    method = KINDS[key](tiny_encoder(**NORMS.get(name, {})), **arguments)
+    build = ENCODERS.get(name, tiny_encoder)
+    method = KINDS[key](build(**NORMS.get(name, {})), **arguments)
     optimizer = optimizer or optimizers.build(
         # Small steps: the heads start at N(0, 0.01), and large ones would turn
         # rounding into other trajectories.

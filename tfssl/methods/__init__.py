@@ -7,6 +7,7 @@ from tfssl.frozen import Frozen
 from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
 from tfssl.methods.classification import Classification
+from tfssl.methods.cpc import CPC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
@@ -17,6 +18,7 @@ from tfssl.methods.swav import SwAV
 
 METHODS = {
     "byol": BYOL,
+    "cpc": CPC,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
@@ -27,6 +29,7 @@ METHODS = {
 
 __all__ = [
     "BYOL",
+    "CPC",
     "Classification",
     "DeepCluster",
     "DeepClusterV2",

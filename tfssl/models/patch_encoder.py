@@ -3,7 +3,6 @@
 import keras
 from keras import ops
 
-from tfssl import checks
 from tfssl.data import patches
 
 
@@ -121,26 +120,3 @@ class PatchEncoder(keras.Model):
             config["encoder"], custom_objects=custom_objects
         )
         return cls(**config | {"encoder": encoder})
-
-
-def builder(encoders):
-    """A function that builds a `PatchEncoder` of an encoder by its name.
-
-    Args:
-        encoders: dict of name to builder, of networks that take images of any size and
-            know `norm`.
-    """
-
-    def build(
-        *, input_shape, of="resnet18", of_args=None, patch=80, stride=36, name=None
-    ):
-        checks.one_of({"of": of}, "of", tuple(encoders))
-        given = {"norm": "layer"} | dict(of_args or {})
-        hidden = ("input_shape", "name", "trainable")
-        checks.keywords(encoders[of], given, "of_args", of, without=hidden)
-        inner = encoders[of](input_shape=(None, None, input_shape[-1]), **given)
-        return PatchEncoder(
-            inner, patch=patch, stride=stride, image_shape=input_shape, name=name
-        )
-
-    return build

@@ -241,12 +241,28 @@ RAND_AUGMENT = Recipe(
     "rand_augment",
 )
 
+# Hénaff et al., 2019, https://arxiv.org/abs/1905.09272, from what is told of its
+# appendix: the shorter side resized to 300 pixels, a random square of 260, a flip. Here
+# the square is drawn by its area, that of these 260 pixels in images of aspects from
+# 1 to 3/2. Patches are cut, and their colours changed, in the step (methods.CPC). No
+# mean and deviation.
+CPC_V2 = Recipe(
+    [View(size=260, area=(0.5, 0.75), aspect=(1.0, 1.0), jitter=0.0, antialias=True)],
+    "cpc_v2",
+)
+
+# Not from the paper, which has no images of 32 pixels: squares of these sizes move by
+# up to four pixels, as in the usual padded crop of CIFAR-10.
+CPC_V2_CIFAR10 = Recipe(CPC_V2.scaled(32, area=(0.765, 1.0)), "cpc_v2_cifar10")
+
 RECIPES = {
     "simclr": SIMCLR,
     "simclr_cifar10": SIMCLR_CIFAR10,
     "simclr_digits": SIMCLR_DIGITS,
     "byol": BYOL,
     "byol_cifar10": BYOL_CIFAR10,
+    "cpc_v2": CPC_V2,
+    "cpc_v2_cifar10": CPC_V2_CIFAR10,
     "deepcluster": DEEPCLUSTER,
     "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
     "deepcluster_digits": DEEPCLUSTER_DIGITS,
