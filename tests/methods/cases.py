@@ -63,6 +63,16 @@ CASES = {
         "byol",
         dict(projection_hidden=32, projection_dim=16, momentum=0.9, total_steps=50),
     ),
+    "cpc": (
+        "cpc",
+        dict(
+            embedding_dim=8,
+            embedding_scale=1.0,
+            context_blocks=2,
+            context_hidden=8,
+            augmentation={"crop": 7, "jitter": 0.3, "gray": 0.1, "color_drop": 0.1},
+        ),
+    ),
     "moco_v1": ("moco", dict(version=1, momentum=0.9, queue_size=40)),
     "moco_v2_symmetric": (
         "moco",
@@ -246,6 +256,7 @@ VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
+    "cpc": (SIZE,),
     "distillation": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
@@ -297,6 +308,21 @@ def tiny_branches(front, views):
     return models.Branches(networks, views, input_shape=(None, None, 3), front=front)
 
 
+def tiny_patches():
+    """As `tiny_encoder`, of overlapping patches and without statistics of a batch."""
+    inputs = keras.Input((None, None, 3))
+    x = inputs
+    for width in (8, 16):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.GroupNormalization(1)(x)
+        x = keras.layers.Activation("silu")(x)
+    x = keras.layers.GlobalAveragePooling2D(dtype="float32")(x)
+    inner = keras.Model(inputs, x)
+    return models.PatchEncoder(
+        inner, patch=8, stride=4, image_shape=(SIZE, SIZE, 3), name="patches"
+    )
+
+
 def tiny_teacher(name):
     """A network of another architecture, size of images and range of pixels, frozen.
 
@@ -319,6 +345,8 @@ def make(name, *, optimizer=None, **compile_args):
         arguments = arguments | {"teacher": tiny_teacher(name)}
     if name in BRANCHES:
         encoder = tiny_branches(*BRANCHES[name])
+    elif key == "cpc":
+        encoder = tiny_patches()
     else:
         encoder = tiny_encoder(**NORMS.get(name, {}))
     method = KINDS[key](encoder, **arguments)

@@ -92,10 +92,7 @@ def test_encoders_that_do_not_end_in_a_map_are_refused():
     with pytest.raises(ValueError, match="Predictive needs an encoder with a branch"):
         methods.Predictive(one_convolution())
     network = models.encoder(
-        "branches",
-        of="alexnet",
-        of_args={"width": 1 / 32},
-        input_shape=(64, 64, 3),
+        "branches", of="alexnet", input_shape=(64, 64, 3), width=1 / 32
     )
     with pytest.raises(ValueError, match="weights behind its last feature map, .*fc6"):
         methods.Predictive(network)

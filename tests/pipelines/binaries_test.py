@@ -92,8 +92,11 @@ _SMOKED = (
     "swav_imagenet.flags",
     "deepcluster_imagenet.flags",
 )
-# Fewer clusters than there are digits.
+_PATCHES = ["--encoder=patches", "--encoder_arg=patch=8", "--encoder_arg=stride=4"]
+_PATCHES += ["--encoder_arg=of='resnet18'", "--hparam=offsets=(2,)"]
+# Fewer clusters than there are digits; patches that have room in them.
 _FEW = {
+    **{path: _PATCHES for path in map(os.path.basename, RECIPES) if "cpc" in path},
     "deepcluster_imagenet.flags": ["--hparam=num_clusters=20"],
     "deepcluster_v2_cifar10.flags": ["--hparam=num_clusters=(20,30)"],
     "deepcluster_v2_imagenet.flags": ["--hparam=num_clusters=(20,30)"],

@@ -106,7 +106,6 @@ _STARTS = {
 @pytest.mark.parametrize("name", _STARTS)
 def test_encoders_start_as_the_authors(name):
     given = flags_of(name)["encoder_arg"]
-    given = given.get("of_args", given)
     start = given.get("init", "simclr"), given.get("zero_init_residual", True)
     assert start == _STARTS[name]
     # Only SimCLR's code projects the first shortcut of a ResNet-18.
@@ -177,8 +176,7 @@ def test_cmc_on_imagenet_is_train_cmcs():
     assert given["hparams"] == {
         "loss": "nce", "negatives": 4096, "temperature": 0.07, "bank_momentum": 0.5,
     }  # fmt: skip
-    assert given["encoder"] == "branches"
-    assert given["encoder_args"]["of_args"]["width"] == 0.5
+    assert (given["encoder"], given["encoder_args"]["width"]) == ("branches", 0.5)
     schedule = schedule_of("cmc_imagenet", 10)
     for epoch, rate in ((119, 0.03), (120, 3e-3), (160, 3e-4), (200, 3e-5)):
         assert float(schedule(10 * epoch)) == pytest.approx(rate)

@@ -8,6 +8,7 @@ from tfssl.methods.base import Method
 from tfssl.methods.byol import BYOL
 from tfssl.methods.classification import Classification
 from tfssl.methods.cmc import CMC
+from tfssl.methods.cpc import CPC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
@@ -24,6 +25,7 @@ from tfssl.methods.swav import SwAV
 METHODS = {
     "byol": BYOL,
     "cmc": CMC,
+    "cpc": CPC,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
     "feature_distillation": FeatureDistillation,
@@ -40,6 +42,7 @@ METHODS = {
 __all__ = [
     "BYOL",
     "CMC",
+    "CPC",
     "Classification",
     "DeepCluster",
     "DeepClusterV2",

@@ -201,6 +201,11 @@ class Method(loop.StepLoop):
         return cls.default_recipe
 
     @classmethod
+    def check_recipe(cls, recipe):
+        """Raises `ValueError` unless the method can take these views."""
+        cls.check_views(len(recipe))
+
+    @classmethod
     def check_views(cls, count):
         """Raises `ValueError` unless the method can take this many views."""
         if count == cls.num_views or (cls.more_views and count > cls.num_views):

@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import lab, normals
+from tfssl.models import composed, lab, normals
 
 # What stands in front of the branches, and the views of the first three channels.
 _COLORS = {
@@ -198,20 +198,17 @@ def builder(encoders):
         *,
         input_shape,
         of="resnet18",
-        of_args=None,
         color="lab",
         views=None,
         depth_channel=None,
         name=None,
+        **more,
     ):
         """One encoder per view of an image.
 
         Args:
             input_shape: `(height, width, channels)` of the images.
             of: name of the encoder that every view has one of.
-            of_args: dict, its arguments, as `{"stem": "cifar"}`. `width` is 0.5 unless
-                given, where the encoder has it, as in CMC: two branches are then about
-                as large as one network.
             color: what is made of the first three channels, red, green and blue:
                 `"lab"`, `"ycbcr"`, or `"rgb"` for images as they are.
             views: dict from the name of a view to its channels, behind that change:
@@ -220,18 +217,18 @@ def builder(encoders):
             depth_channel: the channel that is depth, as `models.Normals` takes it: its
                 surface normals are then three more channels, behind all of the image's.
             name: name of the model.
+            **more: arguments of that encoder, as `stem="cifar"`. `width` is 0.5 unless
+                given, where there is one, as in CMC: two branches are then about as
+                large as one network.
 
         Raises:
             ValueError: for unknown names, views that the images do not have, and images
                 without colour where there is to be some.
         """
         checks.one_of({"color": color}, "color", tuple(_COLORS))
-        checks.one_of({"of": of}, "of", tuple(encoders))
-        given = dict(of_args or {})
-        hidden = ("input_shape", "name", "trainable")
-        checks.keywords(encoders[of], given, "of_args", of, without=hidden)
+        composed.check(encoders, of, more)
         if "width" in inspect.signature(encoders[of]).parameters:
-            given = {"width": _HALF} | given
+            more = {"width": _HALF} | more
         kind, usual = _COLORS[color]
         front = [] if kind is None else [kind(name="colors")]
         if depth_channel is not None:
@@ -247,13 +244,13 @@ def builder(encoders):
             shape = (*input_shape[:2], len(group))
             with keras.name_scope(view):  # Paths of variables that tell views apart.
                 networks[view] = encoders[of](
-                    input_shape=shape, **given | {"name": f"{view}_{of}"}
+                    input_shape=shape, **more | {"name": f"{view}_{of}"}
                 )
         return Branches(
             networks, groups, input_shape=input_shape, front=front, name=name
         )
 
-    return build
+    return composed.with_arguments_of(encoders, build)
 
 
 def _groups(views, color):

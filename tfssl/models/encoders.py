@@ -14,7 +14,7 @@ _RESNETS = {
     f"resnet{depth}": functools.partial(ResNet, depth)
     for depth in (18, 34, 50, 101, 152, 161, 200)
 }
-ENCODERS = _RESNETS | {
+_SINGLE = _RESNETS | {
     "alexnet": AlexNet,
     "vgg16": functools.partial(VGG, 16),
     "vit_tiny_4": functools.partial(ViT, dim=192, patch=4, name="vit_tiny_4"),
@@ -24,8 +24,8 @@ ENCODERS = _RESNETS | {
     "vit_base_16": functools.partial(ViT, dim=768, name="vit_base_16"),
     "vit_large_16": functools.partial(ViT, dim=1024, depth=24, name="vit_large_16"),
 }
-ENCODERS |= {
-    "branches": branches.builder(ENCODERS.copy()),
+ENCODERS = _SINGLE | {
+    "branches": branches.builder(_SINGLE),
     "patches": patch_encoder.builder(_RESNETS),
 }
 
@@ -42,7 +42,9 @@ def encoder(name, *, input_shape, remat=False, **kwargs):
             each stage; ViT: of each block). Less memory for about a third more
             computation, and the same result but for rounding. Not kept in files, see
             `remat.Blockwise`.
-        **kwargs: further arguments of the class, as `width=0.25`.
+        **kwargs: further arguments of the class, as `width=0.25`. `"branches"` and
+            `"patches"`, which are made of encoders, take those of theirs, too: see
+            `branches.builder` and `patch_encoder.builder`.
 
     Returns:
         A Keras model: images to features `(batch, dim)`, with a dict `stage_outputs`

@@ -3,8 +3,8 @@
 import keras
 from keras import ops
 
-from tfssl import checks
 from tfssl.data import patches
+from tfssl.models import composed
 
 
 class _OfEachPatch(keras.layers.Layer):
@@ -132,15 +132,26 @@ def builder(encoders):
     """
 
     def build(
-        *, input_shape, of="resnet18", of_args=None, patch=80, stride=36, name=None
-    ):
-        checks.one_of({"of": of}, "of", tuple(encoders))
-        given = {"norm": "layer"} | dict(of_args or {})
-        hidden = ("input_shape", "name", "trainable")
-        checks.keywords(encoders[of], given, "of_args", of, without=hidden)
-        inner = encoders[of](input_shape=(None, None, input_shape[-1]), **given)
+        *, input_shape, of="resnet18", patch=80, stride=36, norm="layer", name=None,
+        **more,
+    ):  # fmt: skip
+        """An encoder of overlapping patches.
+
+        Args:
+            input_shape: `(height, width, channels)` of the images.
+            of: name of the encoder that every patch passes.
+            patch: int, side of a patch in pixels.
+            stride: int, pixels from a patch to the next.
+            norm: of that encoder; batch norm would tell patches of one another.
+            name: name of the model.
+            **more: further arguments of that encoder, as `width=0.25`.
+        """
+        composed.check(encoders, of, more)
+        inner = encoders[of](
+            input_shape=(None, None, input_shape[-1]), norm=norm, **more
+        )
         return PatchEncoder(
             inner, patch=patch, stride=stride, image_shape=input_shape, name=name
         )
 
-    return build
+    return composed.with_arguments_of(encoders, build)

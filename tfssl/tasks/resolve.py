@@ -121,7 +121,7 @@ def recipe(given, method_name, hparams=None, image_size=None):
         given = method_class.recipe_for(**(hparams or {}))
     given = recipes.get(given)
     try:
-        method_class.check_views(len(given))
+        method_class.check_recipe(given)
     except ValueError as error:
         name = getattr(given, "name", "custom")
         raise ValueError(f"The recipe {name!r} does not fit: {error}") from error

@@ -66,6 +66,11 @@ _PAPERS = {
         size=32, area=(0.14, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
         saturation=0.4, hue=0.1, gray=0.2, blur=0.0, flip=0.5,
     ),
+    "cpc_v2": dict(
+        size=260, area=(0.5, 0.75), aspect=(1.0, 1.0), flip=0.5, jitter=0.0, gray=0.0,
+        blur=0.0, antialias=True, mean=None, std=None,
+    ),
+    "cpc_v2_cifar10": dict(size=32, area=(0.765, 1.0), flip=0.5, jitter=0.0, mean=None),
     "deepcluster": dict(
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
         solarize=0.0, antialias=True, mean=(0.485, 0.456, 0.406),
@@ -116,6 +121,7 @@ _PAPERS = {
 }  # fmt: skip
 _SINGLE = (
     "cmc",
+    "cpc",
     "deepcluster",
     "feature_distillation",
     "jigsaw",

@@ -270,6 +270,19 @@ CMC_LAB_IMAGENET = Recipe(CMC_LAB.scaled(area=(0.08, 1.0)), "cmc_lab_imagenet")
 # Not from a paper: the rendered scenes. Surface normals that are stored beside an image
 # do not turn with it, so that there is no flip; crops are larger, for 32 pixels.
 CMC_SCENES = Recipe(CMC_LAB.scaled(32, area=(0.4, 1.0), flip=0.0), "cmc_scenes")
+# Hénaff et al., 2019, https://arxiv.org/abs/1905.09272, from what is told of its
+# appendix: the shorter side resized to 300 pixels, a random square of 260, a flip. Here
+# the square is drawn by its area, that of these 260 pixels in images of aspects from
+# 1 to 3/2. Patches are cut, and their colours changed, in the step (methods.CPC). No
+# mean and deviation.
+CPC_V2 = Recipe(
+    [View(size=260, area=(0.5, 0.75), aspect=(1.0, 1.0), jitter=0.0, antialias=True)],
+    "cpc_v2",
+)
+
+# Not from the paper, which has no images of 32 pixels: squares of these sizes move by
+# up to four pixels, as in the usual padded crop of CIFAR-10.
+CPC_V2_CIFAR10 = Recipe(CPC_V2.scaled(32, area=(0.765, 1.0)), "cpc_v2_cifar10")
 
 RECIPES = {
     "simclr": SIMCLR,
@@ -280,6 +293,8 @@ RECIPES = {
     "cmc_lab": CMC_LAB,
     "cmc_lab_imagenet": CMC_LAB_IMAGENET,
     "cmc_scenes": CMC_SCENES,
+    "cpc_v2": CPC_V2,
+    "cpc_v2_cifar10": CPC_V2_CIFAR10,
     "deepcluster": DEEPCLUSTER,
     "deepcluster_cifar10": DEEPCLUSTER_CIFAR10,
     "deepcluster_digits": DEEPCLUSTER_DIGITS,
