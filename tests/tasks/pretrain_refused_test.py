@@ -7,6 +7,8 @@ from tests.tasks.pretrain_test import TINY, images, tiny_encoder
 from tfssl import files
 from tfssl.tasks import pretrain
 
+_ONE_VIEW = "deepcluster_digits"
+
 
 @pytest.mark.parametrize(
     "changes, sentence",
@@ -16,11 +18,15 @@ from tfssl.tasks import pretrain
         ({"precision": "float8"}, "precision='float8' received, expected one of"),
         ({"hparams": {"tau": 1}}, "hparam 'tau' received, but simclr takes only: temp"),
         (
-            {"method": "npid", "max_bank_gib": 1e-6},
-            r"max_bank_gib=1e-06 received, but 1 bank\(s\) of 40 images by 128 numbers",
+            {"method": "npid", "recipe": _ONE_VIEW, "max_bank_gib": 1e-6},
+            r"max_bank_gib=1e-06 received, but 1 bank\(s\) of 40 images by 8 numbers",
         ),
         (
-            {"method": "npid", "hparams": {"projection_dim": 10**8}},
+            {
+                "method": "npid",
+                "recipe": _ONE_VIEW,
+                "hparams": {"projection_dim": 10**8},
+            },
             "lower projection_dim, or raise max_bank_gib to 15",
         ),
         ({"encoder": "resnet19"}, "resnet19"),
