@@ -14,10 +14,12 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _TESTED_ROOMS = ("data", "losses", "methods", "models", "optimizers")
 _TESTED_ELSEWHERE = {
     "methods/base.py": "methods/contract_test.py",
+    "methods/encoder_checks.py": "methods/contract_test.py",
     "methods/loop.py": "methods/contract_test.py",
 }
 _NOT_TESTS = {
     "__init__.py",
+    "case_table.py",
     "cases.py",
     "conftest.py",
     "plain_operations.py",

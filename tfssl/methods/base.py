@@ -18,12 +18,11 @@ import math
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from tfssl import internals, replicas
 from tfssl.data.views import device
-from tfssl.methods import loop
-from tfssl.models import input_range, norms
+from tfssl.methods import encoder_checks, loop
+from tfssl.models import norms
 
 
 @dataclasses.dataclass
@@ -92,7 +91,7 @@ class Method(loop.StepLoop):
 
     def __init__(self, encoder, *, name=None, **settings):
         super().__init__(name=name)
-        _check_encoder(encoder)
+        encoder_checks.check(encoder)
         self.check_settings(settings)
         self.settings = settings
         for key, value in settings.items():
@@ -379,26 +378,3 @@ class Method(loop.StepLoop):
             if isinstance(value, dict) and "class_name" in value:
                 config[key] = keras.saving.deserialize_keras_object(value)
         return cls(**config)
-
-
-def _check_encoder(encoder):
-    if not isinstance(encoder, keras.Model) or not encoder.built:
-        raise ValueError(
-            f"encoder={encoder!r} is not a built Keras model; pass one made with "
-            "an input shape, for example tfssl.models.encoder('resnet18')."
-        )
-    shape = encoder.output_shape
-    if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
-        raise ValueError(
-            f"The encoder's output shape is {shape}, expected (batch, dim): end it "
-            "with global pooling (keras.applications: pooling='avg')."
-        )
-    white = input_range.white(encoder)
-    if white != 1:
-        logging.warning(
-            "The encoder %s takes pixels from 0 to %d (it rescales them itself, or "
-            "takes whole numbers), but views are in [0, 1] or normalised: use "
-            "tfssl.models.input_range.with_pixels, unless your data differ.",
-            encoder.name,
-            white,
-        )

@@ -232,6 +232,10 @@ class CMC(base.Method):
             once = math.log(global_batch)
         return 2 * len(self.pairs) * once
 
+    @property
+    def chooses(self):
+        return self.loss != "nce"
+
     def num_negatives(self, global_batch):
         return self.negatives if self._has_banks else global_batch - 1
 

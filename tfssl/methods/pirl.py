@@ -217,6 +217,10 @@ class PIRL(base.Method):
         """That of equal similarities, which both terms have."""
         return bank_contrast.chance_loss(self.loss, self.negatives)
 
+    @property
+    def chooses(self):
+        return self.loss == "softmax"
+
     def num_negatives(self, global_batch):
         return self.negatives
 
