@@ -66,11 +66,11 @@ CASES = {
     "cpc": (
         "cpc",
         dict(
-            embedding_dim=16,
+            embedding_dim=8,
             embedding_scale=1.0,
             # TensorFlow adds up a chain of residual blocks in another order in a loop.
             context_blocks=1,
-            context_hidden=32,
+            context_hidden=16,
             # Not too much of it, for what is to be learned by heart.
             augmentation={
                 "crop": 7,
