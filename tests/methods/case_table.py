@@ -60,11 +60,20 @@ CASES = {
     "cpc": (
         "cpc",
         dict(
-            embedding_dim=8,
+            embedding_dim=16,
             embedding_scale=1.0,
-            context_blocks=2,
-            context_hidden=8,
-            augmentation={"crop": 7, "jitter": 0.3, "gray": 0.1, "color_drop": 0.1},
+            # TensorFlow adds up a chain of residual blocks in another order in a loop.
+            context_blocks=1,
+            context_hidden=16,
+            # Not too much of it, for what is to be learned by heart.
+            augmentation={
+                "crop": 7,
+                "primitives": 0,
+                "histogram": 0.0,
+                "jitter": 0.3,
+                "gray": 0.1,
+                "color_drop": 0.1,
+            },
         ),
     ),
     "moco_v1": ("moco", dict(version=1, momentum=0.9, queue_size=40)),

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data, formats, models
-from tfssl.models import freezing, remat
+from tfssl.models import copying, freezing, remat
 
 _ARGS = {"width": 1 / 16, "stem": "cifar"}
 
@@ -111,6 +111,8 @@ def test_what_is_done_to_encoders_reaches_the_network_inside():
     assert not model.trainable_variables
     freezing.thaw(model)
     assert len(model.trainable_variables) == len(model.encoder.trainable_variables)
+    copy = copying.copied(model, "a test", "mixed_bfloat16")
+    assert copy.encoder.layers[1].compute_dtype == "bfloat16"
     remat.switch_on(model)
     assert model.encoder.remat
     assert set(freezing.depths(model).values()) == {1}

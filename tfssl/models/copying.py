@@ -2,6 +2,8 @@
 
 import keras
 
+from tfssl import internals
+
 
 def copied(network, purpose, policy=None):
     """The same architecture with variables of its own, and the same weights.
@@ -28,11 +30,6 @@ def copied(network, purpose, policy=None):
         ) from error
     copy.set_weights(network.get_weights())
     if policy is not None:
-        _compute_in(copy, keras.dtype_policies.get(policy))
+        for layer in internals.layers_of(copy):
+            layer.dtype_policy = keras.dtype_policies.get(policy)
     return copy
-
-
-def _compute_in(layer, policy):
-    layer.dtype_policy = policy
-    for inner in getattr(layer, "layers", ()):
-        _compute_in(inner, policy)
