@@ -316,7 +316,15 @@ def test_the_head_is_what_follows_the_encoder(name):
 @every_method
 def test_a_choice_bounds_the_mutual_information(name):
     method = make(name)
-    chooses = ("cmc", "moco", "npid_softmax", "npid_whole_bank", "pirl_both", "simclr")
+    chooses = (
+        "cmc",
+        "cpc",
+        "moco",
+        "npid_softmax",
+        "npid_whole",
+        "pirl_both",
+        "simclr",
+    )
     assert method.chooses == (name.startswith(chooses) and name != "cmc_nce")
     if not method.chooses:
         assert method.mutual_information(1.0, BATCH) is None

@@ -55,7 +55,7 @@ class CPC(base.Method):
 
     Example:
         >>> encoder = tfssl.models.encoder("patches", input_shape=(32, 32, 3),
-        ...     of="resnet18", of_args={"stem": "cifar"}, patch=8, stride=4)
+        ...     of="resnet18", stem="cifar", patch=8, stride=4)
         >>> method = CPC(encoder)
         >>> method.compile(tfssl.optimizers.build("adamw", learning_rate=4e-4))
     """
@@ -200,6 +200,10 @@ class CPC(base.Method):
     def chance_loss(self, global_batch):
         """A uniform choice among all patches of the batch."""
         return math.log(global_batch * self._places())
+
+    @property
+    def chooses(self):
+        return True
 
     def num_negatives(self, global_batch):
         return global_batch * self._places() - 1
