@@ -60,7 +60,7 @@ CASES = {
     "cpc": (
         "cpc",
         dict(
-            embedding_dim=16,
+            embedding_dim=32,
             embedding_scale=1.0,
             # TensorFlow adds up a chain of residual blocks in another order in a loop.
             context_blocks=1,
