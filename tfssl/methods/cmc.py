@@ -112,18 +112,7 @@ class CMC(base.Method):
             return []
         views = list(self.encoder.branches)
         bank_contrast.check_memory(self.settings, banks=len(views))
-        return [
-            bank_contrast.BankContrast(
-                self.num_images,
-                self.projection_dim,
-                loss=self.loss,
-                temperature=self.temperature,
-                momentum=self.bank_momentum,
-                seed=self.seed,
-                name=f"{view}_contrast",
-            )
-            for view in views
-        ]
+        return [bank_contrast.of(self, f"{view}_contrast") for view in views]
 
     def _pairs_of(self, views):
         """Pairs of places of views, those that are compared."""

@@ -114,14 +114,7 @@ class PIRL(base.Method):
                 kernel_initializer=heads.UNIFORM_FAN_IN,
                 name="tiles_projector",
             )
-        self.contrast = bank_contrast.BankContrast(
-            num_images,
-            projection_dim,
-            loss=loss,
-            temperature=temperature,
-            momentum=bank_momentum,
-            seed=seed,
-        )
+        self.contrast = bank_contrast.of(self)
 
     def _head(self, name):
         hidden = (self.feature_dim,) * (self.projection_layers - 1)
