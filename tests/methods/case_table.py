@@ -236,6 +236,16 @@ CASES = {
         dict(teacher_layer="map", smooth_l1=0.5),
     ),
 }
+# Cases that set apart from another case of their method what its own tests look at. The
+# contract's tests of them are slow ones.
+VARIANTS = (
+    "cmc_core",
+    "cmc_softmax",
+    "local_aggregation_begins",
+    "npid_softmax",
+    "pirl_rotation",
+    "predictive_one",
+)
 # What a method asks of the encoder's batch norm; the others get "global".
 NORMS = {
     "moco_v1": dict(statistics="split", group_size=4),

@@ -7,12 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS, VARIANTS
 from tests.methods.cases import (
-    BATCH,
-    CASES,
-    KINDS,
-    SIZE,
-    STEPS,
     TOLERANCE,
     assert_close,
     batches,
@@ -25,7 +21,14 @@ from tests.methods.cases import (
 from tfssl import internals, methods, optimizers
 from tfssl.methods import base
 
-every_method = pytest.mark.parametrize("name", CASES)
+
+def _slow_where(slow, *values):
+    return pytest.param(*values, marks=pytest.mark.slow if slow else ())
+
+
+every_method = pytest.mark.parametrize(
+    "name", [_slow_where(name in VARIANTS, name) for name in CASES]
+)
 
 
 def test_every_method_has_a_case():
@@ -65,13 +68,8 @@ def test_loss_falls_on_a_repeated_batch(name):
 # Four replicas of every method take minutes; two already meet all that replicas share.
 @pytest.mark.parametrize(
     "name, replicas",
-    [(name, 2) for name in CASES]
-    + [
-        pytest.param(
-            name, 4, marks=() if name in ("simclr", "swav") else pytest.mark.slow
-        )
-        for name in CASES
-    ],
+    [_slow_where(name in VARIANTS, name, 2) for name in CASES]
+    + [_slow_where(name not in ("simclr", "swav"), name, 4) for name in CASES],
 )
 def test_replicas_equal_one_device(name, replicas, mirrored):
     alone = make(name)
