@@ -6,6 +6,7 @@ the settings of a task, and the sentence has the name that the user wrote.
 """
 
 import dataclasses
+import difflib
 import functools
 import inspect
 import numbers
@@ -15,6 +16,7 @@ import os
 LARGEST = 2**31 - 1
 _LONGEST_NAME = 200
 _LONGEST_SHOWN = 200
+_LONGEST_LIST, _NEAR = 350, 8
 # What a number is called that must be whole, or need not be.
 NOUNS = {int: "a whole number", float: "a number"}
 
@@ -71,7 +73,7 @@ class OneOf:
         return value in self._names
 
     def words(self, value=None):
-        return listed(self.names)
+        return listed(self.names, value)
 
 
 class FileName:
@@ -97,9 +99,17 @@ def refused(name, value, expected):
     return ValueError(f"{name}={text} received, expected {expected}.")
 
 
-def listed(choices):
-    """What is said of values to choose from: `one of a, b`."""
-    return f"one of {', '.join(map(str, choices))}"
+def listed(choices, given=None):
+    """What is said of values to choose from: `one of a, b`.
+
+    Of more than a message has room for, those that are most like what was given.
+    """
+    words = list(map(str, choices))
+    if len(", ".join(words)) > _LONGEST_LIST:
+        near = difflib.get_close_matches(str(given), words, n=_NEAR, cutoff=0.4)
+        near = near or words[:_NEAR]
+        words = [*near, f"{len(words) - len(near)} others"]
+    return f"one of {', '.join(words)}"
 
 
 def is_number(value, kind=float):
@@ -161,7 +171,7 @@ def true_share(given, *names):
 def one_of(given, name, choices):
     """Raises `ValueError` unless this entry is one of some values."""
     if given[name] not in choices:
-        raise refused(name, given[name], listed(choices))
+        raise refused(name, given[name], listed(choices, given[name]))
 
 
 def path(given, *names, optional=False):

@@ -239,6 +239,6 @@ def two_views(batch=5, seed=0):
 
 
 def unit(rows):
-    """float64 rows of length 1."""
+    """float64 rows of length 1; one of zeros stays."""
     rows = np.asarray(rows, np.float64)
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-30)

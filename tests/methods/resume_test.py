@@ -44,6 +44,8 @@ def save_state(path, name, method, start, steps):
 def save_outputs(path, name, method, encoder):
     """What a method and its encoder make of some images."""
     images = next(iter(cases.batches(name, 1).batch(cases.BATCH)))["views"]["view_0"]
+    if images.shape.rank == 5:  # In tiles, of which each is an image.
+        images = images[:, 0]
     np.savez(
         path,
         features=encoder(images),

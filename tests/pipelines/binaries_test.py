@@ -56,15 +56,21 @@ for path in sys.argv[1:]:
     values = flags.FLAGS(["pretrain", f"--flagfile={path}"]) and flags.FLAGS
     hparams = command.pairs(values.hparam, "hparam")
     resolve.recipe(values.recipe, values.method, hparams)
-    small = dict(input_shape=(8, 8, 3), width=1 / 16)
-    kind = "branches" if values.encoder == "branches" else "resnet18"
-    network = models.encoder(kind, **small)
+    kind, side, more = "resnet18", 8, {}
+    if values.encoder in ("branches", "patches"):
+        kind = values.encoder
+    if kind == "patches":
+        side, more = 32, dict(patch=8, stride=6)
+    network = models.encoder(
+        kind, input_shape=(side, side, 3), width=1 / 16, **more
+    )
     resolve.method(values.method, network, hparams, total_steps=10,
                    steps_per_epoch=5, num_images=50_000, seed=0,
-                   teacher=methods.Frozen(network, data.Preprocessing(size=8)))
+                   teacher=methods.Frozen(network, data.Preprocessing(size=side)))
     with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
         channels = 13 if values.data == "scenes" else 3
-        models.encoder(values.encoder, input_shape=(64, 64, channels),
+        side = 260 if kind == "patches" else 64
+        models.encoder(values.encoder, input_shape=(side, side, channels),
                        **command.pairs(values.encoder_arg, "encoder_arg"))
     optimizers.build(values.optimizer, learning_rate=0.1,
                      **command.pairs(values.optimizer_arg, "optimizer_arg"))

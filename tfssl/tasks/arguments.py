@@ -109,7 +109,7 @@ class Argument:
         if bound is None and self.kinds[0] is float and checks.is_number(value):
             bound = _FINITE
         if isinstance(bound, OneOf | FileName):
-            words[0] = bound.words()
+            words[0] = bound.words(value)
         elif bound is not None:
             words[0] += bound.words(value)
         return " or ".join([*words, *(["None"] if self.optional else [])])

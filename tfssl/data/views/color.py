@@ -74,7 +74,7 @@ def _steps(numbers, views, dim):
     """
     eye = np.eye(dim)
     zeros = tf.zeros_like(numbers["hue"])
-    none, still = _times(zeros, eye), tf.zeros([*zeros.shape[:2], dim])
+    none, still = _times(zeros, eye), tf.zeros([*_sizes(zeros), dim])
     adds = np.array([v.brightness_mode == "add" for v in views])
     grays = np.array([v.contrast_mean == "gray" and dim == 3 for v in views])
     factor, contrast = numbers["brightness"], numbers["contrast"]
@@ -166,7 +166,7 @@ def groups(numbers, views, channels, white):
     """
     dim = 3 if channels == 3 else 1
     limit = count(views, channels)
-    shape = numbers["hue"].shape[:2]
+    shape = _sizes(numbers["hue"])
     eye = tf.constant(np.eye(dim), tf.float32)
     first = [view.gray_first for view in views]
     matrix = _grayed(tf.broadcast_to(eye, [*shape, dim, dim]), numbers, views, first)
@@ -192,8 +192,7 @@ def groups(numbers, views, channels, white):
             clips |= used == 0  # The first map with a clip is always there.
         here = clips[..., tf.newaxis] & (tf.range(limit) == used[..., tf.newaxis])
         for slot, (into, made) in enumerate(zip(maps, (matrix, offset, share))):
-            mask = tf.reshape(here, [*here.shape, *[1] * (into.shape.rank - 3)])
-            maps[slot] = tf.where(mask, made[:, :, tf.newaxis], into)
+            maps[slot] = tf.where(_with_axes(here, into), made[:, :, tf.newaxis], into)
         used += tf.cast(clips, tf.int32)
         done = clips[..., tf.newaxis, tf.newaxis]
         matrix = tf.where(done, eye, matrix)
@@ -215,6 +214,17 @@ def groups(numbers, views, channels, white):
     }
 
 
+def _sizes(x):
+    """The first two sizes of a tensor, ints where they are known."""
+    known = x.shape[:2]
+    return [tf.shape(x)[i] if n is None else n for i, n in enumerate(known)]
+
+
+def _with_axes(mask, of):
+    """A mask of three axes with as many more of size 1 as `of` has."""
+    return mask[(..., *[tf.newaxis] * (of.shape.rank - 3))]
+
+
 def _ordered_steps(numbers, views, channels, limit):
     """The steps of `_steps` in the order drawn; idle ones come last and do nothing."""
     dim = 3 if channels == 3 else 1
@@ -227,8 +237,7 @@ def _ordered_steps(numbers, views, channels, limit):
     identity = (np.eye(dim, dtype=np.float32), 0.0, 0.0, False)
     found = []
     for part, nothing in zip(parts, identity):
-        mask = tf.reshape(runs, [*runs.shape, *([1] * (part.shape.rank - 3))])
-        part = tf.where(mask, part, nothing)
+        part = tf.where(_with_axes(runs, part), part, nothing)
         found.append(tf.gather(part, order, batch_dims=2))
     return found
 

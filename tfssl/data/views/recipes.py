@@ -7,6 +7,7 @@ and BYOL works in HSV; blur kernels are cut at four standard deviations instead 
 tenth of the image.
 """
 
+from tfssl import checks
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.views import pretext_recipes
 from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
@@ -325,7 +326,7 @@ def get(given):
         return given if isinstance(given, Recipe) else Recipe(given)
     if given not in RECIPES:
         raise ValueError(
-            f"Unknown recipe {given!r}; choose one of {', '.join(sorted(RECIPES))}."
+            f"Unknown recipe {given!r}; choose {checks.listed(sorted(RECIPES), given)}."
         )
     return RECIPES[given]
 
