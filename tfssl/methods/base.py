@@ -131,7 +131,8 @@ class Method(loop.StepLoop):
 
     def embed(self, images):
         """What the loss compares, for the collapse monitor: `(batch, dim)`."""
-        return self.encoder(images, training=False)
+        features = self.encoder(images, training=False)
+        return features if self.head is None else self.head(features, training=False)
 
     def chance_loss(self, global_batch):
         """Loss of a model that cannot tell images apart, or None if unknown."""

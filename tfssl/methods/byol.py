@@ -111,7 +111,3 @@ class BYOL(base.Method):
     def head(self):
         """The projector, without the predictor."""
         return self.projector
-
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return self.projector(features, training=False)

@@ -161,9 +161,6 @@ class Classification(base.Method):
             freezing.thaw(network)
         return tuple(networks)
 
-    def embed(self, images):
-        return self.classifier(self.encoder(images, training=False))
-
     def chance_loss(self, global_batch):
         if self.class_weights is not None:
             return None

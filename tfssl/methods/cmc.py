@@ -210,9 +210,6 @@ class CMC(base.Method):
         """The layers behind the branches: all features -> all embeddings, joined."""
         return self.projector
 
-    def embed(self, images):
-        return self.project(images, training=False)
-
     def chance_loss(self, global_batch):
         """A uniform choice, in each direction of every pair."""
         if self._has_banks:

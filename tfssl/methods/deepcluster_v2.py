@@ -239,10 +239,6 @@ class DeepClusterV2(base.Method):
         """The projector, without the prototypes."""
         return self.projector
 
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return self.projector(features, training=False)
-
     def chance_loss(self, global_batch):
         """A uniform choice, the mean of `ln(clusters)`."""
         return sum(map(math.log, self.num_clusters)) / len(self.num_clusters)

@@ -158,10 +158,6 @@ class FeatureDistillation(base.Method):
         """The projection of the features; that of a map follows no features: None."""
         return self.projector if self._student() is self.encoder else None
 
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return features if self.head is None else self.head(features, training=False)
-
     def notes(self, global_batch, num_images):
         _, shape = self.teacher.asked_for(self.teacher_layer)
         made = self.teacher.preprocessing

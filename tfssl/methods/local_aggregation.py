@@ -221,9 +221,6 @@ class LocalAggregation(base.Method):
         """The projector."""
         return self.projector
 
-    def embed(self, images):
-        return self.projector(self.encoder(images, training=False), training=False)
-
     def check_run(self, global_batch, source):
         bank_contrast.check_batch(self, global_batch)
 

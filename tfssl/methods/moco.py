@@ -239,10 +239,6 @@ class MoCo(base.Method):
         """The projector of the queries, without v3's predictor."""
         return self.projector
 
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return self.projector(features, training=False)
-
     def chance_loss(self, global_batch):
         """A uniform choice: `ln(queue + 1)`; v3 `4 * temperature * ln(batch)`."""
         if self.queue is None:

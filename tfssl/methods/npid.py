@@ -125,9 +125,6 @@ class NPID(base.Method):
         """The projector."""
         return self.projector
 
-    def embed(self, images):
-        return self.projector(self.encoder(images, training=False), training=False)
-
     def chance_loss(self, global_batch):
         """Equal similarities to all: `ln(negatives + 1)`, and more with `"nce"`."""
         if self.proximal:

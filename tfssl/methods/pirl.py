@@ -202,10 +202,6 @@ class PIRL(base.Method):
         """The projector of images."""
         return self.projector
 
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return self.projector(features, training=False)
-
     def chance_loss(self, global_batch):
         """That of equal similarities, which both terms have."""
         return bank_contrast.chance_loss(self.loss, self.negatives)

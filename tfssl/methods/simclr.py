@@ -171,9 +171,6 @@ class SimCLR(base.Method):
         """The projector."""
         return self.projector
 
-    def embed(self, images):
-        return self.project(images, training=False)
-
     def chance_loss(self, global_batch):
         """A uniform choice among other views and the queue: `ln(2N - 1 + queue)`."""
         return float(tf.math.log(2.0 * global_batch - 1.0 + self.queue_size))

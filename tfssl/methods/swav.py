@@ -215,10 +215,6 @@ class SwAV(base.Method):
         """The projector, without the prototypes."""
         return self.projector
 
-    def embed(self, images):
-        features = self.encoder(images, training=False)
-        return self.projector(features, training=False)
-
     def chance_loss(self, global_batch):
         """`ln(num_prototypes)`: predictions that say nothing."""
         return math.log(self.num_prototypes)
