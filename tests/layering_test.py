@@ -16,6 +16,7 @@ _TESTED_ELSEWHERE = {
     "methods/base.py": "methods/contract_test.py",
     "methods/encoder_checks.py": "methods/contract_test.py",
     "methods/loop.py": "methods/contract_test.py",
+    "methods/one_view_bank.py": "methods/npid_test.py",
 }
 _NOT_TESTS = {
     "__init__.py",

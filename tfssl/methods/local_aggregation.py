@@ -9,14 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, kmeans, memory, replicas
-from tfssl.data.views import recipes
-from tfssl.losses import neighbours, unit_norm
-from tfssl.methods import bank_contrast, base, reclustering
-from tfssl.models import heads
+from tfssl.losses import neighbours
+from tfssl.methods import bank_contrast, one_view_bank, reclustering
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class LocalAggregation(base.Method):
+class LocalAggregation(one_view_bank.OneViewBank):
     """Local aggregation: draw near the near images of one's own clusters.
 
     The background neighbours B of an embedding are the memories that are most similar
@@ -63,10 +61,6 @@ class LocalAggregation(base.Method):
             `max_bank_gib`, or an argument out of range.
     """
 
-    default_recipe = recipes.NPID
-    num_views = 1
-    logged = ("loss", "contrastive_accuracy")
-
     def __init__(
         self,
         encoder,
@@ -107,13 +101,6 @@ class LocalAggregation(base.Method):
             seed=seed,
             max_bank_gib=max_bank_gib,
         )
-        self.projector = heads.mlp(
-            self.feature_dim,
-            (projection_dim,),
-            kernel_initializer=heads.UNIFORM_FAN_IN,
-            name="projector",
-        )
-        self.contrast = bank_contrast.of(self)
         self.assignments = memory.Assignments(num_images, len(self.num_clusters))
 
     @classmethod
@@ -124,24 +111,14 @@ class LocalAggregation(base.Method):
         checks.whole(given, "steps_per_epoch", optional=not given["warmup_epochs"])
         reclustering.check_counts(given)
 
-    @classmethod
-    def check_memory(cls, given):
-        bank_contrast.check_memory(given)
-
-    def train_step(self, batch):
-        with self.recording() as recorded:
-            values = self.image_losses(batch, training=True)
-        self.minimize(recorded, values, batch)
-        self.contrast.remember(values["embedding"], values["found"])
-
     def fill_step(self, batch):
         """Stores the embeddings of a batch, as a training step would see them."""
-        z, _ = self._embedded(batch, training=True)
+        z, _ = self.embedded(batch, training=True)
         index, _ = replicas.gather_rows(batch["index"])
         self.contrast.bank.update(index, replicas.gather_rows(z)[0], momentum=0.0)
 
     def image_losses(self, batch, training):
-        z, found = self._embedded(batch, training)
+        z, found = self.embedded(batch, training)
         bank, index = self.contrast.bank.contents(), batch["index"]
         clusters = tf.identity(self.assignments.clusters.value)
         # Neither of them meets another replica.
@@ -156,13 +133,6 @@ class LocalAggregation(base.Method):
             "embedding": z,
             "found": found,
         }
-
-    def _embedded(self, batch, training):
-        """The embeddings of this replica, and their `bank_contrast.Comparison`."""
-        (view,) = self.views(batch)
-        features = self.encoder(view, training=training)
-        z = unit_norm.unit_rows(self.projector(features, training=training))
-        return z, self.contrast.compare([z], bank_contrast.draw(self, batch["index"]))
 
     def _aggregate(self, z, bank, index, clusters):
         return neighbours.local_aggregation(
@@ -215,14 +185,6 @@ class LocalAggregation(base.Method):
         return found
 
     # What it says of itself. -------------------------------------------------
-
-    @property
-    def head(self):
-        """The projector."""
-        return self.projector
-
-    def check_run(self, global_batch, source):
-        bank_contrast.check_batch(self, global_batch)
 
     def notes(self, global_batch, num_images):
         each = " + ".join(f"{count:,}" for count in self.num_clusters)

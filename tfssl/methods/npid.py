@@ -8,14 +8,11 @@ import keras
 import tensorflow as tf
 
 from tfssl import checks
-from tfssl.data.views import recipes
-from tfssl.losses import unit_norm
-from tfssl.methods import bank_contrast, base
-from tfssl.models import heads
+from tfssl.methods import bank_contrast, one_view_bank
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class NPID(base.Method):
+class NPID(one_view_bank.OneViewBank):
     """NPID: tell an image's memory from those of other images.
 
     Args:
@@ -47,10 +44,6 @@ class NPID(base.Method):
         ValueError: for a bank above `max_bank_gib`, or an argument out of range.
     """
 
-    default_recipe = recipes.NPID
-    num_views = 1
-    logged = ("loss", "contrastive_accuracy")
-
     def __init__(
         self,
         encoder,
@@ -79,34 +72,14 @@ class NPID(base.Method):
             seed=seed,
             max_bank_gib=max_bank_gib,
         )
-        self.projector = heads.mlp(
-            self.feature_dim,
-            (projection_dim,),
-            kernel_initializer=heads.UNIFORM_FAN_IN,
-            name="projector",
-        )
-        self.contrast = bank_contrast.of(self)
 
     @classmethod
     def check_settings(cls, given):
         bank_contrast.check_settings(given, least=0)
         checks.not_negative(given, "proximal")
 
-    @classmethod
-    def check_memory(cls, given):
-        bank_contrast.check_memory(given)
-
-    def train_step(self, batch):
-        with self.recording() as recorded:
-            values = self.image_losses(batch, training=True)
-        self.minimize(recorded, values, batch)
-        self.contrast.remember(values["embedding"], values["found"])
-
     def image_losses(self, batch, training):
-        (view,) = self.views(batch)
-        features = self.encoder(view, training=training)
-        z = unit_norm.unit_rows(self.projector(features, training=training))
-        found = self.contrast.compare([z], bank_contrast.draw(self, batch["index"]))
+        z, found = self.embedded(batch, training)
         losses = found.losses[0]
         if self.proximal:
             moved = tf.reduce_sum(tf.square(z - found.own), axis=1)
@@ -120,11 +93,6 @@ class NPID(base.Method):
 
     # What it says of itself. -------------------------------------------------
 
-    @property
-    def head(self):
-        """The projector."""
-        return self.projector
-
     def chance_loss(self, global_batch):
         """Equal similarities to all: `ln(negatives + 1)`, and more with `"nce"`."""
         if self.proximal:
@@ -137,9 +105,6 @@ class NPID(base.Method):
 
     def num_negatives(self, global_batch):
         return self.negatives or self.num_images - 1
-
-    def check_run(self, global_batch, source):
-        bank_contrast.check_batch(self, global_batch)
 
     def notes(self, global_batch, num_images):
         lines = bank_contrast.notes(self)
