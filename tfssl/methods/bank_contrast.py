@@ -179,8 +179,9 @@ class BankContrast(keras.layers.Layer):
         known = tf.stop_gradient(tf.identity(self.normalizer.value))
         if self.loss == "softmax":
             return known
-        logits = contrastive.positive_and_negatives(
-            tf.stop_gradient(query), own, others, self.temperature
+        # Those of the loss, so that the graph has them once.
+        logits = tf.stop_gradient(
+            contrastive.positive_and_negatives(query, own, others, self.temperature)
         )
         mean = replicas.mean_over_replicas(tf.reduce_mean(tf.exp(logits)))
         return tf.where(known > 0, known, self.bank.num_images * mean)
