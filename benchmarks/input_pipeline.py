@@ -133,7 +133,7 @@ def profile(source, recipe, options):
         def make(image, crops, packed):
             coins = views.coins_of(packed, recipe, channels)
             turned = applying.comes_turned
-            images = applying.resized(packed, image, parts, crops, turned)
+            images = applying.resized(coins, packed, image, parts, crops, turned)
             rows = [views.fields(x, recipe, channels) for x in tf.unstack(packed)]
             return [
                 applying.render(*of_view, white)
@@ -150,7 +150,8 @@ def profile(source, recipe, options):
         return made
 
     def resized(image, crops, packed):
-        return applying.resized(packed, image, recipe, crops)
+        coins = views.coins_of(packed, recipe, channels)
+        return applying.resized(coins, packed, image, recipe, crops)
 
     def whole(image, crops, packed):
         return views.apply_packed(packed, image, recipe, crops)

@@ -268,7 +268,8 @@ def _small(order, recipe, bad_files, parallel):
 
     def resize(raw, packed):
         image, crops = _decoded(source, raw, packed, recipe)
-        return packed, applying.resized(packed, image, recipe, crops)
+        coins = views_lib.coins_of(packed, recipe, source.channels)
+        return packed, applying.resized(coins, packed, image, recipe, crops)
 
     def finish(k, position, index, made):
         packed, resized = made

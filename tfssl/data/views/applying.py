@@ -150,11 +150,12 @@ def comes_turned(view):
     return view.blur > 0 and may_turn(view)
 
 
-def resized(packed, image, recipe, crops, turned=None):
+def resized(coins, packed, image, recipe, crops, turned=None):
     """The first two parts of `apply_packed`: cropped, flipped, resized, cut to tiles.
 
     Args:
-        packed: float32 `(views, packed)`, a row of `pack`.
+        coins: list of `coins_of`.
+        packed: float32 `(views, packed)`, the row of `pack` that they are of.
         image: as for `cropped`.
         recipe: the same.
         crops: the same.
@@ -165,7 +166,6 @@ def resized(packed, image, recipe, crops, turned=None):
         Tuple of float32 `(size, size, channels)`, values as in `image`.
     """
     channels, made, whole = image.shape[-1], [], None
-    coins = coins_of(packed, recipe, channels)
     found = cropped(coins, image, recipe, crops)
     for number, (view, coin, crop) in enumerate(zip(recipe, coins, found)):
         turn, rule = bool(turned and turned(view)), (view.resize, view.antialias)
@@ -198,7 +198,7 @@ def apply_packed(packed, image, recipe, crops=None):
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
-    images = resized(packed, image, recipe, crops, comes_turned)
+    images = resized(coins, packed, image, recipe, crops, comes_turned)
     rows = tf.unstack(packed, len(recipe))
     return tuple(
         render(fields(row, recipe, channels), coin, out, view, white)

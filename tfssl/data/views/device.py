@@ -42,7 +42,8 @@ def begin(packed, image, recipe, crops):
         `applying.may_turn` holds, rows and columns have changed places.
     """
     channels, white = image.shape[-1], applying.white_of(image.dtype)
-    resized = applying.resized(packed, image, recipe, crops, applying.may_turn)
+    coins = packing.coins_of(packed, recipe, channels)
+    resized = applying.resized(coins, packed, image, recipe, crops, applying.may_turn)
     made = []
     for number, (view, out) in enumerate(zip(recipe, resized)):
         named = packing.fields(packed[number], recipe, channels)
