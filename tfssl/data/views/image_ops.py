@@ -230,6 +230,22 @@ def affine(images, rotation, shear, translation):
     )
 
 
+def smoothed(images):
+    """The mean of the pixels around each inner pixel, itself counted five times.
+
+    What PIL's sharpness is about, in AutoAugment too.
+
+    Args:
+        images: `(…, rows, columns, c)`, three pixels a side or more.
+
+    Returns:
+        `(…, rows - 2, columns - 2, c)`.
+    """
+    across = images[..., :-2, :] + images[..., 1:-1, :] + images[..., 2:, :]
+    around = across[..., :-2, :, :] + across[..., 1:-1, :, :] + across[..., 2:, :, :]
+    return (around + 4.0 * images[..., 1:-1, 1:-1, :]) / 13.0
+
+
 # Blur -------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tfssl import checks, stateless
 from tfssl.data.sources.decoding import LUMA
-from tfssl.data.views import color, specs
+from tfssl.data.views import color, image_ops, specs
 
 FILLS = ("copy", "zero")
 # Points of a side whose moves an elastic deformation draws.
@@ -293,14 +293,10 @@ def _toned(x, names, sign, strength):
 
 
 def _sharpened(x, factor):
-    """About the mean of the pixels around, the own five times; the rim stays."""
+    """About `image_ops.smoothed`; the rim stays."""
     if x.shape[1] < 3:
         return x
-    across = x[:, :, :-2] + x[:, :, 1:-1] + x[:, :, 2:]
-    around = across[:, :-2] + across[:, 1:-1] + across[:, 2:]
-    inner = x[:, 1:-1, 1:-1]
-    smooth = (around + 4.0 * inner) / 13.0
-    change = (factor - 1.0) * (inner - smooth)
+    change = (factor - 1.0) * (x[:, 1:-1, 1:-1] - image_ops.smoothed(x))
     change = tf.pad(change, [[0, 0], [1, 1], [1, 1], [0, 0]])
     return tf.clip_by_value(x + change, 0.0, 1.0)
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data.sources.decoding import LUMA
+from tfssl.data.views import image_ops
 
 # The magnitude at which an argument is the largest of AutoAugment.
 _FULL = 10.0
@@ -94,13 +95,10 @@ def _brightness(image, argument, place):
 
 
 def _sharpness(image, argument, place):
-    """About the mean of the pixels around, the own five times; the rim stays."""
+    """About `image_ops.smoothed`; the rim stays."""
     if image.shape[0] < 3:
         return image
-    across = image[:, :-2] + image[:, 1:-1] + image[:, 2:]
-    around = across[:-2] + across[1:-1] + across[2:]
-    smooth = (around + 4.0 * image[1:-1, 1:-1]) / 13.0
-    inner = _blended(smooth, image[1:-1, 1:-1], argument)
+    inner = _blended(image_ops.smoothed(image), image[1:-1, 1:-1], argument)
     inside = tf.pad(tf.ones_like(inner), [[1, 1], [1, 1], [0, 0]]) > 0
     return tf.where(inside, tf.pad(inner, [[1, 1], [1, 1], [0, 0]]), image)
 

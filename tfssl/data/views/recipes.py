@@ -271,6 +271,7 @@ CMC_LAB_IMAGENET = Recipe(CMC_LAB.scaled(area=(0.08, 1.0)), "cmc_lab_imagenet")
 # Not from a paper: the rendered scenes. Surface normals that are stored beside an image
 # do not turn with it, so that there is no flip; crops are larger, for 32 pixels.
 CMC_SCENES = Recipe(CMC_LAB.scaled(32, area=(0.4, 1.0), flip=0.0), "cmc_scenes")
+
 # Hénaff et al., 2019, https://arxiv.org/abs/1905.09272, from what is told of its
 # appendix: the shorter side resized to 300 pixels, a random square of 260, a flip. Here
 # the square is drawn by its area, that of these 260 pixels in images of aspects from
