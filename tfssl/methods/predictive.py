@@ -102,7 +102,7 @@ class Predictive(base.Method):
                 tf.gather(channels, self._predicted[view], axis=-1),
                 power=_LOSSES[self.loss],
             )
-            for view, predicted in self.predict_views(images, training).items()
+            for view, predicted in self._predicted_from(channels, training).items()
         ]
         return {"loss": tf.add_n(losses)}
 
@@ -112,11 +112,15 @@ class Predictive(base.Method):
         That is float32 `(batch, height, width, channels)`, the channels that `targets`
         name, in the size of the images.
         """
+        return self._predicted_from(self.encoder.in_front(images), training)
+
+    def _predicted_from(self, channels, training):
+        """As `predict_views`, from what the images are behind the encoder's front."""
         found = {}
-        for view, channels in self.encoder.split(images).items():
-            shown = self._maps()[view](channels, training=training)
+        for view, own in self.encoder.picked(channels).items():
+            shown = self._maps()[view](own, training=training)
             predicted = self.decoders[view](shown, training=training)
-            found[view] = feature_maps.resized(predicted, images.shape[1:3])
+            found[view] = feature_maps.resized(predicted, channels.shape[1:3])
         return found
 
     def notes(self, global_batch, num_images):

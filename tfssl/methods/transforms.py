@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import stateless
+from tfssl.models import context
 
 TURNS = 4
 # Of more tiles than this not all orders are looked at, but so many random ones.
@@ -26,7 +27,9 @@ def all_turns(images):
     Image by image as they are, then all turned by a quarter, by a half, by three
     quarters, counterclockwise.
     """
-    return tf.concat([_turned(images, quarters) for quarters in range(TURNS)], axis=0)
+    return tf.concat(
+        [context.turned(images, quarters) for quarters in range(TURNS)], axis=0
+    )
 
 
 def turned(images, quarters):
@@ -42,19 +45,8 @@ def turned(images, quarters):
     made = images
     for k in range(1, TURNS):
         here = tf.reshape(tf.equal(quarters, k), [-1, 1, 1, 1])
-        made = tf.where(here, _turned(images, k), made)
+        made = tf.where(here, context.turned(images, k), made)
     return made
-
-
-def _turned(images, quarters):
-    """As `np.rot90` of every image; by reversals, which XLA compiles to reads."""
-    if quarters == 1:
-        return tf.reverse(tf.transpose(images, [0, 2, 1, 3]), [1])
-    if quarters == 2:
-        return tf.reverse(images, [1, 2])
-    if quarters == 3:
-        return tf.reverse(tf.transpose(images, [0, 2, 1, 3]), [2])
-    return images
 
 
 def choices(seed, position, count, *, purpose):

@@ -117,8 +117,11 @@ class Branches(keras.Model):
 
     def split(self, images):
         """Images -> a dict from the name of a view to its channels, behind `front`."""
-        x = self.in_front(ops.convert_to_tensor(images))
-        return {view: pick(x) for view, pick in self.pickers.items()}
+        return self.picked(self.in_front(ops.convert_to_tensor(images)))
+
+    def picked(self, channels):
+        """As `split`, of images that are behind `front` already."""
+        return {view: pick(channels) for view, pick in self.pickers.items()}
 
     def call(self, inputs, training=None, mask=None):
         """The features of all views, joined: every encoder by its own call."""

@@ -52,6 +52,8 @@ def pixel_cnn(dim, out_dim, *, blocks=5, hidden=256, dtype=None, name="context")
 def turned(grid, quarters):
     """A grid of features turned counter-clockwise by a number of quarters.
 
+    Or an image of pixels, as `np.rot90`; by reversals, which XLA compiles to reads.
+
     Args:
         grid: tensor `(batch, rows, columns, …)`.
         quarters: int from 0 to 3. One brings the last column to the top.
