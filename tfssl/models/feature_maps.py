@@ -80,12 +80,21 @@ def resized(maps, size, method="bilinear"):
         ("nh,bhwc->bnwc", "nw,bhwc->bhnc"), maps.shape[1:3], size
     ):
         if length != number:
-            maps = tf.einsum(equation, _filter(length, number, method), maps)
+            maps = tf.einsum(equation, resize_weights(length, number, method), maps)
     return maps
 
 
-def _filter(length, number, method):
-    """Float32 `(number, length)`: the weight of every old row in the new ones."""
+def resize_weights(length, number, method):
+    """The weights of a resize along one side, those of `tf.image.resize` antialiased.
+
+    Args:
+        length: int, rows that there are.
+        number: int, rows of the result.
+        method: `"bilinear"` or `"bicubic"`.
+
+    Returns:
+        float32 array `(number, length)`: the weight of every old row in the new ones.
+    """
     with tf.init_scope(), tf.device("CPU"):
         rows = tf.eye(length)[..., None]
         found = tf.image.resize(rows, [number, length], method, antialias=True)

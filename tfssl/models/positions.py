@@ -10,6 +10,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfssl.models import feature_maps
+
 KINDS = ("learned", "sincos", "none")
 RELATIVE = ("none", "shared", "blocks")
 _WAVELENGTH = 10_000.0
@@ -23,16 +25,10 @@ def _cubic(x):
     return np.where(x < 1, near, np.where(x < 2, far, 0.0))
 
 
-def _weights(places, length, stretch=1.0):
+def _weights(places, length):
     """float32 `(n, length)`: the weight of each of `length` values at each place."""
-    weights = _cubic((np.asarray(places)[:, None] - np.arange(length)) / stretch)
+    weights = _cubic(np.asarray(places)[:, None] - np.arange(length))
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def resize_weights(length, number):
-    """Weights `(number, length)` that resize a side: bicubic, antialiased."""
-    scale = length / number
-    return _weights((np.arange(number) + 0.5) * scale - 0.5, length, max(scale, 1.0))
 
 
 def offset_weights(side, number):
@@ -74,6 +70,23 @@ def _ratio(count, total):
         else:
             high = middle
     return (low + high) / 2
+
+
+def _bicubic(side, number):
+    return feature_maps.resize_weights(side, number, "bicubic")
+
+
+def _resampled(table, grid, size, weights):
+    """A table for a grid as one for another, float32.
+
+    `weights`: function of a side before and now, `offset_weights` or its like.
+    """
+    table = ops.cast(table, "float32")
+    for axis, (side, number) in enumerate(zip(grid, size)):
+        if side != number:
+            along = ops.tensordot(weights(side, number), table, axes=(1, axis))
+            table = ops.moveaxis(along, 0, axis)
+    return table
 
 
 def sine_cosine(rows, columns, dim):
@@ -159,14 +172,7 @@ class Tokens(keras.layers.Layer):
     def _places(self, rows, columns, dim):
         if self.positions == "sincos":
             return ops.convert_to_tensor(sine_cosine(rows, columns, dim))
-        places = ops.cast(self.table, "float32")
-        for axis, (length, number) in enumerate(zip(self.grid, (rows, columns))):
-            if length != number:
-                weights = resize_weights(length, number)
-                places = ops.moveaxis(
-                    ops.tensordot(weights, places, axes=(1, axis)), 0, axis
-                )
-        return places
+        return _resampled(self.table, self.grid, (rows, columns), _bicubic)
 
     def compute_output_shape(self, input_shape):
         batch, rows, columns, dim = input_shape
@@ -227,13 +233,7 @@ class RelativeBias(keras.layers.Layer):
             ValueError: for a number of tokens that is no grid.
         """
         rows, columns = self._grid_of(tokens)
-        table = ops.cast(self.table, "float32")
-        for axis, (side, number) in enumerate(zip(self.grid, (rows, columns))):
-            if side != number:
-                weights = offset_weights(side, number)
-                table = ops.moveaxis(
-                    ops.tensordot(weights, table, axes=(1, axis)), 0, axis
-                )
+        table = _resampled(self.table, self.grid, (rows, columns), offset_weights)
         bias = ops.take(
             ops.reshape(table, (-1, self.heads)), _pairs(rows, columns), axis=0
         )

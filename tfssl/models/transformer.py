@@ -57,12 +57,12 @@ class Attention(keras.layers.Layer):
             bias=None if bias is None else ops.cast(bias, query.dtype),
             scale=(dim // self.heads) ** -0.5,
         )
-        return self.projection(ops.reshape(x, (-1, tokens or ops.shape(x)[1], dim)))
+        return self.projection(ops.reshape(x, (-1, ops.shape(x)[1], dim)))
 
     def _split(self, x):
         """Queries, keys and values, each `(batch, tokens, heads, dim / heads)`."""
-        _, tokens, dim = x.shape
-        shape = (-1, tokens or ops.shape(x)[1], 3, self.heads, dim // self.heads)
+        dim = x.shape[-1]
+        shape = (-1, ops.shape(x)[1], 3, self.heads, dim // self.heads)
         return ops.unstack(ops.reshape(self.qkv(x), shape), 3, axis=2)
 
     def probabilities(self, x):
