@@ -46,7 +46,7 @@ with startup.uncollected():
         from tfssl.tasks.predict import predict
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
-        from tfssl.tasks.runs import load, load_classifier
+        from tfssl.tasks.runs import load, load_classifier, load_tokenizer
         from tfssl.tasks.show_views import show_views
 
         if _first:
@@ -77,6 +77,7 @@ __all__ = [
     "formats",
     "load",
     "load_classifier",
+    "load_tokenizer",
     "losses",
     "make_tfrecords",
     "methods",

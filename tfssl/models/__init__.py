@@ -14,6 +14,7 @@ from tfssl.models.lab import Lab, YCbCr, rgb_to_lab, rgb_to_ycbcr
 from tfssl.models.normals import Normals, depth_to_normals
 from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
+from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
 
@@ -27,6 +28,7 @@ __all__ = [
     "Normals",
     "PatchEncoder",
     "ResNet",
+    "Tokenizer",
     "ViT",
     "alexnet",
     "check_images",

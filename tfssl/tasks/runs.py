@@ -7,6 +7,7 @@ out/
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
   encoder.keras     the trained encoder, its preprocessing and its head inside
+                    (tokenizer.keras of a tokenizer)
   views.png         some training views       evaluation.json, report.html
 ```
 """
@@ -29,7 +30,9 @@ from tfssl.formats.encoder import Encoder
 from tfssl.models import headed, heads, norms
 from tfssl.training import checkpoint
 
-ENCODER = "encoder.keras"  # In the folder of a run.
+# In the folder of a run.
+ENCODER = "encoder.keras"
+TOKENIZER = "tokenizer.keras"
 _WHOLE = (serving.CLASSIFIER, serving.ENCODER)
 
 
@@ -170,7 +173,7 @@ def _file_of(path, exported=(serving.ENCODER,)):
     if tf.io.gfile.isdir(path):
         newest = [os.path.join(path, str(n)) for n in serving.versions(path)[-1:]]
         places = [
-            os.path.join(path, ENCODER),
+            *(os.path.join(path, name) for name in (ENCODER, TOKENIZER)),
             *(os.path.join(of, name) for of in (path, *newest) for name in exported),
         ]
     for place in places:
@@ -180,6 +183,29 @@ def _file_of(path, exported=(serving.ENCODER,)):
         f"No encoder at {places[0]!r}; pass the --out folder of a finished run, that "
         "of an exported model, or a .keras file."
     )
+
+
+def load_tokenizer(path):
+    """The tokenizer of a run, ready to make tokens of images and images of tokens.
+
+    Args:
+        path: folder of a run of `tfssl.train_tokenizer`, that of an exported tokenizer
+            or of a version of it, or a `.keras` file.
+
+    Returns:
+        A `models.Tokenizer`, a Keras model.
+
+    Raises:
+        ValueError: if there is none, or it has collapsed (one code for all).
+    """
+    network, _ = keras_file.load(_file_of(files.expanded(path)))
+    if not isinstance(network, models.Tokenizer):
+        raise ValueError(
+            f"{path!r} holds an encoder ({network.name}) and no tokenizer; pass the "
+            "--out folder of tfssl-train-tokenizer, or its tokenizer.keras."
+        )
+    network.check_use()
+    return network
 
 
 def load_classifier(path):
