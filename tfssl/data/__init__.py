@@ -1,6 +1,6 @@
 """Images in, batches of views out."""
 
-from tfssl.data import class_names, labels, pipeline, sources, views
+from tfssl.data import class_names, labels, masks, pipeline, sources, views
 from tfssl.data.pipeline import labeled, multiview
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.sources import holdout, open_source
@@ -15,6 +15,7 @@ __all__ = [
     "holdout",
     "labeled",
     "labels",
+    "masks",
     "multiview",
     "open_source",
     "pipeline",
