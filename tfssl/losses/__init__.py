@@ -3,6 +3,7 @@
 from tfssl.losses import (
     clustering,
     contrastive,
+    masked_tokens,
     nce,
     neighbours,
     regression,
@@ -20,6 +21,7 @@ from tfssl.losses.contrastive import (
     nt_xent,
     nt_xent_blockwise,
 )
+from tfssl.losses.masked_tokens import masked_token_cross_entropy
 from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.neighbours import local_aggregation
 from tfssl.losses.predictive_coding import predictive_coding
@@ -39,6 +41,8 @@ __all__ = [
     "in_batch_info_nce",
     "info_nce",
     "local_aggregation",
+    "masked_token_cross_entropy",
+    "masked_tokens",
     "nce",
     "neighbours",
     "noise_contrastive",
