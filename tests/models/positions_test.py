@@ -43,6 +43,20 @@ def test_tokens_are_patches_at_their_places(kind):
     np.testing.assert_allclose(tokens[:, 1:], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["learned", "sincos", "none"])
+def test_the_number_of_tokens_is_known_of_batches_of_any_size(kind):
+    layer = positions.Tokens((2, 3), positions=kind)
+    layer.build((None, None, None, 8))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 3, 8))])
+    def run(maps):
+        tokens = layer(maps)
+        assert tokens.shape[1] == 7
+        return tokens
+
+    np.testing.assert_array_equal(run(_maps(2, 3)), layer(_maps(2, 3)))
+
+
 def test_learned_positions_of_another_grid_are_a_bicubic_resize():
     layer = positions.Tokens((6, 4), class_token=False)
     layer.build((None, None, None, 8))

@@ -154,9 +154,11 @@ class Tokens(keras.layers.Layer):
             ValueError: for positions of a map of unknown size.
         """
         _, rows, columns, dim = maps.shape
-        x = ops.reshape(maps, (ops.shape(maps)[0], -1, dim))
+        unknown = rows is None or columns is None
+        count = ops.shape(maps)[1] * ops.shape(maps)[2] if unknown else rows * columns
+        x = ops.reshape(maps, (-1, count, dim))
         if self.positions != "none":
-            if rows is None or columns is None:
+            if unknown:
                 raise ValueError(
                     f"Patches of unknown size received ({tuple(maps.shape)}), whose "
                     "positions cannot be interpolated; give images of a known size."
