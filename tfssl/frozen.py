@@ -101,18 +101,27 @@ class Frozen(keras.layers.Layer):
 
         return ask, tuple(shape)
 
-    def prepared(self, views):
-        """Views as the network takes them: float32 `(batch, size, size, channels)`."""
+    def prepared(self, views, size=None):
+        """Views as the network takes them.
+
+        Args:
+            views: `(batch, h, w, channels)`.
+            size: `(height, width)`, for a network that takes images of any; None for
+                its preprocessing's.
+
+        Returns:
+            float32 `(batch, *size, channels)`.
+        """
         wanted = self.preprocessing
+        size = (wanted.size, wanted.size) if size is None else tuple(size)
         mean, std = (0.0, 1.0) if self.views is None else _normalization(self.views)
         views = tf.cast(views, tf.float32)
         same = (mean, std) == _normalization(wanted)
-        fits = tuple(views.shape[1:3]) == (wanted.size, wanted.size)
+        fits = tuple(views.shape[1:3]) == size
         if same and fits:
             return views
         pixels = views * np.float32(std) + np.float32(mean)
         if not fits:
-            size = (wanted.size, wanted.size)
             pixels = feature_maps.resized(pixels, size, wanted.resize)
             # Bicubic filters overshoot; no image lies outside its range.
             pixels = tf.clip_by_value(pixels, 0.0, 1.0)

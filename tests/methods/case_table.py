@@ -91,6 +91,7 @@ CASES = {
             total_steps=50,
         ),
     ),
+    "beit": ("beit", dict(min_patches=2, seed=5)),
     "swav": (
         "swav",
         dict(
@@ -264,9 +265,22 @@ BRANCHES = {
     "predictive_one": ([models.Lab], {"L": (0,)}),
 }
 
+# The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
+TRANSFORMERS = {
+    "beit": dict(
+        patch=4,
+        positions="none",
+        relative="shared",
+        layer_scale=0.5,
+        init="beit",
+        pooling="mean",
+    ),
+}
+
 # Sizes of the views, where they are not two of SIZE.
 VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
+    "beit": (SIZE,),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),

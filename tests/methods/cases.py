@@ -1,5 +1,7 @@
 """What the contract tests train: the cases of `case_table`, built, fed and compared."""
 
+import contextlib
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -15,6 +17,7 @@ from tests.methods.case_table import (
     SIZE,
     STEPS,
     TILED,
+    TRANSFORMERS,
     VIEWS,
 )
 from tfssl import data, methods, models, optimizers
@@ -62,6 +65,23 @@ def tiny_patches():
     )
 
 
+def tiny_transformer(**arguments):
+    """One block on four patches."""
+    given = dict(depth=1, heads=2, patch=8, input_shape=(SIZE, SIZE, 3))
+    return models.vit(16, **given | arguments)
+
+
+def tiny_tokenizer():
+    """Far from its start, so that there are several codes in an image."""
+    network = models.Tokenizer(
+        vocabulary=6, downsampling=2, width=8, blocks=1, decoder_width=8
+    )
+    rng = np.random.default_rng(2)
+    for variable in network.encoder.trainable_variables:
+        variable.assign(variable + 0.3 * rng.normal(size=variable.shape))
+    return methods.Frozen(network, data.Preprocessing(size=SIZE))
+
+
 def tiny_teacher(name):
     """A network of another architecture, size of images and range of pixels, frozen.
 
@@ -82,10 +102,14 @@ def make(name, *, optimizer=None, **compile_args):
     key, arguments = CASES[name]
     if key in ("distillation", "feature_distillation"):
         arguments = arguments | {"teacher": tiny_teacher(name)}
+    if key == "beit":
+        arguments = arguments | {"teacher": tiny_tokenizer()}
     if name in BRANCHES:
         encoder = tiny_branches(*BRANCHES[name])
     elif key == "cpc":
         encoder = tiny_patches()
+    elif name in TRANSFORMERS:
+        encoder = tiny_transformer(**TRANSFORMERS[name])
     else:
         encoder = tiny_encoder(**NORMS.get(name, {}))
     method = KINDS[key](encoder, **arguments)
@@ -213,6 +237,21 @@ def assert_close(a, b, tolerance=TOLERANCE):
         scale = max(np.abs(x).max(), 1.0) if x.size else 1.0
         worst = np.abs(x.astype(np.float64) - y.astype(np.float64)).max() / scale
         assert worst <= tolerance, f"{name}: {worst:.2e}"
+
+
+@contextlib.contextmanager
+def as_written(name):
+    """Context in which a transformer's sums are those that its code says.
+
+    TensorFlow rewrites them (gradients of layer norm among them), and not alike in a
+    loop and outside of one.
+    """
+    options = tf.config.optimizer.set_experimental_options
+    options({"arithmetic_optimization": name not in TRANSFORMERS})
+    try:
+        yield
+    finally:
+        options({"arithmetic_optimization": True})
 
 
 def one_convolution(dim=6, norm=None):

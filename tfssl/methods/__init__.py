@@ -5,6 +5,7 @@
 
 from tfssl.frozen import Frozen
 from tfssl.methods.base import Method
+from tfssl.methods.beit import BEiT
 from tfssl.methods.byol import BYOL
 from tfssl.methods.classification import Classification
 from tfssl.methods.cmc import CMC
@@ -23,6 +24,7 @@ from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
 METHODS = {
+    "beit": BEiT,
     "byol": BYOL,
     "cmc": CMC,
     "cpc": CPC,
@@ -40,6 +42,7 @@ METHODS = {
 }
 
 __all__ = [
+    "BEiT",
     "BYOL",
     "CMC",
     "CPC",

@@ -87,6 +87,8 @@ class Method(loop.StepLoop):
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
     starts_in_part = True  # Whether weights of another method may start this one.
+    # What `teacher` may be, of a method that has one, in words.
+    taught_by = "the folder of a run or of an exported model, or a .keras file"
     with_labels = False  # Whether a batch has `"label"`, what the image truly is.
 
     def __init__(self, encoder, *, name=None, **settings):

@@ -68,10 +68,11 @@ def pretrain(
             (on one device) a built Keras model. An encoder that takes pixels up to 255
             gets them from a layer in front.
         encoder_args: arguments of the encoder's builder (`{"width": 0.25}`).
-        teacher: what `feature_distillation` learns from: the folder of a run or of an
-            exported model, or a `.keras` file. In Python also a `formats.Encoder`: any
-            Keras model with its preprocessing. It gets the student's views in its own
-            size and normalisation, and must have their channels.
+        teacher: what `feature_distillation` learns from, and the tokenizer of `beit`:
+            the folder of a run or of an exported model, or a `.keras` file. In Python
+            also a `formats.Encoder`: any Keras model with its preprocessing. It gets
+            the student's views in its own size and normalisation, and must have their
+            channels.
         recipe: the views, a name in `recipes.RECIPES` or a recipe; None takes the
             method's.
         image_size: pixels of the largest view; None keeps the recipe's.

@@ -90,18 +90,17 @@ def for_method(given, method, views):
     Raises:
         ValueError: for a teacher too many or too few, or one that does not fit.
     """
-    taught = [
-        name
+    taught = {
+        name: kind
         for name, kind in methods.METHODS.items()
         if "teacher" in inspect.signature(kind).parameters
-    ]
+    }
     if given is None and method not in taught:
         return None
     if given is None:
         raise ValueError(
             f"method={method!r} learns from a teacher, but none was given; pass "
-            "teacher=… (--teacher): the folder of a run or of an exported model, or a "
-            ".keras file."
+            f"teacher=… (--teacher): {taught[method].taught_by}."
         )
     if method not in taught:
         raise checks.refused(
