@@ -62,6 +62,12 @@ def tiny_patches():
     )
 
 
+def tiny_tokenizer(**others):
+    """The smallest one of a grid of 4 x 4."""
+    given = dict(vocabulary=12, downsampling=4, width=8, blocks=1, decoder_width=8)
+    return models.Tokenizer(**given | others)
+
+
 def tiny_teacher(name):
     """A network of another architecture, size of images and range of pixels, frozen.
 
@@ -86,6 +92,8 @@ def make(name, *, optimizer=None, **compile_args):
         encoder = tiny_branches(*BRANCHES[name])
     elif key == "cpc":
         encoder = tiny_patches()
+    elif key == "dvae":
+        encoder = tiny_tokenizer()
     else:
         encoder = tiny_encoder(**NORMS.get(name, {}))
     method = KINDS[key](encoder, **arguments)

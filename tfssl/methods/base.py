@@ -88,6 +88,7 @@ class Method(loop.StepLoop):
     more_views = False  # Whether a recipe may have further ones (multi-crop).
     starts_in_part = True  # Whether weights of another method may start this one.
     with_labels = False  # Whether a batch has `"label"`, what the image truly is.
+    kept_as = "encoder.keras"  # The file of the product, in the folder of a run.
 
     def __init__(self, encoder, *, name=None, **settings):
         super().__init__(name=name)

@@ -117,6 +117,7 @@ class Tokenizer(keras.Model):
             dtype="float32",
             initializer="zeros",
             trainable=False,
+            aggregation="none",
         )
 
     # Images to tokens. ------------------------------------------------------
@@ -210,11 +211,8 @@ class Tokenizer(keras.Model):
     @property
     def perplexity(self):
         """How many codes are in use: e to the entropy of `usage`; None if unknown."""
-        usage = ops.convert_to_numpy(self.usage).astype(np.float64)
-        if not usage.any():
-            return None
-        shares = usage[usage > 0] / usage.sum()
-        return float(np.exp(-np.sum(shares * np.log(shares))))
+        usage = ops.convert_to_numpy(self.usage)
+        return perplexity(usage) if usage.any() else None
 
     def check_use(self):
         """Raises `ValueError` if this tokenizer has one code for all."""
@@ -255,6 +253,17 @@ class Tokenizer(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Builds the tokenizer that `get_config` describes."""
         return cls(**config)
+
+
+def perplexity(counts):
+    """How many codes there were, were all of them alike: e to the entropy of shares.
+
+    Args:
+        counts: array of how often each code occurs, or of their shares, not all 0.
+    """
+    shares = np.asarray(counts, np.float64)
+    shares = shares[shares > 0] / shares.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 def _check(given):
