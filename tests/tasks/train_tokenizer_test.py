@@ -131,6 +131,10 @@ def test_an_export_gives_tokens_and_images_as_python_does(run, tmp_path, capsys)
     np.testing.assert_array_equal(tokens, loaded.tokens(images))
     again = served.signatures["images"](tokens=tokens)["images"]
     np.testing.assert_allclose(again, loaded.images(tokens), atol=1e-6)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a multiple of 4 expec"):
+        served.signatures["tokens"](images=images[:, :7])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 15 expected"):
+        served.signatures["images"](tokens=tokens + 16)
     card = (tmp_path / "words" / "README.md").read_text()
     assert "Visual tokenizer" in card and "| vocabulary | 16 |" in card
     with pytest.raises(ValueError, match="Warm-up images received for a tokenizer"):

@@ -112,11 +112,25 @@ def signatures(model, preprocessing):
 
 def _of_tokenizer(tokenizer):
     """As `signatures`, of a tokenizer."""
+    side, codes = tokenizer.downsampling, tokenizer.vocabulary
 
     def tokens(images):
+        fits = tf.debugging.assert_equal(
+            tf.shape(images)[1:3] % side,
+            0,
+            f"images: sides that are a multiple of {side} expected",
+        )
+        with tf.control_dependencies([fits]):
+            images = tf.identity(images)
         return {"tokens": tokenizer.tokens(images)}
 
     def images(tokens):
+        known = tf.debugging.Assert(
+            tf.reduce_all((tokens >= 0) & (tokens < codes)),
+            [f"tokens: 0 to {codes - 1} expected"],
+        )
+        with tf.control_dependencies([known]):
+            tokens = tf.identity(tokens)
         return {"images": tf.cast(tokenizer.images(tokens), tf.float32)}
 
     shape = (None, None, None, tokenizer.channels)

@@ -202,9 +202,24 @@ class Tokenizer(keras.Model):
 
         Returns:
             float32 `(batch, height, width, channels)`.
+
+        Raises:
+            ValueError: for tokens beyond the vocabulary, where they are known: not
+                inside of a graph.
         """
+        self._check_tokens(tokens)
         weights = ops.one_hot(tokens, self.vocabulary, dtype="float32")
         return self.pictures(self.decode(weights))
+
+    def _check_tokens(self, tokens):
+        if not (isinstance(tokens, np.ndarray) or hasattr(tokens, "numpy")):
+            return  # Of a graph.
+        known = ops.convert_to_numpy(tokens)
+        if known.size and not 0 <= known.min() <= known.max() < self.vocabulary:
+            raise ValueError(
+                f"Tokens from {known.min()} to {known.max()} received, but the codes "
+                f"of the tokenizer {self.name!r} are 0 to {self.vocabulary - 1}."
+            )
 
     # What it is. ------------------------------------------------------------
 
@@ -329,7 +344,8 @@ class _Parts:
     def _chain(self, inputs, outputs, ends, name):
         chain = _Chain(inputs, outputs, name=name)
         chain.block_ends = ends
-        chain.dtype_policy = self.policy
+        # Pixels, and weights of codes, come as they are; the layers cast by themselves.
+        chain.dtype_policy = keras.dtype_policies.get(self.wide)
         return chain
 
     def _block(self, x, filters, kernels, name):

@@ -90,7 +90,7 @@ def _judged(tokenizer, source, trained, plan, bad_files):
     for batch in dataset:
         images = batch["image"].numpy()
         real = batch["mask"].numpy()
-        tokens, pictures = (x.numpy()[real] for x in there_and_back(batch["image"]))
+        tokens, pictures = (x[real] for x in there_and_back(batch["image"]))
         images = images[real]
         counts += np.bincount(tokens.ravel(), minlength=len(counts))
         squares += float(np.square(pictures - images, dtype=np.float64).sum())

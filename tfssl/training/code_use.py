@@ -9,6 +9,8 @@ from tfssl.models import tokenizer
 from tfssl.training import monitors
 from tfssl.training import workers as workers_lib
 
+_BATCH = 32  # Images of a pass: every cell has as many logits as there are codes.
+
 
 class CodeUse(keras.callbacks.Callback):
     """Warns when one code stands for all of some images.
@@ -60,16 +62,26 @@ class CodeUse(keras.callbacks.Callback):
 
     def _measured(self):
         tokens, pictures = self._there_and_back(self.images)
-        error = float(tf.reduce_mean(tf.square(pictures - self.images)))
-        return error, tokenizer.perplexity(np.bincount(tokens.numpy().ravel()))
+        error = float(np.square(pictures - self.images.numpy()).mean())
+        return error, tokenizer.perplexity(np.bincount(tokens.ravel()))
 
 
 def there_and_back(network):
-    """A compiled function of a tokenizer: images -> `(tokens, images of these)`."""
+    """A function of a tokenizer, compiled once: images -> `(tokens, images of these)`.
+
+    Both are arrays; of many images it takes a few at a time.
+    """
 
     @tf.function(autograph=False, reduce_retracing=True)
     def run(images):
         tokens = network.tokens(images)
         return tokens, tf.cast(network.images(tokens), tf.float32)
 
-    return run
+    def of_all(images):
+        parts = [
+            run(images[start : start + _BATCH])
+            for start in range(0, len(images), _BATCH)
+        ]
+        return tuple(np.concatenate(pieces) for pieces in zip(*parts))
+
+    return of_all
