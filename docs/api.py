@@ -10,8 +10,8 @@ import types
 PATH = pathlib.Path(__file__).with_name("api.md")
 _BEGIN = """# tfssl, name by name
 Made from the docstrings by `make docs`; do not edit. The functions that come first are
-the tasks. Each but `load` is a binary of the same name too, `tfssl-NAME`, whose flags
-are its arguments.
+the tasks. Each but those that load is a binary of the same name too, `tfssl-NAME`,
+whose flags are its arguments.
 """
 
 

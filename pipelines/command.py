@@ -180,7 +180,7 @@ def train(task, given, module, what="Encoder"):
     out = files.expanded(given["out"])
     run = task(**given, on_accept=lambda: write_flags(out, module))
     if strategy.is_chief(given["strategy"]):
-        print(f"{what}: {run.path}/encoder.keras   Run: {run.path}/run.json")
+        print(f"{what}: {run.path}/{run.method.kept_as}   Run: {run.path}/run.json")
 
 
 def write_flags(folder, module):

@@ -48,6 +48,7 @@ with startup.uncollected():
         from tfssl.tasks.retrieve import retrieve
         from tfssl.tasks.runs import load, load_classifier, load_tokenizer
         from tfssl.tasks.show_views import show_views
+        from tfssl.tasks.train_tokenizer import train_tokenizer
 
         if _first:
             startup.look_for_devices(processor.accelerators)
@@ -87,4 +88,5 @@ __all__ = [
     "pretrain",
     "retrieve",
     "show_views",
+    "train_tokenizer",
 ]

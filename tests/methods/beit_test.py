@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.methods import cases
-from tests.methods.cases import SIZE, batch_of, tiny_tokenizer, tiny_transformer
+from tests.methods.cases import SIZE, batch_of, frozen_tokenizer, tiny_transformer
 from tfssl import data, methods, models
 from tfssl.methods import base
 
@@ -25,7 +25,7 @@ def made(teacher=None, **arguments):
     keras.utils.set_random_seed(0)
     encoder = tiny_transformer(patch=4, **AUTHORS)
     given = dict(min_patches=2, seed=3)
-    return methods.BEiT(encoder, teacher or tiny_tokenizer(), **given | arguments)
+    return methods.BEiT(encoder, teacher or frozen_tokenizer(), **given | arguments)
 
 
 def images(batch=4, side=SIZE):
@@ -77,7 +77,7 @@ def test_guesses_come_from_what_is_seen():
 
 def test_the_tokenizer_sees_the_same_pixels_without_the_normalization():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-    plain = tiny_tokenizer()
+    plain = frozen_tokenizer()
     views = data.Preprocessing(size=SIZE, mean=mean, std=std)
     teacher = methods.Frozen(plain.network, plain.preprocessing, views)
     pixels = images()
@@ -179,8 +179,8 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments, message):
 
 def test_a_cnn_and_a_collapsed_tokenizer_are_refused():
     with pytest.raises(ValueError, match="BEiT hides patches from a vision transform"):
-        methods.BEiT(cases.tiny_encoder(), tiny_tokenizer())
-    teacher = tiny_tokenizer()
+        methods.BEiT(cases.tiny_encoder(), frozen_tokenizer())
+    teacher = frozen_tokenizer()
     teacher.network.usage.assign([1, 0, 0, 0, 0, 0])
     with pytest.raises(ValueError, match="has collapsed"):
         made(teacher)

@@ -5,7 +5,7 @@ the statistics of all replicas.
 """
 
 from tfssl import methods, models
-from tfssl.methods import classification, distillation
+from tfssl.methods import classification, distillation, dvae
 
 BATCH = 16
 SIZE = 16
@@ -14,10 +14,11 @@ STEPS = 3
 # Images of the data that the clustering methods know of.
 IMAGES = 8 * BATCH
 
-# Methods by the keys of CASES; those that learn from labels are no key of METHODS.
+# Methods by the keys of CASES; those of other tasks are no key of METHODS.
 KINDS = methods.METHODS | {
     "classification": classification.Classification,
     "distillation": distillation.Distillation,
+    "dvae": dvae.DVAE,
 }
 
 # Name of the case -> (key of KINDS, arguments of the method).
@@ -40,6 +41,17 @@ CASES = {
     "distillation": (
         "distillation",
         dict(class_names=tuple("abcdefg"), label_weight=0.3, temperature=0.5),
+    ),
+    "dvae": (
+        "dvae",
+        dict(
+            temperature=0.5,
+            temperature_steps=50,
+            kl_weight=0.5,
+            kl_steps=4,
+            averaging=0.9,
+            seed=3,
+        ),
     ),
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
     "simclr_memory": (
@@ -285,6 +297,7 @@ VIEWS = {
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),
     "distillation": (SIZE,),
+    "dvae": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
     "npid_nce": (SIZE,),

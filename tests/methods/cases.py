@@ -71,11 +71,15 @@ def tiny_transformer(**arguments):
     return models.vit(16, **given | arguments)
 
 
-def tiny_tokenizer():
+def tiny_tokenizer(**others):
+    """The smallest one of a grid of 4 x 4."""
+    given = dict(vocabulary=12, downsampling=4, width=8, blocks=1, decoder_width=8)
+    return models.Tokenizer(**given | others)
+
+
+def frozen_tokenizer():
     """Far from its start, so that there are several codes in an image."""
-    network = models.Tokenizer(
-        vocabulary=6, downsampling=2, width=8, blocks=1, decoder_width=8
-    )
+    network = tiny_tokenizer(vocabulary=6, downsampling=2)
     rng = np.random.default_rng(2)
     for variable in network.encoder.trainable_variables:
         variable.assign(variable + 0.3 * rng.normal(size=variable.shape))
@@ -103,13 +107,15 @@ def make(name, *, optimizer=None, **compile_args):
     if key in ("distillation", "feature_distillation"):
         arguments = arguments | {"teacher": tiny_teacher(name)}
     if key == "beit":
-        arguments = arguments | {"teacher": tiny_tokenizer()}
+        arguments = arguments | {"teacher": frozen_tokenizer()}
     if name in BRANCHES:
         encoder = tiny_branches(*BRANCHES[name])
     elif key == "cpc":
         encoder = tiny_patches()
     elif name in TRANSFORMERS:
         encoder = tiny_transformer(**TRANSFORMERS[name])
+    elif key == "dvae":
+        encoder = tiny_tokenizer()
     else:
         encoder = tiny_encoder(**NORMS.get(name, {}))
     method = KINDS[key](encoder, **arguments)

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from tfssl import models
 
@@ -99,3 +100,37 @@ def test_sizes_that_do_not_divide():
         model.tokens(np.zeros((1, 30, 32, 3), "float32"))
     with pytest.raises(ValueError, match="Images of 30 x 30 pixels received"):
         model.grid(30)
+    with pytest.raises(ValueError, match="Tokens from 3 to 16 received, but the codes"):
+        model.images(np.array([[[3, 16]]]))
+
+
+def test_computing_again_changes_nothing():
+    model = tiny()
+    images = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            logits = model.logits(images, training=True)
+            outputs = model.decode(tf.nn.softmax(logits), training=True)
+            loss = tf.reduce_sum(tf.square(outputs))
+        return tape.gradient(loss, [v.value for v in model.trainable_variables])
+
+    expected = gradients()
+    models.remat.switch_on(model)
+    assert model.encoder.remat and model.decoder.remat
+    for found, wanted in zip(gradients(), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_mixed_precision_has_float32_at_its_ends():
+    model = tiny(dtype="mixed_bfloat16")
+    images = np.full((1, 8, 8, 3), 0.2003, "float32")
+    mapped = model.encoder.get_layer("pixel_map")
+    part = keras.Model(model.encoder.inputs, mapped.output)
+    part.dtype_policy = model.encoder.dtype_policy
+    np.testing.assert_allclose(part(images), 0.1 + 0.8 * images, rtol=1e-6)
+    logits = model.logits(images)
+    assert logits.dtype == "float32"
+    assert model.decode(logits).dtype == "float32"
+    inside = model.encoder.get_layer("group_1_block_1_conv_1")
+    assert inside.compute_dtype == "bfloat16"

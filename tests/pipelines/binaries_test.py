@@ -18,11 +18,12 @@ _FLAGFILES = sorted(
     glob.glob(os.path.join(processes.ROOT, "pipelines", "recipes", "*.flags"))
 )
 SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
-_OF_LABELS = ("finetune_", "distill_")  # Recipes of other binaries than pretrain.
+# Recipes of other binaries than pretrain.
+_OF_LABELS, _OF_TOKENS = ("finetune_", "distill_"), "tokenizer_"
 RECIPES = [
     path
     for path in _FLAGFILES
-    if not os.path.basename(path).startswith((*_OF_LABELS, "smoke"))
+    if not os.path.basename(path).startswith((*_OF_LABELS, _OF_TOKENS, "smoke"))
 ]
 
 
@@ -179,6 +180,28 @@ def test_every_recipe_of_labels_runs_with_smoke(recipe, smoked_classifier, tmp_p
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     assert np.isfinite(json.loads(lines[-1])["loss"])
     assert (tmp_path / "classification.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path, id=os.path.basename(path))
+        for path in _FLAGFILES
+        if os.path.basename(path).startswith(_OF_TOKENS)
+    ],
+)
+def test_every_recipe_of_tokens_runs_with_smoke(recipe, tmp_path):
+    done = binary(
+        "train_tokenizer",
+        f"--flagfile={recipe}",
+        f"--flagfile={SMOKE.replace('smoke.', 'smoke_tokenizer.')}",
+        f"--out={tmp_path}",
+    )
+    assert done.code == 0, done.stderr[-2000:]
+    assert (tmp_path / "tokenizer.keras").exists()
+    assert (tmp_path / "tokenizer.html").exists()
+    assert "tokenizer.keras" in done.stdout and "codes used" in done.stdout
 
 
 def test_images_to_served_features(tmp_path):

@@ -8,7 +8,16 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
-from tfssl.tasks import arguments, classifying, distill, finetune, groups, pretrain
+from tfssl.tasks import (
+    arguments,
+    classifying,
+    distill,
+    finetune,
+    groups,
+    pretrain,
+    tokenizing,
+    train_tokenizer,
+)
 
 _RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
 
@@ -29,9 +38,12 @@ def flags_of(name):
 def task_of(name):
     """The task that a flagfile is for."""
     kind = name.removeprefix("smoke_").partition("_")[0]
-    return {"finetune": finetune.finetune, "distill": distill.distill}.get(
-        kind, pretrain.pretrain
-    )
+    others = {
+        "finetune": finetune.finetune,
+        "distill": distill.distill,
+        "tokenizer": train_tokenizer.train_tokenizer,
+    }
+    return others.get(kind, pretrain.pretrain)
 
 
 def arguments_of(name):
@@ -60,9 +72,11 @@ def test_every_line_is_a_flag_of_the_binary_with_a_value_in_its_bounds(name):
 def optimization_of(name):
     """The group of settings that makes the optimizer and its schedule."""
     given = arguments_of(name)
-    group = groups.Optimization
-    if task_of(name) is not pretrain.pretrain:
-        group = classifying.Optimization
+    kinds = {
+        pretrain.pretrain: groups.Optimization,
+        train_tokenizer.train_tokenizer: tokenizing.Optimization,
+    }
+    group = kinds.get(task_of(name), classifying.Optimization)
     names = [field.name for field in dataclasses.fields(group)]
     return group(**{key: given[key] for key in names})
 
@@ -283,3 +297,22 @@ def test_a_stage_begins_with_the_one_before(first, then, flag):
     ):  # Its teacher has 1 % of the images.
         assert after["data"].partition("_subset")[0] == before["data"]
         assert after["validation_fraction"] == before["validation_fraction"]
+
+
+def test_the_tokenizer_of_imagenet_is_dall_es():
+    given = arguments_of("tokenizer_imagenet")
+    steps_per_epoch = 1_281_167 // 512
+    assert given["temperature_epochs"] * steps_per_epoch == pytest.approx(150e3, 1e-2)
+    assert given["kl_epochs"] * steps_per_epoch == pytest.approx(5e3, 1e-2)
+    assert given["epochs"] * steps_per_epoch == pytest.approx(3e6, 1e-2)
+    assert (given["temperature"], given["kl_weight"]) == (1 / 16, 6.6)
+    network = ("vocabulary", "downsampling", "width", "blocks", "decoder_width")
+    assert [given[name] for name in network] == [8192, 8, 256, 2, 128]
+    schedule = schedule_of("tokenizer_imagenet", steps_per_epoch)
+    assert float(schedule(0)) == pytest.approx(1e-4)
+    assert float(schedule(10**9)) == pytest.approx(1.25e-6)
+
+
+def test_the_tokenizer_of_small_images_has_the_grid_of_their_transformer():
+    given = arguments_of("tokenizer_cifar10_small")
+    assert given["downsampling"] == 4  # As the patches of vit_tiny_4.

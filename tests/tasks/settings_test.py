@@ -16,10 +16,16 @@ from tfssl.tasks import (
     runs,
     settings,
     teachers,
+    train_tokenizer,
     trainer,
 )
 
-_TASKS = (pretrain.pretrain, finetune.finetune, distill.distill)
+_TASKS = (
+    pretrain.pretrain,
+    finetune.finetune,
+    distill.distill,
+    train_tokenizer.train_tokenizer,
+)
 _DEFAULTS = {
     name: parameter.default
     for name, parameter in inspect.signature(pretrain.pretrain).parameters.items()

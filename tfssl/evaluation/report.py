@@ -120,6 +120,7 @@ def write(
     table=None,
     notes=None,
     class_names=None,
+    sheets=None,
     step_name="step",
 ):
     """Writes the report, replacing the file atomically. Every part is optional.
@@ -141,6 +142,7 @@ def write(
             `encoder` get tables and curves of their own.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
+        sheets: dict of a heading to a picture, pixels uint8 `(h, w, 1 or 3)`.
         step_name: what the curves' horizontal axis counts.
 
     Returns:
@@ -153,7 +155,11 @@ def write(
         curves=_curves(curves, step_name),
         neighbors=_neighbors(neighbors),
         embedding=_embedding(embedding, class_names),
-        views=_views(views_png),
+        views=_sheet(views_png),
+        sheets=[
+            {"title": title} | _sheet(tf.io.encode_png(pixels).numpy())
+            for title, pixels in (sheets or {}).items()
+        ],
         protocols=_protocols(table),
         settings=settings,
         notes=[notes] if notes and isinstance(notes, str) else notes,
@@ -303,13 +309,13 @@ def _embedding(embedding, class_names):
     return {"description": description, "chart": templates.ready(chart)}
 
 
-def _views(views_png):
-    if views_png is None:
+def _sheet(png):
+    if png is None:
         return None
-    if isinstance(views_png, str | os.PathLike):
-        with tf.io.gfile.GFile(os.fspath(views_png), "rb") as file:
-            views_png = file.read()
+    if isinstance(png, str | os.PathLike):
+        with tf.io.gfile.GFile(os.fspath(png), "rb") as file:
+            png = file.read()
     # The width stands at byte 16 of every PNG; small sheets are shown enlarged.
-    width = int.from_bytes(views_png[16:20], "big")
+    width = int.from_bytes(png[16:20], "big")
     width *= min(max(640 // max(width, 1), 1), 3)
-    return {"width": width, "url": pictures.data_url(views_png)}
+    return {"width": width, "url": pictures.data_url(png)}

@@ -1,6 +1,6 @@
 """The model card: what a served encoder is, takes, gives, and how good it is."""
 
-from tfssl import templates
+from tfssl import models, templates
 
 _TEMPLATES = templates.markdown("tfssl.formats")
 _SHOWN = 20  # Classes that the card names.
@@ -25,7 +25,11 @@ def render(
     Returns:
         str, Markdown.
     """
-    return _TEMPLATES.get_template("model_card.md.jinja").render(
+    kind, given = "model_card", {}
+    if isinstance(encoder, models.Tokenizer):
+        kind, given = "tokenizer_card", {"settings": _pairs(encoder.settings)}
+    return _TEMPLATES.get_template(f"{kind}.md.jinja").render(
+        **given,
         name=name,
         version=version,
         dim=dim,

@@ -12,7 +12,7 @@ import tempfile
 
 import tensorflow as tf
 
-from tfssl import checks, files
+from tfssl import checks, files, models
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file, signatures, warmup
 from tfssl.formats import model_card as model_card_lib
@@ -21,6 +21,7 @@ from tfssl.formats.classifier import Classifier
 # In the folder of a version.
 PREPROCESSING = os.path.join("assets.extra", "preprocessing.json")
 ENCODER = os.path.join("assets.extra", "encoder.keras")
+TOKENIZER = os.path.join("assets.extra", "tokenizer.keras")
 CLASSIFIER = os.path.join("assets.extra", "classifier.keras")
 CLASSES = os.path.join("assets", "classes.txt")
 
@@ -41,8 +42,9 @@ def saved_model(
     fine-tune from) in its `assets.extra/`, and the model card `<base_dir>/README.md`.
     A `Classifier` gives logits and probabilities too; `assets/classes.txt` has the
     names of its classes, one a line, and `assets.extra/classifier.keras` the whole of
-    it. Point TF Serving's `--model_base_path` at `base_dir`: it can pick the version up
-    only when it is complete.
+    it. A `models.Tokenizer` has signatures of its own, see `signatures`, and is
+    `assets.extra/tokenizer.keras`. Point TF Serving's `--model_base_path` at
+    `base_dir`: it can pick the version up only when it is complete.
 
     Args:
         encoder: any Keras model, images `(batch, h, w, c)` -> features
@@ -66,9 +68,12 @@ def saved_model(
     Raises:
         ValueError: if the version exists or is no positive integer, if encoder and
             preprocessing do not fit or there is none, if the name of a class is not one
-            line, or if the folder cannot be written.
+            line, for a tokenizer that has collapsed, or if the folder cannot be
+            written.
     """
     network, preprocessing = encoder_lib.parts(encoder, preprocessing)
+    if isinstance(network, models.Tokenizer):
+        _check_tokenizer(network, warmup_images)
     classifier = encoder if isinstance(encoder, Classifier) else None
     base_dir = files.expanded(base_dir)
     if name is None:
@@ -108,7 +113,8 @@ def saved_model(
 def _write_version(network, classifier, preprocessing, path):
     _write_saved_model(classifier or network, preprocessing, path)
     files.write_json(os.path.join(path, PREPROCESSING), preprocessing.get_config())
-    keras_file.save(network, os.path.join(path, ENCODER), preprocessing)
+    place = TOKENIZER if isinstance(network, models.Tokenizer) else ENCODER
+    keras_file.save(network, os.path.join(path, place), preprocessing)
     if classifier is not None:
         keras_file.save_whole(classifier, os.path.join(path, CLASSIFIER))
 
@@ -129,6 +135,16 @@ def _write_saved_model(model, preprocessing, path):
             files.write_text(names, "".join(f"{n}\n" for n in model.class_names))
             module.classes = tf.saved_model.Asset(names)
         tf.saved_model.save(module, path, signatures=functions)
+
+
+def _check_tokenizer(tokenizer, warmup_images):
+    """Raises `ValueError` for one code for all, and for requests it cannot answer."""
+    tokenizer.check_use()
+    if warmup_images is not None:
+        raise ValueError(
+            "Warm-up images received for a tokenizer, whose signatures take pixels and "
+            "tokens, no files; leave warmup out."
+        )
 
 
 def _check_classifier(classifier, preprocessing):

@@ -14,10 +14,17 @@ with a `Classifier` also `logits` and `probabilities`, float32 `(batch, classes)
 * `float_images`: `images` float32 `(batch, size, size, channels)`, already resized
   and normalised: the one that other runtimes can convert. Kept plain for them, so
   it is the only one that does not take an empty batch.
+
+A `models.Tokenizer` has two of its own:
+
+* `tokens`: `images` float32 `(batch, height, width, channels)` in [0, 1], of any size
+  that its `downsampling` divides -> `tokens` int32 `(batch, rows, columns)`.
+* `images`: `tokens` as above -> `images` as above.
 """
 
 import tensorflow as tf
 
+from tfssl import models
 from tfssl.formats.classifier import Classifier
 
 _PARALLEL = 16  # Images of a request that are decoded at a time.
@@ -45,7 +52,7 @@ def outputs(model, images):
 
 
 def signatures(model, preprocessing):
-    """The three serving functions and their inputs.
+    """The serving functions and their inputs.
 
     Args:
         model: as for `outputs`.
@@ -54,6 +61,8 @@ def signatures(model, preprocessing):
     Returns:
         Dict of signature name to `(function, tf.TensorSpec)`.
     """
+    if isinstance(model, models.Tokenizer):
+        return _of_tokenizer(model)
     size, channels = preprocessing.size, preprocessing.channels
     one_image = tf.TensorSpec((size, size, channels), tf.float32)
 
@@ -98,6 +107,36 @@ def signatures(model, preprocessing):
             float_images,
             tf.TensorSpec((None, size, size, channels), tf.float32, name="images"),
         ),
+    }
+
+
+def _of_tokenizer(tokenizer):
+    """As `signatures`, of a tokenizer."""
+    side, codes = tokenizer.downsampling, tokenizer.vocabulary
+
+    def tokens(images):
+        fits = tf.debugging.assert_equal(
+            tf.shape(images)[1:3] % side,
+            0,
+            f"images: sides that are a multiple of {side} expected",
+        )
+        with tf.control_dependencies([fits]):
+            images = tf.identity(images)
+        return {"tokens": tokenizer.tokens(images)}
+
+    def images(tokens):
+        known = tf.debugging.Assert(
+            tf.reduce_all((tokens >= 0) & (tokens < codes)),
+            [f"tokens: 0 to {codes - 1} expected"],
+        )
+        with tf.control_dependencies([known]):
+            tokens = tf.identity(tokens)
+        return {"images": tf.cast(tokenizer.images(tokens), tf.float32)}
+
+    shape = (None, None, None, tokenizer.channels)
+    return {
+        "tokens": (tokens, tf.TensorSpec(shape, tf.float32, name="images")),
+        "images": (images, tf.TensorSpec((None,) * 3, tf.int32, name="tokens")),
     }
 
 

@@ -9,6 +9,7 @@ from tfssl.losses import (
     regression,
     soft_targets,
     unit_norm,
+    variational,
 )
 from tfssl.losses.clustering import (
     cluster_cross_entropy,
@@ -31,16 +32,19 @@ from tfssl.losses.regression import (
     pixel_regression,
 )
 from tfssl.losses.soft_targets import distillation
+from tfssl.losses.variational import dvae_elbo, logit_laplace
 
 __all__ = [
     "cluster_cross_entropy",
     "clustering",
     "contrastive",
     "distillation",
+    "dvae_elbo",
     "feature_regression",
     "in_batch_info_nce",
     "info_nce",
     "local_aggregation",
+    "logit_laplace",
     "masked_token_cross_entropy",
     "masked_tokens",
     "nce",
@@ -56,4 +60,5 @@ __all__ = [
     "soft_targets",
     "swapped_prediction",
     "unit_norm",
+    "variational",
 ]

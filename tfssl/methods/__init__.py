@@ -1,6 +1,7 @@
 """The methods: the self-supervised ones by the name that `--method` takes.
 
-`Classification` and `Distillation` are those of `tfssl.finetune` and `tfssl.distill`.
+`Classification` and `Distillation` are those of `tfssl.finetune` and `tfssl.distill`,
+`DVAE` that of `tfssl.train_tokenizer`.
 """
 
 from tfssl.frozen import Frozen
@@ -13,6 +14,7 @@ from tfssl.methods.cpc import CPC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
 from tfssl.methods.distillation import Distillation
+from tfssl.methods.dvae import DVAE
 from tfssl.methods.feature_distillation import FeatureDistillation
 from tfssl.methods.local_aggregation import LocalAggregation
 from tfssl.methods.moco import MoCo
@@ -47,6 +49,7 @@ __all__ = [
     "CMC",
     "CPC",
     "Classification",
+    "DVAE",
     "DeepCluster",
     "DeepClusterV2",
     "Distillation",

@@ -90,6 +90,7 @@ class Method(loop.StepLoop):
     # What `teacher` may be, of a method that has one, in words.
     taught_by = "the folder of a run or of an exported model, or a .keras file"
     with_labels = False  # Whether a batch has `"label"`, what the image truly is.
+    kept_as = "encoder.keras"  # The file of the product, in the folder of a run.
 
     def __init__(self, encoder, *, name=None, **settings):
         super().__init__(name=name)

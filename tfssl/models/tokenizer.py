@@ -117,6 +117,7 @@ class Tokenizer(keras.Model):
             dtype="float32",
             initializer="zeros",
             trainable=False,
+            aggregation="none",
         )
 
     # Images to tokens. ------------------------------------------------------
@@ -201,20 +202,32 @@ class Tokenizer(keras.Model):
 
         Returns:
             float32 `(batch, height, width, channels)`.
+
+        Raises:
+            ValueError: for tokens beyond the vocabulary, where they are known: not
+                inside of a graph.
         """
+        self._check_tokens(tokens)
         weights = ops.one_hot(tokens, self.vocabulary, dtype="float32")
         return self.pictures(self.decode(weights))
+
+    def _check_tokens(self, tokens):
+        if not (isinstance(tokens, np.ndarray) or hasattr(tokens, "numpy")):
+            return  # Of a graph.
+        known = ops.convert_to_numpy(tokens)
+        if known.size and not 0 <= known.min() <= known.max() < self.vocabulary:
+            raise ValueError(
+                f"Tokens from {known.min()} to {known.max()} received, but the codes "
+                f"of the tokenizer {self.name!r} are 0 to {self.vocabulary - 1}."
+            )
 
     # What it is. ------------------------------------------------------------
 
     @property
     def perplexity(self):
         """How many codes are in use: e to the entropy of `usage`; None if unknown."""
-        usage = ops.convert_to_numpy(self.usage).astype(np.float64)
-        if not usage.any():
-            return None
-        shares = usage[usage > 0] / usage.sum()
-        return float(np.exp(-np.sum(shares * np.log(shares))))
+        usage = ops.convert_to_numpy(self.usage)
+        return perplexity(usage) if usage.any() else None
 
     def check_use(self):
         """Raises `ValueError` if this tokenizer has one code for all."""
@@ -255,6 +268,17 @@ class Tokenizer(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Builds the tokenizer that `get_config` describes."""
         return cls(**config)
+
+
+def perplexity(counts):
+    """How many codes there were, were all of them alike: e to the entropy of shares.
+
+    Args:
+        counts: array of how often each code occurs, or of their shares, not all 0.
+    """
+    shares = np.asarray(counts, np.float64)
+    shares = shares[shares > 0] / shares.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))
 
 
 def _check(given):
@@ -320,7 +344,8 @@ class _Parts:
     def _chain(self, inputs, outputs, ends, name):
         chain = _Chain(inputs, outputs, name=name)
         chain.block_ends = ends
-        chain.dtype_policy = self.policy
+        # Pixels, and weights of codes, come as they are; the layers cast by themselves.
+        chain.dtype_policy = keras.dtype_policies.get(self.wide)
         return chain
 
     def _block(self, x, filters, kernels, name):

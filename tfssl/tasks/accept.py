@@ -115,7 +115,7 @@ class Record:
         verbose = self._arguments["verbose"]
         if verbose:
             print(told)
-        self._finished = self._is_finished(step)
+        self._finished = self._is_finished(model)
         if self._finished:
             if verbose:
                 print(f"{self._out} is finished, step {step}: nothing to train.")
@@ -144,17 +144,16 @@ class Record:
         if self._arguments["on_accept"]:
             self._arguments["on_accept"]()
 
-    def _is_finished(self, step):
-        results = self._before.get("results") or {}
+    def _is_finished(self, model):
+        results, step = self._before.get("results") or {}, int(model.step.numpy())
         return (
             step >= self._plan.total_steps
             and results.get("steps") == step
-            and tf.io.gfile.exists(self._encoder_file)
+            and tf.io.gfile.exists(self._file_of(model))
         )
 
-    @property
-    def _encoder_file(self):
-        return os.path.join(self._out, runs.ENCODER)
+    def _file_of(self, model):
+        return os.path.join(self._out, model.kept_as)
 
     def _changes(self, step):
         """What changed in this run, and at which step; nothing for a new one."""
@@ -179,7 +178,7 @@ class Record:
         """
         if not self._workers.is_chief:
             return
-        path = self._encoder_file
+        path = self._file_of(model)
         # A finished run of an older version may lack the head, and only that.
         complete = self._finished and (head is None or keras_file.holds_head(path))
         if not complete:
@@ -196,10 +195,11 @@ class Record:
         results = {
             "steps": int(model.step.numpy()),
             "last_epoch": lines[-1] if lines else None,
-            f"best_{saver.best_name}": saver.best,
             "bad_files": bad_files.listed,
             "head": head is not None,
         }
+        if saver.best_name:
+            results[f"best_{saver.best_name}"] = saver.best
         runs.update(self._out, results=results)
         if bad_files.count:
             logging.warning(

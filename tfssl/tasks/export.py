@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
-from tfssl import formats
+from tfssl import formats, models
 from tfssl.formats import signatures
 from tfssl.formats import warmup as warmup_lib
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
@@ -30,8 +30,11 @@ def export(
 ):
     """Exports a run's encoder for TF Serving, of a fine-tuned run its classes too.
 
+    A tokenizer has two signatures, `tokens` and `images`, see `formats.signatures`.
+
     Args:
-        run: folder of a run, or a `.keras` file, of an encoder or a classifier.
+        run: folder of a run, or a `.keras` file, of an encoder, a classifier or a
+            tokenizer.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
             folder's name.
@@ -48,7 +51,8 @@ def export(
 
     Raises:
         ValueError: if there is no encoder or no preprocessing with it, the name is
-            none, the version exists, or the check finds a difference above 1e-5.
+            none, the version exists, a tokenizer has collapsed, or the check finds a
+            difference above 1e-5.
     """
     model = runs.load_whole(run)
     preprocessing = model.preprocessing
@@ -75,8 +79,10 @@ def export(
     )
     if check:
         difference = largest_difference(path, model, images)
+        tokenizer = isinstance(model.network, models.Tokenizer)
+        through = "both signatures" if tokenizer else "the bytes signature"
         print(
-            f"Reloaded {path}: {len(images)} images through the bytes signature, "
+            f"Reloaded {path}: {len(images)} images through {through}, "
             f"largest difference to Python {difference:.1e}"
         )
         if not difference <= _TOLERANCE:
@@ -92,7 +98,8 @@ def largest_difference(path, model, images):
 
     Infinite if the SavedModel says that one of the images cannot be read. Differences
     are absolute, but those of logits, which have no bound, relative to the largest
-    logit, where that is above 1.
+    logit, where that is above 1. Of a tokenizer it is the share of tokens that differ,
+    or the largest difference of the images of the same tokens.
 
     Args:
         path: a SavedModel with our signatures.
@@ -100,6 +107,8 @@ def largest_difference(path, model, images):
         images: list of encoded images (`bytes`).
     """
     loaded = tf.saved_model.load(path)  # Keep it: its variables die with it.
+    if isinstance(model.network, models.Tokenizer):
+        return _of_tokenizer(loaded.signatures, model, images)
     served = loaded.signatures["serving_default"](tf.constant(images))
     if not np.all(served["valid"]):
         return float("inf")
@@ -111,6 +120,16 @@ def largest_difference(path, model, images):
     if "logits" in differences:
         differences["logits"] /= max(1.0, np.abs(expected["logits"]).max())
     return float(np.max(list(differences.values())))  # NaN, if one of them is.
+
+
+def _of_tokenizer(served, model, images):
+    """As `largest_difference`."""
+    inputs = tf.stack([model.preprocessing.apply_encoded(image) for image in images])
+    tokens = model.network.tokens(inputs)
+    others = served["tokens"](images=inputs)["tokens"]
+    again = served["images"](tokens=tokens)["images"]
+    pixels = np.abs(again - model.network.images(tokens)).max()
+    return max(float(np.mean(np.not_equal(tokens, others))), float(pixels))
 
 
 def _source(run, channels, data, split):

@@ -75,7 +75,7 @@ class Watch:
                     resumed,
                 )
             ]
-        images = _fixed_images(self._plan)
+        images = fixed_images(self._plan)
         found = [
             monitors.Collapse(images, stop=chosen.stop_on_collapse, workers=workers)
         ]
@@ -150,8 +150,8 @@ def in_order(found, trainer, bad_files, callbacks):
     ]
 
 
-def _fixed_images(plan):
-    """The first images, for the collapse monitor: `(n, size, size, channels)`."""
+def fixed_images(plan):
+    """The first images, for a monitor: `(n, size, size, channels)`."""
     count = min(_MONITORED_IMAGES, plan.train.num_images)
     dataset = data_lib.labeled(
         plan.train,

@@ -1,11 +1,20 @@
 """What a run's folder says of its training, for the tasks that come after it."""
 
-from tfssl.tasks import arguments, distill, finetune, pretrain, runs, settings
+from tfssl.tasks import (
+    arguments,
+    distill,
+    finetune,
+    pretrain,
+    runs,
+    settings,
+    train_tokenizer,
+)
 
 _TASKS = {
     "pretrain": pretrain.pretrain,
     "finetune": finetune.finetune,
     "distill": distill.distill,
+    "train_tokenizer": train_tokenizer.train_tokenizer,
 }
 
 

@@ -31,8 +31,8 @@ from tfssl.models import headed, heads, norms
 from tfssl.training import checkpoint
 
 # In the folder of a run.
-ENCODER = "encoder.keras"
-TOKENIZER = "tokenizer.keras"
+ENCODER = methods.Method.kept_as
+TOKENIZER = methods.DVAE.kept_as
 _WHOLE = (serving.CLASSIFIER, serving.ENCODER)
 
 
@@ -174,7 +174,11 @@ def _file_of(path, exported=(serving.ENCODER,)):
         newest = [os.path.join(path, str(n)) for n in serving.versions(path)[-1:]]
         places = [
             *(os.path.join(path, name) for name in (ENCODER, TOKENIZER)),
-            *(os.path.join(of, name) for of in (path, *newest) for name in exported),
+            *(
+                os.path.join(of, name)
+                for of in (path, *newest)
+                for name in (*exported, serving.TOKENIZER)
+            ),
         ]
     for place in places:
         if tf.io.gfile.exists(place):
@@ -278,7 +282,8 @@ def folder_of(run):
     if not isinstance(run, str | os.PathLike) or not tf.io.gfile.isdir(run):
         return None
     path = files.expanded(run)
-    exported = tf.io.gfile.exists(os.path.join(path, serving.ENCODER))
+    kept = (serving.ENCODER, serving.TOKENIZER)
+    exported = any(tf.io.gfile.exists(os.path.join(path, name)) for name in kept)
     return None if exported else path
 
 

@@ -1,8 +1,8 @@
 """The arguments of a training: how they are recorded, and which may change.
 
 An interrupted run goes on to the result of one that was never stopped only if what
-makes the result is as it was. Every argument of `pretrain` and `finetune` stands in one
-of the three groups below.
+makes the result is as it was. Every argument of a task that trains stands in one of the
+three groups below.
 """
 
 import dataclasses
@@ -59,6 +59,16 @@ RESULT = (
     "budget",
     "budget_seed",
     "label_list",
+    # Of a tokenizer.
+    "vocabulary",
+    "downsampling",
+    "width",
+    "blocks",
+    "decoder_width",
+    "likelihood",
+    "temperature_epochs",
+    "kl_weight",
+    "kl_epochs",
 )
 # They say which images train: compared by these images, wherever they lie.
 IMAGES = (

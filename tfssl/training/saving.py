@@ -71,7 +71,7 @@ class Saver(keras.callbacks.Callback):
     ):
         super().__init__()
         self.best_by = best_by
-        self.best_name = best_by.removesuffix("_accuracy")
+        self.best_name = best_by and best_by.removesuffix("_accuracy")
         self.folder = folder
         self.also = also
         self.workers = workers or workers_lib.Workers()

@@ -97,6 +97,12 @@ _PAPERS = {
     "cmc_scenes": dict(
         size=32, area=(0.4, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0, mean=None,
     ),
+    "tokenizer": dict(
+        size=256, area=(0.444, 0.79), aspect=(1.0, 1.0), flip=0.5, jitter=0.0,
+        mean=None,
+    ),
+    "tokenizer_cifar10": dict(size=32, area=(0.6, 1.0), flip=0.5, jitter=0.0),
+    "tokenizer_digits": dict(size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0),
     "rand_augment": dict(
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
         rand_augment=2, rand_augment_magnitude=9.0, crop_rule="height",
@@ -128,6 +134,7 @@ _SINGLE = (
     "npid",
     "rand_augment",
     "rotation",
+    "tokenizer",
 )
 
 

@@ -9,7 +9,7 @@ tenth of the image.
 
 from tfssl import checks
 from tfssl.data.preprocessing import Preprocessing
-from tfssl.data.views import pretext_recipes, transformer_recipes
+from tfssl.data.views import pretext_recipes, tokenizer_recipes, transformer_recipes
 from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
 from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
 from tfssl.data.views.specs import Recipe, View
@@ -311,6 +311,7 @@ RECIPES = {
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
     **pretext_recipes.RECIPES,
+    **tokenizer_recipes.RECIPES,
     **transformer_recipes.RECIPES,
 }
 
