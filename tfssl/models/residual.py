@@ -16,7 +16,7 @@ INITS = {
 _FEWEST_MIXERS = 32  # Of the filters between the pooled streams and their scores.
 
 
-def check(*, stem, input_shape, norm, norm_statistics, init):
+def check(stem, input_shape, norm, norm_statistics, init):
     """Raises `ValueError` for arguments that no network of residual blocks takes."""
     for name, value, valid in (
         ("stem", stem, STEMS),
@@ -128,6 +128,36 @@ class Parts:
         return selective_kernels.MixStreams(dtype=self.policy, name=f"{name}_mix")(
             [streams, scores]
         )
+
+
+def parts_of(
+    *,
+    norm,
+    norm_statistics,
+    norm_group_size,
+    norm_replica_groups,
+    init,
+    dtype,
+    padding="fixed",
+    zero_init_residual=False,
+    selective_ratio=None,
+):
+    """The `Parts` of a network by its arguments, see `models.ResNet`."""
+    policy = keras.dtype_policies.get(dtype)
+    return Parts(
+        norm=norms.maker(
+            norm,
+            policy,
+            statistics=norm_statistics,
+            group_size=norm_group_size if norm_statistics == "split" else None,
+            replica_groups=norm_replica_groups,
+        ),
+        padding=padding,
+        init=init,
+        zero_init_residual=zero_init_residual,
+        selective_ratio=selective_ratio,
+        policy=policy,
+    )
 
 
 def stem(parts, x, filters, kind):

@@ -169,27 +169,17 @@ class ResNet(remat.Blockwise):
     ):
         ratio = selective_ratio if selective_kernels else None
         _check_arguments(depth, width, stem, padding, ratio)
-        residual.check(
-            stem=stem,
-            input_shape=input_shape,
+        residual.check(stem, input_shape, norm, norm_statistics, init)
+        parts = residual.parts_of(
             norm=norm,
             norm_statistics=norm_statistics,
+            norm_group_size=norm_group_size,
+            norm_replica_groups=norm_replica_groups,
             init=init,
-        )
-        policy = keras.dtype_policies.get(dtype)
-        parts = residual.Parts(
-            norm=norms.maker(
-                norm,
-                policy,
-                statistics=norm_statistics,
-                group_size=norm_group_size if norm_statistics == "split" else None,
-                replica_groups=norm_replica_groups,
-            ),
+            dtype=dtype,
             padding=padding,
-            init=init,
             zero_init_residual=zero_init_residual,
             selective_ratio=ratio,
-            policy=policy,
         )
         x = inputs = keras.Input(tuple(input_shape), name="images")
         if sobel:
@@ -223,7 +213,7 @@ class ResNet(remat.Blockwise):
             "conv1": first,
             **{f"res{level[1]}": x for level, x in pyramid.items()},
         }
-        self.dtype_policy = policy
+        self.dtype_policy = parts.policy
         self.depth = depth
         self.width = width
         self.stem = stem

@@ -8,7 +8,7 @@ what the same branch makes of a half that is still there: nothing of it is lost.
 import keras
 from keras import layers, ops
 
-from tfssl.models import branches, norms, remat, residual
+from tfssl.models import branches, remat, residual
 
 _BLOCKS = (3, 4, 6, 3)
 _FILTERS = 256  # Of the stem and the first stage; doubled at each further one.
@@ -95,33 +95,20 @@ class RevNet(remat.Blockwise):
         name=None,
         trainable=True,
     ):
-        residual.check(
-            stem=stem,
-            input_shape=input_shape,
-            norm=norm,
-            norm_statistics=norm_statistics,
-            init=init,
-        )
+        residual.check(stem, input_shape, norm, norm_statistics, init)
         filters = int(_FILTERS * width)
         if filters < 2 * _NARROWER:
             raise ValueError(
                 f"width must be at least {2 * _NARROWER} / {_FILTERS}, got {width!r}."
             )
         filters -= filters % (2 * _NARROWER)
-        policy = keras.dtype_policies.get(dtype)
-        parts = residual.Parts(
-            norm=norms.maker(
-                norm,
-                policy,
-                statistics=norm_statistics,
-                group_size=norm_group_size if norm_statistics == "split" else None,
-                replica_groups=norm_replica_groups,
-            ),
-            padding="fixed",
+        parts = residual.parts_of(
+            norm=norm,
+            norm_statistics=norm_statistics,
+            norm_group_size=norm_group_size,
+            norm_replica_groups=norm_replica_groups,
             init=init,
-            zero_init_residual=False,
-            selective_ratio=None,
-            policy=policy,
+            dtype=dtype,
         )
         inputs = keras.Input(tuple(input_shape), name="images")
         first, x = _stem(parts, inputs, filters, stem)
@@ -148,7 +135,7 @@ class RevNet(remat.Blockwise):
             "conv1": first,
             **{f"res{level[1]}": x for level, x in pyramid.items()},
         }
-        self.dtype_policy = policy
+        self.dtype_policy = parts.policy
         self.width = width
         self.stem = stem
         self.norm = norm
