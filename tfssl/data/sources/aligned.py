@@ -115,11 +115,14 @@ class AlignedSource(image_folder.FileSource):
     def holds_files(self):
         return False  # No single one has all channels.
 
+    # AutoGraph has nothing to do here, and takes its time for each of twenty files.
+    @tf.autograph.experimental.do_not_convert
     def read(self, index):
         """The files of image `index`, serialised to one string."""
         others = [source.read(index) for source in self._others.values()]
         return tf.io.serialize_tensor(tf.stack([super().read(index), *others]))
 
+    @tf.autograph.experimental.do_not_convert
     def decode(self, raw, side=None):
         encoded = tf.io.parse_tensor(raw, tf.string)
         encoded = tf.unstack(tf.ensure_shape(encoded, [1 + len(self._others)]))
@@ -168,7 +171,7 @@ def _decoded(encoded, column, dtype):
     """The channels of a further file, `(height, width, column.channels)`.
 
     Not by `decoding.decode`: a graph that looks for every kind of file, once for each
-    of twenty columns, would take minutes to build.
+    of twenty columns, takes long to build.
     """
     png = image_headers.is_png(encoded)
     if column.kind == "map":
