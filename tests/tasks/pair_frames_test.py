@@ -117,6 +117,12 @@ def test_opencv_finds_the_motion(tmp_path):
         ("clip", "group", {"ahead": 1}, "line 2: clip None"),
         ("a,1,1", "a,x,1", {"ahead": 1}, "line 3: frame 'x', expected a whole number"),
         ("a,1,1", "a,2,1", {"ahead": 1}, "line 4: frame 2 of clip 'a' again, as in"),
+        (
+            "note",
+            "channels:later:rgb",
+            {"ahead": 1},
+            "has the column channels:later:rgb",
+        ),
         ("", "", {"ahead": 1, "out": "frames.csv"}, "name another"),
         ("", "", {"ahead": 1, "out": "pairs.jsonl"}, r"ends in \.csv in the folder"),
         ("", "", {"ahead": 1, "out": "in/pairs.csv"}, r"ends in \.csv in the folder"),

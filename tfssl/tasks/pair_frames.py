@@ -68,6 +68,12 @@ def pair_frames(
     _check_out(frames, out)
     flow_of = _flow() if flow_fields else None
     rows = manifest.read(frames, ("clip", "frame"))
+    again = sorted(set(_titles(ahead, flow_fields)) & set(rows[0][1]))
+    if again:
+        raise ValueError(
+            f"{frames} has the column {again[0]} already; give the manifest of single "
+            "frames."
+        )
     clips = _clips(frames, rows)
     found = _windows(clips, ahead, flow_fields)
     if not found:
@@ -158,15 +164,20 @@ def _windows(clips, ahead, count):
     return sorted(found, key=lambda pair: pair[1])
 
 
+def _titles(ahead, count):
+    """The columns that are added."""
+    later = ["channels:later:rgb"] if ahead else []
+    fields = [f"channels:flow{n}{axis}:gray" for n in range(count) for axis in _AXES]
+    return later + fields
+
+
 def _row(row, rows, clips, clip, t, ahead, count, stored):
     """A row of the new manifest."""
-    row = {key: value for key, value in row.items() if value is not None}
-    if ahead:
-        row["channels:later:rgb"] = rows[clips[clip][t + ahead]][1]["path"]
-    for number, field in enumerate(_fields(clip, t, count)):
-        for axis, file in zip(_AXES, stored[field]):
-            row[f"channels:flow{number}{axis}:gray"] = file
-    return row
+    added = [rows[clips[clip][t + ahead]][1]["path"]] if ahead else []
+    for field in _fields(clip, t, count):
+        added += stored[field]
+    kept = {key: value for key, value in row.items() if value is not None}
+    return kept | dict(zip(_titles(ahead, count), added, strict=True))
 
 
 def _text(out, rows):
@@ -229,7 +240,6 @@ def _write_flow(frames, clips, fields, folder, flow_of, progress):
         for path, channel in zip(
             paths, np.moveaxis(_as_gray(flow_of(first, second)), 2, 0)
         ):
-            tf.io.gfile.makedirs(os.path.dirname(path))
             png = tf.io.encode_png(channel[..., np.newaxis]).numpy()
             files.write_bytes(path, png)
     return stored
