@@ -34,6 +34,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "flow": ["opencv-python-headless>=4.10"],  # Optical flow of videos.
         "teachers": ["keras-hub>=0.32"],  # Backbones for feature distillation.
         "bench": ["faiss-cpu>=1.9"],  # Only for benchmarks/kmeans.py.
         "test": [
@@ -51,6 +52,7 @@ setup(
             "tfssl-evaluate = pipelines.evaluate:run",
             "tfssl-distill = pipelines.distill:run",
             "tfssl-embed = pipelines.embed:run",
+            "tfssl-pair-frames = pipelines.pair_frames:run",
             "tfssl-predict = pipelines.predict:run",
             "tfssl-retrieve = pipelines.retrieve:run",
             "tfssl-export = pipelines.export:run",

@@ -77,6 +77,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         "export",
         "finetune",
         "make-tfrecords",
+        "pair-frames",
         "predict",
         "retrieve",
         "show-views",

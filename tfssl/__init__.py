@@ -43,6 +43,7 @@ with startup.uncollected():
         from tfssl.tasks.export import export
         from tfssl.tasks.finetune import finetune
         from tfssl.tasks.make_tfrecords import make_tfrecords
+        from tfssl.tasks.pair_frames import pair_frames
         from tfssl.tasks.predict import predict
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
@@ -84,6 +85,7 @@ __all__ = [
     "methods",
     "models",
     "optimizers",
+    "pair_frames",
     "predict",
     "pretrain",
     "retrieve",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data, methods
+from tfssl import data, methods, models
 from tfssl.formats import keras_file
 from tfssl.models import input_range
 from tfssl.tasks import resolve
@@ -95,6 +95,19 @@ def test_other_applications_and_our_encoders_stay_as_they_are():
     assert input_range.ends(encoder) == (0.0, 1.0)
     ours = resolve.encoder("resnet18", SHAPE, {"width": 0.25}, PLAIN)
     assert type(ours).__name__ == "ResNet" and input_range.white(ours) == 1
+
+
+def test_views_that_black_and_white_do_not_differ_in_are_plain():
+    for views in ({"ab": (1, 2), "L": (0,)}, {"ab": (1, 2)}):
+        network = models.encoder(
+            "branches",
+            input_shape=(8, 8, 3),
+            of="resnet18",
+            width=1 / 32,
+            stem="cifar",
+            views=views,
+        )
+        assert input_range.white(network) == 1
 
 
 def test_a_model_without_a_graph_is_taken_as_it_is():

@@ -104,6 +104,8 @@ _PATCHES += ["--encoder_arg=of='resnet18'", "--hparam=offsets=(2,)"]
 # Fewer clusters than there are digits; patches that have room in them.
 _FEW = {
     **{path: _PATCHES for path in map(os.path.basename, RECIPES) if "cpc" in path},
+    # Scenes have 13 channels.
+    "cmc_video_flow.flags": ["--encoder_arg=views={'frame': (0, 1, 2), 'flow': (3,)}"],
     "deepcluster_imagenet.flags": ["--hparam=num_clusters=20"],
     "deepcluster_v2_cifar10.flags": ["--hparam=num_clusters=(20,30)"],
     "deepcluster_v2_imagenet.flags": ["--hparam=num_clusters=(20,30)"],

@@ -196,6 +196,16 @@ def test_cmc_on_imagenet_is_train_cmcs():
         assert float(schedule(10 * epoch)) == pytest.approx(rate)
 
 
+def test_rotation_of_revnet50_is_the_authors():
+    """config/rotation/imagenet.sh of google/revisiting-self-supervised."""
+    given = arguments_of("rotation_revnet50_imagenet")
+    assert (given["encoder"], given["encoder_args"]) == ("revnet50", {"width": 4})
+    assert (given["optimizer"], given["weight_decay"]) == ("sgd", 1e-4)
+    schedule = schedule_of("rotation_revnet50_imagenet", 10)
+    for epoch, rate in ((5, 0.2), (14, 0.2), (15, 0.02), (25, 0.002)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate)
+
+
 def test_mocos_demo_has_one_linear_head():
     given = flags_of("moco_cifar10")
     assert given["hparam"]["projection_layers"] == 1

@@ -81,6 +81,20 @@ def test_the_check_sees_an_image_that_is_not_read(run, tmp_path):
     assert export.largest_difference(path, encoder, [image, b"no image"]) == np.inf
 
 
+@pytest.mark.parametrize("given", [{"check": True}, {"warmup": 2}])
+def test_no_file_has_six_channels_to_check_with(tmp_path, given):
+    network = keras.Sequential(
+        [keras.Input((4, 4, 6)), keras.layers.GlobalAveragePooling2D()]
+    )
+    path = tmp_path / "e.keras"
+    keras_file.save(network, path, data_lib.Preprocessing(size=4, channels=6))
+    (name,) = given
+    with pytest.raises(ValueError, match=f"^{name} received.* takes 6 channels, which"):
+        export.export(path, tmp_path / "models", **given)
+    assert not (tmp_path / "models").exists()
+    assert export.export(path, tmp_path / "models").endswith("models/e/1")
+
+
 def test_export_of_a_run_checks_itself(tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

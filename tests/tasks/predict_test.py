@@ -57,6 +57,15 @@ def of_object(tmp_path):
     return classifier()
 
 
+def test_a_manifest_with_further_files_gives_its_images_alone(tmp_path, expected):
+    write_pictures(tmp_path)
+    path = tmp_path / "list.csv"
+    rows = [f"{i}.png,{3 - i}.png" for i in range(4)]
+    path.write_text("\n".join(["path,channels:other:rgb", *rows]))
+    found = said(classifier(), path)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+
+
 @pytest.mark.parametrize("make", [of_run, of_file, of_export, of_object])
 def test_a_classifier_is_found_wherever_it_is(tmp_path, folder, expected, make):
     found = said(make(tmp_path), str(folder), batch_size=3)

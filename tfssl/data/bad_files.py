@@ -8,7 +8,7 @@ from absl import logging
 
 from tfssl import checks
 from tfssl.data import running
-from tfssl.data.sources import image_headers, streams, tiff
+from tfssl.data.sources import aligned, image_headers, streams, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
@@ -19,6 +19,7 @@ _REASONS = (
     image_headers.MOVES,
     tiff.NOT_FOR_PNG,
     OUT_OF_RANGE,
+    *aligned.REASONS,
 )
 _SPREAD = 16  # Images tried, spread over the source, before all are.
 _MARKS = 8  # Of so many elements one mark more is copied into the batch, and left out.
@@ -148,39 +149,41 @@ def check(source, bad_files, use):
             for a good one are too many.
     """
     bad = {}
-    for name, raw in _raws(source):
+    for index, raw in _raws(source):
         try:
             source.decode(raw)
         except _ERRORS as error:
-            bad[name()] = _reason(error)
+            reason = _reason_of(source, index) or _reason(error)
+            bad[source.describe(index)] = reason
             if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
                 bad_files.add(bad, source)
             continue
         one = tf.data.Dataset.from_tensors(raw).map(use)
         for _ in one.with_options(running.options()):
             return
+    name, reason = next(iter(bad.items()))
     raise ValueError(
-        f"No image of {source.name} could be decoded ({next(iter(bad))}, …); expected "
-        "JPEG, PNG, BMP, GIF or WebP files."
+        f"No image of {source.name} could be decoded ({name}"
+        f"{f' ({reason})' if reason else ''}, …); expected JPEG, PNG, BMP, GIF or "
+        "WebP files."
     )
 
 
 def _raws(source):
-    """`(name function, raw)` of all images, some from all over the source first."""
+    """`(index, raw)` of all images, some from all over the source first."""
     if not source.random_access:
         for index, raw in source.stream():
-            yield (lambda i=index: source.describe(int(i))), raw
+            yield int(index), raw
         return
     spread = np.linspace(0, source.num_images - 1, _SPREAD).astype(np.int64)
     spread = np.unique(spread)
     seen = set(spread.tolist())
     for index in [*spread, *(i for i in range(source.num_images) if i not in seen)]:
-        name = lambda i=index: source.describe(int(i))  # noqa: E731
         try:
             raw = source.read(tf.constant(index, tf.int64))
         except _ERRORS:  # A file that has gone, or must not be read.
             raw = tf.constant(b"")
-        yield name, raw
+        yield int(index), raw
 
 
 def _reason(error):
@@ -194,10 +197,11 @@ def _reason(error):
 def _reason_of(source, index):
     if not source.random_access:
         return ""
-    try:
-        source.decode(source.read(tf.constant(index, tf.int64)))
-    except _ERRORS as error:
-        return _reason(error)
+    for part, attempt in source.attempts(index):
+        try:
+            attempt()
+        except _ERRORS as error:
+            return ": ".join(filter(None, (part, _reason(error))))
     return ""
 
 

@@ -1,8 +1,8 @@
 """Encoders, heads and normalization layers.
 
-`models.resnet`, `models.alexnet`, `models.vgg` and `models.vit` are short names of the
-classes; the modules they live in are reached as `tfssl.models.resnet` only by import
-machinery, never by house code.
+`models.resnet`, `models.revnet`, `models.alexnet`, `models.vgg` and `models.vit` are
+short names of the classes; the modules they live in are reached as
+`tfssl.models.resnet` only by import machinery, never by house code.
 """
 
 from tfssl.models import heads, input_range, norms, remat, sobel
@@ -15,6 +15,7 @@ from tfssl.models.normals import Normals, depth_to_normals
 from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.tokenizer import Tokenizer
+from tfssl.models.revnet import RevNet, revnet
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
 
@@ -29,6 +30,7 @@ __all__ = [
     "PatchEncoder",
     "ResNet",
     "Tokenizer",
+    "RevNet",
     "ViT",
     "alexnet",
     "check_images",
@@ -41,6 +43,7 @@ __all__ = [
     "norms",
     "remat",
     "resnet",
+    "revnet",
     "rgb_to_lab",
     "rgb_to_ycbcr",
     "sobel",

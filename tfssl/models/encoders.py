@@ -7,6 +7,7 @@ from tfssl.models import branches, patch_encoder
 from tfssl.models import remat as remat_lib
 from tfssl.models.alexnet import AlexNet
 from tfssl.models.resnet import ResNet
+from tfssl.models.revnet import RevNet
 from tfssl.models.vgg import VGG
 from tfssl.models.vit import ViT
 
@@ -15,6 +16,7 @@ _RESNETS = {
     for depth in (18, 34, 50, 101, 152, 161, 200)
 }
 _SINGLE = _RESNETS | {
+    "revnet50": RevNet,
     "alexnet": AlexNet,
     "vgg16": functools.partial(VGG, 16),
     "vit_tiny_4": functools.partial(ViT, dim=192, patch=4, name="vit_tiny_4"),

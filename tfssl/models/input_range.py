@@ -25,9 +25,10 @@ def white(model):
 
     Told by the dtype of its input, and by how far apart black and white are where they
     reach the first layer with weights. A model that is no graph of layers (a subclass
-    with a `call` of its own) does not tell: 1.
+    with a `call` of its own) does not tell: 1. So does one with a layer of plain
+    images: the colours behind `models.Lab` do not tell black from white.
     """
-    if not getattr(model, "inputs", None):
+    if not getattr(model, "inputs", None) or _plain(model):
         return 1
     dtype = keras.backend.standardize_dtype(model.inputs[0].dtype)
     if "int" in dtype:
@@ -86,14 +87,18 @@ def check_plain(model, mean=0.0, std=1.0):
     """
     if not np.any(mean) and np.all(np.equal(std, 1)):
         return
-    for layer in internals.layers_of(model):
-        if getattr(layer, "plain_images", False):
-            raise ValueError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) of the encoder "
-                f"{model.name!r} takes images in [0, 1], but the recipe normalises "
-                f"them (mean {mean}, std {std}); take a recipe without mean and std, "
-                "as cmc_lab."
-            )
+    for layer in _plain(model):
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) of the encoder "
+            f"{model.name!r} takes images in [0, 1], but the recipe normalises "
+            f"them (mean {mean}, std {std}); take a recipe without mean and std, "
+            "as cmc_lab."
+        )
+
+
+def _plain(model):
+    """The layers that want images in [0, 1]."""
+    return [x for x in internals.layers_of(model) if getattr(x, "plain_images", False)]
 
 
 def with_pixels(model, white, mean=0.0, std=1.0):

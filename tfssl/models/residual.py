@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from tfssl.models import heads, selective_kernels
+from tfssl.models import heads, norms, selective_kernels
 
 STEMS = ("imagenet", "cifar")
 PADDINGS = ("fixed", "same")
@@ -14,6 +14,28 @@ INITS = {
     "torch": heads.UNIFORM_FAN_IN["config"],
 }
 _FEWEST_MIXERS = 32  # Of the filters between the pooled streams and their scores.
+
+
+def check(stem, input_shape, norm, norm_statistics, init):
+    """Raises `ValueError` for arguments that no network of residual blocks takes."""
+    for name, value, valid in (
+        ("stem", stem, STEMS),
+        ("norm", norm, norms.KINDS),
+        ("norm_statistics", norm_statistics, norms.OF_ENCODERS),
+        ("init", init, tuple(INITS)),
+    ):
+        if value not in valid:
+            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
+    if norm != "batch" and norm_statistics != "local":
+        raise ValueError(
+            f"norm_statistics={norm_statistics!r} received with norm={norm!r}, which "
+            "takes none of a batch; leave norm_statistics out."
+        )
+    if len(input_shape) != 3 or not input_shape[2]:
+        raise ValueError(
+            "input_shape must be (height, width, channels) with channels known and "
+            f"height and width possibly None, got {tuple(input_shape)!r}."
+        )
 
 
 class Parts:
@@ -81,7 +103,12 @@ class Parts:
 
     def conv_relu(self, x, filters, size, strides, name, init=None):
         """Convolution, norm and ReLU."""
-        x = self.conv_norm(x, filters, size, strides, name, init=init)
+        x = self.conv(x, filters, size, strides, name, init)
+        return self.norm_relu(x, name)
+
+    def norm_relu(self, x, name):
+        """Norm and ReLU."""
+        x = self.norm(name, "ones")(x)
         return layers.ReLU(dtype=self.policy, name=f"{name}_relu")(x)
 
     def mean_pool(self, x, strides, name):
@@ -101,6 +128,36 @@ class Parts:
         return selective_kernels.MixStreams(dtype=self.policy, name=f"{name}_mix")(
             [streams, scores]
         )
+
+
+def parts_of(
+    *,
+    norm,
+    norm_statistics,
+    norm_group_size,
+    norm_replica_groups,
+    init,
+    dtype,
+    padding="fixed",
+    zero_init_residual=False,
+    selective_ratio=None,
+):
+    """The `Parts` of a network by its arguments, see `models.ResNet`."""
+    policy = keras.dtype_policies.get(dtype)
+    return Parts(
+        norm=norms.maker(
+            norm,
+            policy,
+            statistics=norm_statistics,
+            group_size=norm_group_size if norm_statistics == "split" else None,
+            replica_groups=norm_replica_groups,
+        ),
+        padding=padding,
+        init=init,
+        zero_init_residual=zero_init_residual,
+        selective_ratio=selective_ratio,
+        policy=policy,
+    )
 
 
 def stem(parts, x, filters, kind):

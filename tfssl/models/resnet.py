@@ -34,24 +34,12 @@ def _stages(depth):
     return stages
 
 
-def _check_arguments(
-    depth, width, stem, input_shape, norm, statistics, padding, init, selective_ratio
-):
+def _check_arguments(depth, width, stem, padding, selective_ratio):
     if depth not in _BLOCKS:
         raise ValueError(f"depth must be one of {tuple(_BLOCKS)}, got {depth!r}.")
-    for name, value, valid in (
-        ("stem", stem, residual.STEMS),
-        ("norm", norm, norms.KINDS),
-        ("norm_statistics", statistics, norms.OF_ENCODERS),
-        ("padding", padding, residual.PADDINGS),
-        ("init", init, tuple(residual.INITS)),
-    ):
-        if value not in valid:
-            raise ValueError(f"{name} must be one of {valid}, got {value!r}.")
-    if norm != "batch" and statistics != "local":
+    if padding not in residual.PADDINGS:
         raise ValueError(
-            f"norm_statistics={statistics!r} received with norm={norm!r}, which takes "
-            "none of a batch; leave norm_statistics out."
+            f"padding must be one of {residual.PADDINGS}, got {padding!r}."
         )
     # Half of the filters are those of the first layers of ResNet-D's stem.
     least = 2 if selective_ratio is not None and stem == "imagenet" else 1
@@ -59,11 +47,6 @@ def _check_arguments(
         raise ValueError(f"width must be at least {least} / 64, got {width!r}.")
     if selective_ratio is not None and not 0 < selective_ratio <= 1:
         raise ValueError(f"selective_ratio must be in (0, 1], got {selective_ratio!r}.")
-    if len(input_shape) != 3 or not input_shape[2]:
-        raise ValueError(
-            "input_shape must be (height, width, channels) with channels known and "
-            f"height and width possibly None, got {tuple(input_shape)!r}."
-        )
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -185,31 +168,18 @@ class ResNet(remat.Blockwise):
         trainable=True,
     ):
         ratio = selective_ratio if selective_kernels else None
-        _check_arguments(
-            depth,
-            width,
-            stem,
-            input_shape,
-            norm,
-            norm_statistics,
-            padding,
-            init,
-            ratio,
-        )
-        policy = keras.dtype_policies.get(dtype)
-        parts = residual.Parts(
-            norm=norms.maker(
-                norm,
-                policy,
-                statistics=norm_statistics,
-                group_size=norm_group_size if norm_statistics == "split" else None,
-                replica_groups=norm_replica_groups,
-            ),
-            padding=padding,
+        _check_arguments(depth, width, stem, padding, ratio)
+        residual.check(stem, input_shape, norm, norm_statistics, init)
+        parts = residual.parts_of(
+            norm=norm,
+            norm_statistics=norm_statistics,
+            norm_group_size=norm_group_size,
+            norm_replica_groups=norm_replica_groups,
             init=init,
+            dtype=dtype,
+            padding=padding,
             zero_init_residual=zero_init_residual,
             selective_ratio=ratio,
-            policy=policy,
         )
         x = inputs = keras.Input(tuple(input_shape), name="images")
         if sobel:
@@ -243,7 +213,7 @@ class ResNet(remat.Blockwise):
             "conv1": first,
             **{f"res{level[1]}": x for level, x in pyramid.items()},
         }
-        self.dtype_policy = policy
+        self.dtype_policy = parts.policy
         self.depth = depth
         self.width = width
         self.stem = stem

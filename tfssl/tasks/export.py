@@ -66,6 +66,12 @@ def export(
     folder = runs.folder_of(run)
     record = runs.record_of(folder) if folder else None
     images = None
+    if (warmup or check) and preprocessing.channels not in (1, 3, 4):
+        raise ValueError(
+            f"{'check' if check else 'warmup'} received, which sends image files, but "
+            f"the encoder of {run!r} takes {preprocessing.channels} channels, which no "
+            "file has; leave it out."
+        )
     if warmup or check:
         source = _source(folder, preprocessing.channels, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))

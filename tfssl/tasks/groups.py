@@ -43,7 +43,8 @@ class Images:
             `"none"`, or `"folders"`, the first folder level is the class.
             Self-supervised methods never train on them; they feed monitors and
             evaluations.
-        channels: 1, 3 or 4, what image files are decoded to; None is the data's own.
+        channels: 1, 3 or 4, what image files are decoded to; None is the data's own. Of
+            a manifest with further files 1, 3 or 4 leaves these out.
         bit_depth: 8 or 16, of image files.
         data_dir: folder of prepared TFDS data, for `tfds:NAME`.
         data_args: arguments of one kind of data: `follow_links=True` (folders),

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfssl import checks, files, formats
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import sources
 from tfssl.data.sources import listed, manifest
 from tfssl.evaluation import features
 from tfssl.tasks import arguments, groups, predictions, runs
@@ -135,7 +136,9 @@ def _opened(data, images, preprocessing):
         data = [files.expanded(image) for image in data]
         data = listed.listed(data, channels=channels, bit_depth=bit_depth)
     source = images.open(data, **options)
-    if images.channels is None and source.channels != wanted and source.holds_files:
+    # Those of a manifest with further files can be read without them.
+    open_again = source.holds_files or isinstance(source, sources.FileSource)
+    if images.channels is None and source.channels != wanted and open_again:
         source = images.open(data, channels=wanted, **options)
     if source.channels != wanted:
         raise ValueError(

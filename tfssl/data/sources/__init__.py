@@ -1,5 +1,6 @@
 """What images there are: one function that opens them all, and a module per kind."""
 
+from tfssl.data.sources.aligned import AlignedSource
 from tfssl.data.sources.arrays import ArraySource, BytesSource
 from tfssl.data.sources.base import Source
 from tfssl.data.sources.image_folder import FileSource
@@ -15,6 +16,7 @@ from tfssl.data.sources.streams import StreamSource
 
 __all__ = [
     "OPTIONS",
+    "AlignedSource",
     "ArraySource",
     "BytesSource",
     "FileSource",

@@ -165,6 +165,15 @@ class Source:
         """What to call image `index` in a message."""
         return f"{self.name}[{index}]"
 
+    def attempts(self, index):
+        """What reading image `index` takes, for finding out what of it fails.
+
+        Yields:
+            `(name, function)`: of a part of the image, `""` for the whole; and that
+            reads it, outside of a graph.
+        """
+        yield "", lambda: self.decode(self.read(tf.constant(index, tf.int64)))
+
     @property
     def has_names(self):
         """Whether `describe` gives names of files, by which lists know images."""
@@ -244,6 +253,9 @@ class _Subset(Source):
 
     def describe(self, index):
         return self._source.describe(int(self._indices[index]))
+
+    def attempts(self, index):
+        return self._source.attempts(int(self._indices[index]))
 
     @property
     def has_names(self):

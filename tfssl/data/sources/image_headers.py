@@ -44,6 +44,15 @@ def png_has_alpha(encoded):
     return tf.equal(color_type, 4) | tf.equal(color_type, 6)
 
 
+def png_form(encoded):
+    """Width, height, bits per value and colour type of a PNG file (scalar string).
+
+    Four int32.
+    """
+    size = _pair(encoded, 16, tf.int32, little_endian=False)
+    return [tf.cast(x, tf.int32) for x in (*size, *_pair(encoded, 24, tf.uint8))]
+
+
 def is_webp(encoded):
     """Whether the bytes (scalar string) are those of a WebP file."""
     return _starts_with(encoded, b"RIFF") & tf.equal(_four(encoded, 8), b"WEBP")

@@ -238,6 +238,9 @@ class KeptSource(base.Source):
     def describe(self, index):
         return self._source.describe(index)
 
+    def attempts(self, index):
+        return self._source.attempts(index)
+
 
 def _kept_bytes(source, index):
     """Bytes of a decoded image, 0 if it is not kept, None if it cannot be read."""

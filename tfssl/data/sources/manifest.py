@@ -10,6 +10,9 @@ dogs/7.png,dog,test
 nothing where unknown) or the name of a class, `split` any name; other columns are
 left alone. The rows' order numbers the images.
 
+Columns `channels:NAME:KIND` name further files of the same size as the image, whose
+channels are stacked behind its own, in the order of the columns: see `aligned`.
+
 Images with any number of classes have `labels` in place of `label`: a list of names or
 numbers in JSON, `cat|dog` in CSV. Where it is null, or nothing in CSV, the classes of
 the image are unknown; `[]` is an image that has none of them.
@@ -26,7 +29,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.sources import image_folder, label_sets
+from tfssl.data.sources import aligned, image_folder, label_sets
 
 ENDINGS = (".csv", ".jsonl")
 _COLUMNS = ("path", "label", "labels", "split")
@@ -47,38 +50,85 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
             split, else `"train"`.
         root: a second folder that files may lie in. Files outside of it and of the
             manifest's folder are refused, links that lead out included.
-        channels: 1, 3 or 4; None is 3.
+        channels: 1, 3 or 4; None is 3, and with further files as many as they make
+            with it. With 1, 3 or 4 (if that is not what they make) these are left out.
         bit_depth: 8 or 16.
 
     Returns:
-        A `FileSource`. Names of classes are numbered in sorted order, over all
-        splits.
+        A `FileSource`, with further files an `AlignedSource`. Names of classes are
+        numbered in sorted order, over all splits.
 
     Raises:
         ValueError: naming the line, for whatever cannot be used.
     """
-    rows = _rows(path)
+    rows = read(path)
     folder = os.path.dirname(path)
     allowed = [folder or "."] + ([os.fspath(root)] if root else [])
-    files = _files(path, rows, folder, allowed)
+    columns = _columns(path, rows, channels)
+    files, *others = _files(path, rows, folder, allowed, list(columns.values()))
     labels, names = _labels(path, rows)
     kept = _of_split(path, rows, split)
-    return image_folder.FileSource(
-        [files[i] for i in kept],
-        name=path,
-        labels=None if labels is None else labels[kept],
-        class_names=names,
-        channels=channels or 3,
-        bit_depth=bit_depth,
-    )
+    about = {
+        "name": path,
+        "labels": None if labels is None else labels[kept],
+        "class_names": names,
+        "bit_depth": bit_depth,
+    }
+    files, *others = ([some[i] for i in kept] for some in (files, *others))
+    if not columns:
+        return image_folder.FileSource(files, channels=channels or 3, **about)
+    return aligned.AlignedSource(files, dict(zip(columns, others)), **about)
 
 
-def _error(path, line, what):
+def _columns(path, rows, channels):
+    """Dict of the further files' `aligned.Column` to its title, of those to be read."""
+    line, titles = rows[0][0], _further(rows[0][1])
+    for other, row in rows:
+        if set(_further(row)) != set(titles):
+            raise refused(
+                path,
+                other,
+                f"further files {_further(row)}, but line {line} has {titles}; name "
+                "the same ones in all lines.",
+            )
+    try:
+        columns = {aligned.column(title): title for title in titles}
+    except ValueError as error:
+        raise refused(path, line, str(error)) from error
+    if not columns:
+        return {}
+    stacked = aligned.channels(columns)
+    if channels not in (None, 1, 3, 4, stacked):
+        raise ValueError(
+            f"channels={channels} received (or taken from an encoder), but the images "
+            f"of {path} have {stacked} with the files of {', '.join(titles)}; give "
+            "that, or 1, 3 or 4 for the images alone."
+        )
+    return columns if channels in (None, stacked) else {}
+
+
+def _further(row):
+    return [key for key in row if key.startswith(aligned.PREFIX)]
+
+
+def refused(path, line, what):
+    """The `ValueError` for a line of a manifest that cannot be used."""
     return ValueError(f"{path}, line {line}: {what}")
 
 
-def _rows(path):
-    """`[(line number, row dict)]`, with nothing but the columns that count."""
+def read(path, more=()):
+    """The lines of a manifest, with nothing but the columns that count.
+
+    Args:
+        path: see `manifest`.
+        more: names of columns besides.
+
+    Returns:
+        `[(line number, row dict)]`, None where a row does not have a column.
+
+    Raises:
+        ValueError: for another file.
+    """
     if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
         raise ValueError(f"There is no manifest at {path!r}; check the path.")
     with tf.io.gfile.GFile(path, "rb") as file:
@@ -87,16 +137,17 @@ def _rows(path):
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
-        raise _error(path, line, "not UTF-8; save the manifest as UTF-8.") from error
+        raise refused(path, line, "not UTF-8; save the manifest as UTF-8.") from error
     if path.lower().endswith(".jsonl"):
-        rows = list(_json_rows(path, text))
+        rows = _json_rows(path, text)
     elif path.lower().endswith(".csv"):
-        rows = list(_csv_rows(path, text))
+        rows = _csv_rows(path, text)
     else:
         raise ValueError(
             f"The manifest {path!r} received, expected a file that ends in "
             f"{' or '.join(ENDINGS)}."
         )
+    rows = [(line, _counting(row, more)) for line, row in rows]
     if not rows:
         raise ValueError(f"The manifest {path!r} lists no image; add rows to it.")
     return rows
@@ -107,22 +158,22 @@ def _csv_rows(path, text):
     try:
         header = reader.fieldnames or []
         if header and "path" not in header:
-            raise _error(
+            raise refused(
                 path, 1, f"columns {', '.join(header)}, but none is called 'path'."
             )
         for row in reader:
             if None in row or None in row.values():
                 found = sum(v is not None for k, v in row.items() if k is not None)
                 found += len(row.get(None, ()))
-                raise _error(
+                raise refused(
                     path,
                     reader.line_num,
                     f"{found} values for {len(header)} columns; quote values that "
                     "hold commas.",
                 )
-            yield reader.line_num, {key: row.get(key) for key in _COLUMNS}
+            yield reader.line_num, row
     except csv.Error as error:
-        raise _error(
+        raise refused(
             path, reader.reader.line_num, f"not CSV ({error}); repair the line."
         ) from error
 
@@ -135,23 +186,36 @@ def _json_rows(path, text):
             row = json.loads(row)
         except (json.JSONDecodeError, RecursionError) as error:
             what = getattr(error, "msg", "nested too deeply")
-            raise _error(path, line, f"not JSON ({what}); repair the line.") from error
+            raise refused(path, line, f"not JSON ({what}); repair the line.") from error
         if not isinstance(row, dict) or "path" not in row:
-            raise _error(path, line, "no 'path'; expected an object that has one.")
-        yield line, {key: row.get(key) for key in _COLUMNS}
+            raise refused(path, line, "no 'path'; expected an object that has one.")
+        yield line, row
 
 
-def _files(path, rows, folder, allowed):
-    """The rows' files, each of them in an allowed folder and listed once."""
+def _counting(row, more):
+    """The columns that count of a row."""
+    return {key: row.get(key) for key in (*_COLUMNS, *more)} | {
+        key: row[key] for key in _further(row)
+    }
+
+
+def _files(path, rows, folder, allowed, titles):
+    """Lists of the rows' files, of `path` and of each further column.
+
+    Each file is in an allowed folder; an image is listed once, further files may be
+    those of several images.
+    """
     real_folder = functools.cache(os.path.realpath)
     roots = [_real(root, real_folder) for root in allowed]
-    files, seen = [], {}
-    for line, row in rows:
-        given = row["path"]
+
+    def checked(line, title, given):
+        """`(file, real path)`."""
         if not isinstance(given, str) or not given or "\0" in given:
-            raise _error(path, line, f"path {given!r}, expected the name of a file.")
+            raise refused(
+                path, line, f"{title} {given!r}, expected the name of a file."
+            )
         if given.lower().startswith(_WEB):
-            raise _error(
+            raise refused(
                 path,
                 line,
                 f"{given!r} is a web address; download the image and list the file.",
@@ -159,25 +223,35 @@ def _files(path, rows, folder, allowed):
         file = given if "://" in given else os.path.join(folder, given)
         real = _real(file, real_folder)
         if not any(_inside(real, root) for root in roots):
-            raise _error(
+            raise refused(
                 path,
                 line,
                 f"{given!r} lies outside of {' and '.join(allowed)}; move it there, "
                 "or allow its folder with root=FOLDER.",
             )
-        if real in seen:
-            raise _error(
-                path, line, f"{given!r} again, as in line {seen[real]}; list it once."
-            )
         if "://" not in file and image_folder.is_special(file):
-            raise _error(
+            raise refused(
                 path,
                 line,
                 f"{given!r} is a pipe, a socket or a device; list image files only.",
             )
+        return file, real
+
+    files, seen = [], {}
+    for line, row in rows:
+        file, real = checked(line, "path", row["path"])
+        if real in seen:
+            raise refused(
+                path,
+                line,
+                f"{row['path']!r} again, as in line {seen[real]}; list it once.",
+            )
         seen[real] = line
         files.append(file)
-    return files
+    others = [
+        [checked(line, title, row[title])[0] for line, row in rows] for title in titles
+    ]
+    return files, *others
 
 
 def _real(file, real_folder):
@@ -202,7 +276,7 @@ def _labels(path, rows):
     known = [(line, label) for line, label in single if label not in (None, "")]
     flat = [(line, label) for line, members in several for label in members or ()]
     if known and flat:
-        raise _error(
+        raise refused(
             path,
             flat[0][0],
             f"'labels', but line {known[0][0]} has a 'label'; use one of the columns.",
@@ -211,7 +285,7 @@ def _labels(path, rows):
         numbers, names = _numbered(path, flat)
         line, least = min(zip((line for line, _ in flat), numbers), key=lambda x: x[1])
         if least < 0:
-            raise _error(path, line, "-1 among 'labels'; leave unknown classes out.")
+            raise refused(path, line, "-1 among 'labels'; leave unknown classes out.")
         values = iter(numbers)
         lists = [
             None if members is None else [next(values) for _ in members]
@@ -238,7 +312,7 @@ def _members(path, line, given):
         return None
     members = given.split(_BETWEEN) if isinstance(given, str) else given
     if not isinstance(members, list) or any(m in (None, "") for m in members):
-        raise _error(
+        raise refused(
             path,
             line,
             f"labels {given!r}, expected a list of classes (in CSV: cat{_BETWEEN}dog).",
@@ -254,7 +328,7 @@ def _numbered(path, known):
     if any(number is not None for number in numbers):
         line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)
         other, name = next(p for p, n in zip(known, numbers) if n is None)
-        raise _error(
+        raise refused(
             path,
             other,
             f"labels that are numbers ({number} in line {line}) and labels that are "
@@ -273,7 +347,7 @@ def _number(path, line, label):
         label = int(label)
     whole = isinstance(label, int) and not isinstance(label, bool)
     if not whole or not -1 <= label < 10**9:
-        raise _error(
+        raise refused(
             path,
             line,
             f"label {label!r}, expected a whole number from 0 (-1 for none), or the "
@@ -294,7 +368,7 @@ def _of_split(path, rows, split):
         return np.arange(len(rows))
     for (line, _), name in zip(rows, found):
         if not isinstance(name, str) or not name:
-            raise _error(path, line, f"split {name!r}, expected the name of a split.")
+            raise refused(path, line, f"split {name!r}, expected the name of a split.")
     if split == "all" and "all" not in found:
         return np.arange(len(rows))
     wanted = split or "train"

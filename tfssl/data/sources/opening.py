@@ -68,7 +68,7 @@ def open_source(
             column), of the digits (`"train"`, the default, `"test"` or `"all"`) or of
             the scenes (`"train"` or `"test"`).
         channels: 1, 3 or 4, what files are decoded to; default 3 for files, the
-            data's own otherwise.
+            data's own otherwise. Of a manifest with further files, see `manifest`.
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
             name of the first folder level is the class, of a folder only.
         bit_depth: 8 or 16, of files.

@@ -1,0 +1,156 @@
+import csv
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tfssl.data import sources
+from tfssl.tasks import pair_frames
+
+_SIDE = 48
+
+
+def _write(folder, clips, text="path,clip,frame,label,note\n"):
+    """Clips of a texture that moves right by 2 pixels and down by 1 per frame."""
+    rng = np.random.default_rng(0)
+    for name, numbers in clips.items():
+        noise = rng.uniform(0, 255, (20, 20, 1))
+        scene = tf.image.resize(noise, (120, 120), "bicubic").numpy()
+        scene = np.clip(scene, 0, 255).astype(np.uint8)
+        (folder / name).mkdir()
+        for t in numbers:
+            top, left = 40 - t, 60 - 2 * t
+            image = scene[top : top + _SIDE, left : left + _SIDE]
+            image = np.concatenate([image, image // 2, image // 3], -1)
+            path = folder / name / f"{t}.png"
+            path.write_bytes(tf.io.encode_png(image).numpy())
+            text += f"{name}/{t}.png,{name},{t},{len(name)},x\n"
+    path = folder / "frames.csv"
+    path.write_text(text)
+    return path
+
+
+def _pixels(source, index):
+    return source.decode(source.read(tf.constant(index, tf.int64))).numpy()
+
+
+def _rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_frame_and_the_one_that_comes_later(tmp_path, capsys):
+    frames = _write(tmp_path, {"a": range(5), "long": (7, 8, 9, 11), "b": (3,)})
+    out = pair_frames.pair_frames(frames, tmp_path / "pairs.csv", ahead=2)
+    assert "5 images of 10 frames in 3 clips; 5 have not" in capsys.readouterr().out
+    pairs = [(row["path"], row["channels:later:rgb"]) for row in _rows(out)]
+    assert pairs == [
+        ("a/0.png", "a/2.png"),
+        ("a/1.png", "a/3.png"),
+        ("a/2.png", "a/4.png"),
+        ("long/7.png", "long/9.png"),
+        ("long/9.png", "long/11.png"),
+    ]
+    source = sources.open_source(out)
+    assert source.channels == 6 and source.labels.tolist() == [1, 1, 1, 4, 4]
+    plain = sources.open_source(frames)
+    np.testing.assert_array_equal(
+        _pixels(source, 1), np.concatenate([_pixels(plain, 1), _pixels(plain, 3)], -1)
+    )
+
+
+def _shifts(first, second):
+    """Stands in for OpenCV: a field that tells which frames it is of."""
+    shift = [first.mean(), second.mean()]
+    return np.broadcast_to(np.float32(shift) / 20, (*first.shape, 2))
+
+
+def test_fields_around_a_frame(tmp_path, monkeypatch):
+    asked = []
+
+    def flow(first, second):
+        asked.append((first, second))
+        return _shifts(first, second)
+
+    monkeypatch.setattr(pair_frames, "_flow", lambda: flow)
+    frames = _write(tmp_path, {"a": range(6), "b": range(10, 14)})
+    out = pair_frames.pair_frames(
+        frames, tmp_path / "flow.csv", ahead=1, flow_fields=3, verbose=0
+    )
+    # Frame t takes t - 1 to t + 2.
+    assert [row["path"] for row in _rows(out)] == [
+        *(f"a/{t}.png" for t in (1, 2, 3)), "b/11.png",
+    ]  # fmt: skip
+    assert len(asked) == 5 + 3  # Each field once, though three frames have it.
+    source = sources.open_source(out)
+    assert source.channels == 3 + 3 + 2 * 3
+    grey = sources.open_source(frames, channels=1)
+    found = _pixels(source, 2)[0, 0, 6:]
+    expected = []
+    for j in (2, 3, 4):
+        field = _shifts(_pixels(grey, j)[..., 0], _pixels(grey, j + 1)[..., 0])[0, 0]
+        expected += [*np.clip(np.rint(128 + field * 127 / 20), 1, 255)]
+    np.testing.assert_array_equal(found, expected)
+    pair_frames.pair_frames(
+        frames, tmp_path / "flow.csv", ahead=1, flow_fields=3, verbose=0
+    )
+    assert len(asked) == 8  # What is there is kept.
+
+
+def test_opencv_finds_the_motion(tmp_path):
+    pytest.importorskip("cv2")
+    frames = _write(tmp_path, {"a": range(3)})
+    out = pair_frames.pair_frames(
+        frames, tmp_path / "flow.csv", flow_fields=2, verbose=0
+    )
+    flow = _pixels(sources.open_source(out), 0)[8:-8, 8:-8, 3:].astype(np.float64)
+    flow = (np.median(flow, (0, 1)) - 128) / 127 * 20
+    np.testing.assert_allclose(flow, [2, 1, 2, 1], atol=0.3)
+
+
+@pytest.mark.parametrize(
+    "old, new, given, message",
+    [
+        ("", "", {}, "Neither ahead nor flow_fields"),
+        ("", "", {"ahead": 3}, "No frame .* ahead=3 .*longest of 1 clips has 3 frames"),
+        ("clip", "group", {"ahead": 1}, "line 2: clip None"),
+        ("a,1,1", "a,x,1", {"ahead": 1}, "line 3: frame 'x', expected a whole number"),
+        ("a,1,1", "a,2,1", {"ahead": 1}, "line 4: frame 2 of clip 'a' again, as in"),
+        (
+            "note",
+            "channels:later:rgb",
+            {"ahead": 1},
+            "has the column channels:later:rgb",
+        ),
+        ("", "", {"ahead": 1, "out": "frames.csv"}, "name another"),
+        ("", "", {"ahead": 1, "out": "pairs.jsonl"}, r"ends in \.csv in the folder"),
+        ("", "", {"ahead": 1, "out": "in/pairs.csv"}, r"ends in \.csv in the folder"),
+    ],
+)
+def test_what_is_refused(tmp_path, old, new, given, message):
+    frames = _write(tmp_path, {"a": range(3)})
+    if old:
+        frames.write_text(frames.read_text().replace(old, new, 1))
+    given = dict(given)
+    out = tmp_path / given.pop("out", "pairs.csv")
+    with pytest.raises(ValueError, match=message):
+        pair_frames.pair_frames(frames, out, **given)
+    assert not (tmp_path / "pairs.csv").exists()
+
+
+def test_frames_that_flow_cannot_use(tmp_path, monkeypatch):
+    frames = _write(tmp_path, {"a": range(3)})
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "cv2", None)
+        with pytest.raises(ValueError, match=r"needs OpenCV: pip install 'tfssl\[flow"):
+            pair_frames.pair_frames(frames, tmp_path / "f.csv", flow_fields=2)
+    monkeypatch.setattr(pair_frames, "_flow", lambda: _shifts)
+    (tmp_path / "a" / "1.png").write_bytes(b"none")
+    with pytest.raises(ValueError, match=r"a/1.png cannot be read; repair it"):
+        pair_frames.pair_frames(frames, tmp_path / "f.csv", flow_fields=2)
+    small = np.zeros((9, 9, 3), np.uint8)
+    (tmp_path / "a" / "1.png").write_bytes(tf.io.encode_png(small).numpy())
+    with pytest.raises(ValueError, match=r"of sizes \(48, 48\) and \(9, 9\)"):
+        pair_frames.pair_frames(frames, tmp_path / "f.csv", flow_fields=2)
+    assert not (tmp_path / "f.csv").exists()
