@@ -14,8 +14,8 @@ from tfssl.models.lab import Lab, YCbCr, rgb_to_lab, rgb_to_ycbcr
 from tfssl.models.normals import Normals, depth_to_normals
 from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
-from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.revnet import RevNet, revnet
+from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
 
