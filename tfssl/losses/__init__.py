@@ -28,7 +28,7 @@ from tfssl.losses.regression import (
     normalized_regression,
     pixel_regression,
 )
-from tfssl.losses.soft_targets import distillation
+from tfssl.losses.soft_targets import distillation, self_distillation
 
 __all__ = [
     "cluster_cross_entropy",
@@ -48,6 +48,7 @@ __all__ = [
     "pixel_regression",
     "predictive_coding",
     "regression",
+    "self_distillation",
     "sinkhorn",
     "soft_targets",
     "swapped_prediction",
