@@ -106,7 +106,8 @@ def self_distillation(
 
 
 def _check_views(teacher, student):
-    if teacher.rank != 3 or student.rank != 3 or teacher[1:] != student[1:]:
+    ranks = teacher.rank == student.rank == 3
+    if not ranks or not teacher[1:].is_compatible_with(student[1:]):
         raise ValueError(
             "teacher_logits and student_logits must be (views, batch, outputs) of one "
             f"batch and one number of outputs, got {teacher} and {student}."

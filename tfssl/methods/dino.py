@@ -37,7 +37,7 @@ class DINO(base.Method):
         teacher_temperature: float > 0. Above 0.07 training becomes unstable.
         teacher_temperature_start: float > 0, that of the first epoch.
         teacher_warmup_epochs: int >= 0, epochs in which the temperature rises linearly
-            from the one to the other, epoch by epoch: 30 in the papers' runs with
+            from the one to the other, epoch by epoch: 30 in the paper's runs with
             0.07. 0 for none.
         momentum: float in [0, 1], of the teacher at step 0; 0.9995 for batches of 256.
         total_steps: int, the step at which the momentum has risen to 1 along half a
