@@ -100,6 +100,26 @@ def test_all_updates_of_a_step_are_one_call():
     assert met == [([True] * 3, 0.5)], told
 
 
+def test_gradients_are_clipped_once_inside_of_the_update():
+    told = _changed("BaseOptimizer._clip_gradients", "clipping of several replicas")
+    asked, met = [], []
+
+    class Clipping(keras.optimizers.SGD):
+        def _clip_gradients(self, gradients):
+            asked.append(len(gradients))
+            return super()._clip_gradients(gradients)
+
+    class Optimizer(internals.UpdatedTogether, Clipping):
+        def update_all(self, gradients, variables, learning_rate):
+            met.extend(gradient.numpy() for gradient in gradients)
+
+    Optimizer(0.5, clipnorm=1.0).apply(
+        [tf.constant([3.0, 4.0])], [keras.Variable([0.0, 0.0])]
+    )
+    assert asked == [1], told
+    np.testing.assert_allclose(met, [[0.6, 0.8]], rtol=1e-6, err_msg=told)
+
+
 def _order(global_seed, *, pinned):
     tf.random.set_seed(global_seed)
 

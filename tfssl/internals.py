@@ -83,13 +83,18 @@ class UpdatedTogether:
 
     Keras calls `update_step` for one variable after the other, in a function that has
     no public hook around it, the only place where gradients are summed over replicas
-    and each replica updates by itself.
+    and each replica updates by itself. There gradients are clipped, too: Keras clips
+    each replica's part, which is another number than the whole has.
     """
+
+    def _clip_gradients(self, gradients):
+        return gradients
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         gradients, variables = zip(*grads_and_vars)
 
         def update(first, others, gradients, rate):
+            gradients = super(UpdatedTogether, self)._clip_gradients(gradients)
             self.update_all(gradients, (first, *others), tf.convert_to_tensor(rate))
 
         args = (variables[1:], gradients, learning_rate)

@@ -290,3 +290,21 @@ def test_stages_get_a_table_and_a_chart_per_probe_and_budget(tmp_path):
     # They are in no other table but that of the protocols.
     assert "<h2>Accuracy</h2>" not in text
     assert text.count("mlp probe") == 4
+
+
+def test_attention_is_drawn_head_by_head(tmp_path):
+    image = np.zeros((4, 4, 3), np.uint8)
+    maps = np.array([[[0.0, 0.2], [0.1, 0.4]], [[0.0, 0.0], [0.0, 0.0]]])
+    path = report.write(tmp_path / "r.html", title="t", attention=[(image, maps)])
+    _, checker = checked(path)
+    assert "Attention" in checker.text and "head 2" in checker.text
+    pixels = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(link[22:]))))
+        for link in checker.links
+    ]
+    assert [x.shape for x in pixels] == [(4, 4, 3), (2, 2), (2, 2)]
+    # The brightest patch is white; a head that looks nowhere stays black.
+    np.testing.assert_array_equal(pixels[1], [[0, 128], [64, 255]])
+    np.testing.assert_array_equal(pixels[2], np.zeros((2, 2)))
+    text, _ = checked(report.write(tmp_path / "none.html", title="t", attention=[]))
+    assert "<h2>Attention</h2>" not in text

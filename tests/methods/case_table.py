@@ -115,6 +115,37 @@ CASES = {
             freeze_epochs=0,
         ),
     ),
+    "dino": (
+        "dino",
+        # Milder temperatures than the paper's, which would enlarge rounding.
+        dict(
+            num_outputs=12,
+            temperature=0.2,
+            teacher_temperature=0.1,
+            teacher_temperature_start=0.08,
+            teacher_warmup_epochs=2,
+            momentum=0.9,
+            total_steps=50,
+            freeze_epochs=0.5,
+            steps_per_epoch=2,
+            projection_hidden=32,
+            projection_dim=16,
+            head_norm=True,
+        ),
+    ),
+    "dino_vit": (
+        "dino",
+        dict(
+            num_outputs=12,
+            temperature=0.2,
+            teacher_temperature=0.1,
+            momentum=0.9,
+            freeze_epochs=0,
+            norm_last_layer=False,
+            projection_hidden=32,
+            projection_dim=16,
+        ),
+    ),
     "cmc": ("cmc", dict(temperature=0.5, projection_dim=16)),
     "cmc_core": (
         "cmc",
@@ -254,6 +285,7 @@ CASES = {
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",
+    "dino_vit",
     "local_aggregation_begins",
     "npid_softmax",
     "pirl_rotation",
@@ -265,6 +297,11 @@ NORMS = {
     "moco_v2_symmetric": dict(statistics="split", group_size=4),
 }
 
+
+# The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
+TRANSFORMERS = {
+    "dino_vit": dict(patch=4, input_shape=(None, None, 3), position_side=SIZE),
+}
 
 # The views of an encoder of branches: what stands in front, and groups of channels.
 _LAB = {"L": (0,), "ab": (1, 2)}
@@ -293,6 +330,8 @@ TRANSFORMERS = {
 VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "beit": (SIZE,),
+    "dino": (SIZE, SIZE, SIZE // 2, SIZE // 2),
+    "dino_vit": (SIZE, SIZE, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),

@@ -66,9 +66,9 @@ def tiny_patches():
 
 
 def tiny_transformer(**arguments):
-    """One block on four patches."""
-    given = dict(depth=1, heads=2, patch=8, input_shape=(SIZE, SIZE, 3))
-    return models.vit(16, **given | arguments)
+    """One block on four patches, or on others."""
+    four = dict(patch=8, input_shape=(SIZE, SIZE, 3))
+    return models.ViT(16, depth=1, heads=2, **four | arguments)
 
 
 def tiny_tokenizer(**others):

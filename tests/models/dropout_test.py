@@ -105,3 +105,14 @@ def test_global_seed_and_config():
     assert (layer.rate, layer.seed) == (0.5, 4)
     with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1"):
         dropout.Dropout(1)
+
+
+def test_switched_off_no_unit_is_dropped():
+    inner = keras.Sequential([keras.Input((50,)), dropout.Dropout(0.5, seed=1)])
+    inputs = keras.Input((50,))
+    x = keras.layers.Dropout(0.5, seed=2)(inner(inputs))
+    model = keras.Model(inputs, x)
+    rows = tf.ones((3, 50))
+    assert np.abs(model(rows, training=True) - rows).max() > 0
+    dropout.switch_off(model)
+    np.testing.assert_array_equal(model(rows, training=True), rows)

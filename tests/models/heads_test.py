@@ -1,3 +1,5 @@
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -133,3 +135,49 @@ def test_layers_of_heads_from_elsewhere():
     part = heads.first_layers(graph, 1)
     x = np.ones((2, 6), np.float32)
     np.testing.assert_array_equal(part(x), graph(x))
+
+
+def test_gelu_takes_the_place_of_relu():
+    head = heads.mlp(6, (5, 4), hidden_norm=False, activation="gelu")
+    assert [layer.name for layer in head.layers] == [
+        "hidden_0_dense", "hidden_0_gelu", "last_dense",
+    ]  # fmt: skip
+    x = np.random.default_rng(0).normal(size=(7, 6)).astype("float32")
+    (k0, b0), (k1, b1) = ([v.numpy() for v in head.layers[i].variables] for i in (0, 2))
+    y = (x @ k0 + b0).astype(np.float64)
+    gelu = y * 0.5 * (1 + np.vectorize(math.erf)(y / math.sqrt(2)))
+    np.testing.assert_allclose(head(x), gelu @ k1 + b1, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match="activation must be 'relu' or 'gelu'"):
+        heads.mlp(6, (5,), activation="silu")
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_cosines_are_those_of_numpy_at_any_length(scaled):
+    layer = heads.Cosines(9, scaled=scaled)
+    x = np.random.default_rng(0).normal(size=(4, 5)).astype("float32")
+    layer.build(x.shape)
+    start = layer.directions.numpy()
+    # As PyTorch's linear layer of 5 inputs.
+    assert 0.3 < np.abs(start).max() <= 5**-0.5
+    expected = (x @ start.T).astype(np.float64)
+    expected /= np.linalg.norm(x, axis=1, keepdims=True)
+    expected /= np.linalg.norm(start, axis=1)
+    np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-6)
+    layer.directions.assign(7 * start)
+    np.testing.assert_allclose(layer(3 * x), expected, rtol=1e-4, atol=1e-6)
+    assert len(layer.trainable_variables) == (2 if scaled else 1)
+    if scaled:
+        layer.scales.assign(np.arange(9))
+        np.testing.assert_allclose(layer(x), expected * np.arange(9), 1e-4, 1e-5)
+
+
+def test_cosines_stay_float32_and_are_made_of_their_config():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        layer = heads.Cosines(3)
+        assert layer(np.ones((2, 4), np.float32)).dtype == "float32"
+        again = heads.Cosines.from_config(layer.get_config())
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert (again.units, again.scaled, again.dtype_policy.name) == (3, False, "float32")
+    np.testing.assert_array_equal(layer(np.zeros((1, 4))), np.zeros((1, 3)))

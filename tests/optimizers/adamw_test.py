@@ -89,3 +89,37 @@ def test_config_round_trip():
     again = keras.saving.deserialize_keras_object(config)
     assert type(again) is optimizers.AdamW
     assert again.get_config() == optimizer.get_config()
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_weight_decay_follows_its_schedule(replicas, mirrored):
+    strategy = mirrored(2) if replicas == 2 else tf.distribute.get_strategy()
+    schedule = optimizers.schedules.WarmupCosine(0.04, 0, 10, final=0.4)
+    with strategy.scope():
+        variables = _variables()
+        optimizer = optimizers.build(
+            "adamw",
+            learning_rate=0.5,
+            weight_decay=schedule,
+            exclude_from_decay=("head",),
+        )
+        optimizer.build(variables)
+    body, head = (v.numpy() for v in variables)
+    zero = tf.zeros((12, 2, 3))  # Nothing but the decay moves a variable.
+    for step in range(12):
+        found = _train(optimizer, variables, zero[:1], strategy)
+        share = min(step / 10, 1)
+        decay = 0.4 + (0.04 - 0.4) * (1 + np.cos(np.pi * share)) / 2
+        body = body * (1 - 0.5 * decay)
+        np.testing.assert_allclose(found[0], body, rtol=1e-5)
+        np.testing.assert_array_equal(found[1], head)
+    assert float(optimizer.weight_decay) == pytest.approx(0.4)
+
+
+def test_a_scheduled_weight_decay_is_in_the_config():
+    schedule = optimizers.schedules.WarmupCosine(0.04, 0, 10, final=0.4)
+    optimizer = optimizers.AdamW(0.1, weight_decay=schedule)
+    config = keras.saving.serialize_keras_object(optimizer)
+    again = keras.saving.deserialize_keras_object(config)
+    assert float(again.weight_decay) == pytest.approx(0.04)
+    assert again.get_config() == optimizer.get_config()

@@ -117,3 +117,18 @@ def test_bad_arguments():
             optimizers.build(name, learning_rate=0.1, **given)
     with pytest.raises(ValueError, match="exclude_from_decay .* got 'bias'"):
         optimizers.build("adamw", learning_rate=0.1, exclude_from_decay="bias")
+
+
+@pytest.mark.parametrize("name", list(_CLASSES))
+def test_every_optimizer_clips(name):
+    settings = {"learning_rate": 0.1, "weight_decay": 0.0}
+    assert optimizers.build(name, clipnorm=3.0, **settings).clipnorm == 3
+    with pytest.raises(ValueError, match="clipnorm=0 received, expected a number abov"):
+        optimizers.build(name, clipnorm=0, **settings)
+
+
+def test_a_weight_decay_that_changes_is_adamws():
+    schedule = optimizers.schedules.WarmupCosine(0.04, 0, 10, final=0.4)
+    sentence = "decay that changes received with optimizer 'sgd', .* choose 'adamw'"
+    with pytest.raises(ValueError, match=sentence):
+        optimizers.build("sgd", learning_rate=0.1, weight_decay=schedule)

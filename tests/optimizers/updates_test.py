@@ -1,7 +1,9 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from tfssl import optimizers, replicas
 from tfssl.optimizers import updates
 
 
@@ -19,3 +21,30 @@ def test_flags_compare_the_whole_last_part():
         with keras.name_scope(scope):
             variables.append(keras.Variable(np.zeros(1), name=name))
     assert updates.flags(variables, ("bias",)) == [False, True, True]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_clipping_is_of_the_gradient_of_all_replicas(name, mirrored):
+    """(3, 0) and (0, 4) make (3, 4), which is five times too long."""
+    strategy = mirrored(2)
+    with strategy.scope():
+        long = keras.Variable(np.zeros(2, np.float32))
+        short = keras.Variable(np.zeros(1, np.float32))
+        # With this epsilon AdamW's step is the gradient, enlarged.
+        settings = {"adamw": dict(momentum=0.0, beta_2=0.0, epsilon=1e6)}.get(name, {})
+        optimizer = optimizers.build(name, learning_rate=1.0, clipnorm=1.0, **settings)
+        optimizer.build([long, short])
+
+    @tf.function
+    def step():
+        def on_replica():
+            at = tf.one_hot(replicas.replica_index(), 2)
+            given = [at * tf.constant([3.0, 4.0]), tf.constant([0.25])]
+            optimizer.apply(given, [long, short])
+
+        strategy.run(on_replica)
+
+    step()
+    by = 1e6 if name == "adamw" else 1.0
+    np.testing.assert_allclose(long.numpy() * by, [-0.6, -0.8], rtol=1e-4)
+    np.testing.assert_allclose(short.numpy() * by, [-0.5], rtol=1e-4)

@@ -109,6 +109,9 @@ _FEW = {
     "deepcluster_imagenet.flags": ["--hparam=num_clusters=20"],
     "deepcluster_v2_cifar10.flags": ["--hparam=num_clusters=(20,30)"],
     "deepcluster_v2_imagenet.flags": ["--hparam=num_clusters=(20,30)"],
+    "dino_resnet50_imagenet.flags": ["--hparam=num_outputs=64"],
+    # Small views of 12 pixels, which patches of 4 divide.
+    "dino_vit_small_16_imagenet.flags": ["--hparam=num_outputs=64", "--image_size=28"],
     "swav_imagenet.flags": ["--hparam=num_prototypes=20"],
     "swav_imagenet_256.flags": ["--hparam=num_prototypes=20"],
 }
@@ -116,8 +119,10 @@ _FEW = {
 
 def _smoke_of(recipe):
     """Digits are grey: where colour is a view, scenes take their place."""
-    colour = os.path.basename(recipe).startswith(("cmc", "predictive"))
-    return SMOKE.replace("smoke.", "smoke_scenes.") if colour else SMOKE
+    name = os.path.basename(recipe)
+    if name.startswith(("cmc", "predictive")):
+        return SMOKE.replace("smoke.", "smoke_scenes.")
+    return SMOKE.replace("smoke.", "smoke_vit.") if "vit_" in name else SMOKE
 
 
 # Where a recipe names a run that is not there.

@@ -108,6 +108,9 @@ _STARTS = {
     "swav_cifar10": ("torch", False),
     "cmc_imagenet": ("torchvision", False),  # models/resnet.py, as torchvision's.
     "cmc_stl10": ("torchvision", False),
+    "dino_resnet50_imagenet": ("torchvision", False),
+    "dino_cifar10": ("torchvision", False),  # solo-learn.
+    "dino_cifar10_small_resnet18": ("torch", False),
     "deepcluster_v2_imagenet": ("torchvision", False),
     "deepcluster_v2_cifar10": ("torchvision", False),  # solo-learn.
     "npid_imagenet": ("torchvision", False),
@@ -180,6 +183,30 @@ def test_mocos_cosine_falls_by_epochs(name, peak):
         rate = peak * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
         for step in (11 * epoch, 11 * epoch + 10):
             assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    "name, batch_size, epochs, peak, optimizer, decay",
+    [
+        ("dino_vit_small_16_imagenet", 1024, 300, 2e-3, "adamw", (0.04, 0.4)),
+        ("dino_resnet50_imagenet", 512, 100, 0.06, "sgd", (1e-4, None)),
+    ],
+)
+def test_dino_on_imagenet_is_main_dinos(
+    name, batch_size, epochs, peak, optimizer, decay
+):
+    """Ten epochs of warm-up, a cosine to 1e-6; biases and norms do not decay."""
+    given = arguments_of(name)
+    assert (given["batch_size"], given["epochs"]) == (batch_size, epochs)
+    assert given["optimizer"] == optimizer
+    assert (given["weight_decay"], given["weight_decay_final"]) == decay
+    assert given["optimizer_args"]["clipnorm"] == 3
+    assert given["optimizer_args"]["exclude_from_decay"] == ("bias", "gamma", "beta")
+    assert given["hparams"]["momentum"] == 0.996
+    assert given["hparams"]["num_outputs"] == 65_536
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((0, 0.0), (5, peak / 2), (10, peak), (epochs, 1e-6)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, rel=1e-2, abs=1e-9)
 
 
 def test_cmc_on_imagenet_is_train_cmcs():

@@ -11,7 +11,7 @@ from tests.fixtures.classifiers import PREPROCESSING, classifier
 from tests.tasks import pretrain_test as small
 from tests.tasks.evaluate_test import evaluated
 from tfssl import data as data_lib
-from tfssl import formats, locks
+from tfssl import formats, locks, models
 from tfssl.tasks import embed, runs
 
 PLAIN, RGB = (data_lib.Preprocessing(size=8, channels=c) for c in (1, 3))
@@ -174,3 +174,12 @@ def test_what_is_missing_is_said(tmp_path, given, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluated(encoder, **{"out": out} | changes)
     assert not out.exists()
+
+
+def test_the_page_of_a_vision_transformer_shows_where_it_looks(tmp_path):
+    network = models.ViT(8, depth=1, heads=2, patch=4, input_shape=(8, 8, 1))
+    options = {"baselines": (), "budgets": ("5",), "draws": 2, "probes": ("knn",)}
+    evaluated(network, preprocessing=PLAIN, out=tmp_path, **options)
+    page = (tmp_path / "report.html").read_text()
+    section = page.partition("<h2>Attention</h2>")[2].partition("</section>")[0]
+    assert section.count("<img") == 8 * (1 + 2)  # Images, and a map of each head.

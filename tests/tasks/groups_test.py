@@ -20,3 +20,20 @@ def test_an_optimizer_of_another_training_is_refused():
     made.build([keras.Variable(1.0)])
     with pytest.raises(ValueError, match="optimizer=SGD received, which belongs"):
         optimization.make(8, 1, 1)
+
+
+def test_the_weight_decay_ends_where_it_is_told_to():
+    optimization = groups.Optimization(
+        optimizer="adamw", weight_decay=0.04, weight_decay_final=0.4, warmup_epochs=1
+    )
+    optimizer = optimization.make(8, 5, 4)
+    optimizer.build([keras.Variable(1.0)])
+    found = []
+    for step in (0, 10, 20):
+        optimizer.iterations.assign(step)
+        found.append(float(optimizer.weight_decay))
+    assert found == pytest.approx([0.04, 0.22, 0.4])
+    assert optimization.told(8).endswith("; weight decay 0.04 to 0.4")
+    plain = groups.Optimization(optimizer="adamw", weight_decay=0.04)
+    assert plain.make(8, 20, 4).weight_decay == 0.04
+    assert "weight decay" not in plain.told(8)

@@ -116,6 +116,7 @@ def write(
     curves=None,
     views_png=None,
     neighbors=None,
+    attention=None,
     embedding=None,
     table=None,
     notes=None,
@@ -135,6 +136,9 @@ def write(
         neighbors: list of dicts `{"query": tile, "neighbors": [tile, …]}`. A tile is
             `{"image": uint8 array (h, w[, c]) or PNG bytes, "label": text or number,
             "similarity": number}`; only `image` is needed.
+        attention: list of pairs `(image, maps)`, an image as of a tile and what a
+            vision transformer looks at in it, `(heads, rows, columns)` of numbers from
+            0, see `evaluation.attention.maps`.
         embedding: `Embedding`, or a pair of points `(n, 2)` and labels `(n,)`.
         table: list of row dicts with `features`, `labels`, `protocol`, `accuracy`
             (in [0, 1]), and optionally `probe`, `std` and `draws`. Where `probe` is
@@ -154,6 +158,7 @@ def write(
         stages=report_stages.tables(table),
         curves=_curves(curves, step_name),
         neighbors=_neighbors(neighbors),
+        attention=_attention(attention),
         embedding=_embedding(embedding, class_names),
         views=_sheet(views_png),
         sheets=[
@@ -288,6 +293,24 @@ def _tile(tile):
         "alt": f"{label} {told}".strip(),
         "url": pictures.data_url(tile["image"]),
     }
+
+
+def _attention(pairs):
+    """Every image and its maps as pictures, each map as bright as its largest number.
+
+    In rows like those of the neighbours, without their marks.
+    """
+    shown = []
+    for image, maps in pairs or ():
+        pixels = [
+            np.round(255 * one / max(one.max(), 1e-12)).astype(np.uint8) for one in maps
+        ]
+        tiles = [
+            _tile({"image": one, "label": f"head {number}"})
+            for number, one in enumerate(pixels, start=1)
+        ]
+        shown.append({"image": _tile({"image": image}), "tiles": tiles})
+    return shown
 
 
 def _embedding(embedding, class_names):

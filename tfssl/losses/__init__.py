@@ -31,7 +31,7 @@ from tfssl.losses.regression import (
     normalized_regression,
     pixel_regression,
 )
-from tfssl.losses.soft_targets import distillation
+from tfssl.losses.soft_targets import distillation, self_distillation
 from tfssl.losses.variational import dvae_elbo, logit_laplace
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "pixel_regression",
     "predictive_coding",
     "regression",
+    "self_distillation",
     "sinkhorn",
     "soft_targets",
     "swapped_prediction",

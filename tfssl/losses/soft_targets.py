@@ -44,3 +44,77 @@ def distillation(teacher_logits, student_logits, *, temperature):
         labels=tf.nn.softmax(teacher / temperature),
         logits=tf.cast(student, tf.float32) / temperature,
     )
+
+
+def self_distillation(
+    teacher_logits,
+    student_logits,
+    *,
+    center,
+    teacher_temperature,
+    temperature=0.1,
+):
+    """How badly a student's views predict a teacher's outputs for other views.
+
+    The teacher's `q = softmax((logits - center) / teacher_temperature)` of a view and
+    the student's `p = softmax(logits / temperature)` of another one: the mean of
+    `-sum_k q[k] log p[k]` over all such pairs. The teacher's views are the student's
+    first ones, and none is compared with itself.
+
+    Args:
+        teacher_logits: float `(teacher views, batch, outputs)`, at least one view. No
+            gradient flows into them.
+        student_logits: float `(views, batch, outputs)`, at least two views, and as many
+            as the teacher's.
+        center: float `(outputs,)`, subtracted from the teacher's logits, which keeps
+            one output from taking all images.
+        teacher_temperature: float > 0, or a scalar tensor. Below `temperature` it
+            sharpens, which keeps the outputs from becoming all the same.
+        temperature: float > 0, of the student.
+
+    Returns:
+        `(loss, entropy)`, each float32 `(batch,)`, computed in float32 for any input
+        dtype. `entropy` is the mean of the teacher's `-sum_k q[k] log q[k]` over the
+        pairs, without gradient: `loss - entropy` is the mean divergence KL(q || p).
+
+    Raises:
+        ValueError: if the shapes do not fit or a temperature is not positive.
+
+    Reference:
+        Caron et al., 2021, https://arxiv.org/abs/2104.14294, equations 2 and 3;
+        facebookresearch/dino, `DINOLoss` of main_dino.py.
+    """
+    checks.positive({"temperature": temperature}, "temperature")
+    if not tf.is_tensor(teacher_temperature):
+        checks.positive(
+            {"teacher_temperature": teacher_temperature}, "teacher_temperature"
+        )
+    teacher, student = map(tf.convert_to_tensor, (teacher_logits, student_logits))
+    _check_views(teacher.shape, student.shape)
+    center = tf.cast(center, tf.float32)
+    logits = (tf.cast(teacher, tf.float32) - center) / teacher_temperature
+    log_q = tf.nn.log_softmax(tf.stop_gradient(logits))
+    q = tf.exp(log_q)
+    log_p = tf.nn.log_softmax(tf.cast(student, tf.float32) / temperature)
+    # All views but one: of each teacher's view only its own is to be left out.
+    looking = teacher.shape[0]
+    others = tf.reduce_sum(log_p, axis=0) - log_p[:looking]
+    pairs = looking * (student.shape[0] - 1)
+    losses = -tf.reduce_sum(q * others, axis=[0, 2]) / pairs
+    entropies = -tf.reduce_mean(tf.reduce_sum(q * log_q, axis=2), axis=0)
+    return losses, entropies
+
+
+def _check_views(teacher, student):
+    ranks = teacher.rank == student.rank == 3
+    if not ranks or not teacher[1:].is_compatible_with(student[1:]):
+        raise ValueError(
+            "teacher_logits and student_logits must be (views, batch, outputs) of one "
+            f"batch and one number of outputs, got {teacher} and {student}."
+        )
+    if not 1 <= teacher[0] <= student[0] or student[0] < 2:
+        raise ValueError(
+            f"{teacher[0]} view(s) of the teacher and {student[0]} of the student "
+            "received, expected two or more of the student, and the teacher's among "
+            "them."
+        )

@@ -13,6 +13,7 @@ from tfssl.methods.cmc import CMC
 from tfssl.methods.cpc import CPC
 from tfssl.methods.deepcluster import DeepCluster
 from tfssl.methods.deepcluster_v2 import DeepClusterV2
+from tfssl.methods.dino import DINO
 from tfssl.methods.distillation import Distillation
 from tfssl.methods.dvae import DVAE
 from tfssl.methods.feature_distillation import FeatureDistillation
@@ -32,6 +33,7 @@ METHODS = {
     "cpc": CPC,
     "deepcluster": DeepCluster,
     "deepcluster_v2": DeepClusterV2,
+    "dino": DINO,
     "feature_distillation": FeatureDistillation,
     "local_aggregation": LocalAggregation,
     "moco": MoCo,
@@ -49,6 +51,7 @@ __all__ = [
     "CMC",
     "CPC",
     "Classification",
+    "DINO",
     "DVAE",
     "DeepCluster",
     "DeepClusterV2",

@@ -137,6 +137,16 @@ class Method(loop.StepLoop):
         features = self.encoder(images, training=False)
         return features if self.head is None else self.head(features, training=False)
 
+    def collapse(self, logs):
+        """What has collapsed by the numbers of an epoch, a sentence, or None.
+
+        Beside the spread of `embed`, which the collapse monitor looks at.
+
+        Args:
+            logs: dict of floats, the means of the epoch: those of `logged`.
+        """
+        return None
+
     def chance_loss(self, global_batch):
         """Loss of a model that cannot tell images apart, or None if unknown."""
         return None

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfssl import checks, frozen, losses, models, replicas
 from tfssl.data import masks
-from tfssl.data.views import transformer_recipes
+from tfssl.data.views import beit_recipes
 from tfssl.losses import masked_tokens
 from tfssl.methods import base
 from tfssl.models import masked
@@ -56,7 +56,7 @@ class BEiT(base.Method):
 
     logged = ("loss", "masked_accuracy")
     num_views = 1
-    default_recipe = transformer_recipes.BEIT
+    default_recipe = beit_recipes.BEIT
     taught_by = "a tokenizer: the folder of a run of tfssl-train-tokenizer, or its file"
 
     def __init__(

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from tfssl import replicas
+from tfssl import internals, replicas
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -51,3 +51,17 @@ class Dropout(keras.layers.Dropout):
             shape = tf.stack([here if n is None else n for here, n in sides])
         kept = tf.random.stateless_uniform(shape, seed) >= self.rate
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
+
+
+def switch_off(network):
+    """Lets no layer of a network drop units any more, in training neither.
+
+    For a teacher that runs in training mode, as batch norm wants it, and is not to be
+    thinned like its student.
+
+    Args:
+        network: Keras layer or model.
+    """
+    for layer in internals.layers_of(network):
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0

@@ -5,6 +5,7 @@ and left out of the export. Its first layers can go along, see `first_layers`.
 """
 
 import keras
+from keras import ops
 
 from tfssl.models import norms
 
@@ -26,6 +27,7 @@ def mlp(
     dims,
     *,
     hidden_norm=True,
+    activation="relu",
     last_norm="none",
     hidden_bias=None,
     last_bias=None,
@@ -40,13 +42,14 @@ def mlp(
     Each entry of `dims` but the last gives dense, batch norm, ReLU; the last
     gives dense and `last_norm`, without ReLU. All variables exist when the
     function returns. Layers are called `hidden_0_dense`, `hidden_0_norm`,
-    `hidden_0_relu`, …, `last_dense`, `last_norm`.
+    `hidden_0_relu` (by their activation), …, `last_dense`, `last_norm`.
 
     Args:
         input_dim: int > 0, the width of the encoder's features.
         dims: ints > 0, the width of every layer, last one included: SimCLR v1 on
             a ResNet-50 is `(2048, 128)`, SimCLR v2 `(2048, 2048, 128)`.
         hidden_norm: whether hidden layers have a batch norm.
+        activation: of the hidden layers, `"relu"` or `"gelu"` (DINO).
         last_norm: the norm behind the last layer: `"none"` (BYOL, MoCo, SwAV),
             `"batch"`, `"batch_no_offset"` (SimCLR's code: scale, no offset) or
             `"batch_no_affine"` (SimSiam, MoCo v3: neither).
@@ -65,8 +68,8 @@ def mlp(
         A built `keras.Sequential`: `(batch, input_dim)` to `(batch, dims[-1])`.
 
     Raises:
-        ValueError: if a width is not a positive integer, `dims` is empty or
-            `last_norm` is unknown.
+        ValueError: if a width is not a positive integer, `dims` is empty, or
+            `activation` or `last_norm` is unknown.
     """
     dims = tuple(dims)
     if not dims:
@@ -77,6 +80,8 @@ def mlp(
                 "input_dim and dims must be positive integers, got "
                 f"input_dim={input_dim!r}, dims={dims!r}."
             )
+    if activation not in ("relu", "gelu"):
+        raise ValueError(f"activation must be 'relu' or 'gelu', got {activation!r}.")
     if last_norm not in _LAST_NORMS:
         raise ValueError(
             f"last_norm must be one of {tuple(_LAST_NORMS)}, got {last_norm!r}."
@@ -110,11 +115,74 @@ def mlp(
         layers.append(dense(width, hidden_bias, part))
         if hidden_norm:
             layers.append(norm(part))
-        layers.append(keras.layers.ReLU(dtype=dtype, name=f"{part}_relu"))
+        if activation == "relu":
+            layers.append(keras.layers.ReLU(dtype=dtype, name=f"{part}_relu"))
+        else:
+            layers.append(
+                keras.layers.Activation("gelu", dtype=dtype, name=f"{part}_gelu")
+            )
     layers.append(dense(dims[-1], last_bias, "last"))
     if last_norm != "none":
         layers.append(norm("last", **_LAST_NORMS[last_norm]))
     return keras.Sequential(layers, name=name)
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class Cosines(keras.layers.Layer):
+    """Cosines of a vector with directions that are learned, perhaps scaled.
+
+    `g_k <v_k, z> / (|v_k| |z|)`: a dense layer without bias and with weight
+    normalization, behind a division of its input by its length. In float32 under mixed
+    precision too: a small temperature may follow, which enlarges rounding.
+
+    Args:
+        units: int, number of directions.
+        scaled: whether the factors `g` are learned. Else they stay 1.
+        **kwargs: of `keras.layers.Layer`.
+
+    Reference:
+        Salimans & Kingma, 2016, https://arxiv.org/abs/1602.07868; the last layer of
+        facebookresearch/dino, `DINOHead` of vision_transformer.py, and where it starts.
+    """
+
+    def __init__(self, units, *, scaled=False, **kwargs):
+        super().__init__(**{"dtype": "float32"} | kwargs)
+        self.units = units
+        self.scaled = scaled
+
+    def build(self, input_shape):
+        self.directions = self.add_weight(
+            name="directions",
+            shape=(self.units, input_shape[-1]),
+            # By the length of a direction, the second axis, as PyTorch's linear layer.
+            initializer=keras.initializers.RandomUniform(
+                -(input_shape[-1] ** -0.5), input_shape[-1] ** -0.5
+            ),
+        )
+        self.scales = None
+        if self.scaled:
+            self.scales = self.add_weight(
+                name="scales", shape=(self.units,), initializer="ones"
+            )
+
+    def call(self, x):
+        """`(batch, dim)` -> `(batch, units)`."""
+        directions = _unit(self.directions)
+        found = ops.matmul(_unit(x), ops.transpose(directions))
+        return found if self.scales is None else found * self.scales
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units, "scaled": self.scaled}
+
+
+def _unit(rows):
+    """Rows divided by their length; of those shorter than 1e-6 by 1e-6."""
+    square = ops.sum(ops.square(rows), axis=-1, keepdims=True)
+    inverse = ops.where(square > 0, ops.rsqrt(ops.maximum(square, 1e-12)), 0.0)
+    return rows * inverse
 
 
 def layers_of(head):

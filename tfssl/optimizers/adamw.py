@@ -1,4 +1,4 @@
-"""AdamW some of whose variables may start anew."""
+"""AdamW some of whose variables may start anew, and whose weight decay may change."""
 
 import keras
 from keras import ops
@@ -17,8 +17,39 @@ class AdamW(updates.InOnePiece, keras.optimizers.AdamW):
     times too far for some hundred steps. Here its steps count from the reset. Until
     then every step is that of Keras, bit by bit.
 
-    The arguments are those of `keras.optimizers.AdamW`.
+    The arguments are those of `keras.optimizers.AdamW`; `weight_decay` may also be a
+    schedule of `keras.optimizers.schedules`, a function of the step as that of the rate
+    (DINO: from 0.04 to 0.4).
     """
+
+    @property
+    def weight_decay(self):
+        """The weight decay of the step that comes, float or float scalar tensor."""
+        decay = self._weight_decay
+        return decay(self.iterations) if _is_schedule(decay) else decay
+
+    @weight_decay.setter
+    def weight_decay(self, value):
+        self._weight_decay = value
+
+    def get_config(self):
+        """Every constructor argument."""
+        config = super().get_config()
+        if _is_schedule(self._weight_decay):
+            config["weight_decay"] = keras.saving.serialize_keras_object(
+                self._weight_decay
+            )
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Builds the optimizer that `get_config` describes."""
+        if isinstance(config.get("weight_decay"), dict):
+            decay = keras.saving.deserialize_keras_object(
+                config["weight_decay"], custom_objects=custom_objects
+            )
+            config = {**config, "weight_decay": decay}
+        return super().from_config(config, custom_objects=custom_objects)
 
     def build(self, variables):
         """Makes Keras's slots, and one int64 vector: where each variable started."""
@@ -50,3 +81,7 @@ class AdamW(updates.InOnePiece, keras.optimizers.AdamW):
     def _correction(self, steps):
         first, second = (ops.power(b, steps) for b in (self.beta_1, self.beta_2))
         return ops.sqrt(1 - second) / (1 - first)
+
+
+def _is_schedule(value):
+    return isinstance(value, keras.optimizers.schedules.LearningRateSchedule)

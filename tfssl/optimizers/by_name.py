@@ -21,9 +21,12 @@ OPTIMIZERS = {
     "lamb": keras.optimizers.Lamb,
 }
 
+# Arguments of every optimizer of Keras, which ours take among their `kwargs`.
+_CLIPPING = ("clipnorm", "clipvalue", "global_clipnorm")
+
 # Keras does not check them.
 _BELOW_ONE = ("momentum", "beta_1", "beta_2", "ema_momentum")
-_POSITIVE = ("epsilon", "clipnorm", "clipvalue", "global_clipnorm", "loss_scale_factor")
+_POSITIVE = ("epsilon", "loss_scale_factor", *_CLIPPING)
 
 
 def _exclude(optimizer, exclude_from_decay):
@@ -76,14 +79,16 @@ def build(
     Args:
         name: a name of the table.
         learning_rate: float, or a schedule such as `schedules.WarmupCosine`.
-        weight_decay: float >= 0, in the optimizer's own meaning.
+        weight_decay: float >= 0, in the optimizer's own meaning. Of `"adamw"` also a
+            schedule.
         momentum: float in [0, 1), or None for 0.9. `"adamw"` and `"lamb"` call it
             `beta_1` and take it by that name as well.
         exclude_from_decay: names of variables without weight decay, compared
             with the last part of their path. `None`: the optimizer's default,
             bias, gamma and beta for LARS, nothing for the others.
         **arguments: further arguments of the class, as `nesterov=True` or
-            `momentum_form="adapted"` of LARS.
+            `momentum_form="adapted"` of LARS, or `clipnorm=3.0` of all: the gradient
+            of each variable is cut to this length.
 
     Returns:
         A `keras.optimizers.Optimizer`.
@@ -95,11 +100,17 @@ def build(
         raise ValueError(
             f"Unknown optimizer {name!r}; valid names are {', '.join(OPTIMIZERS)}."
         )
-    checks.not_negative({"weight_decay": weight_decay}, "weight_decay")
     optimizer_class = OPTIMIZERS[name]
+    if not isinstance(weight_decay, keras.optimizers.schedules.LearningRateSchedule):
+        checks.not_negative({"weight_decay": weight_decay}, "weight_decay")
+    elif optimizer_class is not AdamW:
+        raise ValueError(
+            f"A weight decay that changes received with optimizer {name!r}, whose "
+            "decay is one number; choose 'adamw', or leave weight_decay_final out."
+        )
     checks.keywords(
         optimizer_class,
-        arguments,
+        {key: value for key, value in arguments.items() if key not in _CLIPPING},
         "optimizer_arg",
         name,
         without=("learning_rate", "name"),

@@ -155,6 +155,8 @@ class Optimization:
             `lr_drop_factor`. MoCo v1: 120 and 160.
         lr_drop_factor: the factor at each of `lr_drops`.
         weight_decay: weight decay, in the form of the optimizer's class.
+        weight_decay_final: weight decay at the end of half a cosine over all steps that
+            begins at `weight_decay`; None keeps it. For `adamw`. DINO: 0.04 to 0.4.
         warmup_epochs: epochs of linear warm-up.
     """
 
@@ -170,6 +172,7 @@ class Optimization:
     lr_drops: Sequence[float] | None = None
     lr_drop_factor: Positive = 0.1
     weight_decay: NotNegative = 1e-6
+    weight_decay_final: Annotated[float | None, Range(0)] = None
     warmup_epochs: NotNegative = 10.0
 
     def make(self, batch_size, epochs, steps_per_epoch):
@@ -198,9 +201,17 @@ class Optimization:
             return optimizers.build(
                 self.optimizer,
                 learning_rate=self.schedule(batch_size, epochs, steps_per_epoch),
-                weight_decay=self.weight_decay,
+                weight_decay=self.decay(epochs * steps_per_epoch),
                 **given,
             )
+
+    def decay(self, total_steps):
+        """The weight decay: a number, or a schedule by step."""
+        if self.weight_decay_final is None:
+            return self.weight_decay
+        return schedules.WarmupCosine(
+            self.weight_decay, 0, total_steps, final=self.weight_decay_final
+        )
 
     def schedule(self, batch_size, epochs, steps_per_epoch):
         """The learning rate by step."""
@@ -236,8 +247,13 @@ class Optimization:
         return (
             f"{self.optimizer}: base rate {self.learning_rate:g}, {self.lr_scaling} "
             f"scaling -> {peak:g}; warm-up {self.warmup_epochs:g} epochs, then "
-            f"{self._after_warmup(peak)}"
+            f"{self._after_warmup(peak)}{self._changing_decay()}"
         )
+
+    def _changing_decay(self):
+        if self.weight_decay_final is None:
+            return ""
+        return f"; weight decay {self.weight_decay:g} to {self.weight_decay_final:g}"
 
     def _after_warmup(self, peak):
         if self.lr_schedule != "steps":

@@ -4,7 +4,8 @@ import os
 
 import numpy as np
 
-from tfssl.evaluation import report
+from tfssl import data as data_lib
+from tfssl.evaluation import attention, report
 from tfssl.tasks import runs, teachers, tiles
 from tfssl.training import history
 
@@ -18,6 +19,9 @@ _CURVES = {
     "cluster_accuracy": "cluster accuracy",
     "code_entropy": "entropy of an assignment (nats)",
     "prototypes_used": "prototypes used (perplexity)",
+    "teacher_entropy": "entropy of a teacher's output (nats)",
+    "teacher_kl": "KL of the student from the teacher (nats)",
+    "image_information": "what outputs tell of images (nats; 0 = collapsed)",
     "cluster_nmi": "NMI with the clustering before",
     "kmeans_objective": "k-means objective per image",
     "largest_cluster": "largest cluster (images)",
@@ -54,6 +58,7 @@ def write(folder, run, judged, rows):
         settings={k: v for k, v in settings.items() if v is not None},
         step_name="epoch",
         neighbors=_neighbors(source, judged.queries, seed),
+        attention=_attention(judged),
         embedding=report.embed_2d(judged.queries, max_points=_POINTS, seed=seed),
         table=rows,
         class_names=source.class_names,
@@ -118,6 +123,24 @@ def _neighbors(source, features, seed):
         }
         for i, query in enumerate(queries)
     ]
+
+
+def _attention(judged):
+    """Some images as the encoder takes them, and where it looks in each."""
+    setting, features = judged.setting, judged.queries
+    if not attention.has_maps(judged.network):
+        return []
+    rng = np.random.default_rng(setting.seed)
+    rows = rng.choice(len(features), min(_QUERIES, len(features)), replace=False)
+    wanted = features.index[np.sort(rows)]
+    dataset = data_lib.labeled(
+        setting.test, setting.preprocessing, batch_size=len(wanted), indices=wanted
+    )
+    images = next(iter(dataset))["image"].numpy()
+    made = setting.preprocessing
+    plain = np.clip(images * np.array(made.std) + np.array(made.mean), 0, 1)
+    pixels = np.round(255 * plain).astype(np.uint8)
+    return list(zip(pixels, attention.maps(judged.network, images)))
 
 
 def _notes(record):

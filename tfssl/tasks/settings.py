@@ -35,6 +35,7 @@ RESULT = (
     "lr_drops",
     "lr_drop_factor",
     "weight_decay",
+    "weight_decay_final",
     "warmup_epochs",
     "precision",
     "seed",

@@ -126,7 +126,8 @@ class Collapse(keras.callbacks.Callback):
     """Warns when the embedding that the loss compares stops telling images apart.
 
     Adds `embedding_std` and `effective_rank` (see `embedding_spread`) of a fixed
-    set of images to the logs of every epoch.
+    set of images to the logs of every epoch. Also warns of what the method itself says
+    of an epoch's numbers (`Method.collapse`).
 
     Args:
         images: float array `(n, h, w, c)`, as the encoder takes them; 256 do.
@@ -169,19 +170,23 @@ class Collapse(keras.callbacks.Callback):
         if logs is not None:
             logs["embedding_std"] = std
             logs["effective_rank"] = rank
-        healthy = std >= self.min_std and rank >= self.min_rank
-        if healthy or int(self.model.step.numpy()) < self.after_steps:
+        step = int(self.model.step.numpy())
+        if step < self.after_steps:
             return
-        self.collapsed = True
-        message = (
-            f"The embedding has collapsed: std {std:.3f} (1 is healthy, alarm below "
-            f"{self.min_std}), effective rank {rank:.1f} (alarm below "
-            f"{self.min_rank}) at step {int(self.model.step.numpy())}. Lower the "
-            "learning rate, warm up longer, or raise the temperature."
-        )
-        if self.stop:
-            raise TrainingStopped(message)
-        logging.warning("%s", message)
+        told = [self.model.collapse(logs)] if logs else []
+        if std < self.min_std or rank < self.min_rank:
+            told.insert(
+                0,
+                f"The embedding has collapsed: std {std:.3f} (1 is healthy, alarm "
+                f"below {self.min_std}), effective rank {rank:.1f} (alarm below "
+                f"{self.min_rank}) at step {step}. Lower the learning rate, warm up "
+                "longer, or raise the temperature.",
+            )
+        for message in filter(None, told):
+            self.collapsed = True
+            if self.stop:
+                raise TrainingStopped(message)
+            logging.warning("%s", message)
 
 
 class NonFinite(keras.callbacks.Callback):

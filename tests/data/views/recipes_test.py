@@ -9,7 +9,18 @@ _PIRL = dict(
     jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, gray=0.2,
     flip=0.5, blur=0.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
 )  # fmt: skip
+_DINO = dict(
+    flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1,
+    gray=0.2, resize="bicubic", antialias=True, mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)  # fmt: skip
 _PAPERS = {
+    "dino": _DINO | dict(size=224, area=(0.4, 1.0), blur=1.0, solarize=0.0),
+    "dino_resnet": _DINO | dict(size=224, area=(0.14, 1.0), blur=1.0, solarize=0.0),
+    "dino_cifar10": _DINO | dict(size=32, area=(0.3, 1.0), blur=0.0, solarize=0.0),
+    "dino_digits": dict(
+        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
+    ),
     "simclr": dict(
         size=224, area=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8,
         saturation=0.8, hue=0.2, gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0),
@@ -125,6 +136,9 @@ _PAPERS = {
     | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
     "pirl_rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
 }  # fmt: skip
+_MULTICROP = {
+    "swav": 8, "dino": 10, "dino_resnet": 10, "dino_cifar10": 6, "dino_digits": 4,
+}  # fmt: skip
 _SINGLE = (
     "cmc",
     "cpc",
@@ -145,7 +159,7 @@ def test_values_of_the_papers(name):
         assert getattr(view, field) == value, field
     assert recipes.get(name).name == name
     single = name.startswith(_SINGLE)
-    views = 8 if name == "swav" else 1 if single else 2
+    views = _MULTICROP.get(name, 1 if single else 2)
     assert len(recipes.get(name)) == views
 
 

@@ -9,7 +9,11 @@ tenth of the image.
 
 from tfssl import checks
 from tfssl.data.preprocessing import Preprocessing
-from tfssl.data.views import pretext_recipes, tokenizer_recipes, transformer_recipes
+from tfssl.data.views import (
+    dino_recipes,
+    pretext_recipes,
+    tokenizer_recipes,
+)
 from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
 from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
 from tfssl.data.views.specs import Recipe, View
@@ -310,9 +314,10 @@ RECIPES = {
     "rand_augment": RAND_AUGMENT,
     "swav": SWAV,
     "swav_cifar10": SWAV_CIFAR10,
+    **beit_recipes.RECIPES,
+    **dino_recipes.RECIPES,
     **pretext_recipes.RECIPES,
     **tokenizer_recipes.RECIPES,
-    **transformer_recipes.RECIPES,
 }
 
 

@@ -1,4 +1,4 @@
-"""The views of methods for vision transformers, as those of `recipes`."""
+"""The views of BEiT, as those of `recipes`."""
 
 from tfssl.data.views.specs import IMAGENET_MEAN, IMAGENET_STD, Recipe, View
 
