@@ -91,6 +91,19 @@ CASES = {
             total_steps=50,
         ),
     ),
+    "moco_v3_vit": (
+        "moco",
+        dict(
+            version=3,
+            temperature=0.5,
+            projection_layers=3,
+            projection_hidden=32,
+            projection_dim=16,
+            predictor_last_norm=True,
+            momentum=0.9,
+            total_steps=50,
+        ),
+    ),
     "swav": (
         "swav",
         dict(
@@ -262,6 +275,18 @@ BRANCHES = {
     "cmc_softmax": ([], {"red": (0,), "green": (1,), "blue": (2,)}),
     "predictive": ([models.Lab], _LAB),
     "predictive_one": ([models.Lab], {"L": (0,)}),
+}
+
+# The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
+# Without class token: a norm multiplies the rounding of one of 1e-6 a thousand times.
+TRANSFORMERS = {
+    "moco_v3_vit": dict(
+        positions="sincos",
+        init="xavier",
+        freeze_patches=True,
+        class_token=False,
+        pooling="mean",
+    ),
 }
 
 # Sizes of the views, where they are not two of SIZE.

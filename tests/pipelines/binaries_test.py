@@ -113,8 +113,10 @@ _FEW = {
 
 def _smoke_of(recipe):
     """Digits are grey: where colour is a view, scenes take their place."""
-    colour = os.path.basename(recipe).startswith(("cmc", "predictive"))
-    return SMOKE.replace("smoke.", "smoke_scenes.") if colour else SMOKE
+    name = os.path.basename(recipe)
+    if name.startswith(("cmc", "predictive")):
+        return SMOKE.replace("smoke.", "smoke_scenes.")
+    return SMOKE.replace("smoke.", "smoke_vit.") if "vit_" in name else SMOKE
 
 
 # Where a recipe names a run that is not there.

@@ -168,6 +168,31 @@ def test_mocos_cosine_falls_by_epochs(name, peak):
             assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    "name, batch_size, peak, heads",
+    [
+        ("moco_v3_vit_small_16_imagenet", 1024, 6e-4, 12),
+        ("moco_v3_vit_base_16_imagenet", 4096, 2.4e-3, None),
+    ],
+)
+def test_moco_v3_of_vits_is_main_mocos(name, batch_size, peak, heads):
+    """AdamW, 1.5e-4 * batch / 256, decay 0.1, 300 epochs, 40 of warm-up."""
+    given = arguments_of(name)
+    assert (given["optimizer"], given["weight_decay"]) == ("adamw", 0.1)
+    assert (given["batch_size"], given["recipe"]) == (batch_size, "moco_v3_vit")
+    assert given["hparams"] == {
+        "version": 3, "temperature": 0.2, "projection_layers": 3,
+        "predictor_last_norm": True,
+    }  # fmt: skip
+    chosen = given["encoder_args"]
+    assert chosen.get("heads") == heads
+    assert chosen["freeze_patches"] is True and chosen["positions"] == "sincos"
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((20, peak / 2), (40, peak), (170, peak / 2), (300, 0.0)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
+    assert given["watch_gradients"] is True
+
+
 def test_cmc_on_imagenet_is_train_cmcs():
     """Batch 128, 0.03, a tenth after 120, 160 and 200 of 240 epochs, a bank of NCE."""
     given = arguments_of("cmc_imagenet")

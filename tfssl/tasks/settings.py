@@ -101,6 +101,7 @@ FREE = {
     "online_probe_data": "watches, without influence on the encoder",
     "online_probe_split": "watches, without influence on the encoder",
     "online_probe_steps": "watches, without influence on the encoder",
+    "watch_gradients": "watches",
     "validation_epochs": "watches",
     "baseline": "another training, in a folder of its own",
     "max_bad_fraction": "when to stop",
