@@ -53,6 +53,8 @@ RESULT = (
     "balance_classes",
     "rand_augment",
     "rand_augment_magnitude",
+    "erase",
+    "repeats",
     "mixup",
     "cutmix",
     "averaging",
