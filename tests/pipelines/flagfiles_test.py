@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
+from tfssl import models
 from tfssl.tasks import arguments, classifying, distill, finetune, groups, pretrain
 
 _RECIPES = pathlib.Path(__file__).parents[2] / "pipelines" / "recipes"
@@ -283,8 +284,30 @@ def test_the_augmented_recipe_is_maes():
     assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
     assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
     assert (given["layer_decay"], given["weight_decay"]) == (0.65, 0.05)
+    assert given["erase"] == 0.25
     schedule = schedule_of("finetune_augmented_imagenet", 1251)
     assert float(schedule(5 * 1251)) == pytest.approx(2e-3)
+
+
+def test_deit_from_scratch_is_mains():
+    """5e-4 per 512 images down to a hundredth, and all that regularises."""
+    given = arguments_of("finetune_deit_base_16_imagenet")
+    assert (given["encoder"], given["encoder_args"]) == (
+        "vit_base_16",
+        {"drop_path": 0.1},
+    )
+    assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
+    assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
+    assert (given["erase"], given["repeats"], given["averaging"]) == (0.25, 3, 0.99996)
+    assert (given["epochs"], given["weight_decay"]) == (300, 0.05)
+    assert given["batch_size"] % 6 == 0  # Pairs of images, each three times.
+    spared = given["optimizer_args"]["exclude_from_decay"]
+    network = models.encoder("vit_tiny_4", input_shape=(8, 8, 3), depth=1)
+    assert {v.path.split("/")[-1] for v in network.variables} == {"kernel", *spared}
+    schedule = schedule_of("finetune_deit_base_16_imagenet", 100)
+    peak = 5e-4 * given["batch_size"] / 512
+    for epoch, rate in ((0, 1e-3 * peak), (5, peak), (300, 0.01 * peak)):
+        assert float(schedule(100 * epoch)) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(
