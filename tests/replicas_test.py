@@ -37,6 +37,19 @@ def test_gather_rows_stacks_in_replica_order(mirrored, count, dtype):
         assert offset == i * 8 // count
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_sums_of_each_are_sums_of_all_replicas(mirrored, count):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    rows = np.arange(24, dtype=np.float32).reshape(8, 3)
+
+    def function(local):
+        return replicas.sum_of_each([local, tf.reduce_sum(local, axis=0)])
+
+    for first, second in run(strategy, function, rows):
+        np.testing.assert_array_equal(first, sum(np.split(rows, count)))
+        np.testing.assert_array_equal(second, rows.sum(axis=0))
+
+
 @pytest.mark.parametrize("count", [2, 4])
 def test_gradient_of_a_gathered_row_returns_to_its_replica(mirrored, count):
     strategy = mirrored(count)

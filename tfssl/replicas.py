@@ -134,6 +134,14 @@ def sum_over_replicas(tensor):
     )
 
 
+def sum_of_each(tensors):
+    """`sum_over_replicas` of a list of tensors, in one exchange; no gradients."""
+    tensors = [tf.identity(tensor) for tensor in tensors]
+    if num_replicas() == 1:
+        return tensors
+    return _replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tensors)
+
+
 def mean_over_replicas(tensor):
     """Elementwise mean of a floating `tensor` over all replicas."""
     return sum_over_replicas(tensor) / tf.cast(num_replicas(), tensor.dtype)

@@ -7,9 +7,9 @@ from tfssl.data import order as order_lib
 from tfssl.data import sources
 
 
-def make(num_images=1000, batch_size=10, seed=0, start=0, shard=(0, 1)):
+def make(num_images=1000, batch_size=10, seed=0, start=0, shard=(0, 1), **others):
     source = sources.open_source(np.zeros((num_images, 1, 1, 1), np.uint8))
-    return order_lib.Order(source, batch_size, seed, start, shard)
+    return order_lib.Order(source, batch_size, seed, start, shard, **others)
 
 
 def epochs(order, count):
@@ -58,6 +58,41 @@ def test_the_image_of_an_element():
     order = make(start=20, shard=(1, 2))
     # Element 22 of worker 1: row 2 of its 5 in batch 4, position 47.
     assert order.image(22) == int(order.index(tf.constant(47, tf.int64)))
+
+
+def test_images_that_are_repeated_stand_a_part_of_the_batch_apart():
+    order, once = make(103, 12, repeats=3), make(103, 12)
+    assert order.epoch_size == once.epoch_size == 96
+    for epoch, all_of_epoch in zip(epochs(order, 3), epochs(once, 3)):
+        batches = epoch.reshape(8, 3, 4)  # Three times the same four images.
+        np.testing.assert_array_equal(batches, batches[:, :1].repeat(3, axis=1))
+        # No image in two batches, and those that come first without repeats.
+        np.testing.assert_array_equal(batches[:, 0].ravel(), all_of_epoch[:32])
+        assert len(set(epoch)) == 32
+
+
+def test_workers_and_a_resume_share_the_repeated_images():
+    whole = epochs(make(103, 12, repeats=3), 2).ravel()
+    for worker in (0, 1):
+        order = make(103, 12, start=29, shard=(worker, 2), repeats=3)
+        batches = iter(order.batches(lambda _: tf.zeros([12, 1])))
+        for _ in range(4):
+            _, position, index, _ = next(batches)
+            np.testing.assert_array_equal(index, whole[position])
+            assert [order.image(k) for k in range(order.first, order.first + 3)] == [
+                whole[order.position(k)] for k in range(order.first, order.first + 3)
+            ]
+
+
+def test_repeats_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="batch_size=10 received with repeats=3"):
+        make(repeats=3)
+    with pytest.raises(ValueError, match="repeats=0 received"):
+        make(repeats=0)
+    images = tf.data.Dataset.from_tensors(np.zeros((1, 1, 1), np.uint8)).repeat(20)
+    stream = sources.open_source(images)
+    with pytest.raises(ValueError, match="in sequence, so its images cannot stand in"):
+        order_lib.Order(stream, 10, 0, 0, (0, 1), repeats=2)
 
 
 def test_a_list_of_images_takes_the_place_of_the_shuffle():

@@ -68,7 +68,7 @@ def test_draws_follow_the_distributions_of_the_recipe(name):
         for field in ("flip", "jitter", "gray", "solarize"):
             assert_coin(n[field], getattr(view, field), field)
         assert_coin((n["sigma"] > 0) * 1.0, view.blur, "blur")
-        for field in ("rand_augment", "cell"):
+        for field in ("rand_augment", "cell", "erase"):
             for column in np.moveaxis(n.get(field, np.zeros((0, 0))), -1, 0):
                 assert_uniform(column, 0, 1, field)
         if view.blur:

@@ -104,6 +104,19 @@ CASES = {
         ),
     ),
     "beit": ("beit", dict(min_patches=2, seed=5)),
+    "moco_v3_vit": (
+        "moco",
+        dict(
+            version=3,
+            temperature=0.5,
+            projection_layers=3,
+            projection_hidden=32,
+            projection_dim=16,
+            predictor_last_norm=True,
+            momentum=0.9,
+            total_steps=50,
+        ),
+    ),
     "swav": (
         "swav",
         dict(
@@ -298,11 +311,6 @@ NORMS = {
 }
 
 
-# The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
-TRANSFORMERS = {
-    "dino_vit": dict(patch=4, input_shape=(None, None, 3), position_side=SIZE),
-}
-
 # The views of an encoder of branches: what stands in front, and groups of channels.
 _LAB = {"L": (0,), "ab": (1, 2)}
 BRANCHES = {
@@ -315,6 +323,7 @@ BRANCHES = {
 }
 
 # The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
+# Without class token: a norm multiplies the rounding of one of 1e-6 a thousand times.
 TRANSFORMERS = {
     "beit": dict(
         patch=4,
@@ -322,6 +331,14 @@ TRANSFORMERS = {
         relative="shared",
         layer_scale=0.5,
         init="beit",
+        pooling="mean",
+    ),
+    "dino_vit": dict(patch=4, input_shape=(None, None, 3), position_side=SIZE),
+    "moco_v3_vit": dict(
+        positions="sincos",
+        init="xavier",
+        freeze_patches=True,
+        class_token=False,
         pooling="mean",
     ),
 }

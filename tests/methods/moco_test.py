@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from tests.methods import cases
 from tests.methods.cases import batch_of, unit
-from tfssl import data, methods, models
+from tfssl import data, methods, models, optimizers
 from tfssl.data.views import recipes
 from tfssl.models import norms
+from tfssl.training import checkpoint
 
 
 def encoder(statistics=None):
@@ -168,6 +169,68 @@ def test_heads_have_the_codes_sizes():
     assert kernel.std() == pytest.approx(1 / math.sqrt(3 * 2048), rel=0.01)
 
 
+def for_transformers(**arguments):
+    keras.utils.set_random_seed(0)
+    network = cases.tiny_transformer(
+        positions="sincos", init="xavier", freeze_patches=True
+    )
+    given = dict(
+        version=3,
+        temperature=0.2,
+        projection_layers=3,
+        projection_hidden=8,
+        projection_dim=4,
+        predictor_last_norm=True,
+    )
+    return methods.MoCo(network, **given | arguments)
+
+
+def test_heads_of_a_transformer_end_with_a_norm_that_learns_nothing():
+    method = for_transformers()
+    names = [layer.name for layer in method.projector.layers]
+    assert [name for name in names if name.endswith("dense")] == [
+        "hidden_0_dense", "hidden_1_dense", "last_dense",
+    ]  # fmt: skip
+    for head in (method.projector, method.predictor):
+        assert head.layers[-1].name == "last_norm"
+        assert not head.layers[-1].trainable_variables
+        assert not any(v.name == "bias" for v in head.variables)
+    assert len(method.predictor.layers) == 5
+    assert make(3).predictor.layers[-1].name == "last_dense"
+
+
+def test_a_frozen_projection_of_patches_stays_and_is_kept(tmp_path):
+    method = for_transformers()
+    frozen = [v for v in method.encoder.variables if v.path.startswith("patches")]
+    other = method.encoder.block_layers[0].hidden.kernel
+    before, moves = [np.array(v) for v in frozen], np.array(other)
+    assert len(frozen) == 2 and np.abs(before[0]).max() > 0
+    optimizer = optimizers.build("adamw", learning_rate=0.1, weight_decay=0.1)
+    method.compile(optimizer)
+    cases.train(method, cases.batches("moco_v3"), steps=2)
+    assert np.abs(np.array(other) - moves).max() > 1e-3
+    method.encoder.save(str(tmp_path / "encoder.keras"))
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    kept = {v.path: np.array(v) for v in loaded.variables}
+    stored = checkpoint.named_variables(method)
+    of_key = method.target.networks[0].layers[1]
+    for old, variable, key in zip(before, frozen, of_key.variables, strict=True):
+        np.testing.assert_array_equal(variable, old)
+        np.testing.assert_array_equal(key, old)
+        np.testing.assert_array_equal(kept[variable.path], old)
+        assert any(v is variable.value for v in stored.values())
+
+
+def test_a_fine_tuning_trains_the_projection_of_patches():
+    network = for_transformers().encoder
+    tuned = methods.Classification(network, class_names=("a", "b"))
+    kernel = network.get_layer("patches").kernel
+    assert any(v is kernel for v in tuned.learned_variables)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(network(cases.two_views()[0]) ** 3)
+    assert np.abs(tape.gradient(loss, kernel.value)).max() > 0
+
+
 def test_all_similarities_equal_give_the_chance_loss():
     for version in (1, 2):
         method = make(version)
@@ -189,6 +252,8 @@ def test_all_similarities_equal_give_the_chance_loss():
         ({"momentum": -0.1}, "momentum=-0.1 received"),
         ({"temperature": 0}, "temperature=0 received"),
         ({"projection_layers": 0}, "projection_layers=0 received"),
+        ({"predictor_last_norm": True}, "predictor_last_norm=True received with vers"),
+        ({"version": 3, "predictor_last_norm": "no"}, "predictor_last_norm='no' rec"),
         ({"queue_size": 0}, "size=0"),
     ],
 )

@@ -130,8 +130,10 @@ def test_kernels_start_as_the_papers_say(init):
 
 def test_frozen_patches_get_no_gradient_and_all_else_does():
     network = _tiny(freeze_patches=True, positions="sincos", relative="shared")
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape:
         loss = tf.reduce_sum(network(_images(), training=True) ** 3)
+    for variable in network.get_layer("patches").variables:
+        assert tape.gradient(loss, variable.value) is None
     learned = network.trainable_variables
     gradients = tape.gradient(loss, [v.value for v in learned])
     assert not [v.path for v in learned if v.path.startswith("patches")]

@@ -20,6 +20,7 @@ _FLAGFILES = sorted(
 SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
 # Recipes of other binaries than pretrain.
 _OF_LABELS, _OF_TOKENS = ("finetune_", "distill_"), "tokenizer_"
+_OF_VITS = ("finetune_vit", "finetune_deit")
 RECIPES = [
     path
     for path in _FLAGFILES
@@ -176,10 +177,11 @@ def smoked_classifier(tmp_path_factory):
 )
 def test_every_recipe_of_labels_runs_with_smoke(recipe, smoked_classifier, tmp_path):
     name = os.path.basename(recipe).partition("_")[0]
+    of_vit = "_vit" if os.path.basename(recipe).startswith(_OF_VITS) else ""
     done = binary(
         name,
         f"--flagfile={recipe}",
-        f"--flagfile={SMOKE.replace('smoke.', f'smoke_{name}.')}",
+        f"--flagfile={SMOKE.replace('smoke.', f'smoke_{name}{of_vit}.')}",
         f"--out={tmp_path}",
         *([f"--teacher={smoked_classifier}"] if name == "distill" else []),
     )

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
+from tfssl import models
 from tfssl.tasks import (
     arguments,
     classifying,
@@ -209,6 +210,31 @@ def test_dino_on_imagenet_is_main_dinos(
         assert float(schedule(10 * epoch)) == pytest.approx(rate, rel=1e-2, abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    "name, batch_size, peak, heads",
+    [
+        ("moco_v3_vit_small_16_imagenet", 1024, 6e-4, 12),
+        ("moco_v3_vit_base_16_imagenet", 4096, 2.4e-3, None),
+    ],
+)
+def test_moco_v3_of_vits_is_main_mocos(name, batch_size, peak, heads):
+    """AdamW, 1.5e-4 * batch / 256, decay 0.1, 300 epochs, 40 of warm-up."""
+    given = arguments_of(name)
+    assert (given["optimizer"], given["weight_decay"]) == ("adamw", 0.1)
+    assert (given["batch_size"], given["recipe"]) == (batch_size, "moco_v3_vit")
+    assert given["hparams"] == {
+        "version": 3, "temperature": 0.2, "projection_layers": 3,
+        "predictor_last_norm": True,
+    }  # fmt: skip
+    chosen = given["encoder_args"]
+    assert chosen.get("heads") == heads
+    assert chosen["freeze_patches"] is True and chosen["positions"] == "sincos"
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((20, peak / 2), (40, peak), (170, peak / 2), (300, 0.0)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
+    assert given["watch_gradients"] is True
+
+
 def test_cmc_on_imagenet_is_train_cmcs():
     """Batch 128, 0.03, a tenth after 120, 160 and 200 of 240 epochs, a bank of NCE."""
     given = arguments_of("cmc_imagenet")
@@ -309,8 +335,30 @@ def test_the_augmented_recipe_is_maes():
     assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
     assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
     assert (given["layer_decay"], given["weight_decay"]) == (0.65, 0.05)
+    assert given["erase"] == 0.25
     schedule = schedule_of("finetune_augmented_imagenet", 1251)
     assert float(schedule(5 * 1251)) == pytest.approx(2e-3)
+
+
+def test_deit_from_scratch_is_mains():
+    """5e-4 per 512 images down to a hundredth, and all that regularises."""
+    given = arguments_of("finetune_deit_base_16_imagenet")
+    assert (given["encoder"], given["encoder_args"]) == (
+        "vit_base_16",
+        {"drop_path": 0.1},
+    )
+    assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
+    assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
+    assert (given["erase"], given["repeats"], given["averaging"]) == (0.25, 3, 0.99996)
+    assert (given["epochs"], given["weight_decay"]) == (300, 0.05)
+    assert given["batch_size"] % 6 == 0  # Pairs of images, each three times.
+    spared = given["optimizer_args"]["exclude_from_decay"]
+    network = models.encoder("vit_tiny_4", input_shape=(8, 8, 3), depth=1)
+    assert {v.path.split("/")[-1] for v in network.variables} == {"kernel", *spared}
+    schedule = schedule_of("finetune_deit_base_16_imagenet", 100)
+    peak = 5e-4 * given["batch_size"] / 512
+    for epoch, rate in ((0, 1e-3 * peak), (5, peak), (300, 0.01 * peak)):
+        assert float(schedule(100 * epoch)) == pytest.approx(rate)
 
 
 @pytest.mark.parametrize(

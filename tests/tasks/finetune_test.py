@@ -122,6 +122,8 @@ ALL = {
     "mixup": 0.2,
     "cutmix": 1.0,
     "averaging": 0.9,
+    "erase": 0.5,
+    "repeats": 2,
     "freeze": "frozen",
 }
 
@@ -163,8 +165,9 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, inside):
 
 
 def test_two_replicas_learn_what_one_does(tmp_path):
-    one = tuned(tmp_path / "one", mixup=0.2)
-    two = tuned(tmp_path / "two", mixup=0.2, strategy="mirrored", num_replicas=2)
+    mixed = dict(mixup=0.2, erase=0.5, repeats=2)
+    one = tuned(tmp_path / "one", **mixed)
+    two = tuned(tmp_path / "two", strategy="mirrored", num_replicas=2, **mixed)
     expected = checkpoint.named_variables(one.method, optimizer=False)
     found = checkpoint.named_variables(two.method, optimizer=False)
     for name, variable in expected.items():

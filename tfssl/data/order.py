@@ -5,6 +5,9 @@ the largest multiple of the batch size that the source fills. Its image is a
 stateless shuffle of `p % epoch_size` under (seed, epoch): no image comes twice in
 an epoch, a batch never straddles two epochs, and each epoch leaves out others.
 
+With `repeats` every image of a batch stands in it so many times, a part of the batch
+apart, and an epoch, which stays as long, has so many times fewer images.
+
 A worker takes its own block of rows out of every global batch. Its elements are
 counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 """
@@ -12,7 +15,7 @@ counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 import numpy as np
 import tensorflow as tf
 
-from tfssl import internals, stateless
+from tfssl import checks, internals, stateless
 
 # Sequential sources shuffle in a buffer of at most this many bytes.
 _SHUFFLE_BYTES = 256 << 20
@@ -30,13 +33,24 @@ class Order:
         shard: `(worker, workers)`.
         sampling: int64 `(epoch_size,)`, the images of an epoch in order, or None for
             a shuffle of all; every epoch then takes this list. Random access only.
+        repeats: int, how often an image of a batch stands in it; divides the batch.
+            More than 1 by random access only.
         hand: `(number, count)`: only every `count`-th batch of this worker, from
             batch `number` on, see `service.deal`. Elements are then counted without
             the batches of the other hands.
     """
 
     def __init__(
-        self, source, batch_size, seed, start, shard, *, sampling=None, hand=(0, 1)
+        self,
+        source,
+        batch_size,
+        seed,
+        start,
+        shard,
+        *,
+        sampling=None,
+        repeats=1,
+        hand=(0, 1),
     ):
         worker, workers = shard
         self.source = source
@@ -51,16 +65,14 @@ class Order:
         row = int(np.clip(row - self.first_row, 0, self.rows))
         self.first = batch * self.rows + row  # The `k` of the first element.
         self.hand = hand
+        self.repeats = repeats
+        check_repeats(source, batch_size, repeats)
         self.sampling = None if sampling is None else self._checked(sampling)
         self._numbers = None, None  # An epoch, and its images in order.
 
     def _checked(self, sampling):
         sampling = np.asarray(sampling, np.int64)
-        if not self.source.random_access:
-            raise ValueError(
-                f"{self.source.name} is read in sequence, so its images cannot be "
-                "drawn by a list; use a folder, arrays or TFRecord files with an index."
-            )
+        _check_access(self.source, "be drawn by a list")
         if sampling.shape != (self.epoch_size,):
             raise ValueError(
                 f"sampling of shape {sampling.shape} received, expected one image for "
@@ -88,6 +100,10 @@ class Order:
     def index(self, positions):
         """Images at int64 positions (scalar or vector); random access only."""
         epoch, place = positions // self.epoch_size, positions % self.epoch_size
+        if self.repeats > 1:
+            different = self.batch_size // self.repeats
+            batch, row = place // self.batch_size, place % self.batch_size
+            place = batch * different + row % different
         if self.sampling is not None:
             return tf.gather(tf.constant(self.sampling), place)
         # The raw operation: its public form refuses a seed per position. Keys must
@@ -201,4 +217,32 @@ class Order:
             min(self.source.num_images, fits),
             seed=self.seed + epoch * 1_000_003,
             reshuffle_each_iteration=False,
+        )
+
+
+def check_repeats(source, batch_size, repeats):
+    """Raises `ValueError` unless images can stand so often in a batch.
+
+    Args:
+        source: `sources.Source`.
+        batch_size: int, images of the global batch.
+        repeats: int.
+    """
+    checks.whole({"repeats": repeats}, "repeats")
+    if repeats == 1:
+        return
+    _check_access(source, "stand in a batch several times")
+    if batch_size % repeats:
+        fits = -(-batch_size // repeats) * repeats
+        raise ValueError(
+            f"batch_size={batch_size} received with repeats={repeats}, expected a "
+            f"multiple of it, for example {fits}."
+        )
+
+
+def _check_access(source, what):
+    if not source.random_access:
+        raise ValueError(
+            f"{source.name} is read in sequence, so its images cannot {what}; use a "
+            "folder, arrays or TFRecord files with an index."
         )

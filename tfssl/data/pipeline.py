@@ -53,6 +53,7 @@ def multiview(
     seed=0,
     start=0,
     sampling=None,
+    repeats=1,
     augment=True,
     augment_on="host",
     shard=(0, 1),
@@ -74,6 +75,9 @@ def multiview(
         sampling: int64 `(steps_per_epoch * batch_size,)`, the images of every epoch in
             order (DeepCluster draws them cluster by cluster); None shuffles all images
             anew in every epoch. Needs random access.
+        repeats: int, how often each image of a batch stands in it, every time with
+            views of its own (repeated augmentation). It divides the batch; an epoch
+            has so many times fewer images. More than 1 needs random access.
         augment: False gives the evaluation preprocessing at each view's size: all
             views of an image (of one size) are alike.
         augment_on: `"host"`, or `"device"`: the views end with the resize, in the
@@ -130,7 +134,14 @@ def multiview(
     for number, address in enumerate(addresses):
         hand = (number, len(addresses))
         order = order_lib.Order(
-            source, batch_size, seed, start, shard, sampling=sampling, hand=hand
+            source,
+            batch_size,
+            seed,
+            start,
+            shard,
+            sampling=sampling,
+            repeats=repeats,
+            hand=hand,
         )
         made = _batches(order, recipe, work, bad_files, parallel)
         if address:

@@ -77,6 +77,8 @@ class Method(loop.StepLoop):
             read it: it counts also the steps whose gradients overflowed under
             `mixed_float16`, which `optimizer.iterations` leaves out.
         position: int64 variable, the stream position of the next image.
+        gradient_watch: `gradient_watch.GradientWatch` that is told the gradients of
+            every step, or None; to be set before the first.
 
     Raises:
         ValueError: if the encoder is not built, or its output is not
@@ -103,6 +105,7 @@ class Method(loop.StepLoop):
         self.feature_dim = int(encoder.output_shape[-1])
         self.step = self._counter("step")
         self.position = self._counter("position")
+        self.gradient_watch = None
         self._means = {key: keras.metrics.Mean(name=key) for key in self.logged}
         self.built = True
 
@@ -347,6 +350,9 @@ class Method(loop.StepLoop):
             [v.value for v in learned],
             output_gradients=seeds,
         )
+        if self.gradient_watch is not None:
+            scale = self.optimizer.scale_loss(1.0)
+            self.gradient_watch.see(gradients, self.step, scale)
         self.apply_gradients(gradients, learned)
         self._advance(batch)
         self._report(values)

@@ -39,6 +39,7 @@ _DEFAULTS = {
         projection_layers=1,
         projection_hidden=None,
         projection_dim=128,
+        predictor_last_norm=None,
         shuffle=True,
     ),
     2: dict(
@@ -49,6 +50,7 @@ _DEFAULTS = {
         projection_layers=2,
         projection_hidden=None,
         projection_dim=128,
+        predictor_last_norm=None,
         shuffle=True,
     ),
     3: dict(
@@ -59,6 +61,7 @@ _DEFAULTS = {
         projection_layers=2,
         projection_hidden=4096,
         projection_dim=256,
+        predictor_last_norm=False,
         shuffle=False,
     ),
 }
@@ -90,6 +93,9 @@ class MoCo(base.Method):
         projection_hidden: int, their width: the encoder's in v2, 4096 in v3, also
             for the predictor.
         projection_dim: int, width of the compared embedding: 128, 128, 256.
+        predictor_last_norm: bool, whether v3's predictor ends with a batch norm
+            without scale and offset, as its projector does: False (v3 with a ViT:
+            True). None in v1 and v2, which have no predictor.
         shuffle: bool, whether the key encoder's local or split batch norms take
             shuffled statistics. True in v1 and v2, False in v3, whose encoder
             should have global ones.
@@ -99,6 +105,12 @@ class MoCo(base.Method):
 
     The loss is InfoNCE; in v3, as in its code, both directions are added and
     multiplied by `2 * temperature`.
+
+    What v3 with a ViT asks of the encoder is the encoder's own: `models.ViT` with
+    `positions="sincos"`, `init="xavier"` and `freeze_patches=True`, a projection of the
+    patches that stays as it starts. In batches of thousands gradients of a learned one
+    jump now and then, and cost accuracy without a sign in the loss (the paper's section
+    4.2); `--watch_gradients` shows such jumps.
     """
 
     default_recipe = recipes.MOCO_V2
@@ -117,6 +129,7 @@ class MoCo(base.Method):
         projection_layers=None,
         projection_hidden=None,
         projection_dim=None,
+        predictor_last_norm=None,
         shuffle=None,
         name=None,
     ):
@@ -129,6 +142,7 @@ class MoCo(base.Method):
             projection_layers=projection_layers,
             projection_hidden=projection_hidden,
             projection_dim=projection_dim,
+            predictor_last_norm=predictor_last_norm,
             shuffle=shuffle,
         )
         super().__init__(
@@ -158,6 +172,12 @@ class MoCo(base.Method):
                 "symmetric=False received with version=3, which compares both views; "
                 "leave it out, or choose version 2."
             )
+        if given["version"] != 3 and given["predictor_last_norm"] is not None:
+            raise ValueError(
+                f"predictor_last_norm={given['predictor_last_norm']} received with "
+                f"version={given['version']}, which has no predictor; leave it out, or "
+                "choose version 3."
+            )
         checks.whole(given, "projection_layers")
         checks.positive(given, "temperature")
         ema.check_momentum(given["momentum"], given["total_steps"])
@@ -166,12 +186,13 @@ class MoCo(base.Method):
         """v1, v2: dense and ReLU. v3: batch norm as well, and no biases."""
         v3 = self.version == 3
         projector = part == "projector"
+        normed = v3 and (projector or self.predictor_last_norm)
         return heads.mlp(
             self.feature_dim if projector else self.projection_dim,
             (self.projection_hidden or self.feature_dim,) * (layers - 1)
             + (self.projection_dim,),
             hidden_norm=v3,
-            last_norm="batch_no_affine" if v3 and projector else "none",
+            last_norm="batch_no_affine" if normed else "none",
             last_bias=not v3,
             kernel_initializer=heads.UNIFORM_FAN_IN,
             norm_statistics="global",

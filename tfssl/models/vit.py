@@ -186,7 +186,11 @@ class Patches(layers.Conv2D):
 
     def call(self, images):
         check_sides(images.shape[1:3], self.patch)
-        return super().call(images)
+        if self.trainable:
+            return super().call(images)
+        # Or TensorFlow's tape, which watches frozen variables too, went through them.
+        maps = self.convolution_op(images, ops.stop_gradient(self.kernel))
+        return maps + ops.stop_gradient(self.bias)
 
     def get_config(self):
         config = super().get_config()

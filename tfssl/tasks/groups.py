@@ -358,6 +358,9 @@ class Monitors:
             takes the training images, if they have labels.
         online_probe_split: their part; alone, it is a part of `data`.
         online_probe_steps: training steps between two steps of that classifier.
+        watch_gradients: whether each epoch's line has `largest_gradient`, the largest
+            absolute value in the gradients of its steps, whose jumps tell an unstable
+            training; see docs/runs.md for what it costs.
         max_bad_fraction: share of unreadable images that stops the run.
         stop_on_collapse: stop, rather than warn, on a collapsed embedding.
     """
@@ -369,6 +372,7 @@ class Monitors:
     online_probe_data: Any = None
     online_probe_split: str | None = None
     online_probe_steps: Count = 1
+    watch_gradients: bool = False
     max_bad_fraction: Share = 0.01
     stop_on_collapse: bool = False
 

@@ -4,9 +4,11 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfssl import data as data_lib
 from tfssl.data import labels, pipeline
+from tfssl.methods import gradient_watch
 from tfssl.tasks import online_probe
 from tfssl.training import checkpoint, history, monitors
 
@@ -43,11 +45,11 @@ class Watch:
         ]
         self.told = []
         self._knn = self._knn_sets() if chosen.knn_epochs else None
-        self._probes = []
+        self._kept = []  # Monitors with a state of their own.
 
     def variables(self):
         """What of the monitors is saved beside the model: named tensors."""
-        return {k: v for probe in self._probes for k, v in probe.variables().items()}
+        return {k: v for one in self._kept for k, v in one.variables().items()}
 
     def callbacks(self, model, trainer, resumed):
         """All that watches, in the order in which it must be called.
@@ -64,8 +66,15 @@ class Watch:
             List of Keras callbacks.
         """
         chosen, workers = self._chosen, trainer.workers
+        self._kept = []
+        if chosen.watch_gradients:
+            steps = self._plan.steps_per_epoch
+            model.gradient_watch = gradient_watch.GradientWatch(
+                steps, _largest_gradient(resumed)
+            )
+            self._kept.append(monitors.LargestGradient(model.gradient_watch))
         if self._probed is not None:
-            self._probes = [
+            self._kept.append(
                 online_probe.make(
                     self._plan,
                     chosen,
@@ -74,7 +83,7 @@ class Watch:
                     self.bad_files,
                     resumed,
                 )
-            ]
+            )
         images = fixed_images(self._plan)
         found = [
             monitors.Collapse(images, stop=chosen.stop_on_collapse, workers=workers)
@@ -90,7 +99,7 @@ class Watch:
                     workers=workers,
                 )
             )
-        found += [*self._probes, history.EpochNumbers(self._plan.batch_size)]
+        found += [*self._kept, history.EpochNumbers(self._plan.batch_size)]
         return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):
@@ -148,6 +157,17 @@ def in_order(found, trainer, bad_files, callbacks):
         ),
         *callbacks,
     ]
+
+
+def _largest_gradient(resumed):
+    """That of the steps before a checkpoint (or None) in its epoch; 0 if unknown."""
+    name, unknown = monitors.LARGEST_GRADIENT, tf.constant(0.0)
+    try:
+        found = resumed and checkpoint.read_also(resumed, {name: unknown})
+    except checkpoint.DamagedCheckpoint as error:
+        logging.warning("%s", error)
+        found = None
+    return found[name].numpy() if found else 0.0
 
 
 def fixed_images(plan):

@@ -31,6 +31,7 @@ _CURVES = {
     "probe_accuracy": "online probe accuracy",
     "embedding_std": "embedding std (0 = collapsed)",
     "effective_rank": "effective rank",
+    "largest_gradient": "largest value of a gradient in an epoch",
     "learning_rate": "learning rate",
     "images_per_second": "images per second",
     "input_wait_share": "share of time waiting for input",

@@ -14,7 +14,7 @@ import keras
 from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import pipeline, service, views
+from tfssl.data import order, pipeline, service, views
 from tfssl.data.views import recipes
 from tfssl.tasks import (
     accept,
@@ -50,6 +50,7 @@ class Plan:
         batch_size: int, over all replicas.
         seed: int, of weights, order and views.
         augment: False turns every random transform off.
+        repeats: int, how often an image of a batch stands in it.
         bad_files: `BadFiles`, which collects unreadable training images.
         task: name of what this training is, for the record.
         own_preprocessing: `Preprocessing` that the encoder was made for; None for the
@@ -65,6 +66,7 @@ class Plan:
     batch_size: int
     seed: int = 0
     augment: bool = True
+    repeats: int = 1
     bad_files: pipeline.BadFiles = dataclasses.field(default_factory=pipeline.BadFiles)
     task: str = "pretrain"
     own_preprocessing: data_lib.Preprocessing | None = None
@@ -89,6 +91,7 @@ class Plan:
     def check(self, strategy, steps_per_execution):
         """Raises `ValueError` for batches that do not divide."""
         strategies.per_replica_batch(strategy, self.batch_size)
+        order.check_repeats(self.train, self.batch_size, self.repeats)
         steps = self.steps_per_epoch
         if steps % steps_per_execution:
             fits = [n for n in range(1, steps + 1) if steps % n == 0]
@@ -268,6 +271,7 @@ class Trainer:
                 seed=plan.seed if seed is None else seed,
                 start=int(model.position.numpy()),
                 sampling=sampling,
+                repeats=plan.repeats,
                 augment=plan.augment,
                 augment_on="device" if self._on_device else "host",
                 shard=shard,

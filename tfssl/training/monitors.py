@@ -14,6 +14,8 @@ from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn
 from tfssl.training import workers as workers_lib
 
+LARGEST_GRADIENT = "largest_gradient"  # In logs and checkpoints.
+
 
 class TrainingStopped(RuntimeError):
     """Training that must not go on, with the reason and the last good state."""
@@ -187,6 +189,26 @@ class Collapse(keras.callbacks.Callback):
             if self.stop:
                 raise TrainingStopped(message)
             logging.warning("%s", message)
+
+
+class LargestGradient(keras.callbacks.Callback):
+    """Adds `largest_gradient`, the largest of an epoch's steps, to its logs.
+
+    Args:
+        watch: `Method.gradient_watch`.
+    """
+
+    def __init__(self, watch):
+        super().__init__()
+        self._watch = watch
+
+    def variables(self):
+        """What is saved beside the model: named tensors."""
+        return {LARGEST_GRADIENT: tf.convert_to_tensor(self._watch.largest)}
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs[LARGEST_GRADIENT] = float(self._watch.largest.numpy())
 
 
 class NonFinite(keras.callbacks.Callback):

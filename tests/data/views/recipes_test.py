@@ -60,6 +60,10 @@ _PAPERS = {
         area=(0.2, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
         hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
     ),
+    "moco_v3_vit": dict(
+        area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
+        hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
+    ),
     "npid": dict(
         size=224, area=(0.2, 1.0), flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4,
         saturation=0.4, hue=0.4, gray=0.2, gray_first=True, blur=0.0, antialias=True,

@@ -3,13 +3,13 @@
 Images enter as uint8, uint16 or float32 and views leave as float32 in [0, 1] (or
 normalised, where the recipe says so). The order of work is: crop, flip, resize,
 rotate/shear/move, RandAugment, colour jitter, grey (before the jitter with
-`gray_first`), blur, solarise, normalise.
+`gray_first`), blur, solarise, normalise, erase.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops, rand_augment, tiles
+from tfssl.data.views import color, erasing, image_ops, rand_augment, tiles
 from tfssl.data.views.packing import boxes, coins_of, fields, has_affine, pack
 from tfssl.data.views.specs import Tile, check
 
@@ -46,6 +46,8 @@ def render(named, coins, out, view, white):
         )
     if view.mean is not None and not color.folds_normalization(view, channels):
         out = normalized(out, view)
+    if view.erase:
+        out = erasing.run(out, named["erase"], view)
     out.set_shape([size, size, channels])
     return out
 

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfssl.data.views import (
     applying,
     color,
+    erasing,
     image_ops,
     packing,
     rand_augment,
@@ -67,7 +68,7 @@ def _resized(images, crop, flipped, view):
 
 
 def finish(resized, packed, recipe, white):
-    """All that follows the resize: affine map, colour, blur, solarise, normalise.
+    """All that follows the resize: affine map, colour, blur, and so on to the end.
 
     Args:
         resized: list of float32 `(batch, size, size, channels)`, one per view.
@@ -110,7 +111,7 @@ def placed(images, named, view, white):
 
 
 def _toned(images, named, view):
-    """The rest of `finish`: colour, blur, solarise, normalise."""
+    """The rest of `finish`: colour, blur, solarise, normalise, erase."""
     size, channels = images.shape[-2:]
     if color.is_plain(view, channels):
         images = applying.plain(images, view, 1.0)
@@ -125,6 +126,8 @@ def _toned(images, named, view):
         images = applying.solarized(images, view, inverted_top(named))
     if view.mean is not None and not color.folds_normalization(view, channels):
         images = applying.normalized(images, view)
+    if view.erase:
+        images = erasing.run_batch(images, named["erase"], view)
     return images
 
 

@@ -2,9 +2,10 @@
 
 The host reads, decodes, crops, flips and resizes, does what needs coordinates (affine
 maps, RandAugment), and rounds to whole numbers, as the image had. The device does
-colour, blur, solarising and normalising, with the same numbers of `sample`, which
-travel with the batch. Nothing is drawn there. Only the rounding sets these views apart
-from those that the host makes alone, see docs/views.md; float32 images are not rounded.
+colour, blur, solarising, normalising and erasing, with the same numbers of `sample`,
+which travel with the batch. Nothing is drawn there. Only the rounding sets these views
+apart from those that the host makes alone, see docs/views.md; float32 images are not
+rounded.
 """
 
 import functools
@@ -16,6 +17,7 @@ from tfssl.data.views import (
     applying,
     batched,
     color,
+    erasing,
     image_ops,
     packing,
     recipes,
@@ -158,4 +160,5 @@ def _finished(images, numbers, recipe, view):
     if view.mean is not None and not color.folds_normalization(view, channels):
         mean, std = (np.float32(x).reshape([-1, 1, 1]) for x in (view.mean, view.std))
         planes = (planes - mean) / std
-    return tf.transpose(planes, [0, 2, 3, 1])
+    images = tf.transpose(planes, [0, 2, 3, 1])
+    return erasing.run_batch(images, named["erase"], view) if view.erase else images

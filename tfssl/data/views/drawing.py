@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import rand_augment
+from tfssl.data.views import erasing, rand_augment
 from tfssl.data.views.specs import Tiles, check
 from tfssl.data.views.tiles import flat
 
@@ -37,6 +37,8 @@ def _sizes(recipe):
     more = {"rand_augment": operations} if operations else {}
     if any(isinstance(view, Tiles) for view in recipe):
         more["cell"] = 2  # Place of a tile in its cell.
+    if erasing.width(recipe):
+        more["erase"] = erasing.width(recipe)
     return {"areas": tries, "aspects": tries, **_FIELDS, **more}
 
 
@@ -52,8 +54,8 @@ def split(numbers, recipe):
         places of the heights) and `aspects` `(..., tries)`, `place` and `translation`
         `(..., 2)`, `order` `(..., 4)`, and `flip, rotation, shear, jitter,
         brightness, contrast, saturation, hue, gray, sigma, solarize` `(...)`; and
-        `rand_augment` `(..., width)` and `cell` `(..., 2)`, the place of a tile in
-        its cell, if a view has them.
+        `rand_augment` `(..., width)`, `cell` `(..., 2)`, the place of a tile in its
+        cell, and `erase` `(..., width)`, if a view has them.
     """
     sizes = _sizes(recipe)
     parts = tf.split(numbers, list(sizes.values()), axis=-1)
@@ -149,9 +151,8 @@ def sample(recipe, *, batch, channels, seed, step):
         "sigma": sigma * coin(coin_of_blur, "blur"),
         "solarize": coin(u["solarize"], "solarize"),
     }
-    if "rand_augment" in u:  # `rand_augment.pack` gives them their meaning.
-        values["rand_augment"] = u["rand_augment"]
-    if "cell" in u:
-        values["cell"] = u["cell"]
+    for name in ("rand_augment", "cell", "erase"):  # `pack` gives them their meaning.
+        if name in u:
+            values[name] = u[name]
     rank3 = [x if len(x.shape) == 3 else x[..., tf.newaxis] for x in values.values()]
     return tf.concat(rank3, -1)

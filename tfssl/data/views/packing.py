@@ -6,7 +6,7 @@ whole batch; where the crops lie is known once the image's size is.
 
 import tensorflow as tf
 
-from tfssl.data.views import color, image_ops, rand_augment, tiles
+from tfssl.data.views import color, erasing, image_ops, rand_augment, tiles
 from tfssl.data.views.drawing import split, tries_of
 from tfssl.data.views.specs import Tiles
 
@@ -31,8 +31,8 @@ def has_affine(view):
 
 # Fields that are coins, 0 or 1; in a row of `pack` they follow the crop's numbers.
 _COINS = ("flip", "blurred", "solarize", "runs", "moves")
-# Fields of a batch's tones: colour, blur and solarising.
-TONES = ("solarize", "matrices", "shares", "offsets", "taps")
+# Fields of a batch's tones: colour, blur, solarising and erasing.
+TONES = ("solarize", "matrices", "shares", "offsets", "taps", "erase")
 
 
 def _widths(recipe, channels):
@@ -56,6 +56,7 @@ def _widths(recipe, channels):
         "offsets": maps["offsets"],
         "taps": 2 * max(radii) + 1 if radii else 0,
         "cell": 2 if any(isinstance(view, Tiles) for view in recipe) else 0,
+        "erase": erasing.PACKED if erasing.width(recipe) else 0,
     }
 
 
@@ -95,6 +96,8 @@ def pack(numbers, recipe, channels, white=1.0):
         made["rand_augment"] = rand_augment.pack(u["rand_augment"], recipe)
     if "cell" in u:
         made["cell"] = u["cell"]
+    if "erase" in u:
+        made["erase"] = erasing.pack(u["erase"], recipe)
     return tf.concat([made[name] for name, width in widths.items() if width], -1)
 
 
@@ -117,8 +120,8 @@ def fields(packed, recipe, channels, names=None):
         Dict of float32 `(..., width)`: `areas`, `aspects` and `place` of the crop;
         the coins `flip`, `blurred`, `solarize`; `runs`, `moves`, `matrices`, `shares`
         and `offsets` of `color.groups`; `affine` (rotation, shear, right, down),
-        `rand_augment`, `taps` of the blur and `cell` (the place of a tile in its cell),
-        of width 0 if no view needs them.
+        `rand_augment`, `taps` of the blur, `cell` (the place of a tile in its cell) and
+        `erase`, of width 0 if no view needs them.
     """
     widths = _widths(recipe, channels)
     widths = {name: widths[name] for name in names or widths}

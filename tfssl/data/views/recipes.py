@@ -10,6 +10,7 @@ tenth of the image.
 from tfssl import checks
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.views import (
+    beit_recipes,
     dino_recipes,
     pretext_recipes,
     tokenizer_recipes,
@@ -156,13 +157,15 @@ MOCO_CIFAR10 = Recipe(
 )
 
 # Chen et al., 2021, https://arxiv.org/abs/2104.02057, facebookresearch/moco-v3, for
-# ResNets (ViTs crop down to 0.08): BYOL's asymmetry on PIL's operations.
+# ResNets: BYOL's asymmetry on PIL's operations.
 _MOCO_V3_VIEW = _MOCO_VIEW.scaled(
     jitter=0.8, saturation=0.2, hue=0.1, blur=1.0, blur_border="edge"
 )
 MOCO_V3 = Recipe(
     [_MOCO_V3_VIEW, _MOCO_V3_VIEW.scaled(blur=0.1, solarize=0.2)], "moco_v3"
 )
+# The same for ViTs.
+MOCO_V3_VIT = Recipe(MOCO_V3.scaled(area=(0.08, 1.0)), "moco_v3_vit")
 
 # Caron et al., 2020, https://arxiv.org/abs/2006.09882, facebookresearch/swav
 # (main_swav.py): two large and six small crops, std 0.228 for red as in the code.
@@ -309,6 +312,7 @@ RECIPES = {
     "moco_v1": MOCO_V1,
     "moco_v2": MOCO_V2,
     "moco_v3": MOCO_V3,
+    "moco_v3_vit": MOCO_V3_VIT,
     "npid": NPID,
     "npid_cifar10": NPID_CIFAR10,
     "rand_augment": RAND_AUGMENT,

@@ -13,7 +13,7 @@ _CROP_FALLBACKS = ("center", "whole", "clamp")
 _BRIGHTNESS_MODES = ("multiply", "add")
 _CONTRAST_MEANS = ("channel", "gray")
 _BLUR_BORDERS = ("zero", "edge", "reflect")
-_PROBABILITIES = ("flip", "jitter", "gray", "blur", "solarize")
+_PROBABILITIES = ("flip", "jitter", "gray", "blur", "solarize", "erase")
 _STRENGTHS = ("brightness", "contrast", "saturation")
 _MOST_OPERATIONS = 16
 _NON_NEGATIVE = ("rotation", "shear", "translation")
@@ -62,6 +62,8 @@ class View:
         rand_augment: how many of RandAugment's operations an image goes through, see
             `data.views.rand_augment`; 0 for none.
         rand_augment_magnitude: their strength, 10 for the largest of AutoAugment.
+        erase: probability that a rectangle becomes noise, after all else, see
+            `data.views.erasing`.
         resize: `"bilinear"` or `"bicubic"` (twice the cost).
         antialias: widen the filter when shrinking, as PIL does (twice the cost
             of plain bilinear).
@@ -99,6 +101,7 @@ class View:
     translation: float = 0.0
     rand_augment: int = 0
     rand_augment_magnitude: float = 9.0
+    erase: float = 0.0
     resize: str = "bilinear"
     antialias: bool = False
     clip_resized: bool = False
