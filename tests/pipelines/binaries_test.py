@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from tests import processes
 from tests.fixtures import classifiers
+from tfssl import data, formats, models
+from tfssl.formats import keras_file
 from tfssl.tasks import predict
 
 _FLAGFILES = sorted(
@@ -63,14 +65,18 @@ for path in sys.argv[1:]:
         kind = values.encoder
     if kind == "patches":
         side, more = 32, dict(patch=8, stride=6)
-    network = models.encoder(
-        kind, input_shape=(side, side, 3), width=1 / 16, **more
-    )
+    if values.method == "beit":
+        network = models.vit(8, depth=1, patch=4, input_shape=(8, 8, 3))
+        teacher = models.Tokenizer(
+            vocabulary=4, downsampling=2, width=4, blocks=1, decoder_width=4)
+    else:
+        teacher = network = models.encoder(
+            kind, input_shape=(side, side, 3), width=1 / 16, **more)
     resolve.method(values.method, network, hparams, total_steps=10,
                    steps_per_epoch=5, num_images=50_000, seed=0,
-                   teacher=methods.Frozen(network, data.Preprocessing(size=side)))
+                   teacher=methods.Frozen(teacher, data.Preprocessing(size=side)))
     with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
-        channels = 13 if values.data == "scenes" else 3
+        channels = 13 if values.data == "scenes" else 23 if "video" in path else 3
         side = 260 if kind == "patches" else 64
         models.encoder(values.encoder, input_shape=(side, side, channels),
                        **command.pairs(values.encoder_arg, "encoder_arg"))
@@ -123,11 +129,22 @@ def _smoke_of(recipe):
     name = os.path.basename(recipe)
     if name.startswith(("cmc", "predictive")):
         return SMOKE.replace("smoke.", "smoke_scenes.")
-    return SMOKE.replace("smoke.", "smoke_vit.") if "vit_" in name else SMOKE
+    of_vit = "vit_" in name or name.startswith("beit")
+    return SMOKE.replace("smoke.", "smoke_vit.") if of_vit else SMOKE
 
 
 # Where a recipe names a run that is not there.
 _TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digits')}"
+
+
+def _tokenizer(path):
+    """An untrained one of grey images, as a file."""
+    network = models.Tokenizer(
+        vocabulary=16, downsampling=2, width=8, blocks=1, decoder_width=8, channels=1
+    )
+    preprocessing = data.Preprocessing(size=16, channels=1)
+    keras_file.save(formats.Encoder(network, preprocessing), path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -142,13 +159,17 @@ _TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digi
     ],
 )
 def test_every_recipe_runs_with_smoke(recipe, tmp_path):
+    name = os.path.basename(recipe)
+    teacher = [_TEACHER] if name.startswith("feature_distillation") else []
+    if name.startswith("beit"):
+        teacher = [f"--teacher={_tokenizer(tmp_path / 'tokenizer.keras')}"]
     done = binary(
         "pretrain",
         f"--flagfile={recipe}",
         f"--flagfile={_smoke_of(recipe)}",
         f"--out={tmp_path}",
-        *_FEW.get(os.path.basename(recipe), []),
-        *([_TEACHER] if "feature_distillation" in recipe else []),
+        *_FEW.get(name, []),
+        *teacher,
     )
     assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "encoder.keras").exists()

@@ -103,6 +103,10 @@ _PAPERS = {
         saturation=0.2, hue=0.1, gray=0.2, blur=0.0, solarize=0.0,
         mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
     ),
+    "beit": dict(
+        size=224, area=(0.08, 1.0), flip=0.5, jitter=1.0, hue=0.0, gray=0.0, blur=0.0,
+    ),
+    "beit_cifar10": dict(size=32, area=(0.2, 1.0), jitter=1.0, brightness=0.4),
     "cmc_lab": dict(
         size=224, area=(0.2, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0, mean=None,
     ),
@@ -144,6 +148,7 @@ _MULTICROP = {
     "swav": 8, "dino": 10, "dino_resnet": 10, "dino_cifar10": 6, "dino_digits": 4,
 }  # fmt: skip
 _SINGLE = (
+    "beit",
     "cmc",
     "cpc",
     "deepcluster",
