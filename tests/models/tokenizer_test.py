@@ -126,7 +126,7 @@ def test_mixed_precision_has_float32_at_its_ends():
     model = tiny(dtype="mixed_bfloat16")
     images = np.full((1, 8, 8, 3), 0.2003, "float32")
     mapped = model.encoder.get_layer("pixel_map")
-    part = keras.Model(model.encoder.inputs, mapped.output)
+    part = keras.Model(model.encoder.inputs[0], mapped.output)
     part.dtype_policy = model.encoder.dtype_policy
     np.testing.assert_allclose(part(images), 0.1 + 0.8 * images, rtol=1e-6)
     logits = model.logits(images)

@@ -5,7 +5,9 @@ the `dall_e` package open. Where these are at hand, one line makes plain arrays 
 
     import numpy, torch; numpy.savez("dall_e.npz", **{f"{part}.{name}": tensor.numpy()
         for part in ("encoder", "decoder")
-        for name, tensor in torch.load(f"{part}.pkl").state_dict().items()})
+        for name, tensor in torch.load(
+            f"{part}.pkl", map_location="cpu", weights_only=False
+        ).state_dict().items()})
 """
 
 import math
