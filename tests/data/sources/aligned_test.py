@@ -129,6 +129,20 @@ def test_jpeg_files(tmp_path, pixels, write_image):
         np.testing.assert_array_equal(found, expected * scale)
 
 
+def test_tiff_files_of_16_bits_and_of_classes(tmp_path, pixels, write_image):
+    rng = np.random.default_rng(0)
+    depth = rng.integers(0, 65536, (8, 9), np.uint16)
+    classes = rng.integers(0, 4, (8, 9), np.uint8)
+    write_image(tmp_path / "a.png", np.zeros((8, 9, 3), np.uint8))
+    write_image(tmp_path / "d.tif", depth, "TIFF")
+    write_image(tmp_path / "m.tif", classes, "TIFF")
+    path = tmp_path / "l.csv"
+    path.write_text("path,channels:d:gray,channels:m:map4\na.png,d.tif,m.tif\n")
+    found = pixels(sources.open_source(path, bit_depth=16), 0)
+    np.testing.assert_array_equal(found[..., 3], depth)
+    np.testing.assert_array_equal(found[..., 4:], 65535 * np.eye(4)[classes])
+
+
 def test_views_share_crop_and_flip_and_equal_those_of_arrays(rows):
     """Of files, and of files that are kept."""
     path, *given = rows
