@@ -8,7 +8,6 @@ import pytest
 from absl import flags
 
 from pipelines import command, task_flags
-from tfssl import models
 from tfssl.tasks import (
     arguments,
     classifying,
@@ -186,55 +185,6 @@ def test_mocos_cosine_falls_by_epochs(name, peak):
             assert float(schedule(step)) == pytest.approx(rate, abs=1e-7)
 
 
-@pytest.mark.parametrize(
-    "name, batch_size, epochs, peak, optimizer, decay",
-    [
-        ("dino_vit_small_16_imagenet", 1024, 300, 2e-3, "adamw", (0.04, 0.4)),
-        ("dino_resnet50_imagenet", 512, 100, 0.06, "sgd", (1e-4, None)),
-    ],
-)
-def test_dino_on_imagenet_is_main_dinos(
-    name, batch_size, epochs, peak, optimizer, decay
-):
-    """Ten epochs of warm-up, a cosine to 1e-6; biases and norms do not decay."""
-    given = arguments_of(name)
-    assert (given["batch_size"], given["epochs"]) == (batch_size, epochs)
-    assert given["optimizer"] == optimizer
-    assert (given["weight_decay"], given["weight_decay_final"]) == decay
-    assert given["optimizer_args"]["clipnorm"] == 3
-    assert given["optimizer_args"]["exclude_from_decay"] == ("bias", "gamma", "beta")
-    assert given["hparams"]["momentum"] == 0.996
-    assert given["hparams"]["num_outputs"] == 65_536
-    schedule = schedule_of(name, 10)
-    for epoch, rate in ((0, 0.0), (5, peak / 2), (10, peak), (epochs, 1e-6)):
-        assert float(schedule(10 * epoch)) == pytest.approx(rate, rel=1e-2, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    "name, batch_size, peak, heads",
-    [
-        ("moco_v3_vit_small_16_imagenet", 1024, 6e-4, 12),
-        ("moco_v3_vit_base_16_imagenet", 4096, 2.4e-3, None),
-    ],
-)
-def test_moco_v3_of_vits_is_main_mocos(name, batch_size, peak, heads):
-    """AdamW, 1.5e-4 * batch / 256, decay 0.1, 300 epochs, 40 of warm-up."""
-    given = arguments_of(name)
-    assert (given["optimizer"], given["weight_decay"]) == ("adamw", 0.1)
-    assert (given["batch_size"], given["recipe"]) == (batch_size, "moco_v3_vit")
-    assert given["hparams"] == {
-        "version": 3, "temperature": 0.2, "projection_layers": 3,
-        "predictor_last_norm": True,
-    }  # fmt: skip
-    chosen = given["encoder_args"]
-    assert chosen.get("heads") == heads
-    assert chosen["freeze_patches"] is True and chosen["positions"] == "sincos"
-    schedule = schedule_of(name, 10)
-    for epoch, rate in ((20, peak / 2), (40, peak), (170, peak / 2), (300, 0.0)):
-        assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
-    assert given["watch_gradients"] is True
-
-
 def test_cmc_on_imagenet_is_train_cmcs():
     """Batch 128, 0.03, a tenth after 120, 160 and 200 of 240 epochs, a bank of NCE."""
     given = arguments_of("cmc_imagenet")
@@ -340,27 +290,6 @@ def test_the_augmented_recipe_is_maes():
     assert float(schedule(5 * 1251)) == pytest.approx(2e-3)
 
 
-def test_deit_from_scratch_is_mains():
-    """5e-4 per 512 images down to a hundredth, and all that regularises."""
-    given = arguments_of("finetune_deit_base_16_imagenet")
-    assert (given["encoder"], given["encoder_args"]) == (
-        "vit_base_16",
-        {"drop_path": 0.1},
-    )
-    assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
-    assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
-    assert (given["erase"], given["repeats"], given["averaging"]) == (0.25, 3, 0.99996)
-    assert (given["epochs"], given["weight_decay"]) == (300, 0.05)
-    assert given["batch_size"] % 6 == 0  # Pairs of images, each three times.
-    spared = given["optimizer_args"]["exclude_from_decay"]
-    network = models.encoder("vit_tiny_4", input_shape=(8, 8, 3), depth=1)
-    assert {v.path.split("/")[-1] for v in network.variables} == {"kernel", *spared}
-    schedule = schedule_of("finetune_deit_base_16_imagenet", 100)
-    peak = 5e-4 * given["batch_size"] / 512
-    for epoch, rate in ((0, 1e-3 * peak), (5, peak), (300, 0.01 * peak)):
-        assert float(schedule(100 * epoch)) == pytest.approx(rate)
-
-
 @pytest.mark.parametrize(
     "first, then, flag",
     [
@@ -382,22 +311,3 @@ def test_a_stage_begins_with_the_one_before(first, then, flag):
     ):  # Its teacher has 1 % of the images.
         assert after["data"].partition("_subset")[0] == before["data"]
         assert after["validation_fraction"] == before["validation_fraction"]
-
-
-def test_the_tokenizer_of_imagenet_is_dall_es():
-    given = arguments_of("tokenizer_imagenet")
-    steps_per_epoch = 1_281_167 // 512
-    assert given["temperature_epochs"] * steps_per_epoch == pytest.approx(150e3, 1e-2)
-    assert given["kl_epochs"] * steps_per_epoch == pytest.approx(5e3, 1e-2)
-    assert given["epochs"] * steps_per_epoch == pytest.approx(3e6, 1e-2)
-    assert (given["temperature"], given["kl_weight"]) == (1 / 16, 6.6)
-    network = ("vocabulary", "downsampling", "width", "blocks", "decoder_width")
-    assert [given[name] for name in network] == [8192, 8, 256, 2, 128]
-    schedule = schedule_of("tokenizer_imagenet", steps_per_epoch)
-    assert float(schedule(0)) == pytest.approx(1e-4)
-    assert float(schedule(10**9)) == pytest.approx(1.25e-6)
-
-
-def test_the_tokenizer_of_small_images_has_the_grid_of_their_transformer():
-    given = arguments_of("tokenizer_cifar10_small")
-    assert given["downsampling"] == 4  # As the patches of vit_tiny_4.

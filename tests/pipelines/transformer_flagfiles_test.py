@@ -1,0 +1,116 @@
+"""The flagfiles of transformers and of tokenizers against their authors' code."""
+
+import pytest
+
+from tests.pipelines.flagfiles_test import arguments_of, schedule_of
+from tfssl import models
+
+
+@pytest.mark.parametrize(
+    "name, batch_size, epochs, peak, optimizer, decay",
+    [
+        ("dino_vit_small_16_imagenet", 1024, 300, 2e-3, "adamw", (0.04, 0.4)),
+        ("dino_resnet50_imagenet", 512, 100, 0.06, "sgd", (1e-4, None)),
+    ],
+)
+def test_dino_on_imagenet_is_main_dinos(
+    name, batch_size, epochs, peak, optimizer, decay
+):
+    """Ten epochs of warm-up, a cosine to 1e-6; biases and norms do not decay."""
+    given = arguments_of(name)
+    assert (given["batch_size"], given["epochs"]) == (batch_size, epochs)
+    assert given["optimizer"] == optimizer
+    assert (given["weight_decay"], given["weight_decay_final"]) == decay
+    assert given["optimizer_args"]["clipnorm"] == 3
+    assert given["optimizer_args"]["exclude_from_decay"] == ("bias", "gamma", "beta")
+    assert given["hparams"]["momentum"] == 0.996
+    assert given["hparams"]["num_outputs"] == 65_536
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((0, 0.0), (5, peak / 2), (10, peak), (epochs, 1e-6)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, rel=1e-2, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, batch_size, peak, heads",
+    [
+        ("moco_v3_vit_small_16_imagenet", 1024, 6e-4, 12),
+        ("moco_v3_vit_base_16_imagenet", 4096, 2.4e-3, None),
+    ],
+)
+def test_moco_v3_of_vits_is_main_mocos(name, batch_size, peak, heads):
+    """AdamW, 1.5e-4 * batch / 256, decay 0.1, 300 epochs, 40 of warm-up."""
+    given = arguments_of(name)
+    assert (given["optimizer"], given["weight_decay"]) == ("adamw", 0.1)
+    assert (given["batch_size"], given["recipe"]) == (batch_size, "moco_v3_vit")
+    assert given["hparams"] == {
+        "version": 3, "temperature": 0.2, "projection_layers": 3,
+        "predictor_last_norm": True,
+    }  # fmt: skip
+    chosen = given["encoder_args"]
+    assert chosen.get("heads") == heads
+    assert chosen["freeze_patches"] is True and chosen["positions"] == "sincos"
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((20, peak / 2), (40, peak), (170, peak / 2), (300, 0.0)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
+    assert given["watch_gradients"] is True
+
+
+def test_deit_from_scratch_is_mains():
+    """5e-4 per 512 images down to a hundredth, and all that regularises."""
+    given = arguments_of("finetune_deit_base_16_imagenet")
+    assert (given["encoder"], given["encoder_args"]) == (
+        "vit_base_16",
+        {"drop_path": 0.1},
+    )
+    assert (given["mixup"], given["cutmix"], given["label_smoothing"]) == (0.8, 1, 0.1)
+    assert (given["rand_augment"], given["rand_augment_magnitude"]) == (2, 9)
+    assert (given["erase"], given["repeats"], given["averaging"]) == (0.25, 3, 0.99996)
+    assert (given["epochs"], given["weight_decay"]) == (300, 0.05)
+    assert given["batch_size"] % 6 == 0  # Pairs of images, each three times.
+    spared = given["optimizer_args"]["exclude_from_decay"]
+    network = models.encoder("vit_tiny_4", input_shape=(8, 8, 3), depth=1)
+    assert {v.path.split("/")[-1] for v in network.variables} == {"kernel", *spared}
+    schedule = schedule_of("finetune_deit_base_16_imagenet", 100)
+    peak = 5e-4 * given["batch_size"] / 512
+    for epoch, rate in ((0, 1e-3 * peak), (5, peak), (300, 0.01 * peak)):
+        assert float(schedule(100 * epoch)) == pytest.approx(rate)
+
+
+def test_the_tokenizer_of_imagenet_is_dall_es():
+    given = arguments_of("tokenizer_imagenet")
+    steps_per_epoch = 1_281_167 // 512
+    assert given["temperature_epochs"] * steps_per_epoch == pytest.approx(150e3, 1e-2)
+    assert given["kl_epochs"] * steps_per_epoch == pytest.approx(5e3, 1e-2)
+    assert given["epochs"] * steps_per_epoch == pytest.approx(3e6, 1e-2)
+    assert (given["temperature"], given["kl_weight"]) == (1 / 16, 6.6)
+    network = ("vocabulary", "downsampling", "width", "blocks", "decoder_width")
+    assert [given[name] for name in network] == [8192, 8, 256, 2, 128]
+    schedule = schedule_of("tokenizer_imagenet", steps_per_epoch)
+    assert float(schedule(0)) == pytest.approx(1e-4)
+    assert float(schedule(10**9)) == pytest.approx(1.25e-6)
+
+
+def test_the_tokenizer_of_small_images_has_the_grid_of_their_transformer():
+    given = arguments_of("tokenizer_cifar10_small")
+    assert given["downsampling"] == 4  # As the patches of vit_tiny_4.
+
+
+@pytest.mark.parametrize(
+    "size, layer_scale, clip", [("base", 0.1, 3.0), ("large", 1e-5, 1.0)]
+)
+def test_beit_on_imagenet_is_run_beit_pretrainings(size, layer_scale, clip):
+    """AdamW, 1.5e-3 at 2,048 images, decay 0.05, 800 epochs, 10 of warm-up."""
+    name = f"beit_vit_{size}_16_imagenet"
+    given = arguments_of(name)
+    assert (given["batch_size"], given["weight_decay"]) == (2048, 0.05)
+    assert given["optimizer_args"]["global_clipnorm"] == clip
+    # 75 of 196 patches, and no more.
+    assert round(given["hparams"]["mask_ratio"] * 196) == 75
+    assert given["hparams"]["mask_form"] == "released"
+    assert given["encoder_args"] == {
+        "drop_path": 0.1, "positions": "none", "relative": "shared", "init": "beit",
+        "pooling": "mean", "layer_scale": layer_scale,
+    }  # fmt: skip
+    schedule = schedule_of(name, 10)
+    for epoch, rate in ((5, 7.5e-4), (10, 1.5e-3), (405, 7.5e-4), (800, 0.0)):
+        assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
