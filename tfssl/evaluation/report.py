@@ -146,7 +146,8 @@ def write(
             `encoder` get tables and curves of their own.
         notes: text or list of texts.
         class_names: names of the labels of the embedding.
-        sheets: dict of a heading to a picture, pixels uint8 `(h, w, 1 or 3)`.
+        sheets: dict of a heading to a picture: pixels uint8 `(h, w, 1 or 3)`, or the
+            path of a PNG file.
         step_name: what the curves' horizontal axis counts.
 
     Returns:
@@ -162,8 +163,8 @@ def write(
         embedding=_embedding(embedding, class_names),
         views=_sheet(views_png),
         sheets=[
-            {"title": title} | _sheet(tf.io.encode_png(pixels).numpy())
-            for title, pixels in (sheets or {}).items()
+            {"title": title} | _sheet(picture)
+            for title, picture in (sheets or {}).items()
         ],
         protocols=_protocols(table),
         settings=settings,
@@ -338,6 +339,8 @@ def _sheet(png):
     if isinstance(png, str | os.PathLike):
         with tf.io.gfile.GFile(os.fspath(png), "rb") as file:
             png = file.read()
+    if not isinstance(png, bytes):
+        png = tf.io.encode_png(png).numpy()
     # The width stands at byte 16 of every PNG; small sheets are shown enlarged.
     width = int.from_bytes(png[16:20], "big")
     width *= min(max(640 // max(width, 1), 1), 3)

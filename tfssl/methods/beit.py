@@ -57,6 +57,7 @@ class BEiT(base.Method):
     logged = ("loss", "masked_accuracy")
     num_views = 1
     default_recipe = beit_recipes.BEIT
+    pictured = "Images, what is seen of them, what was guessed, the right tokens"
     taught_by = "a tokenizer: the folder of a run of tfssl-train-tokenizer, or its file"
 
     def __init__(
@@ -163,6 +164,32 @@ class BEiT(base.Method):
         """
         found = self._masked()(images, mask, training)
         return tf.cast(self.classifier(found), tf.float32)
+
+    def pictures(self, images):
+        """What is seen, what was guessed of the rest, and the tokens that are right.
+
+        Args:
+            images: `(n, h, w, channels)`, as the encoder takes them.
+
+        Returns:
+            float32 array `(n, 4, h, w, channels)` in [0, 1]: an image; without its
+            hidden patches, which are grey; the image of the tokens, those of hidden
+            patches guessed; the image of the right tokens.
+        """
+        tokenizer, size = self.teacher.network, images.shape[1:3]
+        tokens = self.tokens(images)
+        mask = self.mask(tf.range(len(images)), tokens.shape[1:])
+        logits = self.guess(images, mask)
+        guessed = tf.reshape(tf.argmax(logits, -1, output_type=tf.int32), tokens.shape)
+        plain = self.teacher.prepared(images, size)
+        patch = self.encoder.settings["patch"]
+        hidden = tf.repeat(tf.repeat(mask, patch, axis=1), patch, axis=2)
+        seen = tf.where(hidden[..., tf.newaxis], 0.5, plain)
+        decoded = [
+            tf.image.resize(tokenizer.images(said), size, "nearest")
+            for said in (tf.where(mask, guessed, tokens), tokens)
+        ]
+        return tf.stack([plain, seen, *decoded], axis=1).numpy()
 
     def chance_loss(self, global_batch):
         """A uniform choice among all codes."""

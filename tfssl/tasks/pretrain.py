@@ -14,6 +14,7 @@ from tfssl.methods import bank_contrast
 from tfssl.tasks import (
     accept,
     arguments,
+    drawn,
     groups,
     monitoring,
     online_probe,
@@ -154,4 +155,6 @@ def pretrain(
             **known,
         )
 
-    return training.train(make_model, watch)
+    run = training.train(make_model, watch)
+    drawn.write(run, held_out, training)
+    return run

@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl.evaluation import attention, report
-from tfssl.tasks import runs, teachers, tiles
+from tfssl.tasks import drawn, runs, teachers, tiles
 from tfssl.training import history
 
 _QUERIES, _NEIGHBORS = 8, 6
@@ -75,6 +75,7 @@ def _of_run(run):
         "curves": _curves(os.path.join(run, "metrics.jsonl")),
         "views_png": views if os.path.exists(views) else None,
         "notes": _notes(record),
+        "sheets": drawn.sheets(run, record["settings"].get("method")),
     }
     settings = record["settings"] | record.get("versions", {})
     teacher = (record.get("made") or {}).get("teacher")

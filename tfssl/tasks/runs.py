@@ -9,6 +9,7 @@ out/
   encoder.keras     the trained encoder, its preprocessing and its head inside
                     (tokenizer.keras of a tokenizer)
   views.png         some training views       evaluation.json, report.html
+  pictures.png      what the method makes of some images (BEiT)
 ```
 """
 

@@ -7,7 +7,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import pipeline
-from tfssl.evaluation import report
+from tfssl.evaluation import pictures, report
 from tfssl.models import tokenizer as tokenizer_lib
 from tfssl.tasks import runs
 from tfssl.training import code_use, monitors
@@ -15,7 +15,7 @@ from tfssl.training import code_use, monitors
 RESULTS, PAGE = "tokenizer.json", "tokenizer.html"
 
 _OF_TRAINING = 2048  # Images, where there are no others.
-_SHOWN, _ROW, _GAP = 32, 8, 2
+_SHOWN = 32
 _CURVES = (
     "loss",
     "reconstruction",
@@ -90,13 +90,13 @@ def _judged(tokenizer, source, trained, plan, bad_files):
     for batch in dataset:
         images = batch["image"].numpy()
         real = batch["mask"].numpy()
-        tokens, pictures = (x[real] for x in there_and_back(batch["image"]))
+        tokens, decoded = (x[real] for x in there_and_back(batch["image"]))
         images = images[real]
         counts += np.bincount(tokens.ravel(), minlength=len(counts))
-        squares += float(np.square(pictures - images, dtype=np.float64).sum())
+        squares += float(np.square(decoded - images, dtype=np.float64).sum())
         pixels += images.size
         if sum(map(len, shown)) < _SHOWN:
-            shown.append(np.stack([images, pictures], axis=1))
+            shown.append(np.stack([images, decoded], axis=1))
     error = squares / pixels
     numbers = {
         "images": source.name,
@@ -109,21 +109,7 @@ def _judged(tokenizer, source, trained, plan, bad_files):
         "perplexity": tokenizer_lib.perplexity(counts),
         "grid": list(tokenizer.grid(plan.preprocessing.size)),
     }
-    return numbers, _sheet(np.concatenate(shown)[:_SHOWN])
-
-
-def _sheet(pairs):
-    """Images above what was made of them, `(n, 2, h, w, c)` -> uint8 pixels."""
-    pixels = np.round(255 * np.clip(pairs, 0, 1)).astype(np.uint8)
-    pixels = pixels if pixels.shape[-1] in (1, 3) else pixels[..., :1]
-    wide = [(0, 0), (0, 0), (0, _GAP), (0, _GAP), (0, 0)]
-    pixels = np.pad(pixels, wide, constant_values=255)
-    empty = -len(pixels) % _ROW
-    pixels = np.pad(pixels, [(0, empty)] + [(0, 0)] * 4, constant_values=255)
-    _, _, height, width, channels = pixels.shape
-    rows = pixels.reshape(-1, _ROW, 2, height, width, channels)
-    rows = rows.transpose(0, 2, 3, 1, 4, 5)
-    return rows.reshape(-1, _ROW * width, channels)
+    return numbers, pictures.sheet(np.concatenate(shown)[:_SHOWN])
 
 
 def _curve(history, name):
