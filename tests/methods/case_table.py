@@ -120,19 +120,6 @@ CASES = {
             head_norm=True,
         ),
     ),
-    "dino_vit": (
-        "dino",
-        dict(
-            num_outputs=12,
-            temperature=0.2,
-            teacher_temperature=0.1,
-            momentum=0.9,
-            freeze_epochs=0,
-            norm_last_layer=False,
-            projection_hidden=32,
-            projection_dim=16,
-        ),
-    ),
     "cmc": ("cmc", dict(temperature=0.5, projection_dim=16)),
     "cmc_core": (
         "cmc",
@@ -272,7 +259,6 @@ CASES = {
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",
-    "dino_vit",
     "local_aggregation_begins",
     "npid_softmax",
     "pirl_rotation",
@@ -284,11 +270,6 @@ NORMS = {
     "moco_v2_symmetric": dict(statistics="split", group_size=4),
 }
 
-
-# The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
-TRANSFORMERS = {
-    "dino_vit": dict(patch=4, input_shape=(None, None, 3), position_side=SIZE),
-}
 
 # The views of an encoder of branches: what stands in front, and groups of channels.
 _LAB = {"L": (0,), "ab": (1, 2)}
@@ -305,7 +286,6 @@ BRANCHES = {
 VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "dino": (SIZE, SIZE, SIZE // 2, SIZE // 2),
-    "dino_vit": (SIZE, SIZE, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),

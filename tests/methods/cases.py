@@ -15,7 +15,6 @@ from tests.methods.case_table import (
     SIZE,
     STEPS,
     TILED,
-    TRANSFORMERS,
     VIEWS,
 )
 from tfssl import data, methods, models, optimizers
@@ -63,12 +62,6 @@ def tiny_patches():
     )
 
 
-def tiny_transformer(**arguments):
-    """One block on four patches, or on others."""
-    four = dict(patch=8, input_shape=(SIZE, SIZE, 3))
-    return models.ViT(16, depth=1, heads=2, **four | arguments)
-
-
 def tiny_teacher(name):
     """A network of another architecture, size of images and range of pixels, frozen.
 
@@ -93,8 +86,6 @@ def make(name, *, optimizer=None, **compile_args):
         encoder = tiny_branches(*BRANCHES[name])
     elif key == "cpc":
         encoder = tiny_patches()
-    elif name in TRANSFORMERS:
-        encoder = tiny_transformer(**TRANSFORMERS[name])
     else:
         encoder = tiny_encoder(**NORMS.get(name, {}))
     method = KINDS[key](encoder, **arguments)
