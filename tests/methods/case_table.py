@@ -146,19 +146,6 @@ CASES = {
             head_norm=True,
         ),
     ),
-    "dino_vit": (
-        "dino",
-        dict(
-            num_outputs=12,
-            temperature=0.2,
-            teacher_temperature=0.1,
-            momentum=0.9,
-            freeze_epochs=0,
-            norm_last_layer=False,
-            projection_hidden=32,
-            projection_dim=16,
-        ),
-    ),
     "cmc": ("cmc", dict(temperature=0.5, projection_dim=16)),
     "cmc_core": (
         "cmc",
@@ -298,7 +285,6 @@ CASES = {
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",
-    "dino_vit",
     "local_aggregation_begins",
     "npid_softmax",
     "pirl_rotation",
@@ -333,7 +319,6 @@ TRANSFORMERS = {
         init="beit",
         pooling="mean",
     ),
-    "dino_vit": dict(patch=4, input_shape=(None, None, 3), position_side=SIZE),
     "moco_v3_vit": dict(
         positions="sincos",
         init="xavier",
@@ -348,7 +333,6 @@ VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "beit": (SIZE,),
     "dino": (SIZE, SIZE, SIZE // 2, SIZE // 2),
-    "dino_vit": (SIZE, SIZE, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),

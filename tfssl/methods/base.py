@@ -89,8 +89,7 @@ class Method(loop.StepLoop):
     num_views = 2
     more_views = False  # Whether a recipe may have further ones (multi-crop).
     starts_in_part = True  # Whether weights of another method may start this one.
-    pictured = None  # What `pictures` shows, of a method that has it: a heading.
-    # What `teacher` may be, of a method that has one, in words.
+    pictured = None  # What `pictures(images)` shows, where it is there, a heading.
     taught_by = "the folder of a run or of an exported model, or a .keras file"
     with_labels = False  # Whether a batch has `"label"`, what the image truly is.
     kept_as = "encoder.keras"  # The file of the product, in the folder of a run.
@@ -150,17 +149,6 @@ class Method(loop.StepLoop):
             logs: dict of floats, the means of the epoch: those of `logged`.
         """
         return None
-
-    def pictures(self, images):
-        """Pictures of what a method with `pictured` makes of images.
-
-        Args:
-            images: `(n, h, w, channels)`, as the encoder takes them.
-
-        Returns:
-            float array `(n, k, h, w, channels)` in [0, 1]: `k` for each image.
-        """
-        raise NotImplementedError
 
     def chance_loss(self, global_batch):
         """Loss of a model that cannot tell images apart, or None if unknown."""
