@@ -60,6 +60,7 @@ setup(
             "tfssl-make-tfrecords = pipelines.make_tfrecords:run",
             "tfssl-data-service = pipelines.data_service:run",
             "tfssl-show-views = pipelines.show_views:run",
+            "tfssl-train-segmenter = pipelines.train_segmenter:run",
             "tfssl-train-tokenizer = pipelines.train_tokenizer:run",
         ],
     },

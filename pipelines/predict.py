@@ -5,7 +5,9 @@
 
 Without `--out` it prints a line for every image. `--out` ends in `.csv` (a line for
 every class that is named), `.jsonl` (one for every image) or `.npz` (all
-probabilities).
+probabilities). With a segmenter it is a folder, for a PNG file of each image's mask:
+
+    tfssl-predict --run=runs/streets --data=photos/ --out=masks
 """
 
 from pipelines import command, task_flags

@@ -13,6 +13,7 @@ from tests.fixtures import (
     mistakes,
     mistakes_of_data,
     mistakes_of_finetuning,
+    mistakes_of_pixels,
     mistakes_of_tokens,
     mistakes_of_training,
 )
@@ -21,6 +22,7 @@ ROWS = [
     *mistakes_of_data.ROWS,
     *mistakes_of_training.ROWS,
     *mistakes_of_finetuning.ROWS,
+    *mistakes_of_pixels.ROWS,
     *mistakes_of_tokens.ROWS,
 ]
 

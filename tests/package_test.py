@@ -81,6 +81,7 @@ def test_entry_points_and_bazel_name_binaries_that_exist():
         "predict",
         "retrieve",
         "show-views",
+        "train-segmenter",
         "train-tokenizer",
     }
     for _, module, function in entries:

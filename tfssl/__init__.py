@@ -47,8 +47,14 @@ with startup.uncollected():
         from tfssl.tasks.predict import predict
         from tfssl.tasks.pretrain import pretrain
         from tfssl.tasks.retrieve import retrieve
-        from tfssl.tasks.runs import load, load_classifier, load_tokenizer
+        from tfssl.tasks.runs import (
+            load,
+            load_classifier,
+            load_segmenter,
+            load_tokenizer,
+        )
         from tfssl.tasks.show_views import show_views
+        from tfssl.tasks.train_segmenter import train_segmenter
         from tfssl.tasks.train_tokenizer import train_tokenizer
 
         if _first:
@@ -79,6 +85,7 @@ __all__ = [
     "formats",
     "load",
     "load_classifier",
+    "load_segmenter",
     "load_tokenizer",
     "losses",
     "make_tfrecords",
@@ -90,5 +97,6 @@ __all__ = [
     "pretrain",
     "retrieve",
     "show_views",
+    "train_segmenter",
     "train_tokenizer",
 ]

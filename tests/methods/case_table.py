@@ -5,7 +5,7 @@ the statistics of all replicas.
 """
 
 from tfssl import methods, models
-from tfssl.methods import classification, distillation, dvae
+from tfssl.methods import classification, distillation, dvae, segmentation
 
 BATCH = 16
 SIZE = 16
@@ -19,6 +19,7 @@ KINDS = methods.METHODS | {
     "classification": classification.Classification,
     "distillation": distillation.Distillation,
     "dvae": dvae.DVAE,
+    "segmentation": segmentation.Segmentation,
 }
 
 # Name of the case -> (key of KINDS, arguments of the method).
@@ -53,6 +54,7 @@ CASES = {
             seed=3,
         ),
     ),
+    "segmentation": ("segmentation", dict(averaging=0.9)),
     "simclr": ("simclr", dict(temperature=0.5, projection_dim=16)),
     "simclr_memory": (
         "simclr",
@@ -326,6 +328,7 @@ TRANSFORMERS = {
         class_token=False,
         pooling="mean",
     ),
+    "segmentation": dict(patch=4, class_token=False, pooling="mean"),
 }
 
 # Sizes of the views, where they are not two of SIZE.
@@ -345,6 +348,7 @@ VIEWS = {
     "npid_whole_bank": (SIZE,),
     "local_aggregation": (SIZE,),
     "local_aggregation_begins": (SIZE,),
+    "segmentation": (SIZE,),
     "pretext_rotation": (SIZE,),
     "pretext_jigsaw": (SIZE,),
     **dict.fromkeys(BRANCHES, (SIZE,)),
@@ -361,3 +365,6 @@ LABELS = {
     "classification_multilabel": lambda rng, count: rng.integers(-1, 2, (count, 3)),
     "distillation": lambda rng, count: rng.integers(-1, 7, count),
 }
+
+# Views with a map of so many classes behind their colours.
+MAPPED = {"segmentation": 3}

@@ -13,6 +13,7 @@ from tests.methods.case_table import (
     IMAGES,
     KINDS,
     LABELS,
+    MAPPED,
     NORMS,
     SIZE,
     STEPS,
@@ -77,6 +78,12 @@ def tiny_tokenizer(**others):
     return models.Tokenizer(**given | others)
 
 
+def tiny_segmenter(encoder, classes):
+    """The narrowest one of images of SIZE."""
+    names = [f"class {i}" for i in range(classes)]
+    return models.Segmenter(encoder, names, image_size=SIZE, width=16)
+
+
 def frozen_tokenizer():
     """Far from its start, so that there are several codes in an image."""
     network = tiny_tokenizer(vocabulary=6, downsampling=2)
@@ -114,6 +121,8 @@ def make(name, *, optimizer=None, **compile_args):
         encoder = tiny_patches()
     elif name in TRANSFORMERS:
         encoder = tiny_transformer(**TRANSFORMERS[name])
+        if name in MAPPED:
+            encoder = tiny_segmenter(encoder, MAPPED[name])
     elif key == "dvae":
         encoder = tiny_tokenizer()
     else:
@@ -167,6 +176,8 @@ def batches(name, steps=STEPS, *, constant=None, size=None):
         view = 0.8 * view + 0.2 * rng.uniform(size=view.shape)
         if constant is not None:
             view = np.full_like(view, constant)
+        if name in MAPPED:
+            view = np.concatenate([view, colours(coarse, side)], axis=-1)
         views.append(view.astype("float32"))
     if name in TILED:
         number, grid = TILED[name]
@@ -179,6 +190,12 @@ def batches(name, steps=STEPS, *, constant=None, size=None):
     if name in LABELS:
         batch["label"] = LABELS[name](rng, len(rows))
     return tf.data.Dataset.from_tensor_slices(batch)
+
+
+def colours(coarse, side):
+    """A map of what is largest in blocks of colour: 0 and 1, a channel for each."""
+    largest = coarse.argmax(-1)[..., np.newaxis] == np.arange(coarse.shape[-1])
+    return largest.repeat(side // 2, axis=1).repeat(side // 2, axis=2)
 
 
 def in_tiles(images, grid):

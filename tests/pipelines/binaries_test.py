@@ -21,12 +21,18 @@ _FLAGFILES = sorted(
 )
 SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
 # Recipes of other binaries than pretrain.
-_OF_LABELS, _OF_TOKENS = ("finetune_", "distill_"), "tokenizer_"
+_OF_LABELS, _OF_TOKENS, _OF_PIXELS = (
+    ("finetune_", "distill_"),
+    "tokenizer_",
+    "segmenter_",
+)
 _OF_VITS = ("finetune_vit", "finetune_deit")
 RECIPES = [
     path
     for path in _FLAGFILES
-    if not os.path.basename(path).startswith((*_OF_LABELS, _OF_TOKENS, "smoke"))
+    if not os.path.basename(path).startswith(
+        (*_OF_LABELS, _OF_TOKENS, _OF_PIXELS, "smoke")
+    )
 ]
 
 
@@ -232,6 +238,28 @@ def test_every_recipe_of_tokens_runs_with_smoke(recipe, tmp_path):
     assert (tmp_path / "tokenizer.keras").exists()
     assert (tmp_path / "tokenizer.html").exists()
     assert "tokenizer.keras" in done.stdout and "codes used" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(path, id=os.path.basename(path))
+        for path in _FLAGFILES
+        if os.path.basename(path).startswith(_OF_PIXELS)
+    ],
+)
+def test_every_recipe_of_pixels_runs_with_smoke(recipe, tmp_path):
+    done = binary(
+        "train_segmenter",
+        f"--flagfile={recipe}",
+        f"--flagfile={SMOKE.replace('smoke.', 'smoke_segmenter.')}",
+        f"--out={tmp_path}",
+    )
+    assert done.code == 0, done.stderr[-2000:]
+    assert (tmp_path / "segmenter.keras").exists()
+    assert (tmp_path / "segmentation.html").exists()
+    assert "segmenter.keras" in done.stdout and "mIoU" in done.stdout
 
 
 def test_images_to_served_features(tmp_path):

@@ -16,6 +16,7 @@ from tfssl.tasks import (
     groups,
     pretrain,
     tokenizing,
+    train_segmenter,
     train_tokenizer,
 )
 
@@ -41,6 +42,7 @@ def task_of(name):
     others = {
         "finetune": finetune.finetune,
         "distill": distill.distill,
+        "segmenter": train_segmenter.train_segmenter,
         "tokenizer": train_tokenizer.train_tokenizer,
     }
     return others.get(kind, pretrain.pretrain)

@@ -16,6 +16,7 @@ from tfssl.tasks import (
     runs,
     settings,
     teachers,
+    train_segmenter,
     train_tokenizer,
     trainer,
 )
@@ -24,6 +25,7 @@ _TASKS = (
     pretrain.pretrain,
     finetune.finetune,
     distill.distill,
+    train_segmenter.train_segmenter,
     train_tokenizer.train_tokenizer,
 )
 _DEFAULTS = {

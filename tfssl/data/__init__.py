@@ -1,6 +1,14 @@
 """Images in, batches of views out."""
 
-from tfssl.data import class_names, labels, masks, pipeline, sources, views
+from tfssl.data import (
+    class_names,
+    label_maps,
+    labels,
+    masks,
+    pipeline,
+    sources,
+    views,
+)
 from tfssl.data.pipeline import labeled, multiview
 from tfssl.data.preprocessing import Preprocessing
 from tfssl.data.sources import holdout, open_source
@@ -13,6 +21,7 @@ __all__ = [
     "View",
     "class_names",
     "holdout",
+    "label_maps",
     "labeled",
     "labels",
     "masks",

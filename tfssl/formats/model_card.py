@@ -45,6 +45,7 @@ def render(
             }
         ),
         classes=None if classifier is None else _classes(classifier),
+        pixel_classes=_pixel_classes(encoder),
         sections=[
             _section(str(title).replace("_", " ").capitalize(), content)
             for title, content in sections.items()
@@ -62,6 +63,13 @@ def _classes(classifier):
         "table": {"columns": ["column", "class"], "rows": list(enumerate(shown))},
         "more": len(names) - len(shown),
     }
+
+
+def _pixel_classes(encoder):
+    if not isinstance(encoder, models.Segmenter):
+        return None
+    rows = list(enumerate(encoder.class_names))
+    return {"count": len(rows), "table": {"columns": ["value", "class"], "rows": rows}}
 
 
 def _section(title, content):

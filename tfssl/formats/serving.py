@@ -42,7 +42,9 @@ def saved_model(
     fine-tune from) in its `assets.extra/`, and the model card `<base_dir>/README.md`.
     A `Classifier` gives logits and probabilities too; `assets/classes.txt` has the
     names of its classes, one a line, and `assets.extra/classifier.keras` the whole of
-    it. A `models.Tokenizer` has signatures of its own, see `signatures`, and is
+    it. Of a `models.Segmenter` they give masks and probabilities of pixels, its classes
+    are in `assets/classes.txt` too, and `encoder.keras` is the segmenter. A
+    `models.Tokenizer` has signatures of its own, see `signatures`, and is
     `assets.extra/tokenizer.keras`. Point TF Serving's `--model_base_path` at
     `base_dir`: it can pick the version up only when it is complete.
 
@@ -81,6 +83,8 @@ def saved_model(
     checks.file_name({"name": name}, "name")
     if classifier is not None:
         _check_classifier(classifier, preprocessing)
+    elif isinstance(network, models.Segmenter):
+        _check_names(network.class_names, "train it with other class_names")
     dim = _check_encoder(network, preprocessing)
     _check_version(base_dir, version)
     records = None
@@ -130,7 +134,7 @@ def _write_saved_model(model, preprocessing, path):
         ).items()
     }
     with tempfile.TemporaryDirectory() as scratch:
-        if isinstance(model, Classifier):
+        if isinstance(model, Classifier | models.Segmenter):
             names = os.path.join(scratch, os.path.basename(CLASSES))
             files.write_text(names, "".join(f"{n}\n" for n in model.class_names))
             module.classes = tf.saved_model.Asset(names)
@@ -153,12 +157,20 @@ def _check_classifier(classifier, preprocessing):
         raise checks.refused(
             "preprocessing", preprocessing, "that of the classifier; leave it out"
         )
-    for name in classifier.class_names:
+    _check_names(
+        classifier.class_names,
+        "give its classes other names (tfssl.formats.Classifier)",
+    )
+
+
+def _check_names(class_names, advice):
+    """Raises `ValueError` for a name that is not one line."""
+    for name in class_names:
         if name.splitlines() != [name]:
             raise ValueError(
                 f"The class {name!r} is not one line of text, but "
-                f"{os.path.basename(CLASSES)} of an export has a class a line; give "
-                "its classes other names (tfssl.formats.Classifier)."
+                f"{os.path.basename(CLASSES)} of an export has a class a line; "
+                f"{advice}."
             )
 
 

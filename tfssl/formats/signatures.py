@@ -1,7 +1,9 @@
 """What a served model answers: its signatures, as functions to be saved.
 
 Each has a batch dimension of any size and an output `features`, float32 `(batch, dim)`;
-with a `Classifier` also `logits` and `probabilities`, float32 `(batch, classes)`:
+with a `Classifier` also `logits` and `probabilities`, float32 `(batch, classes)`; with
+a `models.Segmenter` `mask`, the class of each pixel, int32 `(batch, size, size)`, and
+`probabilities`, float32 `(batch, size, size, classes)`:
 
 * `serving_default`: `encoded_images`, string `(batch,)`, image files as they are.
   Decoding, resizing and normalising happen inside, by the same functions as in
@@ -25,6 +27,7 @@ A `models.Tokenizer` has two of its own:
 import tensorflow as tf
 
 from tfssl import models
+from tfssl.formats import encoder as encoder_lib
 from tfssl.formats.classifier import Classifier
 
 _PARALLEL = 16  # Images of a request that are decoded at a time.
@@ -38,10 +41,16 @@ def outputs(model, images):
         images: `(batch, size, size, channels)`.
 
     Returns:
-        Dict of name to float32 tensor, whatever the policy inside.
+        Dict of name to tensor, float32 whatever the policy inside; a mask is int32.
     """
     if not isinstance(model, Classifier):
-        return {"features": tf.cast(model(images, training=False), tf.float32)}
+        found = {"features": tf.cast(model(images, training=False), tf.float32)}
+        network = encoder_lib.network_of(model)
+        if isinstance(network, models.Segmenter):
+            logits = tf.cast(network.logits(images), tf.float32)
+            found["mask"] = tf.argmax(logits, axis=-1, output_type=tf.int32)
+            found["probabilities"] = tf.nn.softmax(logits)
+        return found
     features = model.network(images, training=False)
     logits = model.head(features, training=False)
     return {
@@ -80,7 +89,7 @@ def signatures(model, preprocessing):
             preprocessing.apply_encoded, encoded_images, one_image.shape
         )
         found = {
-            name: tf.where(valid[:, tf.newaxis], rows, 0.0)
+            name: tf.where(_along(valid, rows), rows, tf.zeros_like(rows))
             for name, rows in outputs_of_any(images).items()
         }
         return found | {"valid": valid}
@@ -108,6 +117,11 @@ def signatures(model, preprocessing):
             tf.TensorSpec((None, size, size, channels), tf.float32, name="images"),
         ),
     }
+
+
+def _along(valid, rows):
+    """`(batch,)` with as many axes as the rows have."""
+    return tf.reshape(valid, [-1] + [1] * (rows.shape.rank - 1))
 
 
 def _of_tokenizer(tokenizer):

@@ -6,6 +6,7 @@ from tfssl.losses import (
     masked_tokens,
     nce,
     neighbours,
+    pixels,
     regression,
     soft_targets,
     unit_norm,
@@ -25,6 +26,7 @@ from tfssl.losses.contrastive import (
 from tfssl.losses.masked_tokens import masked_token_cross_entropy
 from tfssl.losses.nce import noise_contrastive
 from tfssl.losses.neighbours import local_aggregation
+from tfssl.losses.pixels import pixel_cross_entropy
 from tfssl.losses.predictive_coding import predictive_coding
 from tfssl.losses.regression import (
     feature_regression,
@@ -53,7 +55,9 @@ __all__ = [
     "normalized_regression",
     "nt_xent",
     "nt_xent_blockwise",
+    "pixel_cross_entropy",
     "pixel_regression",
+    "pixels",
     "predictive_coding",
     "regression",
     "self_distillation",

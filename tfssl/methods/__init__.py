@@ -1,7 +1,7 @@
 """The methods: the self-supervised ones by the name that `--method` takes.
 
 `Classification` and `Distillation` are those of `tfssl.finetune` and `tfssl.distill`,
-`DVAE` that of `tfssl.train_tokenizer`.
+`DVAE` that of `tfssl.train_tokenizer`, `Segmentation` that of `tfssl.train_segmenter`.
 """
 
 from tfssl.frozen import Frozen
@@ -23,6 +23,7 @@ from tfssl.methods.npid import NPID
 from tfssl.methods.pirl import PIRL
 from tfssl.methods.predictive import Predictive
 from tfssl.methods.pretext import Pretext
+from tfssl.methods.segmentation import Segmentation
 from tfssl.methods.simclr import SimCLR
 from tfssl.methods.swav import SwAV
 
@@ -66,6 +67,7 @@ __all__ = [
     "PIRL",
     "Pretext",
     "Predictive",
+    "Segmentation",
     "SimCLR",
     "SwAV",
 ]

@@ -15,6 +15,7 @@ from tfssl.models.normals import Normals, depth_to_normals
 from tfssl.models.patch_encoder import PatchEncoder
 from tfssl.models.resnet import ResNet, resnet
 from tfssl.models.revnet import RevNet, revnet
+from tfssl.models.segmenter import Segmenter
 from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
@@ -31,6 +32,7 @@ __all__ = [
     "ResNet",
     "Tokenizer",
     "RevNet",
+    "Segmenter",
     "ViT",
     "alexnet",
     "check_images",

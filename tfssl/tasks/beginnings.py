@@ -42,13 +42,20 @@ class Beginning:
 
 
 def of(
-    encoder, *, head_layer, preprocessing, encoder_args, image_size, open_images, seed
+    encoder,
+    *,
+    preprocessing,
+    encoder_args,
+    image_size,
+    open_images,
+    seed,
+    head_layer=0,
+    channels=None,
 ):
     """The `Beginning` that these arguments mean.
 
     Args:
         encoder: see `tasks.finetune`.
-        head_layer: int.
         preprocessing: `data.Preprocessing`, or None for the encoder's own; of a new
             one for images in [0, 1].
         encoder_args: dict, of the builder of an encoder by name.
@@ -56,6 +63,8 @@ def of(
         open_images: function without arguments -> `Source` of the training images,
             whose channels a new encoder takes.
         seed: int, of a new encoder's weights.
+        head_layer: int.
+        channels: int, what a new encoder takes instead: the first ones of the images.
 
     Raises:
         ValueError: for what is no encoder, or has no preprocessing, no such layer, or
@@ -67,7 +76,9 @@ def of(
                 f"head_layer={head_layer} received for encoder={encoder!r}, a new "
                 "encoder, which has no trained head; leave it out."
             )
-        made = preprocessing or _for_images(open_images(), image_size or _SIZE)
+        made = preprocessing or _for_images(
+            open_images(), image_size or _SIZE, channels
+        )
         if image_size is not None:
             made = dataclasses.replace(made, size=image_size)
         keras.utils.set_random_seed(seed)
@@ -97,14 +108,16 @@ def of(
         preprocessing = dataclasses.replace(preprocessing, size=image_size)
     _check_size(network, preprocessing)
     network, preprocessing = runs.encoder_of(network, preprocessing)
+    if isinstance(network, models.Segmenter):
+        network = network.encoder  # Its head has nothing to learn from.
     return Beginning(network, preprocessing)
 
 
-def _for_images(source, size):
-    """What a new encoder takes: these images in [0, 1]."""
+def _for_images(source, size, channels):
+    """What a new encoder takes: these images in [0, 1], or some of their channels."""
     return data_lib.Preprocessing(
         size=size,
-        channels=source.channels,
+        channels=channels or source.channels,
         max_value=source.max_value,
         crop=0.875 if size > 64 else 1.0,
         antialias=True,

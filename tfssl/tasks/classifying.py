@@ -127,14 +127,9 @@ class Learning:
 
     def lengths(self, count, replicas):
         """`(batch_size, epochs)`, where they are not given by the number of images."""
-        batch_size, epochs = self.batch_size, self.epochs
-        if batch_size is None:
-            # Mixes are of two images, and every replica makes its own.
-            alike = replicas * (2 if self.mixup or self.cutmix else 1) * self.repeats
-            batch_size = max(min(_BATCH_SIZE, count) // alike, 1) * alike
-        if epochs is None:
-            epochs = max(_EPOCHS, -(-_STEPS // max(1, count // batch_size)))
-        return batch_size, epochs
+        # Mixes are of two images, and every replica makes its own.
+        alike = replicas * (2 if self.mixup or self.cutmix else 1) * self.repeats
+        return lengths(self.batch_size, self.epochs, count, alike)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +203,7 @@ class Course:
         """
         _check_start(given["init_from"], self.labelled.class_names)
         plan = self.plan(compared, teacher)
-        every = max(1, plan.epochs // _RECORDS)
+        every = spaced(plan.epochs)
         saves, monitors = self.saves, self.monitors
         training = trainer.Trainer(
             plan,
@@ -224,30 +219,35 @@ class Course:
             ),
             verbose=self.hooks.verbose,
         )
-        if monitors.validation_epochs and self.labelled.validation is None:
-            raise ValueError(
-                f"validation_epochs={monitors.validation_epochs} received, but there "
-                "are no validation images; give validation_data or "
-                "validation_fraction, or leave it out."
-            )
         watch = judging_epochs.Watch(
             plan,
             self.labelled,
-            every=monitors.validation_epochs or self._judged_every(plan, every),
+            every=monitors.every(plan, self.labelled.validation, every),
             max_bad_fraction=monitors.max_bad_fraction,
             callbacks=self.hooks.callbacks,
         )
         return training.train(make_model, watch), training
 
-    def _judged_every(self, plan, least):
-        """Epochs between validations, that take no longer than the training itself.
 
-        A training step costs three forward passes, and few labels make short epochs.
-        """
-        if self.labelled.validation is None:
-            return least
-        passes = 3 * plan.steps_per_epoch * plan.batch_size
-        return max(least, -(-self.labelled.validation.num_images // passes))
+def lengths(batch_size, epochs, count, alike):
+    """`(batch_size, epochs)`, where they are None by the number of images.
+
+    Args:
+        batch_size: int or None.
+        epochs: int or None.
+        count: int, images.
+        alike: int, that the batch size is to be a multiple of.
+    """
+    if batch_size is None:
+        batch_size = max(min(_BATCH_SIZE, count) // alike, 1) * alike
+    if epochs is None:
+        epochs = max(_EPOCHS, -(-_STEPS // max(1, count // batch_size)))
+    return batch_size, epochs
+
+
+def spaced(epochs):
+    """Epochs between records, validations and checkpoints, unless it is said."""
+    return max(1, epochs // _RECORDS)
 
 
 def opened(images, channels):
@@ -266,6 +266,21 @@ def opened(images, channels):
             f"{channels} channel(s); leave channels out."
         )
     return dataclasses.replace(images, channels=channels)
+
+
+def check_baseline(validation, optimization):
+    """Raises `ValueError` for a baseline that cannot be trained, or not be judged."""
+    if validation is None:
+        raise ValueError(
+            "baseline received without validation images, on which it would be "
+            "compared; give validation_data or validation_fraction, or leave it out."
+        )
+    if not isinstance(optimization.optimizer, str):
+        raise ValueError(
+            f"baseline received with a Keras optimizer "
+            f"({type(optimization.optimizer).__name__}), which trains one network "
+            "only; give it by its name (optimizer='adamw', optimizer_args)."
+        )
 
 
 def _check_start(init_from, class_names):

@@ -30,11 +30,12 @@ def export(
 ):
     """Exports a run's encoder for TF Serving, of a fine-tuned run its classes too.
 
-    A tokenizer has two signatures, `tokens` and `images`, see `formats.signatures`.
+    A segmenter gives masks. A tokenizer has two signatures, `tokens` and `images`, see
+    `formats.signatures`.
 
     Args:
-        run: folder of a run, or a `.keras` file, of an encoder, a classifier or a
-            tokenizer.
+        run: folder of a run, or a `.keras` file, of an encoder, a classifier, a
+            segmenter or a tokenizer.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
             folder's name.
@@ -104,8 +105,9 @@ def largest_difference(path, model, images):
 
     Infinite if the SavedModel says that one of the images cannot be read. Differences
     are absolute, but those of logits, which have no bound, relative to the largest
-    logit, where that is above 1. Of a tokenizer it is the share of tokens that differ,
-    or the largest difference of the images of the same tokens.
+    logit, where that is above 1. Of a mask it is the share of pixels that differ, of a
+    tokenizer the share of tokens, or the largest difference of the images of the same
+    tokens.
 
     Args:
         path: a SavedModel with our signatures.
@@ -123,6 +125,8 @@ def largest_difference(path, model, images):
     differences = {
         name: np.abs(served[name] - values).max() for name, values in expected.items()
     }
+    if "mask" in differences:
+        differences["mask"] = np.mean(np.not_equal(served["mask"], expected["mask"]))
     if "logits" in differences:
         differences["logits"] /= max(1.0, np.abs(expected["logits"]).max())
     return float(np.max(list(differences.values())))  # NaN, if one of them is.
@@ -150,7 +154,9 @@ def _source(run, channels, data, split):
     settings = recorded.settings_of(run)
     recorded.check_can_be_opened(run, settings)
     options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
-    return resolve.source(settings["data"], **{key: settings[key] for key in options})
+    given = {key: settings[key] for key in options}
+    given["channels"] = given["channels"] or channels  # Without maps of classes.
+    return resolve.source(settings["data"], **given)
 
 
 def _png_images(source, preprocessing, count):

@@ -126,7 +126,7 @@ def finetune(
     prepare = several_classes if task == "multilabel" else labelled_images
     labelled = prepare.prepared(*sources, amount).kept(images)
     if baseline:
-        _check_baseline(labelled, optimization)
+        classifying.check_baseline(labelled.validation, optimization)
     preprocessing = dataclasses.replace(
         beginning.preprocessing, max_value=labelled.train.max_value
     )
@@ -207,18 +207,3 @@ def _weights(class_weights, balance_classes, labelled):
         )
         weights[names.index(name)] *= weight
     return tuple(weights.tolist())
-
-
-def _check_baseline(labelled, optimization):
-    """Raises `ValueError` for a baseline that cannot be trained, or not be judged."""
-    if labelled.validation is None:
-        raise ValueError(
-            "baseline received without validation images, on which it would be "
-            "compared; give validation_data or validation_fraction, or leave it out."
-        )
-    if not isinstance(optimization.optimizer, str):
-        raise ValueError(
-            f"baseline received with a Keras optimizer "
-            f"({type(optimization.optimizer).__name__}), which trains one network "
-            "only; give it by its name (optimizer='adamw', optimizer_args)."
-        )

@@ -23,6 +23,31 @@ class Validating:
     validation_epochs: groups.CountOrNone = None
     max_bad_fraction: groups.Share = 0.01
 
+    def every(self, plan, validation, least):
+        """Epochs between validations.
+
+        Unless it is said, they take no longer than the training itself: a training step
+        costs three forward passes, and few labels make short epochs.
+
+        Args:
+            plan: `trainer.Plan`.
+            validation: source of the validation images, or None.
+            least: int, fewest epochs, unless it is said.
+
+        Raises:
+            ValueError: if it is said, and there are no validation images.
+        """
+        if self.validation_epochs and validation is None:
+            raise ValueError(
+                f"validation_epochs={self.validation_epochs} received, but there "
+                "are no validation images; give validation_data or "
+                "validation_fraction, or leave it out."
+            )
+        if self.validation_epochs or validation is None:
+            return self.validation_epochs or least
+        passes = 3 * plan.steps_per_epoch * plan.batch_size
+        return max(least, -(-validation.num_images // passes))
+
 
 class Watch:
     """The monitors of the training of a classifier, as `monitoring.Watch`.

@@ -1,4 +1,4 @@
-"""Classes of any images, by a fine-tuned run."""
+"""Classes of any images, or of their pixels, by a fine-tuned run."""
 
 import os
 from typing import Annotated, Any
@@ -6,13 +6,13 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow as tf
 
-from tfssl import checks, files, formats
+from tfssl import checks, files, formats, models
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
 from tfssl.data.sources import listed, manifest
 from tfssl.evaluation import features
-from tfssl.tasks import arguments, groups, predictions, runs
+from tfssl.tasks import arguments, groups, predicted_masks, predictions, runs
 from tfssl.tasks.arguments import Path, Range
 
 _TOP, _THRESHOLD = 5, 0.5
@@ -33,14 +33,18 @@ def predict(
 ):
     """Says which classes images are of, with the classifier of a fine-tuned run.
 
+    With a segmenter it says so of their pixels, in masks of the images' own sizes.
+
     Args:
         run: folder of a fine-tuned run or of an exported version of one, or a `.keras`
-            file that holds a classifier. In Python also a `formats.Classifier`.
+            file that holds a classifier or a segmenter. In Python also a
+            `formats.Classifier`, or what `tfssl.load_segmenter` gives.
         data: where the images are, given as for `tfssl.pretrain`, or the path of one
             image file. In Python also a list of paths, or of arrays of any sizes.
         out: path of a file for what is found, or None: `.csv` with a line for every
             class that is named, `.jsonl` with one for every image, or `.npz` with all
-            probabilities (`probabilities`, `names`, `class_names`).
+            probabilities (`probabilities`, `names`, `class_names`). With a segmenter a
+            folder, for a PNG file of each image's mask and `masks.csv`.
         images: see `groups.Images`; without `channels` files are decoded to what the
             classifier takes. Labels have no use here.
         top: how many classes are named of each image, the most probable first; None
@@ -55,7 +59,8 @@ def predict(
     Returns:
         `predictions.Predictions`, a sequence with a row for every image: `image`,
         `classes` and `probabilities`. Its own `probabilities` are those of all classes,
-        float32 `(n, classes)`.
+        float32 `(n, classes)`. With a segmenter `predicted_masks.Masks`, whose rows
+        have `image` and `mask`, uint8 `(height, width)`.
 
     Raises:
         ValueError: if there is no classifier, or if images cannot be read or have other
@@ -66,12 +71,22 @@ def predict(
         ...     print(row.image, row.classes[0], row.probabilities[0])
     """
     classifier = _classifier_of(run)
+    segments = isinstance(classifier, formats.Encoder)
     top, threshold = _named(classifier, top, threshold)
     if images.labels == "folders":
         raise checks.refused("labels", images.labels, "none: predictions need none")
     source = _opened(data, images, classifier.preprocessing)
     if out is not None:
-        predictions.check_out(out)
+        (predicted_masks if segments else predictions).check_out(out)
+    if segments:
+        return predicted_masks.of(
+            classifier,
+            source,
+            out,
+            batch_size=batch_size,
+            max_bad_fraction=max_bad_fraction,
+            verbose=verbose,
+        )
     bad_files = data_lib.pipeline.BadFiles(max_bad_fraction)
     dataset = data_lib.labeled(
         source, classifier.preprocessing, batch_size=batch_size, bad_files=bad_files
@@ -94,9 +109,12 @@ def predict(
 
 
 def _classifier_of(run):
+    """The classifier, or the `formats.Encoder` of a segmenter."""
     if isinstance(run, str | os.PathLike):
-        return runs.load_classifier(run)
-    if isinstance(run, formats.Classifier):
+        found = runs.load_whole(run)
+        # What is neither is refused there.
+        return found if _is_either(found) else runs.load_classifier(run)
+    if _is_either(run):
         return run
     raise checks.refused(
         "run",
@@ -106,8 +124,24 @@ def _classifier_of(run):
     )
 
 
+def _is_either(model):
+    if isinstance(model, formats.Encoder):
+        return isinstance(model.network, models.Segmenter)
+    return isinstance(model, formats.Classifier)
+
+
 def _named(classifier, top, threshold):
     """How many classes a row names at most, and from which probability on."""
+    if isinstance(classifier, formats.Encoder):
+        if top is not None or threshold is not None:
+            name, given = (
+                ("top", top) if threshold is None else ("threshold", threshold)
+            )
+            raise ValueError(
+                f"{name}={given} received for a segmenter, which says one class for "
+                "each pixel; leave it out."
+            )
+        return None, None
     if classifier.multilabel:
         if top is not None:
             raise ValueError(

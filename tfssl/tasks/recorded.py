@@ -7,6 +7,7 @@ from tfssl.tasks import (
     pretrain,
     runs,
     settings,
+    train_segmenter,
     train_tokenizer,
 )
 
@@ -14,6 +15,7 @@ _TASKS = {
     "pretrain": pretrain.pretrain,
     "finetune": finetune.finetune,
     "distill": distill.distill,
+    "train_segmenter": train_segmenter.train_segmenter,
     "train_tokenizer": train_tokenizer.train_tokenizer,
 }
 

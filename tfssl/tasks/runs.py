@@ -7,7 +7,7 @@ out/
   metrics.jsonl     one line per epoch        tensorboard/   the same, as curves
   checkpoints/      checkpoint-<step>/, best.json
   encoder.keras     the trained encoder, its preprocessing and its head inside
-                    (tokenizer.keras of a tokenizer)
+                    (tokenizer.keras of a tokenizer, segmenter.keras of a segmenter)
   views.png         some training views       evaluation.json, report.html
   pictures.png      what the method makes of some images (BEiT)
 ```
@@ -34,6 +34,7 @@ from tfssl.training import checkpoint
 # In the folder of a run.
 ENCODER = methods.Method.kept_as
 TOKENIZER = methods.DVAE.kept_as
+SEGMENTER = methods.Segmentation.kept_as
 _WHOLE = (serving.CLASSIFIER, serving.ENCODER)
 
 
@@ -174,7 +175,7 @@ def _file_of(path, exported=(serving.ENCODER,)):
     if tf.io.gfile.isdir(path):
         newest = [os.path.join(path, str(n)) for n in serving.versions(path)[-1:]]
         places = [
-            *(os.path.join(path, name) for name in (ENCODER, TOKENIZER)),
+            *(os.path.join(path, name) for name in (ENCODER, TOKENIZER, SEGMENTER)),
             *(
                 os.path.join(of, name)
                 for of in (path, *newest)
@@ -211,6 +212,29 @@ def load_tokenizer(path):
         )
     network.check_use()
     return network
+
+
+def load_segmenter(path):
+    """The segmenter of a run, ready to say what the pixels of images show.
+
+    Args:
+        path: folder of a run of `tfssl.train_segmenter`, that of an exported segmenter
+            or of a version of it, or a `.keras` file.
+
+    Returns:
+        A `formats.Encoder`, whose `network` is a `models.Segmenter` and whose
+        `preprocessing` makes its input of an image.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    found = load(path)
+    if not isinstance(found.network, models.Segmenter):
+        raise ValueError(
+            f"{path!r} holds an encoder ({found.network.name}) and no segmenter; pass "
+            "the --out folder of tfssl-train-segmenter, or its segmenter.keras."
+        )
+    return found
 
 
 def load_classifier(path):

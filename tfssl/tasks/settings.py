@@ -72,6 +72,9 @@ RESULT = (
     "temperature_epochs",
     "kl_weight",
     "kl_epochs",
+    # Of a segmenter.
+    "map_start",
+    "class_names",
 )
 # They say which images train: compared by these images, wherever they lie.
 IMAGES = (

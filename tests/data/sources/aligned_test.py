@@ -52,6 +52,10 @@ def test_files_of_a_row_are_stacked_behind_its_image(rows, pixels):
         np.testing.assert_array_equal(pixels(source, i), _expected(*given, i))
     part = source.subset([4, 1])
     np.testing.assert_array_equal(pixels(part, 1), _expected(*given, 1))
+    # Behind red, green, blue and depth.
+    maps = {"channels:objects:map3": (4, ("0", "1", "2"))}
+    assert source.maps == part.maps == maps
+    assert not sources.open_source(path, channels=3).maps
 
 
 def test_json_lines_and_the_image_alone(rows, pixels, tmp_path):

@@ -90,6 +90,7 @@ def test_the_source_has_all_of_it_as_channels(monkeypatch, pixels):
     np.testing.assert_allclose(at["normals"] * 2 - 1, found.normals[7], atol=1e-4)
     np.testing.assert_array_equal(at["labels"].argmax(-1), found.labels[7])
     np.testing.assert_array_equal(at["labels"].sum(-1), 1)
+    assert train.maps == {"labels": (7, ("floor", "wall", *scenes.KINDS))}
     again = sources.open_source("scenes")
     assert train.fingerprint() == again.fingerprint() != test.fingerprint()
 

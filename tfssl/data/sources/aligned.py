@@ -110,6 +110,12 @@ class AlignedSource(image_folder.FileSource):
             )
             for column, paths in others.items()
         }
+        self.maps, first = {}, _OF_IMAGE
+        for column in others:
+            if column.kind == "map":
+                names = tuple(map(str, range(column.channels)))
+                self.maps[column.name] = first, names
+            first += column.channels
 
     @property
     def holds_files(self):

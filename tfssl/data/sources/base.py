@@ -36,6 +36,9 @@ class Source:
         encoded: whether `read` gives encoded files, to be decoded by the caller.
         random_access: whether `read` exists; else `stream` does.
         memory: `kept.Memory` of the decoded images, or None, see `kept.keep`.
+        maps: dict of a map of classes among the channels, by its name, to its first
+            channel and the names of its classes, `(int, tuple)`. Each class has a
+            channel, see `data.label_maps`.
     """
 
     random_access = True
@@ -57,6 +60,7 @@ class Source:
         self.channels = channels
         self.dtype = dtype
         self.class_names = class_names
+        self.maps = {}
         self.labels = labels
         self.image_size = image_size
 
@@ -234,6 +238,7 @@ class _Subset(Source):
             class_names=source.class_names,
             image_size=source.image_size,
         )
+        self.maps = source.maps
 
     @property
     def holds_files(self):

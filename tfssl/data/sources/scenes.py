@@ -70,12 +70,14 @@ def scenes(split="train"):
     channels = [found.rgb, found.depth[..., np.newaxis] / FAR]
     channels += [(found.normals + 1) / 2, maps]
     images = np.concatenate(channels, axis=-1)
-    return arrays.ArraySource(
+    source = arrays.ArraySource(
         np.round(images * 65535).astype(np.uint16),
         found.kinds,
         name=f"scenes/{split}",
         class_names=KINDS,
     )
+    source.maps = {"labels": (CHANNELS["labels"][0], ("floor", "wall", *KINDS))}
+    return source
 
 
 def render(count, *, seed, size=SIZE):
