@@ -30,8 +30,9 @@ class Classification(base.Method):
             `"all"` the encoder is in inference mode as a whole, without dropout.
         layer_decay: float in (0, 1], by which the learning rate (and with it a decay
             that is multiplied by the rate) is multiplied once more for every stage from
-            the encoder's end: `layer_decay ** 1` in the last stage, 1 in the classifier
-            and in layers behind the stages. 1 is the same rate for all.
+            the encoder's end: `layer_decay ** 1` in the last stage, 1 in the
+            classifier, in layers behind the stages and in what several blocks share. 1
+            is the same rate for all.
         label_smoothing: float in [0, 1), the share of a label that is spread evenly
             over all classes.
         class_weights: floats > 0, one per class, by which the losses of its images are
