@@ -18,6 +18,7 @@ from tfssl.models.revnet import RevNet, revnet
 from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
+from tfssl.models.vit_settings import with_settings
 
 __all__ = [
     "ENCODERS",
@@ -49,4 +50,5 @@ __all__ = [
     "sobel",
     "vgg",
     "vit",
+    "with_settings",
 ]

@@ -69,7 +69,9 @@ def distill(
             for a smaller student.
         preprocessing: `data.Preprocessing` of the student; None takes its own, of a new
             one the teacher's.
-        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
+            trained vision transformer `relative`, `pooling` and `drop_path`, see
+            `models.with_settings` (`{"relative": "blocks"}` in BEiT's fine-tuning).
         learning: see `classifying.Learning`.
         optimization: see `groups.Optimization`.
         devices: see `groups.Devices`.
