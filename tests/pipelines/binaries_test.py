@@ -22,7 +22,7 @@ _FLAGFILES = sorted(
 SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
 # Recipes of other binaries than pretrain.
 _OF_LABELS, _OF_TOKENS = ("finetune_", "distill_"), "tokenizer_"
-_OF_VITS = ("finetune_vit", "finetune_deit", "finetune_beit")
+_OF_VITS = ("finetune_vit", "finetune_deit", "finetune_beit", "distill_deit")
 RECIPES = [
     path
     for path in _FLAGFILES

@@ -76,6 +76,22 @@ def test_deit_from_scratch_is_mains():
         assert float(schedule(100 * epoch)) == pytest.approx(rate)
 
 
+def test_deit_with_its_distillation_token_is_mains():
+    """All that DeiT from scratch has; half of the loss is by the teacher's choice."""
+    given = arguments_of("distill_deit_small_16_imagenet")
+    plain = arguments_of("finetune_deit_base_16_imagenet")
+    assert (given["hard_labels"], given["label_weight"]) == (True, 0.5)
+    assert given["student"] == "vit_small_16"
+    network = plain["encoder_args"] | {"distillation_token": True}
+    assert given["encoder_args"] == network
+    spared = plain["optimizer_args"]["exclude_from_decay"]
+    excluded = given["optimizer_args"].pop("exclude_from_decay")
+    assert set(excluded) == {*spared, "distillation_token"}
+    own = {"optimizer_args", "encoder_args", "validation_data", "out"}
+    for key in (given.keys() & plain.keys()) - own:
+        assert given[key] == plain[key], key
+
+
 def test_the_tokenizer_of_imagenet_is_dall_es():
     given = arguments_of("tokenizer_imagenet")
     steps_per_epoch = 1_281_167 // 512
