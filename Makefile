@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
-	bench-few-labels bench-memory-bank bench-patches clean
+	bench-few-labels bench-memory-bank bench-patches bench-vit clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -61,6 +61,10 @@ bench-input: $(VENV)/.installed
 bench-step: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.train_step $(ARGS) \
 	    $(if $(wildcard $(PEER)/.installed),--peer="$(PEER)/bin/python benchmarks/step_lightly.py")
+
+# Against timm: make bench-vit ARGS="--torch_python=PYTHON", one that has torch and timm.
+bench-vit: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.vit_step $(ARGS)
 
 bench-remat: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.remat $(ARGS)

@@ -18,6 +18,7 @@ import gc
 
 import peer_torchvision  # noqa: F401  Before torchvision.
 import step_timing
+import step_torch
 import torch
 from lightly.loss import NegativeCosineSimilarity, NTXentLoss, SwaVLoss
 from lightly.models.modules import heads
@@ -36,25 +37,6 @@ _BLOCKS = {
 _WORDS = ("eager", "compile", "host", "bare", "contiguous")
 _CLUSTERS = 10_000
 _KIND = "cuda" if torch.cuda.is_available() else "cpu"
-
-
-class Gpu:
-    """The clock and the memory of the GPU, as `step_timing.Processor`."""
-
-    gpu = True
-
-    def __init__(self):
-        self.name = torch.cuda.get_device_name()
-
-    def synchronize(self):
-        torch.cuda.synchronize()
-
-    def forget_peak(self):
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-    def peak(self):
-        return torch.cuda.max_memory_allocated()
 
 
 class Encoder(resnet.ResNet):
@@ -246,7 +228,7 @@ def main():
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
-    device = Gpu() if _KIND == "cuda" else step_timing.Processor()
+    device = step_torch.Gpu() if _KIND == "cuda" else step_timing.Processor()
     step_timing.Half("lightly", make_step, device, options).main()
 
 

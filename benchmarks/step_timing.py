@@ -2,7 +2,8 @@
 
 A half times training steps of one framework: `step_tfssl.py` and `step_lightly.py`. It
 runs alone, and prints a line per case and mode; or with `--served`, told by
-`train_step.py` over its standard input, so that the halves can take turns. Only
+`train_step.py` over its standard input, so that the halves can take turns. So do the
+halves of `vit_step.py`, whose cases are `VitCase`s. Only
 Python's own library is imported here: the halves have environments of their own.
 """
 
@@ -36,8 +37,21 @@ PASSES = {
 }
 PRECISIONS = ("float32", "bfloat16")
 OPTIMIZERS = ("sgd", "lars")
+# Vision transformers of twelve blocks: the width of a token, 64 numbers a head.
+WIDTHS = {"tiny": 192, "small": 384, "base": 768}
+CLASSES = 1000  # That they tell apart.
 BARE = "bare"
 _GIB = 2**30
+
+
+def _check(case, form, **choices):
+    """Raises `ValueError` for a part of a case that is none of its choices."""
+    for name, valid in choices.items():
+        if getattr(case, name) not in valid:
+            raise ValueError(
+                f"{name}={getattr(case, name)!r} received, expected one of "
+                f"{', '.join(valid)} in {form}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,19 +63,45 @@ class Case:
     optimizer: str = "sgd"
 
     def __post_init__(self):
-        for name, valid in (
-            ("method", tuple(VIEWS)),
-            ("precision", PRECISIONS),
-            ("optimizer", OPTIMIZERS),
-        ):
-            if getattr(self, name) not in valid:
-                raise ValueError(
-                    f"{name}={getattr(self, name)!r} received, expected one of "
-                    f"{', '.join(valid)} in METHOD[:PRECISION[:OPTIMIZER]]."
-                )
+        _check(
+            self,
+            "METHOD[:PRECISION[:OPTIMIZER]]",
+            method=tuple(VIEWS),
+            precision=PRECISIONS,
+            optimizer=OPTIMIZERS,
+        )
 
     def __str__(self):
         return f"{self.method}:{self.precision}:{self.optimizer}"
+
+
+@dataclasses.dataclass(frozen=True)
+class VitCase:
+    """A vision transformer in a precision: patches of 16 pixels, of small images 4."""
+
+    network: str
+    size: int
+    precision: str = "float32"
+
+    def __post_init__(self):
+        object.__setattr__(self, "size", int(self.size))
+        _check(
+            self,
+            "NETWORK:SIZE[:PRECISION]",
+            network=tuple(WIDTHS),
+            precision=PRECISIONS,
+        )
+
+    def __str__(self):
+        return f"{self.network}:{self.size}:{self.precision}"
+
+    @property
+    def patch(self):
+        return 4 if self.size < 112 else 16
+
+    @property
+    def dim(self):
+        return WIDTHS[self.network]
 
 
 @dataclasses.dataclass
@@ -117,13 +157,15 @@ class Half:
         make_step: as above; `parts` is the mode, taken apart at its "+" signs.
         device: a `Processor`, or what has its functions for a GPU.
         options: of `parser`.
+        case_of: function of the parts of a case's text -> the case.
     """
 
-    def __init__(self, framework, make_step, device, options):
+    def __init__(self, framework, make_step, device, options, case_of=Case):
         self.framework = framework
         self._make_step = make_step
         self._device = device
         self._options = options
+        self._case_of = case_of
         self._steps = {}
         self._peaks = {}
 
@@ -202,7 +244,8 @@ class Half:
             do, *arguments = json.loads(request)
             try:
                 if do == "start":
-                    answer(self.start(Case(*arguments[0].split(":")), arguments[1]))
+                    case = self._case_of(*arguments[0].split(":"))
+                    answer(self.start(case, arguments[1]))
                 else:
                     answer({"block": self.block, "end": self.end}[do](*arguments))
             except Exception as error:  # The other cases still count.
@@ -228,22 +271,17 @@ def line(name, found, batch):
     )
 
 
-def case_of(text):
+def case_of(text, kind=Case):
     try:
-        return Case(*text.split(":"))
+        return kind(*text.split(":"))
     except (TypeError, ValueError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parser(description):
     """The arguments that the halves and `train_step.py` share."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    made = _parser(description, Case, [Case(method) for method in VIEWS])
     add = made.add_argument
-    cases = [Case(method) for method in VIEWS]
-    add("cases", nargs="*", type=case_of, default=cases, metavar="CASE")
-    add("--modes", nargs="+", default=None, help="ways to run a step, see above")
     add("--depth", type=int, default=50, help="of the ResNet")
     add("--width", type=float, default=1.0, help="of the ResNet")
     add("--stem", choices=("imagenet", "cifar"), default="imagenet")
@@ -251,6 +289,30 @@ def parser(description):
     add("--small", type=int, default=96, help="side of the six small views of SwAV")
     add("--batch", type=int, default=256, help="images per step")
     add("--queue", type=int, default=65_536, help="keys in the queue of MoCo v2")
+    return made
+
+
+def vit_parser(description):
+    """The arguments that the halves of `vit_step.py` share."""
+    cases = [VitCase("tiny", 32, precision) for precision in PRECISIONS]
+    made = _parser(description, VitCase, cases)
+    made.add_argument("--batch", type=int, default=64, help="images per step")
+    return made
+
+
+def _parser(description, kind, cases):
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = made.add_argument
+    add(
+        "cases",
+        nargs="*",
+        type=lambda text: case_of(text, kind),
+        default=cases,
+        metavar="CASE",
+    )
+    add("--modes", nargs="+", default=None, help="ways to run a step, see above")
     add("--warm", type=int, default=3, help="calls that are not timed, after the first")
     add("--blocks", type=int, default=5, help="timed blocks")
     add("--steps", type=int, default=4, help="training steps of a block")
@@ -263,4 +325,5 @@ def handed_on(options):
     """The options as arguments for a half."""
     names = ("depth", "width", "stem", "size", "small", "batch", "queue")
     names += ("warm", "blocks", "steps")
-    return [f"--{name}={getattr(options, name)}" for name in names]
+    known = [name for name in names if hasattr(options, name)]
+    return [f"--{name}={getattr(options, name)}" for name in known]

@@ -69,7 +69,7 @@ def run_case(case, options):
     commands = {"tfssl": options.ours, "lightly": options.peer}
     workers = [Worker(name, c, options) for name, c in commands.items() if c]
     try:
-        hellos = {w: _guarded(w.framework, w.answer) for w in workers}
+        hellos = {w: guarded(w.framework, w.answer) for w in workers}
         gpu = any(hello and hello["gpu"] for hello in hellos.values())
         turns = [
             [(worker, mode) for mode in _modes(worker, gpu, options)]
@@ -83,11 +83,11 @@ def run_case(case, options):
             groups = [list(itertools.chain(*turns))]
         found = {}
         for group in groups:
-            found |= _measured(case, group, options, at_once=gpu or options.pairs)
+            found |= measured(case, group, options, at_once=gpu or options.pairs)
     finally:
         for worker in workers:
             worker.end()
-    _print_ratios(found)
+    print_ratios(found)
 
 
 def _modes(worker, gpu, options):
@@ -98,7 +98,7 @@ def _modes(worker, gpu, options):
     return [*modes, *stock]
 
 
-def _guarded(name, function, *arguments):
+def guarded(name, function, *arguments):
     """The function's result; None, and a line, where it fails: the others count."""
     try:
         return function(*arguments)
@@ -107,16 +107,16 @@ def _guarded(name, function, *arguments):
         return None
 
 
-def _measured(case, turns, options, at_once):
+def measured(case, turns, options, at_once):
     """`{(framework, mode): found}` of modes that take turns."""
     found = {}
     if at_once:
         for worker, mode in turns:
-            _guarded(worker.framework, worker.send, "start", str(case), mode)
+            guarded(worker.framework, worker.send, "start", str(case), mode)
     for worker, mode in turns:
         if not at_once:
-            _guarded(worker.framework, worker.send, "start", str(case), mode)
-        started = _guarded(f"{worker.framework} {mode}", worker.answer)
+            guarded(worker.framework, worker.send, "start", str(case), mode)
+        started = guarded(f"{worker.framework} {mode}", worker.answer)
         if started:
             found[worker.framework, mode] = started
     for ask in [*["block"] * options.blocks, "end"]:
@@ -125,7 +125,7 @@ def _measured(case, turns, options, at_once):
             if of_mode is None:
                 continue
             name = f"{worker.framework} {mode}"
-            answer = _guarded(name, worker.ask, ask, mode)
+            answer = guarded(name, worker.ask, ask, mode)
             if answer is None:
                 del found[worker.framework, mode]
             elif ask == "block":
@@ -136,7 +136,7 @@ def _measured(case, turns, options, at_once):
     return found
 
 
-def _print_ratios(found):
+def print_ratios(found):
     """Ours over the peer's, and how much of its time a method adds to its encoder's."""
     for (framework, mode), of_mode in found.items():
         bare = found.get((framework, f"{step_timing.BARE}+{mode}"))

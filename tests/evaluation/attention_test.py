@@ -48,6 +48,17 @@ def test_of_images_that_are_not_square():
     assert found.shape == (1, 2, 2, 3)
 
 
+def test_what_a_distillation_token_gets_is_left_out():
+    vit = network(distillation_token=True, position_side=8)
+    images = np.random.default_rng(0).uniform(size=(2, 8, 8, 3)).astype("float32")
+    found = attention.maps(vit, images)
+    last = vit.block_layers[-1]
+    tokens = keras.Model(vit.inputs[0], vit.block_ends[1])(images)
+    shares = last.attention.probabilities(last.norms[0](tokens))
+    expected = np.array(shares)[:, :, 0, 2:].reshape(2, 2, 2, 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_only_a_class_token_looks():
     assert attention.has_maps(network())
     assert not attention.has_maps(network(class_token=False, pooling="mean"))

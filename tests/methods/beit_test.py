@@ -180,6 +180,11 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments, message):
 def test_a_cnn_and_a_collapsed_tokenizer_are_refused():
     with pytest.raises(ValueError, match="BEiT hides patches from a vision transform"):
         methods.BEiT(cases.tiny_encoder(), frozen_tokenizer())
+    with_token = cases.tiny_transformer(distillation_token=True)
+    with pytest.raises(
+        ValueError, match="distillation_token=True .*no teacher of BEiT"
+    ):
+        methods.BEiT(with_token, frozen_tokenizer())
     teacher = frozen_tokenizer()
     teacher.network.usage.assign([1, 0, 0, 0, 0, 0])
     with pytest.raises(ValueError, match="has collapsed"):

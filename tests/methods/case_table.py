@@ -43,6 +43,11 @@ CASES = {
         "distillation",
         dict(class_names=tuple("abcdefg"), label_weight=0.3, temperature=0.5),
     ),
+    "distillation_token": (
+        "distillation",
+        # Soft labels: float16 has other most likely classes where two are near.
+        dict(class_names=tuple("abcdefg"), label_weight=0.5),
+    ),
     "dvae": (
         "dvae",
         dict(
@@ -287,6 +292,7 @@ CASES = {
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",
+    "distillation_token",
     "local_aggregation_begins",
     "npid_softmax",
     "pirl_rotation",
@@ -321,6 +327,7 @@ TRANSFORMERS = {
         init="beit",
         pooling="mean",
     ),
+    "distillation_token": dict(distillation_token=True),
     "moco_v3_vit": dict(
         positions="sincos",
         init="xavier",
@@ -340,6 +347,7 @@ VIEWS = {
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),
     "distillation": (SIZE,),
+    "distillation_token": (SIZE,),
     "dvae": (SIZE,),
     "deepcluster": (SIZE,),
     "deepcluster_v2": (SIZE, SIZE, SIZE // 2),
@@ -364,6 +372,7 @@ LABELS = {
     "classification": lambda rng, count: rng.integers(0, 3, count),
     "classification_multilabel": lambda rng, count: rng.integers(-1, 2, (count, 3)),
     "distillation": lambda rng, count: rng.integers(-1, 7, count),
+    "distillation_token": lambda rng, count: rng.integers(-1, 7, count),
 }
 
 # Views with a map of so many classes behind their colours.

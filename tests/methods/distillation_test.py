@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 
 from tests.methods.cases import batch_of, one_convolution
-from tfssl import data, methods
+from tfssl import data, methods, models
 from tfssl.methods import distillation, mixing
 
 NAMES = ("ant", "bee", "cat")
@@ -59,6 +59,66 @@ def test_loss_is_that_of_the_paper(weight, temperature):
     np.testing.assert_array_equal(found["agreement"], same)
 
 
+def with_token(**arguments):
+    """A student of two tokens; its classifiers are far from zero and unlike."""
+    keras.utils.set_random_seed(2)
+    student = models.vit(
+        8, depth=1, heads=2, patch=4, input_shape=(8, 8, 3), distillation_token=True
+    )
+    arguments = {"class_names": NAMES, "label_weight": 0.5, **arguments}
+    made = distillation.Distillation(student, frozen(), **arguments)
+    rng = np.random.default_rng(3)
+    for variable in made.classifier.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    return made
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"hard_labels": True}, {"temperature": 3.0, "label_weight": 0.9}],
+)
+def test_each_token_has_its_own_teacher(arguments):
+    """True classes teach the class token, the teacher the other; both say together."""
+    method, given = with_token(**arguments), batch(LABELS)
+    images = given["views"]["view_0"]
+    found = method.image_losses(given, training=True)
+    features = np.array(method.encoder(images))
+    kernels = [np.array(v) for v in method.classifier.trainable_variables]
+    of_class = features[:, :8] @ kernels[0] + kernels[1]
+    of_teacher = features[:, 8:] @ kernels[2] + kernels[3]
+    np.testing.assert_allclose(
+        method.logits(images), (of_class + of_teacher) / 2, rtol=1e-4, atol=1e-5
+    )
+    weight, temperature = method.label_weight, method.temperature
+    taught = np.array(method.teacher.network(images))
+    told = softmax(taught / temperature)
+    if method.hard_labels:
+        told = np.eye(3)[taught.argmax(axis=1)]
+    said, true = softmax(of_teacher / temperature), softmax(of_class)
+    expected = []
+    for t, s, p, label in zip(told, said, true, LABELS):
+        from_teacher = -sum(a * np.log(b) for a, b in zip(t, s))
+        from_label = -np.log(p[label]) if label >= 0 else 0.0
+        expected.append((1 - weight) * from_teacher + weight * from_label)
+    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
+    said = (of_class + of_teacher).argmax(axis=1)
+    np.testing.assert_array_equal(found["agreement"], said == taught.argmax(axis=1))
+
+
+def test_hard_labels_teach_any_student():
+    method, given = method_of(hard_labels=True), batch(LABELS)
+    found = method.image_losses(given, training=True)["loss"]
+    images = given["views"]["view_0"]
+    right = np.array(method.teacher.network(images)).argmax(axis=1)
+    said = softmax(method.logits(images))
+    np.testing.assert_allclose(found, -np.log(said[np.arange(6), right]), rtol=1e-5)
+
+
+def test_a_distillation_token_needs_labels_and_a_teacher_of_classes():
+    with pytest.raises(ValueError, match="label_weight=0.0 .* give label_weight=0.5"):
+        with_token(label_weight=0.0)
+
+
 def test_labels_are_asked_for_only_where_they_count():
     assert not method_of().with_labels and method_of(label_weight=0.1).with_labels
     given = batch(LABELS)
@@ -99,6 +159,7 @@ def test_settings_that_cannot_work():
         ({"teacher": one_convolution()}, "teacher=.*expected a tfssl.methods.Frozen"),
         ({"label_weight": 1.0}, "label_weight=1.0"),
         ({"temperature": 0.0}, "temperature=0.0"),
+        ({"temperature": 2.0, "hard_labels": True}, "temperature=2.0 .*hard_labels"),
     ):
         with pytest.raises(ValueError, match=message):
             method_of(**given)

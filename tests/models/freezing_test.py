@@ -54,6 +54,30 @@ def test_layers_of_a_head_lie_behind_the_stages():
     assert len(depths) == len(model.variables)
 
 
+@pytest.mark.parametrize("relative", ["none", "shared", "blocks"])
+def test_depths_of_a_transformer_are_those_of_beits_code(relative):
+    """Rates are decay ** (L + 1 - id): id 0 before the blocks, i of block i.
+
+    What is behind them and a table of relative positions that they share have id L + 1.
+    """
+    model = models.vit(
+        8, depth=3, patch=4, input_shape=(8, 8, 3), relative=relative, layer_scale=0.1
+    )
+    ids = {}
+    for variable in model.variables:
+        name, *_ = variable.path.split("/")
+        if name.startswith("block"):
+            ids[id(variable)] = int(name.removeprefix("block"))
+        else:
+            ids[id(variable)] = {"patches": 0, "tokens": 0}.get(name, 4)
+    if relative == "shared":
+        shared = model.block_layers[0].attention.relative
+        ids |= {id(variable): 4 for variable in shared.variables}
+    assert set(ids.values()) == {0, 1, 2, 3, 4}
+    found = freezing.depths(model)
+    assert found == {key: 3 + 1 - number for key, number in ids.items()}
+
+
 def test_without_stages_there_is_no_depth():
     inputs = keras.Input((4,))
     model = keras.Model(inputs, keras.layers.Dense(3)(inputs), name="plain")

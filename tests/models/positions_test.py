@@ -141,6 +141,7 @@ def test_relative_bias_takes_another_square_grid_and_no_other():
 def test_layers_are_rebuilt_from_their_configs():
     for layer in (
         positions.Tokens((2, 3), positions="sincos", class_std=1e-6),
+        positions.Tokens((2, 3), distillation_token=True),
         positions.RelativeBias((2, 3), 4, class_token=False),
     ):
         again = keras.saving.deserialize_keras_object(

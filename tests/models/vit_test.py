@@ -78,6 +78,32 @@ def test_forward_is_its_numpy_form(pooling):
     np.testing.assert_allclose(network(x), expected, atol=1e-4)
 
 
+def test_a_distillation_token_is_seen_and_leaves_with_the_class_token():
+    network, x = _tiny(distillation_token=True, layer_scale=0.5), _images()
+    tokens = network.get_layer("tokens")
+    maps = network.get_layer("patches")(x)
+    places = np.array(tokens.table).reshape(1, 9, 8)
+    own = np.concatenate([np.array(tokens.first), np.array(tokens.second)], axis=1)
+    made = np.concatenate(
+        [np.tile(own, (2, 1, 1)), np.array(maps).reshape(2, 9, 8) + places], axis=1
+    )
+    for block in network.block_layers:
+        made = transformer_test.numpy_block(made, block)
+    last = network.get_layer("features")
+    deviation = np.sqrt(made.var(axis=2, keepdims=True) + 1e-6)
+    made = (made - made.mean(axis=2, keepdims=True)) / deviation
+    made = made * np.array(last.gamma) + np.array(last.beta)
+    assert network.output_shape == (None, 16)
+    expected = np.concatenate([made[:, 0], made[:, 1]], axis=1)
+    np.testing.assert_allclose(network(x), expected, atol=1e-4)
+    plain = _tiny(layer_scale=0.5)
+    assert _count(network) == _count(plain) + 8
+    assert network.stage_outputs["block2"].shape == plain.stage_outputs["block2"].shape
+    again = type(network).from_config(network.get_config())
+    again.set_weights(network.get_weights())
+    np.testing.assert_array_equal(again(x), network(x))
+
+
 def test_a_shared_table_is_one_and_others_are_as_many_as_blocks():
     tables = lambda n: [v for v in n.variables if v.path.endswith("/offsets")]  # noqa: E731
     assert len(tables(_tiny(relative="shared"))) == 1
@@ -180,6 +206,8 @@ def test_features_are_float32_under_mixed_precision_and_xla():
         (dict(positions="sines"), "positions='sines'"),
         (dict(pooling="token", class_token=False), "pooling='mean'"),
         (dict(drop_path=1.0), "drop_path=1.0"),
+        (dict(distillation_token=True, pooling="mean"), "pooling='mean'.*'token'"),
+        (dict(distillation_token=True, relative="shared"), "relative='shared'.*'none'"),
         (dict(input_shape=(32, 32)), "height, width, channels"),
     ],
 )

@@ -26,7 +26,7 @@ _OF_LABELS, _OF_TOKENS, _OF_PIXELS = (
     "tokenizer_",
     "segmenter_",
 )
-_OF_VITS = ("finetune_vit", "finetune_deit")
+_OF_VITS = ("finetune_vit", "finetune_deit", "finetune_beit", "distill_deit")
 RECIPES = [
     path
     for path in _FLAGFILES

@@ -76,6 +76,22 @@ def test_deit_from_scratch_is_mains():
         assert float(schedule(100 * epoch)) == pytest.approx(rate)
 
 
+def test_deit_with_its_distillation_token_is_mains():
+    """All that DeiT from scratch has; half of the loss is by the teacher's choice."""
+    given = arguments_of("distill_deit_small_16_imagenet")
+    plain = arguments_of("finetune_deit_base_16_imagenet")
+    assert (given["hard_labels"], given["label_weight"]) == (True, 0.5)
+    assert given["student"] == "vit_small_16"
+    network = plain["encoder_args"] | {"distillation_token": True}
+    assert given["encoder_args"] == network
+    spared = plain["optimizer_args"]["exclude_from_decay"]
+    excluded = given["optimizer_args"].pop("exclude_from_decay")
+    assert set(excluded) == {*spared, "distillation_token"}
+    own = {"optimizer_args", "encoder_args", "validation_data", "out"}
+    for key in (given.keys() & plain.keys()) - own:
+        assert given[key] == plain[key], key
+
+
 def test_the_tokenizer_of_imagenet_is_dall_es():
     given = arguments_of("tokenizer_imagenet")
     steps_per_epoch = 1_281_167 // 512
@@ -114,3 +130,53 @@ def test_beit_on_imagenet_is_run_beit_pretrainings(size, layer_scale, clip):
     schedule = schedule_of(name, 10)
     for epoch, rate in ((5, 7.5e-4), (10, 1.5e-3), (405, 7.5e-4), (800, 0.0)):
         assert float(schedule(10 * epoch)) == pytest.approx(rate, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, batch_size, epochs, peak, last, decay, layer_decay, warmup, mixed",
+    [
+        ("imagenet", 1024, 100, 4e-3, 1e-6, 0.05, 0.65, 20, (0.8, 1)),
+        ("imagenet22k", 4096, 90, 3e-3, 1e-6, 0.05, 0.65, 5, (0, 0)),
+        ("imagenet_after_22k", 512, 30, 2e-5, 1e-6, 1e-8, 0.85, 5, (0, 0)),
+    ],
+)
+def test_fine_tuning_of_beit_is_run_class_finetunings(
+    name, batch_size, epochs, peak, last, decay, layer_decay, warmup, mixed
+):
+    name = f"finetune_beit_vit_base_16_{name}"
+    given = arguments_of(name)
+    assert (given["batch_size"], given["epochs"]) == (batch_size, epochs)
+    assert (given["weight_decay"], given["layer_decay"]) == (decay, layer_decay)
+    assert (given["mixup"], given["cutmix"]) == mixed
+    assert (given["label_smoothing"], given["erase"]) == (0.1, 0.25)
+    schedule = schedule_of(name, 100)
+    for epoch, rate in ((0, 0.0), (warmup, peak), (epochs, last)):
+        assert float(schedule(100 * epoch)) == pytest.approx(rate, rel=2e-2)
+    # Variables with one axis do not decay, nor does the class token; tables do.
+    network = models.encoder(
+        "vit_tiny_4",
+        input_shape=(8, 8, 3),
+        depth=1,
+        **arguments_of("beit_vit_base_16_imagenet")["encoder_args"],
+    )
+    spared = given["optimizer_args"]["exclude_from_decay"]
+    for variable in network.variables:
+        kind = variable.path.split("/")[-1]
+        alone = kind == "class_token" or len(variable.shape) == 1
+        assert (kind in spared) == alone, variable.path
+
+
+def test_beit_goes_on_from_run_to_run():
+    """Each command of a chain begins with what the one before it leaves."""
+    chain = ("beit_{}", "finetune_beit_{}", "finetune_beit_{}_384")
+    by_22k = ("beit_{}", "finetune_beit_{}22k", "finetune_beit_{}_after_22k")
+    for names in (chain, by_22k):
+        made = [arguments_of(n.format("vit_base_16_imagenet")) for n in names]
+        for before, after in zip(made, made[1:]):
+            assert after["encoder"] == before["out"]
+        assert made[1]["encoder_args"]["relative"] == "blocks"
+    larger = arguments_of("finetune_beit_vit_base_16_imagenet_384")
+    assert larger["init_from"] == larger["encoder"]  # The classifier, too.
+    small = arguments_of("finetune_beit_cifar10_small")
+    assert small["encoder"] == arguments_of("beit_cifar10_small")["out"]
+    assert small["budget"] == "10%" and small["baseline"] is True

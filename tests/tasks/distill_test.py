@@ -64,6 +64,25 @@ def test_true_labels_count_as_much_as_is_said(teacher, tmp_path):
     assert run.method.with_labels and np.isfinite(run.history[-1]["loss"])
 
 
+def test_a_transformer_learns_from_a_cnn_through_a_token_of_its_own(teacher, tmp_path):
+    run = distilled(
+        tmp_path,
+        teacher,
+        train=small.images(),
+        student="vit_tiny_4",
+        encoder_args=dict(dim=16, depth=1, heads=2, distillation_token=True),
+        label_weight=0.5,
+        hard_labels=True,
+        epochs=1,
+    )
+    images = np.random.default_rng(0).uniform(size=(3, 8, 8, 1)).astype("float32")
+    said = tfssl.load_classifier(run.path)(images)
+    features = tfssl.load(run.path)(images)
+    both = run.method.classifier.layers[-1].both(features)
+    np.testing.assert_allclose(said, np.mean(both, axis=0), rtol=1e-4, atol=1e-6)
+    assert np.abs(both[0] - both[1]).max() > 1e-4
+
+
 def test_resume_in_mid_epoch_equals_the_straight_run(teacher, tmp_path):
     def train(out, **settings):
         return distilled(out, teacher, averaging=0.9, mixup=0.2, **settings)

@@ -22,7 +22,7 @@ def maps(network, images):
     Returns:
         float32 array `(batch, heads, rows, columns)`, a number per patch: the share of
         the token's attention that goes there. Together they are 1 less what the token
-        gives itself.
+        gives itself, and a distillation token.
 
     Reference:
         facebookresearch/dino, visualize_attention.py.
@@ -30,7 +30,8 @@ def maps(network, images):
     inner = keras.Model(network.inputs[0], network.block_ends[-2])
     last = network.block_layers[-1]
     tokens = last.norms[0](inner(images, training=False))
-    shares = np.asarray(last.attention.probabilities(tokens))[:, :, 0, 1:]
     patch = network.settings["patch"]
     rows, columns = (side // patch for side in images.shape[1:3])
+    shares = np.asarray(last.attention.probabilities(tokens))
+    shares = shares[:, :, 0, -rows * columns :]
     return shares.reshape(*shares.shape[:2], rows, columns)

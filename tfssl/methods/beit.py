@@ -220,3 +220,8 @@ def _check_encoder(encoder):
             f"The encoder {name!r} received, but BEiT hides patches from a vision "
             "transformer of tfssl; take one, as --encoder=vit_base_16."
         )
+    if encoder.settings["distillation_token"]:
+        raise ValueError(
+            f"distillation_token=True received of the encoder {encoder.name!r}, but no "
+            "teacher of BEiT names classes; leave it out."
+        )

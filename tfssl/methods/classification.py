@@ -30,8 +30,9 @@ class Classification(base.Method):
             `"all"` the encoder is in inference mode as a whole, without dropout.
         layer_decay: float in (0, 1], by which the learning rate (and with it a decay
             that is multiplied by the rate) is multiplied once more for every stage from
-            the encoder's end: `layer_decay ** 1` in the last stage, 1 in the classifier
-            and in layers behind the stages. 1 is the same rate for all.
+            the encoder's end: `layer_decay ** 1` in the last stage, 1 in the
+            classifier, in layers behind the stages and in what several blocks share. 1
+            is the same rate for all.
         label_smoothing: float in [0, 1), the share of a label that is spread evenly
             over all classes.
         class_weights: floats > 0, one per class, by which the losses of its images are
@@ -104,16 +105,7 @@ class Classification(base.Method):
         depths = freezing.depths(encoder) if layer_decay != 1 else {}
         self._scales = {key: layer_decay**depth for key, depth in depths.items()}
         self.classifier = keras.Sequential(
-            [
-                keras.Input((self.feature_dim,)),
-                # float32 logits under mixed precision too.
-                keras.layers.Dense(
-                    len(class_names),
-                    kernel_initializer="zeros",
-                    dtype="float32",
-                    name="logits",
-                ),
-            ],
+            [keras.Input((self.feature_dim,)), self.last_layer()],
             name="classifier",
         )
         self.average = None
@@ -139,6 +131,15 @@ class Classification(base.Method):
             raise checks.refused(
                 "class_weights", list(weights), f"{count} numbers above 0, one a class"
             )
+
+    def last_layer(self):
+        """The layer that tells classes apart, not built."""
+        return keras.layers.Dense(
+            self.num_classes,
+            kernel_initializer="zeros",
+            dtype="float32",  # Under mixed precision too.
+            name="logits",
+        )
 
     @property
     def logged(self):
@@ -209,10 +210,12 @@ class Classification(base.Method):
 
     def trained_logits(self, images, training):
         """float32 `(batch, classes)` of the networks that learn."""
+        return self.classifier(self.trained_features(images, training))
+
+    def trained_features(self, images, training):
+        """`(batch, dim)` of the encoder that learns, or of one that is frozen."""
         features = self.encoder(images, training=training and self.freeze != "all")
-        if self.freeze == "all":
-            features = tf.stop_gradient(features)
-        return self.classifier(features)
+        return tf.stop_gradient(features) if self.freeze == "all" else features
 
     def mixed_losses(self, logits, labels, share):
         """`label_losses` of images, or of mixes with their neighbours."""

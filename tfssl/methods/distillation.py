@@ -3,9 +3,10 @@
 import keras
 import tensorflow as tf
 
-from tfssl import checks, frozen
+from tfssl import checks, frozen, models
 from tfssl.losses import soft_targets
 from tfssl.methods import classification, mixing
+from tfssl.models import heads
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -18,7 +19,12 @@ class Distillation(classification.Classification):
         (1 - label_weight) * losses.distillation + label_weight * cross-entropy
 
     where the second is that of the true class, 0 for an image without a label
-    (`"label"` -1). With `label_weight` 0 a batch needs no labels.
+    (`"label"` -1). With `label_weight` 0 a batch needs no labels. With `hard_labels`
+    the first is the cross-entropy of the teacher's most likely class.
+
+    A student with a distillation token (`models.ViT`) has a classifier of each token:
+    the class token's learns from true classes, the other one's from the teacher. Their
+    mean is what it says of images.
 
     Args:
         encoder: the student, a built Keras model, images -> features `(batch, dim)`.
@@ -27,6 +33,8 @@ class Distillation(classification.Classification):
         label_weight: float in [0, 1), share of the cross-entropy.
         temperature: float > 0, of both softmaxes. SimCLRv2 takes 0.1 for a student like
             its teacher and 1 for a smaller one.
+        hard_labels: whether the teacher's most likely class alone counts, DeiT's best.
+            There is no temperature then.
         freeze: as of `Classification`.
         layer_decay: the same.
         label_smoothing: the same, of the cross-entropy.
@@ -39,12 +47,16 @@ class Distillation(classification.Classification):
         name: optional name of the model.
 
     Raises:
-        ValueError: as `Classification`, and for a teacher of other classes.
+        ValueError: as `Classification`, for a teacher of other classes, and for a
+            distillation token without `label_weight`.
 
     Reference:
         Chen et al., 2020, https://arxiv.org/abs/2006.10029 (SimCLRv2), section 2. There
         the student has no projection head, and the labelled images are among the
         unlabelled ones; the two sums of its equation are means over all images here.
+        Touvron et al., 2021, https://arxiv.org/abs/2012.12877 (DeiT), section 4: hard
+        labels with `label_weight` 0.5. Its soft form is a divergence times the squared
+        temperature, where this is a cross-entropy.
     """
 
     def __init__(
@@ -55,6 +67,7 @@ class Distillation(classification.Classification):
         class_names,
         label_weight=0.0,
         temperature=1.0,
+        hard_labels=False,
         freeze="none",
         layer_decay=1.0,
         label_smoothing=0.0,
@@ -69,8 +82,10 @@ class Distillation(classification.Classification):
             "teacher": teacher,
             "label_weight": label_weight,
             "temperature": temperature,
+            "hard_labels": hard_labels,
         }
         _check(own, len(class_names))
+        _check_token(encoder, label_weight)
         super().__init__(
             encoder,
             class_names=class_names,
@@ -89,6 +104,11 @@ class Distillation(classification.Classification):
         for key, value in own.items():
             setattr(self, key, value)
 
+    def last_layer(self):
+        if not _has_token(self.encoder):
+            return super().last_layer()
+        return heads.TwoTokens(self.num_classes, dtype="float32", name="logits")
+
     @property
     def with_labels(self):
         return self.label_weight > 0
@@ -101,23 +121,41 @@ class Distillation(classification.Classification):
         return None  # The teacher decides what is low.
 
     def notes(self, global_batch, num_images):
+        softness = f"temperature {self.temperature:g}"
         return [
             *super().notes(global_batch, num_images),
             f"teacher {self.teacher.network.name}: "
-            f"{self.teacher.network.count_params():,} parameters, temperature "
-            f"{self.temperature:g}, weight of labels {self.label_weight:g}",
+            f"{self.teacher.network.count_params():,} parameters, "
+            f"{'hard labels' if self.hard_labels else softness}, weight of labels "
+            f"{self.label_weight:g}",
         ]
 
     def image_losses(self, batch, training):
         images, share = self.mixed(batch, training)
-        logits = self.trained_logits(images, training)
+        of_class, of_teacher, logits = self._said(images, training)
         taught = self.teacher(images)
-        losses = soft_targets.distillation(taught, logits, temperature=self.temperature)
+        losses = self._taught_losses(taught, of_teacher)
         if self.label_weight:
-            true = self._true_losses(logits, batch["label"], share)
+            true = self._true_losses(of_class, batch["label"], share)
             losses = (1 - self.label_weight) * losses + self.label_weight * true
         same = tf.argmax(taught, axis=1) == tf.argmax(logits, axis=1)
         return {"loss": losses, "agreement": tf.cast(same, tf.float32)}
+
+    def _said(self, images, training):
+        """Logits to learn true classes by, those for the teacher's, and what counts."""
+        features = self.trained_features(images, training)
+        logits = self.classifier(features)
+        if not _has_token(self.encoder):
+            return logits, logits, logits
+        return *self.classifier.layers[-1].both(features), logits
+
+    def _taught_losses(self, taught, logits):
+        """The loss of each image by what the teacher says, float32 `(batch,)`."""
+        if self.hard_labels:
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(
+                tf.argmax(taught, axis=1), tf.cast(logits, tf.float32)
+            )
+        return soft_targets.distillation(taught, logits, temperature=self.temperature)
 
     def _true_losses(self, logits, labels, share):
         """The cross-entropy of images whose label is known, else 0."""
@@ -138,10 +176,28 @@ def _check(given, count):
         )
     checks.fraction_below_one(given, "label_weight")
     checks.positive(given, "temperature")
+    if given["hard_labels"] and given["temperature"] != 1:
+        raise ValueError(
+            f"temperature={given['temperature']} received with hard_labels=True, which "
+            "know no temperature; leave one of them out."
+        )
     _, shape = teacher.asked_for()
     if len(shape) != 2 or shape[-1] != count:
         raise ValueError(
             f"The teacher {teacher.network.name!r} gives {shape}, expected logits of "
             f"{count} classes, (batch, {count}); give one that tells these classes "
             "apart."
+        )
+
+
+def _has_token(encoder):
+    return isinstance(encoder, models.ViT) and encoder.settings["distillation_token"]
+
+
+def _check_token(encoder, label_weight):
+    if _has_token(encoder) and not label_weight:
+        raise ValueError(
+            f"label_weight={label_weight} received with the student {encoder.name!r}, "
+            "whose class token learns from true labels alone; give label_weight=0.5, "
+            "as DeiT does, or a student without distillation_token."
         )

@@ -19,6 +19,7 @@ from tfssl.models.segmenter import Segmenter
 from tfssl.models.tokenizer import Tokenizer
 from tfssl.models.vgg import VGG, vgg
 from tfssl.models.vit import ViT, vit
+from tfssl.models.vit_settings import with_settings
 
 __all__ = [
     "ENCODERS",
@@ -51,4 +52,5 @@ __all__ = [
     "sobel",
     "vgg",
     "vit",
+    "with_settings",
 ]

@@ -1,5 +1,7 @@
 """Which layers of an encoder train, and how deep in it a variable lies."""
 
+import collections
+
 import keras
 
 from tfssl.models import feature_maps
@@ -46,18 +48,23 @@ def depths(network):
 
     Returns:
         `{id of a Keras variable: depth}`: 1 in its last stage, 2 in the one before, …;
-        0 behind the stages (a last norm, layers of a head).
+        0 behind the stages (a last norm, layers of a head), and of what several layers
+        share (BEiT's relative positions of all blocks).
 
     Raises:
         ValueError: if it names no stages.
     """
     stages = feature_maps.stages_of(network)
-    found = {id(variable): 0 for variable in network.variables}
+    found, layers = {id(variable): 0 for variable in network.variables}, {}
     for depth, output in enumerate(reversed(stages.values()), 1):
         for layer in _layers_up_to(network, output):
             # Earlier stages come later, and take what is theirs.
             found |= {id(variable): depth for variable in layer.variables}
-    return found
+            layers[id(layer)] = layer
+    owners = collections.Counter(
+        id(variable) for layer in layers.values() for variable in layer.variables
+    )
+    return {key: 0 if owners[key] > 1 else depth for key, depth in found.items()}
 
 
 def _output_of(network, name):

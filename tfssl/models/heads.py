@@ -225,3 +225,54 @@ def first_layers(head, count, *, name=None):
     wide = "float64" if layers[-1].compute_dtype == "float64" else "float32"
     layers.append(keras.layers.Activation("linear", dtype=wide, name="features"))
     return keras.Sequential(layers, name=name)
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class TwoTokens(keras.layers.Layer):
+    """A dense layer on each half of the features; what they say is averaged.
+
+    The classifier of a `ViT` with a distillation token. All numbers start at zero.
+
+    Args:
+        units: int, classes.
+        **kwargs: of `keras.layers.Layer`.
+
+    Attributes:
+        of_class: `keras.layers.Dense`, on the first half, the class token's.
+        of_teacher: the same on the second, the distillation token's.
+
+    Reference:
+        Touvron et al., 2021, https://arxiv.org/abs/2012.12877 (facebookresearch/deit,
+        models.py): the mean of the logits.
+    """
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.of_class, self.of_teacher = (
+            keras.layers.Dense(
+                units, kernel_initializer="zeros", dtype=self.dtype_policy, name=name
+            )
+            for name in ("of_class", "of_teacher")
+        )
+
+    def build(self, input_shape):
+        half = (*input_shape[:-1], input_shape[-1] // 2)
+        self.of_class.build(half)
+        self.of_teacher.build(half)
+
+    def both(self, features):
+        """What the layers say by themselves: two tensors `(batch, units)`."""
+        first, second = ops.split(features, 2, axis=-1)
+        return self.of_class(first), self.of_teacher(second)
+
+    def call(self, features):
+        """`(batch, dim)` -> `(batch, units)`."""
+        first, second = self.both(features)
+        return (first + second) / 2
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}

@@ -120,32 +120,43 @@ class Tokens(keras.layers.Layer):
         positions: `"learned"`, added; `"sincos"`, fixed ones, added; or `"none"`.
         class_token: whether a learned token without a place comes first.
         class_std: float, the standard deviation that it starts with.
+        distillation_token: whether another one comes behind it.
         **kwargs: of `keras.layers.Layer`.
     """
 
     def __init__(
-        self, grid, *, positions="learned", class_token=True, class_std=0.02, **kwargs
+        self,
+        grid,
+        *,
+        positions="learned",
+        class_token=True,
+        class_std=0.02,
+        distillation_token=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.grid = tuple(grid)
         self.positions = positions
         self.class_token = class_token
         self.class_std = class_std
+        self.distillation_token = distillation_token
 
     def build(self, input_shape):
         dim = input_shape[-1]
         if self.class_token:
-            self.first = self.add_weight(
-                name="class_token",
-                shape=(1, 1, dim),
-                initializer=keras.initializers.TruncatedNormal(stddev=self.class_std),
-            )
+            self.first = self._token("class_token", dim)
+        if self.distillation_token:
+            self.second = self._token("distillation_token", dim)
         if self.positions == "learned":
             self.table = self.add_weight(
                 name="positions",
                 shape=(*self.grid, dim),
                 initializer=keras.initializers.TruncatedNormal(stddev=0.02),
             )
+
+    def _token(self, name, dim):
+        start = keras.initializers.TruncatedNormal(stddev=self.class_std)
+        return self.add_weight(name=name, shape=(1, 1, dim), initializer=start)
 
     def call(self, maps):
         """`(batch, rows, columns, dim)` -> `(batch, tokens, dim)`.
@@ -165,10 +176,10 @@ class Tokens(keras.layers.Layer):
                 )
             places = ops.reshape(self._places(rows, columns, dim), (1, -1, dim))
             x = x + ops.cast(places, x.dtype)
+        if self.distillation_token:
+            x = _behind(self.second, x)
         if self.class_token:
-            first = ops.cast(self.first, x.dtype)
-            first = ops.broadcast_to(first, (ops.shape(x)[0], 1, dim))
-            x = ops.concatenate([first, x], axis=1)
+            x = _behind(self.first, x)
         return x
 
     def _places(self, rows, columns, dim):
@@ -180,7 +191,8 @@ class Tokens(keras.layers.Layer):
         batch, rows, columns, dim = input_shape
         if rows is None or columns is None:
             return (batch, None, dim)
-        return (batch, rows * columns + int(self.class_token), dim)
+        own = int(self.class_token) + int(self.distillation_token)
+        return (batch, rows * columns + own, dim)
 
     def get_config(self):
         return {
@@ -189,7 +201,15 @@ class Tokens(keras.layers.Layer):
             "positions": self.positions,
             "class_token": self.class_token,
             "class_std": self.class_std,
+            "distillation_token": self.distillation_token,
         }
+
+
+def _behind(token, x):
+    """Tokens `(batch, tokens, dim)` behind one that all images have."""
+    first = ops.cast(token, x.dtype)
+    first = ops.broadcast_to(first, (ops.shape(x)[0], 1, x.shape[-1]))
+    return ops.concatenate([first, x], axis=1)
 
 
 @keras.saving.register_keras_serializable(package="tfssl")

@@ -38,6 +38,9 @@ class ViT(remat.Blockwise):
         position_side: int, side of the square images that they are for instead, as
             the largest of several crops. None: `input_shape`, or 224.
         class_token: whether a learned token joins the patches.
+        distillation_token: whether a second one does, DeiT's: features `(batch, 2 dim)`
+            are those of the class token, then its own. `methods.Distillation` teaches
+            each by itself. It needs `pooling="token"` and `relative="none"`.
         pooling: `"token"`, the class token, or `"mean"`, that of the patches.
         layer_scale: float, what the factors on the branches start with; None: there
             are none. 0.1 and 1e-5 in BEiT's base and large networks.
@@ -59,7 +62,8 @@ class ViT(remat.Blockwise):
             `patch` times smaller than the image.
         block_layers: list of the blocks, `transformer.Block`.
         token_outputs: Keras tensor `(batch, tokens, dim)`, what the last block gives,
-            the class token first, before the last norm.
+            the class token first, then the distillation token if there is one, before
+            the last norm.
         remat: bool, False; see `remat.Blockwise`.
 
     Raises:
@@ -70,7 +74,8 @@ class ViT(remat.Blockwise):
         timm's without head. Differences: the class token has no position of its own,
         which would be a second summand to a token that is learned already; `pooling`
         comes before the last norm, which is the same for the class token, and for the
-        mean as in BEiT's and MAE's fine-tuning.
+        mean as in BEiT's and MAE's fine-tuning. The distillation token is that of
+        Touvron et al., 2021, https://arxiv.org/abs/2012.12877, without a position too.
     """
 
     def __init__(
@@ -86,6 +91,7 @@ class ViT(remat.Blockwise):
         relative="none",
         position_side=None,
         class_token=True,
+        distillation_token=False,
         pooling="token",
         layer_scale=None,
         drop_path=0.0,
@@ -106,6 +112,7 @@ class ViT(remat.Blockwise):
             relative=relative,
             position_side=position_side,
             class_token=class_token,
+            distillation_token=distillation_token,
             pooling=pooling,
             layer_scale=layer_scale,
             drop_path=drop_path,
@@ -123,6 +130,7 @@ class ViT(remat.Blockwise):
             positions=positions,
             class_token=class_token,
             class_std=1e-6 if init == "xavier" else 0.02,
+            distillation_token=distillation_token,
             dtype=policy,
             name="tokens",
         )(maps)
@@ -130,10 +138,14 @@ class ViT(remat.Blockwise):
         for block in blocks:
             x = block(x)
             ends.append(x)
-        pooled = Pool(pooling, class_token, dtype=wide, name="pool")(x)
+        pooled = Pool(
+            pooling, class_token, distillation_token, dtype=wide, name="pool"
+        )(x)
         features = layers.LayerNormalization(
             epsilon=transformer.EPSILON, dtype=wide, name="features"
         )(pooled)
+        if distillation_token:
+            features = layers.Flatten(dtype=wide, name="both_tokens")(features)
         super().__init__(
             inputs=inputs, outputs=features, name=name or "vit", trainable=trainable
         )
@@ -206,28 +218,34 @@ class Pool(layers.Layer):
     Args:
         pooling: `"token"` or `"mean"`.
         class_token: whether the first token is that of the class.
+        distillation_token: whether the second one goes along with it.
         **kwargs: of `keras.layers.Layer`.
     """
 
-    def __init__(self, pooling, class_token, **kwargs):
+    def __init__(self, pooling, class_token, distillation_token=False, **kwargs):
         super().__init__(**kwargs)
         self.pooling = pooling
         self.class_token = class_token
+        self.distillation_token = distillation_token
 
     def call(self, tokens):
-        """`(batch, tokens, dim)` -> `(batch, dim)`."""
+        """`(batch, tokens, dim)` -> `(batch, dim)`; of two tokens `(batch, 2, dim)`."""
+        if self.distillation_token:
+            return tokens[:, :2]
         if self.pooling == "token":
             return tokens[:, 0]
         return ops.mean(tokens[:, int(self.class_token) :], axis=1)
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], input_shape[-1])
+        both = (2,) if self.distillation_token else ()
+        return (input_shape[0], *both, input_shape[-1])
 
     def get_config(self):
         return {
             **super().get_config(),
             "pooling": self.pooling,
             "class_token": self.class_token,
+            "distillation_token": self.distillation_token,
         }
 
 
@@ -271,6 +289,12 @@ def _check_arguments(given):
             "pooling='token' received with class_token=False; choose pooling='mean', "
             "or have the token."
         )
+    for name, needed in (("pooling", "token"), ("relative", "none")):
+        if given["distillation_token"] and given[name] != needed:
+            raise ValueError(
+                f"{name}={given[name]!r} received with distillation_token=True, "
+                f"expected {needed!r}."
+            )
     shape = given["input_shape"]
     if len(shape) != 3 or not shape[2]:
         raise ValueError(

@@ -58,7 +58,8 @@ def of(
         encoder: see `tasks.finetune`.
         preprocessing: `data.Preprocessing`, or None for the encoder's own; of a new
             one for images in [0, 1].
-        encoder_args: dict, of the builder of an encoder by name.
+        encoder_args: dict, of the builder of an encoder by name; of a trained one see
+            `models.with_settings`.
         image_size: int or None.
         open_images: function without arguments -> `Source` of the training images,
             whose channels a new encoder takes.
@@ -67,8 +68,8 @@ def of(
         channels: int, what a new encoder takes instead: the first ones of the images.
 
     Raises:
-        ValueError: for what is no encoder, or has no preprocessing, no such layer, or
-            takes images of other sizes.
+        ValueError: for what is no encoder, or has no preprocessing, no such layer or
+            setting, or takes images of other sizes.
     """
     if is_name(encoder):
         if head_layer:
@@ -84,11 +85,6 @@ def of(
         keras.utils.set_random_seed(seed)
         shape = (made.size, made.size, made.channels)
         return Beginning(resolve.encoder(encoder, shape, encoder_args, made), made)
-    if encoder_args:
-        raise ValueError(
-            f"encoder_args={encoder_args} received for an encoder that is trained "
-            "already; they are for encoders that are built by their name."
-        )
     if isinstance(encoder, str | os.PathLike):
         encoder = runs.load(encoder, head_layer=head_layer)
     elif head_layer:
@@ -104,6 +100,8 @@ def of(
             "model",
         )
     network, preprocessing = runs.encoder_of(encoder, preprocessing, any_size=True)
+    if encoder_args:
+        network = models.with_settings(network, **encoder_args)
     if image_size is not None:
         preprocessing = dataclasses.replace(preprocessing, size=image_size)
     _check_size(network, preprocessing)

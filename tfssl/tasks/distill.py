@@ -33,6 +33,7 @@ def distill(
     label_weight: Annotated[float, Range(0, 0.99)] = 0.0,
     amount: labelled_images.LabelBudget,
     temperature: groups.Positive = 1.0,
+    hard_labels: bool = False,
     preprocessing: Any = None,
     encoder_args: dict | None = None,
     learning: classifying.Learning,
@@ -67,9 +68,13 @@ def distill(
         amount: see `labelled_images.LabelBudget`; for the labels of `label_weight`.
         temperature: of both softmaxes. SimCLRv2 takes 0.1 for self-distillation and 1
             for a smaller student.
+        hard_labels: learn the teacher's most likely class alone, as DeiT does, and not
+            how likely each is; without a temperature.
         preprocessing: `data.Preprocessing` of the student; None takes its own, of a new
             one the teacher's.
-        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
+            trained vision transformer `relative`, `pooling` and `drop_path`, see
+            `models.with_settings` (`{"relative": "blocks"}` in BEiT's fine-tuning).
         learning: see `classifying.Learning`.
         optimization: see `groups.Optimization`.
         devices: see `groups.Devices`.
@@ -134,6 +139,7 @@ def distill(
             class_names=teacher.class_names,
             label_weight=label_weight,
             temperature=temperature,
+            hard_labels=hard_labels,
             seed=seed,
             **learning.of_method,
         )

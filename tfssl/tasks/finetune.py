@@ -73,7 +73,9 @@ def finetune(
         validation: see `groups.Validation`.
         amount: see `labelled_images.LabelBudget`.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
-        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
+            trained vision transformer `relative`, `pooling` and `drop_path`, see
+            `models.with_settings` (`{"relative": "blocks"}` in BEiT's fine-tuning).
         head_layer: how many layers of the head that the encoder was trained with stay
             on it and learn too: 1 for few labels, as SimCLRv2 does.
         freeze: what of the encoder does not learn: `none`, `all` (linear probing), or

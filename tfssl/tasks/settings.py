@@ -45,6 +45,7 @@ RESULT = (
     "student",
     "label_weight",
     "temperature",
+    "hard_labels",
     "head_layer",
     "preprocessing",
     "freeze",
