@@ -3,6 +3,7 @@
 Each test fails with a sentence that names what is gone and who needs it.
 """
 
+import gc
 import os
 import subprocess
 import sys
@@ -197,3 +198,67 @@ def test_onednn_is_what_the_environment_asks_for(asked):
     assert told.stdout.strip() == str(asked == "1"), _changed(
         "_pywrap_util_port.IsMklEnabled", "records of runs and their reports"
     )
+
+
+def _graphs():
+    gc.collect()
+    return {id(o) for o in gc.get_objects() if isinstance(o, tf.Graph)}
+
+
+def _gradients():
+    return set(internals.ops.gradient_registry._registry)
+
+
+@tf.custom_gradient
+def _doubled(x):
+    return 2 * x, lambda gradient: 2 * gradient
+
+
+def test_graphs_and_gradients_of_a_function_go_with_it():
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cond(x > 0, lambda: _doubled(x), lambda: x)
+        return tape.gradient(y, x)
+
+    def call():
+        function = internals.function(run)
+        assert function(tf.constant(3.0)) == 2.0
+        assert function(tf.constant(-3.0)) == 1.0
+        return _gradients()
+
+    call()  # What stays of a first call is no leak.
+    graphs, gradients = _graphs(), _gradients()
+    assert call() > gradients
+    told = _changed("what a graph leaves behind", "many trainings in one process")
+    assert not _graphs() - graphs, told
+    assert _gradients() == gradients, told
+
+
+def test_the_gradient_of_a_function_inside_another_outlives_the_other():
+    inner = internals.function(lambda x: _doubled(x) * x)
+
+    def slope(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = inner(x)
+        return tape.gradient(y, x)
+
+    x = tf.constant(3.0)
+    assert internals.function(inner)(x) == 18.0
+    gc.collect()
+    assert internals.function(slope)(x) == 12.0
+    gc.collect()
+    assert internals.function(slope)(x) == 12.0
+
+
+def test_a_function_can_be_run_eagerly():
+    function = internals.function(lambda x: x + 1)
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert function(tf.constant(1.0)) == 2.0
+    finally:
+        tf.config.run_functions_eagerly(False)
+    del function
+    gc.collect()
+    assert tf.constant(1.0) + 1 == 2.0

@@ -5,8 +5,13 @@ is meant, with the reason why nothing public would do; `tests/internals_test.py`
 which of them a new release has changed.
 """
 
+import functools
+import weakref
+
 import tensorflow as tf
 from tensorflow.python.eager import cancellation
+from tensorflow.python.framework import func_graph, ops
+from tensorflow.python.ops import control_flow_v2_func_graphs as branches
 from tensorflow.python.util import _pywrap_util_port
 
 
@@ -64,6 +69,66 @@ def pin_graph_seed():
     the function, not one that a user sees.
     """
     tf.compat.v1.get_default_graph().seed = 1
+
+
+def function(run, *, autograph=False, **arguments):
+    """A `tf.function` whose graphs are freed when it is.
+
+    TensorFlow keeps the graph of a first trace for ever where it has a branch or a
+    loop, which refer to it in ways that Python's collector cannot see, and of every
+    trace what `tf.custom_gradient` registered (Keras's `silu` does). In a process that
+    trains many networks, that is most of the memory they had.
+
+    Args:
+        run: function of tensors.
+        autograph: bool, whether Python's `if` and `while` inside of it may ask tensors.
+        **arguments: of `tf.function`.
+
+    Returns:
+        What `tf.function` returns.
+    """
+    graphs = []
+
+    @functools.wraps(run)
+    def traced(*args, **kwargs):
+        if not tf.executing_eagerly():  # Asked to run eagerly, it has no graph.
+            graphs.append(tf.compat.v1.get_default_graph())
+        return run(*args, **kwargs)
+
+    made = tf.function(traced, autograph=autograph, **arguments)
+    weakref.finalize(made, _free, graphs).atexit = False
+    return made
+
+
+def _free(graphs):
+    for graph in graphs:
+        for part in _with_branches(graph):
+            for operation in part.get_operations():
+                _forget_gradient(operation)
+        func_graph.dismantle_func_graph(graph)
+
+
+def _with_branches(graph):
+    """A graph and those of its branches and loops, not of functions that it calls."""
+    yield graph
+    for inner in graph._functions.values():
+        if isinstance(inner.graph, _BRANCHES):
+            yield from _with_branches(inner.graph)
+
+
+_BRANCHES = (
+    branches.CondBranchFuncGraph,
+    branches.WhileCondFuncGraph,
+    branches.WhileBodyFuncGraph,
+)
+
+
+def _forget_gradient(operation):
+    try:
+        name = operation.get_attr("_gradient_op_type")
+    except ValueError:  # It has that of all of its type.
+        return
+    ops.gradient_registry._registry.pop(name.decode(), None)
 
 
 class BuiltBeforehand:

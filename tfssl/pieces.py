@@ -9,9 +9,7 @@ are compiled where the step's loop wants it (`methods.loop`), else they run as t
 import contextlib
 import threading
 
-import tensorflow as tf
-
-from tfssl import replicas
+from tfssl import internals, replicas
 
 _here = threading.local()
 
@@ -58,4 +56,4 @@ def compiled(function):
         with _setting("wanted", False), replicas.alone():
             return function(*args)
 
-    return tf.function(run, jit_compile=True, autograph=False)
+    return internals.function(run, jit_compile=True)

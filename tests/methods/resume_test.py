@@ -46,6 +46,7 @@ def save_outputs(path, name, method, encoder):
     images = next(iter(cases.batches(name, 1).batch(cases.BATCH)))["views"]["view_0"]
     if images.shape.rank == 5:  # In tiles, of which each is an image.
         images = images[:, 0]
+    images = images[..., : encoder.inputs[0].shape[-1]]  # Without a map behind.
     np.savez(
         path,
         features=encoder(images),

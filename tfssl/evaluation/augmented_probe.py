@@ -33,7 +33,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tfssl import checks, progress
+from tfssl import checks, internals, progress
 from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
@@ -314,8 +314,7 @@ def _trained(heads, encoder, dataset, positions, held, factors, verbose):
     labels = tf.constant(positions, tf.int64)
     kept = tf.constant(~held, tf.float32)
 
-    @tf.function
-    def step(state, images, rows, factor):
+    def update(state, images, rows, factor):
         weights = tf.stack([tf.gather(kept, rows), tf.ones_like(rows, tf.float32)], 1)
         return heads.update(
             state,
@@ -325,6 +324,7 @@ def _trained(heads, encoder, dataset, positions, held, factors, verbose):
             factor,
         )
 
+    step = internals.function(update, autograph=True)
     state = heads.start()
     bar = progress.bar(factors, wanted=verbose, desc="probe", unit="step", leave=False)
     for factor, batch in zip(bar, dataset):

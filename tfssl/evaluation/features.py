@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from tfssl import internals
 from tfssl import progress as progress_lib
 
 
@@ -86,11 +87,11 @@ class Extractor:
     def __init__(self, encoder, *, progress=False):
         self._progress = progress
 
-        @tf.function(reduce_retracing=True)
         def run(images):
             return forward(encoder, images)
 
-        self._run = run
+        # A model of the user's may ask tensors.
+        self._run = internals.function(run, autograph=True, reduce_retracing=True)
 
     def __call__(self, dataset):
         """Features of every image of `dataset` once; see `extract`."""

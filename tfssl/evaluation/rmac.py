@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from tfssl import kmeans
+from tfssl import internals, kmeans
 from tfssl.data import bad_files as bad_files_lib
 
 LONGER_SIDE = 1024
@@ -155,11 +155,10 @@ class MapReader:
         self._longer_side = longer_side
         spec = tf.TensorSpec([1, None, None, preprocessing.channels], tf.float32)
 
-        @tf.function(input_signature=[spec])
         def run(images):
             return tf.cast(model(images, training=False), tf.float32)[0]
 
-        self._run = run
+        self._run = internals.function(run, autograph=True, input_signature=[spec])
 
     def maps(self, source, bad_files):
         """Yields `(index, map)` of every readable image of a source of files.

@@ -166,7 +166,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if self.run_eagerly:
             return self._eager_loop(on_replica)
         if self.xla == "on":
-            on_replica = tf.function(on_replica, jit_compile=True, autograph=False)
+            on_replica = internals.function(on_replica, jit_compile=True)
 
         def one_step(done, waited, iterator):
             begin, number = tf.timestamp(), self.waiting.ask()
@@ -180,7 +180,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 strategy.run(on_replica, args=(batch, arrived))
             return done + 1, waited
 
-        @tf.function(autograph=False)
+        @internals.function
         def run_steps(iterator):
             state = (tf.constant(0), tf.constant(0.0, tf.float64))
             if self.steps_per_execution == 1:
@@ -210,7 +210,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if self.run_eagerly or kind != "GPU":  # Of a TPU all is compiled.
             return self.finish
         # It has no collective operations, so it may be compiled on every replica.
-        return tf.function(self.finish, jit_compile=True, autograph=False)
+        return internals.function(self.finish, jit_compile=True)
 
     def _eager_loop(self, on_replica):
         def function(iterator):

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfssl import checks, files, progress
+from tfssl import checks, files, internals, progress
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 
@@ -104,7 +104,7 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
         batch_size=batch_size,
         bad_files=bad_files,
     )
-    run = tf.function(network.probabilities, autograph=False, reduce_retracing=True)
+    run = internals.function(network.probabilities, reduce_retracing=True)
     positions, masks = [], []
     names = _file_names(source)
     with bad_files_lib.explained(bad_files):

@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import internals
 from tfssl.models import tokenizer
 from tfssl.training import monitors
 from tfssl.training import workers as workers_lib
@@ -72,10 +73,11 @@ def there_and_back(network):
     Both are arrays; of many images it takes a few at a time.
     """
 
-    @tf.function(autograph=False, reduce_retracing=True)
-    def run(images):
+    def both(images):
         tokens = network.tokens(images)
         return tokens, tf.cast(network.images(tokens), tf.float32)
+
+    run = internals.function(both, reduce_retracing=True)
 
     def of_all(images):
         parts = [

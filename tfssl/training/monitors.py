@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import internals
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn
@@ -163,7 +164,7 @@ class Collapse(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         if self._embed is None:  # Kept: a new one would be traced again.
-            self._embed = tf.function(self.model.embed, autograph=False)
+            self._embed = internals.function(self.model.embed)
 
     def on_epoch_end(self, epoch, logs=None):
         std, rank = self.workers.from_chief(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import internals
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import linear_heads
 from tfssl.training import checkpoint
@@ -92,7 +93,6 @@ class OnlineProbe(keras.callbacks.Callback):
         self._extract = features_lib.Extractor(encoder)
         self._iterator = iter(self.batches(int(self._state["position"])))
 
-        @tf.function
         def update(state, images, labels, positions):
             column = tf.minimum(tf.searchsorted(classes, labels), len(classes) - 1)
             known = tf.cast(tf.gather(classes, column) == labels, tf.float32)
@@ -101,7 +101,7 @@ class OnlineProbe(keras.callbacks.Callback):
                 "position": tf.reduce_max(positions) + 1
             }
 
-        self._update = update
+        self._update = internals.function(update, autograph=True)
 
     def on_train_batch_end(self, batch, logs=None):
         before, step = self._last_step, int(self.model.step.numpy())

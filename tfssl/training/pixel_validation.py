@@ -2,8 +2,8 @@
 
 import keras
 import numpy as np
-import tensorflow as tf
 
+from tfssl import internals
 from tfssl.evaluation import segmentation
 from tfssl.training import workers as workers_lib
 
@@ -60,7 +60,7 @@ def judge(model):
         Function of a dataset of `data.labeled` -> `(loss, segmentation.Segmentation)`,
         the mean loss of its images and the scores of all their pixels.
     """
-    run = tf.function(model.judged, autograph=False, reduce_retracing=True)
+    run = internals.function(model.judged, reduce_retracing=True)
     classes = model.num_classes
 
     def of_all(dataset):
