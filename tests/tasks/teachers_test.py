@@ -214,7 +214,7 @@ def test_mistakes_with_teachers_are_one_sentence_and_write_nothing(tmp_path, pla
     for changes, message in (
         ({"teacher": None}, "'feature_distillation' learns from a teacher, but none"),
         ({"method": "simclr", "recipe": "simclr_digits", "teacher": "x"},
-         "teacher='x' received, expected none with method='simclr'; feature_distillat"),
+         "teacher='x' received, expected none with method='simclr', but with beit o"),
         ({"teacher": str(tmp_path / "none")}, "No encoder at '.*none'; pass the --out"),
         ({"teacher": str(tmp_path)}, "No encoder at"),
         ({"teacher": bare}, "has no preprocessing, so that nobody knows which pixels"),

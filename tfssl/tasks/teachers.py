@@ -106,7 +106,7 @@ def for_method(given, method, views):
         raise checks.refused(
             "teacher",
             given,
-            f"none with method={method!r}; {', '.join(taught)} has one",
+            f"none with method={method!r}, but with {' or '.join(taught)}",
         )
     return open_teacher(given, views)
 
