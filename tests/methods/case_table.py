@@ -22,6 +22,22 @@ KINDS = methods.METHODS | {
     "segmentation": segmentation.Segmentation,
 }
 
+# Milder temperatures than the paper's, which would enlarge rounding.
+_DINO = dict(
+    num_outputs=12,
+    temperature=0.2,
+    teacher_temperature=0.1,
+    teacher_temperature_start=0.08,
+    teacher_warmup_epochs=2,
+    momentum=0.9,
+    total_steps=50,
+    freeze_epochs=0.5,
+    steps_per_epoch=2,
+    projection_hidden=32,
+    projection_dim=16,
+    head_norm=True,
+)
+
 # Name of the case -> (key of KINDS, arguments of the method).
 CASES = {
     "classification": (
@@ -135,24 +151,9 @@ CASES = {
             freeze_epochs=0,
         ),
     ),
-    "dino": (
-        "dino",
-        # Milder temperatures than the paper's, which would enlarge rounding.
-        dict(
-            num_outputs=12,
-            temperature=0.2,
-            teacher_temperature=0.1,
-            teacher_temperature_start=0.08,
-            teacher_warmup_epochs=2,
-            momentum=0.9,
-            total_steps=50,
-            freeze_epochs=0.5,
-            steps_per_epoch=2,
-            projection_hidden=32,
-            projection_dim=16,
-            head_norm=True,
-        ),
-    ),
+    "dino": ("dino", _DINO),
+    # Of a transformer they would overflow float16.
+    "dino_vit": ("dino", _DINO | dict(temperature=0.6, teacher_temperature=0.25)),
     "cmc": ("cmc", dict(temperature=0.5, projection_dim=16)),
     "cmc_core": (
         "cmc",
@@ -292,6 +293,7 @@ CASES = {
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",
+    "dino_vit",
     "distillation_token",
     "local_aggregation_begins",
     "npid_softmax",
@@ -327,6 +329,7 @@ TRANSFORMERS = {
         init="beit",
         pooling="mean",
     ),
+    "dino_vit": dict(patch=4, class_token=False, pooling="mean"),
     "distillation_token": dict(distillation_token=True),
     "moco_v3_vit": dict(
         positions="sincos",
@@ -343,6 +346,7 @@ VIEWS = {
     "swav": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "beit": (SIZE,),
     "dino": (SIZE, SIZE, SIZE // 2, SIZE // 2),
+    "dino_vit": (SIZE, SIZE, SIZE // 2, SIZE // 2),
     "classification": (SIZE,),
     "classification_multilabel": (SIZE,),
     "cpc": (SIZE,),
