@@ -1,8 +1,3 @@
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
@@ -338,34 +333,3 @@ def test_norm_statistics(statistics, selective):
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         models.resnet(**{"depth": 18, **kwargs})
-
-
-_LOAD = """
-import sys
-import keras
-import numpy as np
-import tfssl.models
-encoder = keras.saving.load_model(sys.argv[1])
-x = np.load(sys.argv[2])
-np.save(sys.argv[3], keras.ops.convert_to_numpy(encoder(x)))
-encoder(x, training=True)
-"""
-
-
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_keras_file_loads_on_other_backends(tmp_path, backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    model = tiny(input_shape=(32, 32, 3))
-    x = images((2, 32, 32, 3))
-    paths = [str(tmp_path / name) for name in ("e.keras", "x.npy", "y.npy")]
-    model.save(paths[0])
-    np.save(paths[1], x)
-    subprocess.run(
-        [sys.executable, "-c", _LOAD, *paths],
-        env={**os.environ, "KERAS_BACKEND": backend},
-        check=True,
-    )
-    expected = model(x).numpy()
-    scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.load(paths[2]) / scale, expected / scale, atol=1e-5)
