@@ -2,6 +2,7 @@
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 _SHOWN = 8  # Names in a message.
 
@@ -75,12 +76,13 @@ def resized(maps, size, method="bilinear"):
             f"Images or maps of unknown size, {maps.shape}, cannot be resized in a "
             "step; give batches whose height and width are known."
         )
-    maps = tf.cast(maps, tf.float32)
+    maps = ops.cast(maps, "float32")
     for equation, length, number in zip(
         ("nh,bhwc->bnwc", "nw,bhwc->bhnc"), maps.shape[1:3], size
     ):
         if length != number:
-            maps = tf.einsum(equation, resize_weights(length, number, method), maps)
+            weights = resize_weights(length, number, method)
+            maps = ops.einsum(equation, weights, maps)
     return maps
 
 
