@@ -44,19 +44,26 @@ def outputs(model, images):
         Dict of name to tensor, float32 whatever the policy inside; a mask is int32.
     """
     if not isinstance(model, Classifier):
-        found = {"features": tf.cast(model(images, training=False), tf.float32)}
         network = encoder_lib.network_of(model)
         if isinstance(network, models.Segmenter):
-            logits = tf.cast(network.logits(images), tf.float32)
-            found["mask"] = tf.argmax(logits, axis=-1, output_type=tf.int32)
-            found["probabilities"] = tf.nn.softmax(logits)
-        return found
+            return _of_segmenter(network, images)
+        return {"features": tf.cast(model(images, training=False), tf.float32)}
     features = model.network(images, training=False)
     logits = model.head(features, training=False)
     return {
         "features": tf.cast(features, tf.float32),
         "logits": tf.cast(logits, tf.float32),
         "probabilities": model.probabilities_of(logits),
+    }
+
+
+def _of_segmenter(network, images):
+    features, logits = network.features_and_logits(images)
+    logits = tf.cast(logits, tf.float32)
+    return {
+        "features": tf.cast(features, tf.float32),
+        "mask": tf.argmax(logits, axis=-1, output_type=tf.int32),
+        "probabilities": tf.nn.softmax(logits),
     }
 
 

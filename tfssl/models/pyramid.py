@@ -12,7 +12,7 @@ _SHARES = (1 / 3, 1 / 2, 2 / 3, 1)
 _GROUP = 16  # Channels that are normalised together.
 
 
-def maps(network, image_shape):
+def maps(network, image_shape, *, features=False):
     """The feature maps of an encoder that a head is put on.
 
     Of every size the last stage, of the four smallest sizes: `res2` to `res5` of a
@@ -22,6 +22,7 @@ def maps(network, image_shape):
     Args:
         network: a functional Keras model with `stage_outputs`.
         image_shape: `(height, width, channels)`, all known.
+        features: whether the model gives the network's own output, too, first.
 
     Returns:
         Keras model, images -> list of `(batch, rows, columns, channels)`, the finest
@@ -34,11 +35,15 @@ def maps(network, image_shape):
     encoders.check_images(network, *image_shape[:2])
     # For images of one size, so that all maps have one.
     sized = keras.models.clone_model(
-        keras.Model(network.inputs[0], stages),
+        keras.Model(network.inputs[0], [network.outputs[0], *stages]),
         input_tensors=keras.Input(image_shape),
         clone_function=lambda layer: layer,
     )
-    return keras.Model(sized.inputs[0], _chosen(sized.outputs), name="maps")
+    own, *stages = sized.outputs
+    chosen = _chosen(stages)
+    return keras.Model(
+        sized.inputs[0], [own, *chosen] if features else chosen, name="maps"
+    )
 
 
 def _chosen(stages):

@@ -58,7 +58,8 @@ class Segmenter(keras.Model):
         policy = keras.dtype_policies.get(dtype)
         name = name or f"{encoder.name}_segmenter"
         shape = (image_size, image_size, encoder.inputs[0].shape[-1])
-        maps = pyramid.maps(encoder, shape)
+        whole = pyramid.maps(encoder, shape, features=True)
+        maps = keras.Model(whole.inputs[0], whole.outputs[1:], name="maps")
         super().__init__(encoder.inputs[0], encoder.outputs[0], name=name)
         self.encoder = encoder
         self.class_names = class_names
@@ -71,8 +72,8 @@ class Segmenter(keras.Model):
             width=width,
             dtype=policy,
         )
-        # A function, not an attribute: its layers are the encoder's.
-        self._maps = lambda: maps
+        # Functions, not attributes: their layers are the encoder's.
+        self._maps, self._whole = lambda: maps, lambda: whole
         self._head_policy = policy
         self.dtype_policy = encoder.dtype_policy
 
@@ -102,6 +103,17 @@ class Segmenter(keras.Model):
         Raises:
             ValueError: for images of another size.
         """
+        self._check_shape(images)
+        maps = self._maps()(images, training=training)
+        return self.head(maps, training=training)
+
+    def features_and_logits(self, images):
+        """What calling it gives and `logits`, in one pass through the encoder."""
+        self._check_shape(images)
+        features, *maps = self._whole()(images, training=False)
+        return features, self.head(maps, training=False)
+
+    def _check_shape(self, images):
         wanted = (self.image_size, self.image_size, self.channels)
         if tuple(images.shape[1:]) != wanted:
             raise ValueError(
@@ -109,8 +121,6 @@ class Segmenter(keras.Model):
                 f"segmenter {self.name!r} takes {' x '.join(map(str, wanted))}; resize "
                 "them first."
             )
-        maps = self._maps()(images, training=training)
-        return self.head(maps, training=training)
 
     def mask(self, images):
         """Images, as for `logits` -> the class of each pixel, int32 without channels.
