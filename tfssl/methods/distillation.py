@@ -143,11 +143,12 @@ class Distillation(classification.Classification):
 
     def _said(self, images, training):
         """Logits to learn true classes by, those for the teacher's, and what counts."""
-        features = self.trained_features(images, training)
-        logits = self.classifier(features)
         if not _has_token(self.encoder):
+            logits = self.trained_logits(images, training)
             return logits, logits, logits
-        return *self.classifier.layers[-1].both(features), logits
+        layer = self.classifier.layers[-1]
+        both = layer.both(self.trained_features(images, training))
+        return *both, layer.mean(*both)
 
     def _taught_losses(self, taught, logits):
         """The loss of each image by what the teacher says, float32 `(batch,)`."""

@@ -268,8 +268,11 @@ class TwoTokens(keras.layers.Layer):
 
     def call(self, features):
         """`(batch, dim)` -> `(batch, units)`."""
-        first, second = self.both(features)
-        return (first + second) / 2
+        return self.mean(*self.both(features))
+
+    def mean(self, of_class, of_teacher):
+        """What `both` gives -> what counts."""
+        return (of_class + of_teacher) / 2
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
