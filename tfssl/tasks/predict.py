@@ -102,7 +102,7 @@ def predict(
         top=top,
         threshold=threshold,
     )
-    _check_finite(found)
+    predictions.check_finite(found.probabilities, "classifier")
     if out is not None:
         predictions.write(out, found)
     return found
@@ -133,14 +133,12 @@ def _is_either(model):
 def _named(classifier, top, threshold):
     """How many classes a row names at most, and from which probability on."""
     if isinstance(classifier, formats.Encoder):
-        if top is not None or threshold is not None:
-            name, given = (
-                ("top", top) if threshold is None else ("threshold", threshold)
-            )
-            raise ValueError(
-                f"{name}={given} received for a segmenter, which says one class for "
-                "each pixel; leave it out."
-            )
+        for name, given in (("threshold", threshold), ("top", top)):
+            if given is not None:
+                raise ValueError(
+                    f"{name}={given} received for a segmenter, which says one class "
+                    "for each pixel; leave it out."
+                )
         return None, None
     if classifier.multilabel:
         if top is not None:
@@ -192,12 +190,3 @@ def _is_image_file(data):
     if "://" in path:
         return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)
     return "\0" not in path and os.path.isfile(path)
-
-
-def _check_finite(found):
-    bad = np.count_nonzero(~np.isfinite(found.probabilities).all(axis=1))
-    if bad:
-        raise ValueError(
-            f"The classifier gives NaN or infinity for {bad} of {len(found)} images, "
-            "so its training has diverged; train it again with a lower learning rate."
-        )

@@ -1,6 +1,5 @@
 """What a segmenter says of images: a mask for each, and PNG files of them."""
 
-import collections.abc
 import csv
 import dataclasses
 import io
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tfssl import checks, files, internals, progress
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.tasks import predictions
 
 LIST = "masks.csv"  # Which mask is which image's, in the folder of masks.
 
@@ -41,7 +41,7 @@ class Mask:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Masks(collections.abc.Sequence):
+class Masks(predictions.OfImages):
     """What a segmenter says of images: a sequence of `Mask`, one per image.
 
     Attributes:
@@ -59,16 +59,10 @@ class Masks(collections.abc.Sequence):
     class_names: tuple
     unreadable: list = dataclasses.field(default_factory=list)
 
-    def __repr__(self):
-        of = f"{len(self)} images, {len(self.class_names)} classes of pixels"
-        return f"<{type(self).__name__}: {of}>"
+    classes_are = "classes of pixels"
 
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, place):
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
+    def row(self, place):
+        """The `Mask` of an image."""
         mask = self.masks[place]
         if isinstance(mask, str):
             encoded = tf.io.read_file(mask)
@@ -113,7 +107,7 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
         ):
             real = batch["mask"].numpy()
             said = run(batch["image"]).numpy()[real]
-            _check_finite(said)
+            predictions.check_finite(said, "segmenter")
             for index, chances in zip(batch["index"].numpy()[real].tolist(), said):
                 resized = tf.image.resize(chances, size_of(index), antialias=True)
                 mask = tf.cast(tf.argmax(resized, axis=-1), tf.uint8)
@@ -184,12 +178,3 @@ def _list(found):
     for image, path in zip(found.images, found.masks):
         writer.writerow([image, os.path.basename(path)])
     return text.getvalue().encode()
-
-
-def _check_finite(said):
-    bad = np.count_nonzero(~np.isfinite(said).all(axis=(1, 2, 3)))
-    if bad:
-        raise ValueError(
-            f"The segmenter gives NaN or infinity for {bad} of {len(said)} images, so "
-            "its training has diverged; train it again with a lower learning rate."
-        )

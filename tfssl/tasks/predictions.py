@@ -31,8 +31,29 @@ class Prediction:
         return f"{self.image}: {told or 'no class'}"
 
 
+class OfImages(collections.abc.Sequence):
+    """A sequence with a row for each image.
+
+    A subclass has `images` and `class_names`, and `row(place)`.
+    """
+
+    classes_are = "classes"
+
+    def __repr__(self):
+        of = f"{len(self)} images, {len(self.class_names)} {self.classes_are}"
+        return f"<{type(self).__name__}: {of}>"
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, place):
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        return self.row(place)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class Predictions(collections.abc.Sequence):
+class Predictions(OfImages):
     """What a classifier says of images: a sequence of `Prediction`, one per image.
 
     Attributes:
@@ -55,16 +76,8 @@ class Predictions(collections.abc.Sequence):
     top: int | None = None
     threshold: float = 0.0
 
-    def __repr__(self):
-        of = f"{len(self)} images, {len(self.class_names)} classes"
-        return f"<{type(self).__name__}: {of}>"
-
-    def __len__(self):
-        return len(self.images)
-
-    def __getitem__(self, place):
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
+    def row(self, place):
+        """The `Prediction` of an image."""
         row = self.probabilities[place]
         chosen = np.argsort(-row, kind="stable")[: self.top]
         chosen = chosen[row[chosen] >= self.threshold]
@@ -72,6 +85,16 @@ class Predictions(collections.abc.Sequence):
             self.images[place],
             tuple(self.class_names[i] for i in chosen),
             tuple(row[chosen].tolist()),
+        )
+
+
+def check_finite(found, what):
+    """Raises `ValueError` where a network, a `what`, says NaN or infinity of images."""
+    bad = np.count_nonzero(~np.isfinite(found).all(axis=tuple(range(1, found.ndim))))
+    if bad:
+        raise ValueError(
+            f"The {what} gives NaN or infinity for {bad} of {len(found)} images, so "
+            "its training has diverged; train it again with a lower learning rate."
         )
 
 
