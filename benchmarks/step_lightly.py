@@ -36,7 +36,7 @@ _BLOCKS = {
 }
 _WORDS = ("eager", "compile", "host", "bare", "contiguous")
 _CLUSTERS = 10_000
-_KIND = "cuda" if torch.cuda.is_available() else "cpu"
+_KIND = step_torch.KIND
 
 
 class Encoder(resnet.ResNet):
@@ -204,21 +204,7 @@ def make_step(case, parts, options):
         optimizer = torch.optim.SGD(
             losses.trained, lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True
         )
-    last = torch.zeros(())
-
-    def run():
-        nonlocal last
-        loss = losses.of(views())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        last = loss.detach()
-
-    return step_timing.Step(
-        run=run,
-        loss=lambda: last.item(),
-        weights=sum(weight.numel() for weight in losses.trained),
-    )
+    return step_torch.step(lambda: losses.of(views()), optimizer, losses.trained)
 
 
 def main():
@@ -226,10 +212,7 @@ def main():
     parser.set_defaults(modes=["eager", "compile"])
     options = parser.parse_args()
     torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    device = step_torch.Gpu() if _KIND == "cuda" else step_timing.Processor()
-    step_timing.Half("lightly", make_step, device, options).main()
+    step_timing.Half("lightly", make_step, step_torch.device(), options).main()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 """What steps on PyTorch are timed with; imports nothing of tfssl."""
 
+import step_timing
 import torch
+
+KIND = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Gpu:
@@ -20,3 +23,29 @@ class Gpu:
 
     def peak(self):
         return torch.cuda.max_memory_allocated()
+
+
+def device():
+    """What steps run on; float32 products are TF32 there, as TensorFlow has them."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    return Gpu() if KIND == "cuda" else step_timing.Processor()
+
+
+def step(loss_of, optimizer, weights):
+    """The `step_timing.Step` of a loss (a function without arguments)."""
+    last = torch.zeros(())
+
+    def run():
+        nonlocal last
+        loss = loss_of()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        last = loss.detach()
+
+    return step_timing.Step(
+        run=run,
+        loss=lambda: last.item(),
+        weights=sum(weight.numel() for weight in weights),
+    )

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 _MODES = ("eager", "compile")
-_KIND = "cuda" if torch.cuda.is_available() else "cpu"
+_KIND = step_torch.KIND
 
 
 def make_step(case, parts, options):
@@ -40,33 +40,20 @@ def make_step(case, parts, options):
     images = torch.randn(options.batch, 3, case.size, case.size, device=_KIND)
     labels = torch.arange(options.batch, device=_KIND) % step_timing.CLASSES
     half = case.precision == "bfloat16"
-    last = torch.zeros(())
 
-    def run():
-        nonlocal last
+    def loss():
         with torch.autocast(_KIND, torch.bfloat16, enabled=half):
             logits = forward(images)
-        loss = functional.cross_entropy(logits.float(), labels)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        last = loss.detach()
+        return functional.cross_entropy(logits.float(), labels)
 
-    return step_timing.Step(
-        run=run,
-        loss=lambda: last.item(),
-        weights=sum(weight.numel() for weight in weights),
-    )
+    return step_torch.step(loss, optimizer, weights)
 
 
 def main():
     parser = step_timing.vit_parser(__doc__)
     parser.set_defaults(modes=["eager"])
     options = parser.parse_args()
-    torch.backends.cuda.matmul.allow_tf32 = True
-    torch.backends.cudnn.allow_tf32 = True
-    device = step_torch.Gpu() if _KIND == "cuda" else step_timing.Processor()
-    kind = step_timing.VitCase
+    device, kind = step_torch.device(), step_timing.VitCase
     step_timing.Half("timm", make_step, device, options, kind).main()
 
 
