@@ -1,12 +1,8 @@
-import importlib.util
-import os
-import subprocess
-import sys
-
 import keras
 import numpy as np
 import pytest
 
+from tests.fixtures import backends
 from tests.fixtures.classifiers import (
     NAMES,
     PREPROCESSING,
@@ -105,14 +101,12 @@ classifier(x, training=True)
 """
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("backend", backends.NAMES)
 def test_a_keras_file_loads_on_other_backends(tmp_path, backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    backends.skip_without(backend)
     paths = [str(tmp_path / name) for name in ("c.keras", "x.npy", "y.npy")]
     classifier(make=ours).save(paths[0])
     np.save(paths[1], pixels())
-    environment = os.environ | {"KERAS_BACKEND": backend}
-    subprocess.run([sys.executable, "-c", _LOAD, *paths], env=environment, check=True)
+    backends.run(backend, _LOAD, *paths)
     expected = classifier(make=ours).probabilities(pixels())
     np.testing.assert_allclose(np.load(paths[2]), expected, atol=1e-5)

@@ -1,13 +1,9 @@
 """`.keras` files of all networks give the same on JAX and PyTorch as on TensorFlow."""
 
-import importlib.util
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
+from tests.fixtures import backends
 from tests.fixtures.small_resnets import images, tiny
 from tests.methods.cases import tiny_branches, tiny_encoder
 from tfssl import models
@@ -77,12 +73,11 @@ _NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module", params=["jax", "torch"])
+@pytest.fixture(scope="module", params=backends.NAMES)
 def loaded(request, tmp_path_factory):
     """A function: name of a network -> what it gave on TensorFlow, and elsewhere."""
     backend = request.param
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
+    backends.skip_without(backend)
     folder = tmp_path_factory.mktemp(backend)
     expected = {}
     for name, (build, side) in _NETWORKS.items():
@@ -92,11 +87,7 @@ def loaded(request, tmp_path_factory):
         np.save(folder / f"{name}.npy", x)
         of = network.logits if name == "segmenter" else network
         expected[name] = np.array(of(x))
-    subprocess.run(
-        [sys.executable, "-c", _LOAD, str(folder)],
-        env={**os.environ, "KERAS_BACKEND": backend},
-        check=True,
-    )
+    backends.run(backend, _LOAD, folder)
     return lambda name: (expected[name], np.load(folder / f"{name}.{backend}.npy"))
 
 
