@@ -51,6 +51,8 @@ class Worker:
 
     def answer(self):
         answer = self._process.stdout.readline()
+        while answer and not answer.startswith("{"):  # What an import printed.
+            answer = self._process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{self.framework} ended: {self._process.wait()}")
         found = json.loads(answer)
