@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
-	bench-few-labels bench-memory-bank bench-patches bench-vit clean
+	bench-few-labels bench-small-recipes bench-memory-bank bench-patches bench-vit clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -71,6 +71,9 @@ bench-remat: $(VENV)/.installed
 
 bench-few-labels: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.few_labels $(ARGS)
+
+bench-small-recipes: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.small_recipes $(ARGS)
 
 bench-patches: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.patches $(ARGS)

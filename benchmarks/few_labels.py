@@ -12,15 +12,15 @@ Half a day on 2 CPU cores. `--flag=--epochs=1`, say, goes to every run.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
-import time
 
-_ROOT = pathlib.Path(__file__).resolve().parent.parent
+from benchmarks import schedule
+
 _SMALL, _BIG = 0.25, 0.5
 # Epochs of fine-tuning; SimCLRv2 halves them, too, for ten times the labels.
 _EPOCHS = {"1%": 60, "10%": 30}
@@ -44,12 +44,15 @@ def jobs(out, shares, lists):
 
             def tuned(kind, width, layer, place=place, labels=labels):
                 before = f"encoder {width}"
-                flags = [f"--encoder={folder(out, before)}", f"--head_layer={layer}"]
+                flags = [
+                    f"--encoder={schedule.folder(out, before)}",
+                    f"--head_layer={layer}",
+                ]
                 found[f"{kind} {place}"] = ("finetune", flags + labels, [before])
 
             def taught(kind, teacher, flags, place=place):
                 before = f"{teacher} {place}"
-                flags = [f"--teacher={folder(out, before)}", *flags]
+                flags = [f"--teacher={schedule.folder(out, before)}", *flags]
                 found[f"{kind} {place}"] = ("distill", flags, [before])
 
             new = ["--encoder=resnet18", *_network(_SMALL), "--image_size=32"]
@@ -59,40 +62,28 @@ def jobs(out, shares, lists):
             tuned("tuned", _SMALL, 1)
             tuned("tuned-0", _SMALL, 0)
             tuned("big", _BIG, 1)
-            pretrained = [f"--student={folder(out, f'encoder {_SMALL}')}"]
+            pretrained = [f"--student={schedule.folder(out, f'encoder {_SMALL}')}"]
             taught("self", "tuned", [*pretrained, "--temperature=0.1"])
             taught("small", "big", ["--student=resnet18", *_network(_SMALL)])
             taught("small-pre", "big", pretrained)
     return found
 
 
-def folder(out, name):
-    """Where a job's run lies."""
-    return out / name.replace(" ", "-").replace("%", "pct")
-
-
 def _command(name, job, options):
     binary, flags, _ = job
-    recipe = {"pretrain": "simclr"}.get(binary, binary) + "_cifar10_small.flags"
-    lines = (_ROOT / "pipelines" / "recipes" / recipe).read_text().splitlines()
+    recipe = {"pretrain": "simclr"}.get(binary, binary) + "_cifar10_small"
+    lines = schedule.recipe(recipe)
     if not any(flag.startswith("--encoder_arg") for flag in flags):
         # A trained encoder is given, and the recipe builds one.
         lines = [line for line in lines if not line.startswith("--encoder_arg")]
-    return [
-        sys.executable,
-        "-m",
-        f"pipelines.{binary}",
-        *[line for line in lines if line.startswith("--")],
-        f"--data={options.data}",
-        *flags,
-        *options.flag,
-        f"--out={folder(options.out, name)}",
-    ]
+    place = schedule.folder(options.out, name)
+    given = [f"--data={options.data}", *flags, *options.flag, f"--out={place}"]
+    return schedule.binary(binary, *lines, *given)
 
 
 def _accuracy(name, options):
     """Top-1 in % of a finished run with a classifier; None before."""
-    told = folder(options.out, name) / "classification.json"
+    told = schedule.folder(options.out, name) / "classification.json"
     if not told.exists():
         return None
     results = json.loads(told.read_text())["results"]
@@ -101,40 +92,28 @@ def _accuracy(name, options):
 
 def _finished(name, job, options):
     if job[0] == "pretrain":
-        return (folder(options.out, name) / "encoder.keras").exists()
+        return (schedule.folder(options.out, name) / "encoder.keras").exists()
     return _accuracy(name, options) is not None
 
 
 def run(found, options):
     """Starts all jobs that are not finished; returns the names of those that failed."""
-    begin, running, failed = time.time(), {}, []
-    waiting = {n: j for n, j in found.items() if not _finished(n, j, options)}
-    done = [name for name in found if name not in waiting]
-    if options.only:
-        kinds = options.only.split(",")
-        waiting = {n: j for n, j in waiting.items() if n.split()[0] in kinds}
-    while waiting or running:
-        for name, (process, log) in list(running.items()):
-            if process.poll() is None:
-                continue
-            log.close()
-            del running[name]
-            (failed if process.returncode else done).append(name)
-            accuracy = "" if process.returncode else _accuracy(name, options) or ""
-            print(f"{time.time() - begin:6.0f} s  {name}  {accuracy}", flush=True)
-        late = time.time() - begin > options.until
-        ready = [n for n, j in waiting.items() if all(b in done for b in j[2])]
-        if not running and (late or not ready):
-            break
-        for name in ready[: 0 if late else options.jobs - len(running)]:
-            log = open(f"{folder(options.out, name)}.log", "w")
-            command = _command(name, waiting.pop(name), options)
-            process = subprocess.Popen(
-                command, stdout=log, stderr=subprocess.STDOUT, cwd=_ROOT
+    kinds = options.only.split(",") if options.only else None
+    return schedule.run(
+        {
+            name: schedule.Job(
+                _command(name, job, options),
+                schedule.folder(options.out, f"{name}.log"),
+                functools.partial(_finished, name, job, options),
+                tuple(job[2]),
             )
-            running[name] = (process, log)
-        time.sleep(0.2)
-    return failed
+            for name, job in found.items()
+        },
+        at_once=options.jobs,
+        until=options.until,
+        told=lambda name: _accuracy(name, options) or "",
+        wanted=kinds and [name for name in found if name.split()[0] in kinds],
+    )
 
 
 def table(found, shares, lists, options):
@@ -162,11 +141,8 @@ def main():
     parser.add_argument("--shares", default="1%,10%", help="of the labels")
     parser.add_argument("--lists", type=int, default=3, help="choices of the images")
     parser.add_argument("--only", help="kinds of runs to start, with commas between")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--until", type=float, default=1e9, help="seconds to start in")
-    parser.add_argument("--flag", action="append", default=[], help="for every run")
+    schedule.add_arguments(parser)
     options = parser.parse_args()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     options.out = options.out.resolve()
     options.data = os.path.abspath(options.data)
     options.out.mkdir(parents=True, exist_ok=True)
@@ -174,8 +150,6 @@ def main():
     found = jobs(options.out, shares, lists)
     failed = run(found, options)
     print(table(found, shares, lists, options))
-    for name in failed:
-        print(f"FAILED {name}: {folder(options.out, name)}.log")
     sys.exit(bool(failed))
 
 
