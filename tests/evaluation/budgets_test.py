@@ -21,6 +21,14 @@ def subject():
     return judging.Subject("made", bank, queries, judging.Setting(*[None] * 4))
 
 
+def test_the_share_of_a_name():
+    for fraction, percent in ((0.01, 1.0), (0.125, 12.5), (1, 100.0)):
+        name = budgets.budget_name(fraction=fraction)
+        assert budgets.share(name) == percent
+    for name in (budgets.budget_name(per_class=5), "list 10 %.txt", "none", "a %"):
+        assert budgets.share(name) is None
+
+
 def test_rows_are_the_draws_put_together(subject):
     train, test = subject.bank, subject.queries
     drawn = budgets.drawn(

@@ -56,6 +56,19 @@ def test_a_line_is_drawn_to_scale():
     assert (y1 - y0) / (y2 - y0) == pytest.approx(0.25, abs=0.01)
 
 
+def test_a_logarithmic_axis_has_its_steps_as_ticks():
+    shares = {"few": [(1, 0.2), (10, 0.5), (100, 0.6)], "one": [(10, 0.4)]}
+    figure = charts.line_chart("by share", shares, logarithmic=True)
+    ((x0, _), (x1, _), (x2, _)), *_ = polylines(figure)
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    ticks = [
+        (text.text, float(text.get("x")))
+        for text in svg_of(figure).iter("text")
+        if text.get("text-anchor") == "middle" and text.get("class") == "tick"
+    ]
+    assert ticks == [("1", x0), ("10", x1), ("100", x2)]
+
+
 def test_tooltips_and_last_value():
     figure = charts.line_chart("loss", {"loss": [(10, 4.5), (20, 3.25)]})
     titles = [title.text for title in svg_of(figure).iter("title")]

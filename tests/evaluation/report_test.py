@@ -80,6 +80,26 @@ def test_curves_share_panels(tmp_path, everything):
     assert "val loss <b>4.5</b>" in text and "teacher <b>3</b>" in text
 
 
+def test_accuracies_are_drawn_by_the_share_of_the_labels(tmp_path):
+    rows = [
+        {"features": features, "labels": labels, "probe": probe, "accuracy": accuracy}
+        for features, probe, labels, accuracy in (
+            ("SimCLR", "linear", "1 %", 0.5),
+            ("SimCLR", "linear", "100 %", 0.75),
+            ("SimCLR", "linear", "5 per class", 0.25),
+            ("fine-tuned", "end to end", "1 %", 0.625),
+            ("SimCLR", "kNN", "1 %", 0.125),
+        )
+    ]
+    text, _ = checked(report.write(tmp_path / "r.html", title="t", table=rows))
+    titles = re.findall(r"<title>(.*?) at labels in % ([\d.]+)</title>", text)
+    # By kNN there is one share only, and nothing to draw.
+    assert titles == [
+        ("SimCLR: 50", "1"), ("SimCLR: 75", "100"), ("fine-tuned: 62.5", "1"),
+    ]  # fmt: skip
+    assert "(fine-tuned: trained end to end), top-1" in text
+
+
 def test_best_of_each_column_is_marked(tmp_path, everything):
     text, _ = checked(report.write(tmp_path / "r.html", **everything))
     best = re.findall(r'class="number best">([\d.]+)', text)

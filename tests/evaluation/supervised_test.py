@@ -74,6 +74,27 @@ def test_starts_from_fresh_weights_and_leaves_the_encoder_alone():
     assert len(found.model.trainable_variables) == len(given.variables) + 2
 
 
+def test_fine_tuning_starts_from_the_encoder_and_leaves_it_alone():
+    given = encoder()
+    before = [v.numpy() for v in given.variables]
+    found = run(encoder=given, start="encoder", min_steps=2, learning_rate=1e-30)
+    learned = found.model.layers[1].variables
+    for old, kept, new in zip(before, given.variables, learned, strict=True):
+        np.testing.assert_array_equal(old, kept)
+        np.testing.assert_allclose(old, new, atol=1e-12)
+    assert not any(v is w for v in learned for w in given.variables)
+    assert found.protocol.startswith("fine-tuned, AdamW")
+    moved = run(encoder=given, start="encoder", min_steps=2).model.layers[1].variables
+    assert all((old != new.numpy()).any() for old, new in zip(before, moved))
+
+
+def test_what_an_encoder_has_learnt_helps_where_steps_are_few():
+    trained = run(learning_rate=1e-2).model.layers[1]
+    of = {"encoder": trained, "min_steps": 10}
+    tuned, scratch = run(**of, start="encoder"), run(**of)
+    assert tuned.history["loss"][-1] < 0.9 * scratch.history["loss"][-1]
+
+
 def test_only_the_selected_labels_are_used():
     found = run(indices=[0, 1, 4, 5], min_steps=3)
     assert "3 steps of 4" in found.protocol and "4 train" in found.protocol
@@ -113,6 +134,7 @@ def test_recipe_follows_the_preprocessing():
     "changes, message",
     [
         ({"optimizer": "lars"}, "Unknown optimizer 'lars'"),
+        ({"start": "encoders"}, "start='encoders' received, expected one of"),
         ({"epochs": 0}, "epochs=0 received, expected a whole number, 1"),
         ({"batch_size": 0}, "batch_size=0 received, expected a whole number"),
     ],

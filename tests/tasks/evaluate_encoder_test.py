@@ -126,7 +126,7 @@ def test_models_without_a_graph_and_without_a_configuration(caplog):
             assert 0 <= row["accuracy"] <= 1
     (line,) = [message for message in caplog.messages if "left out" in message]
     assert line.startswith(
-        "The random encoder and the supervised baseline are left out"
+        "The random encoder and what is trained on labels are left out"
     )
     assert "(no configuration); give its class get_config" in line
 

@@ -26,19 +26,24 @@ def evaluated(run, **arguments):
 
 
 def test_every_number_has_its_protocol(run, capsys):
-    rows = evaluated(run, verbose=1)
+    baselines = ("raw_pixels", "random_encoder", "supervised", "fine_tuned")
+    rows = evaluated(run, baselines=baselines, verbose=1)
     kinds = ["pre-trained", "raw pixels", "random encoder"]
     expected = {
         (kind, labels, probe)
         for kind in kinds
         for labels in ("1 per class", "50 %", "100 %")
         for probe in ("kNN", "linear")
-    } | {("supervised", b, "end to end") for b in ("1 per class", "50 %", "100 %")}
+    } | {
+        (kind, labels, "end to end")
+        for kind in ("supervised", "fine-tuned")
+        for labels in ("1 per class", "50 %", "100 %")
+    }
     assert {(r["features"], r["labels"], r["probe"]) for r in rows} == expected
     for row in rows:
         assert 0 <= row["accuracy"] <= 1
         assert row["protocol"]
-        once = row["labels"] == "100 %" or row["features"] == "supervised"
+        once = row["labels"] == "100 %" or row["probe"] == "end to end"
         assert row["draws"] == (1 if once else 3)
     # The bright half tells the classes apart: the pixels themselves must do it.
     raw = [r for r in rows if r["features"] == "raw pixels" and r["probe"] == "linear"]

@@ -42,6 +42,15 @@ def budget_name(*, per_class=None, fraction=None):
     return f"{100 * fraction:.4g} %"
 
 
+def share(name):
+    """The share of the labels, in %, that a budget's name tells; None of another."""
+    number, space, percent = name.rpartition(" %")
+    try:
+        return float(number) if space and not percent else None
+    except ValueError:
+        return None
+
+
 def drawn(bank, *, per_class=(), fractions=(), draws=5, seed=0):
     """Class-balanced budgets, each drawn several times.
 

@@ -55,7 +55,7 @@ def ticks(low, high, *, count=5, whole=False):
     return [position * step for position in range(first, last + 1)]
 
 
-def line_chart(title, series, *, step_name="step"):
+def line_chart(title, series, *, step_name="step", logarithmic=False):
     """A panel with one or more lines over the steps of a run.
 
     Args:
@@ -63,6 +63,8 @@ def line_chart(title, series, *, step_name="step"):
         series: dict of name to a list of `(step, value)`; values that are not
             finite break the line and are counted in the caption.
         step_name: what the horizontal axis counts.
+        logarithmic: whether the horizontal axis is, of steps above 0; its ticks are
+            then the steps.
 
     Returns:
         str, an HTML `<figure>`.
@@ -76,12 +78,16 @@ def line_chart(title, series, *, step_name="step"):
     head = _line_head(title, series, finite)
     if not everything:
         return f'<figure class="panel">{head}<p class="muted">No values.</p></figure>'
-    x_low, x_high = _padded([x for x, _ in everything], 0)
+    steps = sorted({x for x, _ in everything})
+    x_low, x_high = _padded([math.log(x) for x in steps] if logarithmic else steps, 0)
     y_low, y_high = _padded([y for _, y in everything], 0.06)
-    to_x = _scale(x_low, x_high, _LEFT, _WIDTH - _RIGHT)
+    along = _scale(x_low, x_high, _LEFT, _WIDTH - _RIGHT)
+    to_x = (lambda x: along(math.log(x))) if logarithmic else along
     to_y = _scale(y_low, y_high, _HEIGHT - _BOTTOM, _TOP)
-    steps_whole = all(float(x).is_integer() for x, _ in everything)
-    body = [_axes(to_x, to_y, (x_low, x_high), (y_low, y_high), step_name, steps_whole)]
+    if not logarithmic:
+        whole = all(float(x).is_integer() for x in steps)
+        steps = ticks(x_low, x_high, count=6, whole=whole)
+    body = [_axes(to_x, to_y, steps, (y_low, y_high), step_name)]
     for color, (name, points) in enumerate(series.items()):
         body.append(_line(name, points, to_x, to_y, color % NUM_COLORS, step_name))
     label = escape(f"{title} by {step_name}: {', '.join(series)}")
@@ -169,7 +175,7 @@ def _line_head(title, series, finite):
     )
 
 
-def _axes(to_x, to_y, x_range, y_range, step_name, steps_whole):
+def _axes(to_x, to_y, steps, y_range, step_name):
     parts = []
     for value in ticks(*y_range, count=6):
         y = to_y(value)
@@ -183,7 +189,7 @@ def _axes(to_x, to_y, x_range, y_range, step_name, steps_whole):
         f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{base}" '
         f'y2="{base}"/>'
     )
-    for value in ticks(*x_range, count=6, whole=steps_whole):
+    for value in steps:
         x = to_x(value)
         parts.append(
             f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{base}" '

@@ -14,7 +14,15 @@ import tensorflow as tf
 import threadpoolctl
 
 from tfssl import files, kmeans, templates
-from tfssl.evaluation import charts, clusters, knn, pictures, probes, report_stages
+from tfssl.evaluation import (
+    budgets,
+    charts,
+    clusters,
+    knn,
+    pictures,
+    probes,
+    report_stages,
+)
 
 _TEMPLATES = templates.html("tfssl.evaluation")
 
@@ -200,8 +208,9 @@ def _comparisons(rows):
 def _heading(kind, rows):
     if kind in clusters.Clusters.titles:
         return probes.title(kind)
-    others = any(row.get("probe", kind) != kind for row in rows)
-    also = " (supervised: trained end to end)" if others else ""
+    others = [row["features"] for row in rows if row.get("probe", kind) != kind]
+    told = " and ".join(dict.fromkeys(others))
+    also = f" ({told}: trained end to end)" if others else ""
     return f"{probes.title(kind)}{also}, top-1 accuracy"
 
 
@@ -233,7 +242,22 @@ def _comparison(title, rows):
             {"name": name, "cells": [cell(name, column) for column in columns]}
             for name in names
         ],
+        "chart": _by_share(title, rows),
     }
+
+
+def _by_share(title, rows):
+    """Accuracy by the share of the labels, of two shares or more; else None."""
+    lines = {}
+    for row in rows:
+        share = budgets.share(str(row.get("labels", "")))
+        if share:
+            line = lines.setdefault(str(row.get("features", "")), [])
+            line.append((share, 100 * row["accuracy"]))
+    if len({share for line in lines.values() for share, _ in line}) < 2:
+        return None
+    chart = charts.line_chart(title, lines, step_name="labels in %", logarithmic=True)
+    return templates.ready(chart)
 
 
 def _rounded(row):

@@ -1,4 +1,4 @@
-"""The supervised baseline: the same architecture, trained from scratch on labels."""
+"""An encoder trained end to end on labels: from scratch, or from where it stands."""
 
 import dataclasses
 
@@ -12,10 +12,13 @@ from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
-from tfssl.models import freezing
+from tfssl.models import copying, freezing
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
+_BEGINNINGS = {"random": "supervised from scratch", "encoder": "fine-tuned"}
+# What the rows about it are called, by where the training begins.
+ROWS = {"random": "supervised", "encoder": "fine-tuned"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +40,10 @@ class SupervisedResult:
 
 @dataclasses.dataclass(frozen=True)
 class Supervised(judging.Probe):
-    """`train` as a probe: of the subject it takes the network's architecture only.
+    """`train` as a probe: of the subject it takes the network, or its architecture.
 
     Attributes:
+        start: see `train`.
         epochs: see `train`.
         min_steps: see `train`.
         draws: draws of the labels below 100 % that it is trained on.
@@ -49,6 +53,7 @@ class Supervised(judging.Probe):
     titles = {"end to end": "Trained end to end"}
     of_stages = False
 
+    start: str = "random"
     epochs: int = 30
     min_steps: int = 300
     draws: int = 1
@@ -67,6 +72,7 @@ class Supervised(judging.Probe):
                     preprocessing=setting.preprocessing,
                     indices=index[selection.indices],
                     recipe=(geometry(setting.view),),
+                    start=self.start,
                     epochs=self.epochs,
                     min_steps=self.min_steps,
                     max_bad_fraction=setting.max_bad_fraction,
@@ -77,7 +83,7 @@ class Supervised(judging.Probe):
             ]
             accuracies = [result.accuracy for result in results]
             yield judging.row(
-                "supervised",
+                ROWS[self.start],
                 budget.name,
                 "end to end",
                 accuracies,
@@ -106,6 +112,15 @@ def untrained(encoder, seed):
             f"The encoder {encoder.name!r} cannot be built anew from its configuration "
             f"({reason.rstrip('.')}); give its class get_config and from_config."
         ) from error
+
+
+def copy_of(encoder, start, seed):
+    """A copy of an encoder, as `train` begins with it; see there and `untrained`."""
+    fresh = untrained(encoder, seed)
+    if start == "encoder":
+        # Keras's seed is set, too: the same views, whatever it starts with.
+        fresh = copying.copied(encoder, "fine-tuning")
+    return fresh
 
 
 def crop_and_flip(preprocessing, *, area=None, flip=None):
@@ -159,6 +174,7 @@ def train(
     preprocessing,
     indices=None,
     recipe=None,
+    start="random",
     epochs=30,
     min_steps=300,
     batch_size=64,
@@ -169,14 +185,13 @@ def train(
     seed=0,
     verbose=1,
 ):
-    """Trains a fresh copy of an encoder and a linear head on labelled images.
+    """Trains a copy of an encoder and a linear head on labelled images.
 
     Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that the same
     call gives the same number on the same machine.
 
     Args:
-        encoder: Keras model, images -> features `(batch, dim)`. Only its
-            configuration is used: the copy starts from fresh weights.
+        encoder: Keras model, images -> features `(batch, dim)`. It stays as it is.
         source: `data.Source` with labels.
         test_source: `data.Source` with labels, for the final score only.
         preprocessing: the `data.Preprocessing` of the test images.
@@ -184,6 +199,9 @@ def train(
             `None`: all.
         recipe: views of the training images, of which the first is used; `None`:
             `crop_and_flip(preprocessing)`.
+        start: `"random"`: only the encoder's configuration is used, and the copy starts
+            from fresh weights; `"encoder"`: it starts from the encoder's (fine-tuning).
+            All else is the same, so that the two may be compared.
         epochs: passes over these images, but at least `min_steps` steps.
         min_steps: see `epochs`; few labels would otherwise mean few steps.
         batch_size: images per step, at most the number of images.
@@ -201,10 +219,10 @@ def train(
         `SupervisedResult`.
 
     Raises:
-        ValueError: if labels are missing, an argument is out of range, or too many
-            images cannot be read.
+        ValueError: if labels are missing, an argument is out of range, the encoder
+            cannot be copied, or too many images cannot be read.
     """
-    _check_arguments(optimizer, epochs, min_steps, batch_size)
+    _check_arguments(optimizer, start, epochs, min_steps, batch_size)
     if indices is not None:
         source = source.subset(np.asarray(indices))
     _check_labels(source, "training")
@@ -215,7 +233,7 @@ def train(
     epochs = max(epochs, -(-min_steps // per_epoch))
     if learning_rate is None:
         learning_rate = 1e-3 if optimizer == "adamw" else 0.05 * batch_size / 256
-    model = _model(untrained(encoder, seed), len(classes), preprocessing)
+    model = _model(copy_of(encoder, start, seed), len(classes), preprocessing)
     model.compile(
         _optimizer(optimizer, learning_rate, weight_decay, epochs * per_epoch),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -237,7 +255,7 @@ def train(
         ).history
         accuracy = _accuracy(model, test_source, preprocessing, classes, bad_tests)
     protocol = (
-        f"supervised from scratch, {_NAMES[optimizer]}, learning rate "
+        f"{_BEGINNINGS[start]}, {_NAMES[optimizer]}, learning rate "
         f"{learning_rate:g} cosine, {epochs * per_epoch:,} steps of {batch_size}, "
         f"recipe {name}, {source.num_images} train / {test_source.num_images} test "
         "images"
@@ -245,18 +263,18 @@ def train(
     return SupervisedResult(accuracy, protocol, history, model)
 
 
-def _model(fresh, num_classes, preprocessing):
-    """An untrained encoder with a classifier behind it."""
-    freezing.thaw(fresh)
+def _model(encoder, num_classes, preprocessing):
+    """An encoder, all of it to be trained, with a classifier behind it."""
+    freezing.thaw(encoder)
     shape = (preprocessing.size, preprocessing.size, preprocessing.channels)
-    if getattr(fresh, "inputs", None):  # A model with a `call` of its own has none.
-        shape = fresh.input_shape[1:]
+    if getattr(encoder, "inputs", None):  # A model with a `call` of its own has none.
+        shape = encoder.input_shape[1:]
     images = keras.Input(shape)
     # float32 logits under mixed precision; a head at zero starts at chance level.
     head = keras.layers.Dense(
         num_classes, kernel_initializer="zeros", dtype="float32", name="head"
     )
-    return keras.Model(images, head(fresh(images)), name="supervised")
+    return keras.Model(images, head(encoder(images)), name="supervised")
 
 
 def _optimizer(name, learning_rate, weight_decay, steps):
@@ -309,13 +327,14 @@ def _check_labels(source, part):
         )
 
 
-def _check_arguments(optimizer, epochs, min_steps, batch_size):
+def _check_arguments(optimizer, start, epochs, min_steps, batch_size):
     if optimizer not in _NAMES:
         raise ValueError(
             f"Unknown optimizer {optimizer!r} of the supervised baseline; use one of "
             f"{', '.join(_NAMES)}."
         )
     given = {"epochs": epochs, "batch_size": batch_size, "min_steps": min_steps}
+    checks.one_of({"start": start}, "start", tuple(ROWS))
     checks.whole(given, "epochs", "batch_size")
     checks.whole(given, "min_steps", least=0)
 

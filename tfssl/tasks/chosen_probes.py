@@ -12,6 +12,8 @@ from tfssl.evaluation import stages as stages_lib
 from tfssl.tasks import groups
 
 BASELINES = ("raw_pixels", "random_encoder", "supervised")
+COMPARED = (*BASELINES, "fine_tuned")
+_BEGINNINGS = {"supervised": "random", "fine_tuned": "encoder"}  # Of what is trained.
 _OPTIMIZERS = tuple(linear_heads.OPTIMIZERS)
 _SCALINGS = tuple(linear_probe.SCALINGS)
 
@@ -128,12 +130,13 @@ class Baselines:
     Attributes:
         baselines: `raw_pixels`, the pixels themselves, `random_encoder`, the same
             encoder untrained, `supervised`, the same encoder trained on the labels from
-            scratch. Empty for nothing. The last two are left out, with a warning, where
-            Keras cannot build the encoder anew from its `get_config`.
-        supervised_epochs: passes of the supervised baseline, see
+            scratch; and `fine_tuned`, the encoder itself trained on the labels by the
+            same steps. Empty for nothing. All but the pixels are left out, with a
+            warning, where Keras cannot build the encoder anew from its `get_config`.
+        supervised_epochs: passes of the supervised baseline and of fine-tuning, see
             `evaluation.supervised.train`.
         supervised_min_steps: its steps at least: few labels make short epochs.
-        supervised_draws: draws of the labels that it is trained on, which is slow.
+        supervised_draws: draws of the labels that they train on, which is slow.
     """
 
     baselines: Sequence[str] = BASELINES
@@ -143,12 +146,16 @@ class Baselines:
 
     def check(self):
         """Raises `ValueError` for a baseline that there is not."""
-        unknown = [name for name in self.baselines if name not in BASELINES]
+        unknown = [name for name in self.baselines if name not in COMPARED]
         if unknown:
             raise ValueError(
                 f"baseline {unknown[0]!r} received, expected some of "
-                f"{', '.join(BASELINES)}."
+                f"{', '.join(COMPARED)}."
             )
+
+    def starts(self):
+        """Where trainings on the labels begin, see `evaluation.supervised.train`."""
+        return [s for name, s in _BEGINNINGS.items() if name in self.baselines]
 
     def of(self, encoder, seed):
         """The baselines of an encoder.
@@ -159,24 +166,27 @@ class Baselines:
 
         Returns:
             `(networks, probes)`: dict from a name to a Keras model that is judged
-            beside the encoder, and list of what judges the architecture.
+            beside the encoder, and list of what is trained on the labels.
         """
-        if not {"random_encoder", "supervised"} & set(self.baselines):
+        if not set(self.baselines) - {"raw_pixels"}:
             return {}, []
         try:
-            fresh = supervised.untrained(encoder, seed)
+            networks = {"random encoder": supervised.untrained(encoder, seed)}
+            for start in self.starts():
+                supervised.copy_of(encoder, start, seed)
         except ValueError as error:
             logging.warning(
-                "The random encoder and the supervised baseline are left out. %s", error
+                "The random encoder and what is trained on labels are left out. %s",
+                error,
             )
             return {}, []
-        networks = {"random encoder": fresh}
-        trained = supervised.Supervised(
-            epochs=self.supervised_epochs,
-            min_steps=self.supervised_min_steps,
-            draws=self.supervised_draws,
-        )
-        return (
-            networks if "random_encoder" in self.baselines else {},
-            [trained] if "supervised" in self.baselines else [],
-        )
+        trained = [
+            supervised.Supervised(
+                start=start,
+                epochs=self.supervised_epochs,
+                min_steps=self.supervised_min_steps,
+                draws=self.supervised_draws,
+            )
+            for start in self.starts()
+        ]
+        return networks if "random_encoder" in self.baselines else {}, trained

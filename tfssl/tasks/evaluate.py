@@ -72,7 +72,7 @@ def evaluate(
         encoder, preprocessing = runs.encoder_of(run, preprocessing)
         probes, stages = chosen.make(), chosen.stages_of(encoder)
         compared.check()
-        if not probes and "supervised" not in compared.baselines:
+        if not probes and not compared.starts():
             raise ValueError(
                 "probes=() received and nothing else that gives a number, expected one "
                 f"or more of {', '.join(probes_lib.PROBES)}."
