@@ -13,7 +13,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
-	bench-few-labels bench-small-recipes bench-memory-bank bench-patches bench-vit clean
+	bench-few-labels bench-small-recipes bench-dino bench-memory-bank bench-patches bench-vit clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -74,6 +74,10 @@ bench-few-labels: $(VENV)/.installed
 
 bench-small-recipes: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.small_recipes $(ARGS)
+
+# After `make peer`: lightly's DINO, to stand beside that of bench-small-recipes.
+bench-dino: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.dino_beside_lightly --peer=$(PEER)/bin/python $(ARGS)
 
 bench-patches: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.patches $(ARGS)
