@@ -55,6 +55,19 @@ def test_a_file_gets_plain_lines_of_long_work(monkeypatch, wanted):
     assert "\r" not in sys.stderr.getvalue()
 
 
+def test_a_file_is_told_of_no_end_that_nobody_knows(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(progress, "_SECONDS", 0)
+    assert list(progress.bar(iter("ab"), desc="probe")) == ["a", "b"]
+    lines = sys.stderr.getvalue().splitlines()
+    assert [line.partition(",")[0] for line in lines] == [
+        "probe: 0",
+        "probe: 1",
+        "probe: 2",
+    ]
+    assert not any("left" in line for line in lines)
+
+
 def test_keras_draws_its_bar_only_on_a_terminal(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert [progress.of_fit(verbose) for verbose in (0, 1, 2)] == [0, 2, 2]

@@ -6,6 +6,7 @@ import tqdm
 
 _SECONDS = 60  # Between two lines.
 _LINE = "{desc}: {n_fmt} of {total_fmt}, {elapsed} gone, {remaining} left"
+_WITHOUT_END = "{desc}: {n_fmt}, {elapsed} gone"  # Where the total is not known.
 
 
 def bar(iterable=None, *, wanted=True, **kwargs):
@@ -34,9 +35,13 @@ class Lines(tqdm.tqdm):
             delay=_SECONDS,
             mininterval=_SECONDS,
             maxinterval=_SECONDS,
-            bar_format=_LINE,
         )
         super().__init__(iterable, **kwargs | settled)
+
+    @property
+    def format_dict(self):
+        line = _WITHOUT_END if self.total is None else _LINE
+        return super().format_dict | {"bar_format": line}
 
     def display(self, msg=None, pos=None):
         # Asked for an empty message, to wipe a bar off, it has nothing to do.

@@ -7,7 +7,7 @@ import pytest
 
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
-from tfssl import files
+from tfssl import files, progress
 from tfssl.tasks import evaluate
 
 
@@ -25,7 +25,8 @@ def evaluated(run, **arguments):
     return evaluate.evaluate(run, **arguments)
 
 
-def test_every_number_has_its_protocol(run, capsys):
+def test_every_number_has_its_protocol(run, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "_SECONDS", 0)  # All work is long.
     baselines = ("raw_pixels", "random_encoder", "supervised", "fine_tuned")
     rows = evaluated(run, baselines=baselines, verbose=1)
     kinds = ["pre-trained", "raw pixels", "random encoder"]
@@ -48,7 +49,8 @@ def test_every_number_has_its_protocol(run, capsys):
     # The bright half tells the classes apart: the pixels themselves must do it.
     raw = [r for r in rows if r["features"] == "raw pixels" and r["probe"] == "linear"]
     assert raw[-1]["accuracy"] == 1.0
-    printed = capsys.readouterr().out
+    printed, told = capsys.readouterr()
+    assert re.search(r"^features: 1 of \d+, ", told, re.MULTILINE)
     assert re.search(r"100 % +raw pixels +100\.0 +100\.0", printed)
     stored = json.loads((run / "evaluation.json").read_text())
     assert stored["rows"] == rows

@@ -93,7 +93,7 @@ class Extractor:
         # A model of the user's may ask tensors.
         self._run = internals.function(run, autograph=True, reduce_retracing=True)
 
-    def __call__(self, dataset):
+    def __call__(self, dataset, batches=None):
         """Features of every image of `dataset` once; see `extract`."""
         # A batch shorter than the first is padded: one trace, one shape (XLA).
         size = 0
@@ -108,10 +108,10 @@ class Extractor:
                 images = tf.pad(images, padding)
             return self._run(images)[:count]
 
-        return _collect(dataset, rows, self._progress)
+        return _collect(dataset, rows, self._progress, batches)
 
 
-def extract(encoder, dataset, *, progress=False):
+def extract(encoder, dataset, *, progress=False, batches=None):
     """Features of every image of a dataset, in inference mode.
 
     Args:
@@ -121,6 +121,7 @@ def extract(encoder, dataset, *, progress=False):
             not one whole number per image), `"index"`
             (default: running number) and `"mask"` (False = padding, left out).
         progress: show how far it is.
+        batches: int, how many it is to be, where the dataset does not know.
 
     Returns:
         `Features`, in the order of the dataset. No variable of the encoder
@@ -130,14 +131,15 @@ def extract(encoder, dataset, *, progress=False):
         ValueError: if the encoder does not give one vector per image, or the
             dataset is empty or infinite.
     """
-    return Extractor(encoder, progress=progress)(dataset)
+    return Extractor(encoder, progress=progress)(dataset, batches)
 
 
-def raw_pixels(dataset):
+def raw_pixels(dataset, batches=None):
     """The preprocessed pixels themselves as features: the baseline to beat.
 
     Args:
         dataset: as for `extract`.
+        batches: as for `extract`.
 
     Returns:
         `Features` with `dim = height * width * channels`.
@@ -147,7 +149,7 @@ def raw_pixels(dataset):
         images = np.asarray(batch["image"], np.float32)
         return images.reshape(len(images), -1)
 
-    return _collect(dataset, rows, progress=False)
+    return _collect(dataset, rows, progress=False, batches=batches)
 
 
 def check_labeled(features, purpose, part):
@@ -175,19 +177,19 @@ def check_labeled(features, purpose, part):
         )
 
 
-def _collect(dataset, rows_of, progress):
+def _collect(dataset, rows_of, progress, batches):
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
             "Features need a finite dataset, this one repeats forever; use "
             "data.labeled, or dataset.take(n)."
         )
-    total = int(dataset.cardinality())
+    known = int(dataset.cardinality())
     rows, labels, index, seen = _Stack(), [], [], 0
     computing = None  # On a GPU the rows of one batch, while the next is brought.
     for batch in progress_lib.bar(
         dataset,
         wanted=progress,
-        total=total if total >= 0 else None,
+        total=known if known >= 0 else batches,
         desc="features",
         unit="batch",
         leave=False,

@@ -54,7 +54,12 @@ def embed(
         batch_size=batch_size,
         bad_files=data_lib.pipeline.BadFiles(max_fraction=1.0),
     )
-    found = features.extract(encoder, dataset, progress=bool(verbose))
+    found = features.extract(
+        encoder,
+        dataset,
+        progress=bool(verbose),
+        batches=-(-source.num_images // batch_size),
+    )
     if out is not None:
         names = np.array([source.describe(int(i)) for i in found.index])
         content = io.BytesIO()

@@ -31,20 +31,20 @@ def of_networks(networks, setting, *, raw_pixels=False, batch_size, log=True):
         data_lib.pipeline.BadFiles(setting.max_bad_fraction, log=log) for _ in range(2)
     )
 
-    def of_both(extract):
-        bank, queries = (
-            extract(
-                data_lib.labeled(
-                    source,
-                    setting.preprocessing,
-                    batch_size=batch_size,
-                    indices=labels_lib.labelled(source),
-                    bad_files=bad_files,
-                )
-            )
-            for source, bad_files in ((setting.train, bad), (setting.test, bad_tests))
+    def of_one(extract, source, bad_files):
+        indices = labels_lib.labelled(source)
+        images = data_lib.labeled(
+            source,
+            setting.preprocessing,
+            batch_size=batch_size,
+            indices=indices,
+            bad_files=bad_files,
         )
-        return _sorted(bank), queries, setting
+        return extract(images, batches=-(-len(indices) // batch_size))
+
+    def of_both(extract):
+        bank = of_one(extract, setting.train, bad)
+        return _sorted(bank), of_one(extract, setting.test, bad_tests), setting
 
     with bad_files_lib.explained(bad, bad_tests):
         shown = bool(setting.verbose)

@@ -92,7 +92,12 @@ def predict(
         source, classifier.preprocessing, batch_size=batch_size, bad_files=bad_files
     )
     with bad_files_lib.explained(bad_files):
-        logits = features.extract(classifier, dataset, progress=bool(verbose))
+        logits = features.extract(
+            classifier,
+            dataset,
+            progress=bool(verbose),
+            batches=-(-source.num_images // batch_size),
+        )
     found = predictions.Predictions(
         images=tuple(source.describe(int(i)) for i in logits.index),
         positions=logits.index,

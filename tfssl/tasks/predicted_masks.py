@@ -103,7 +103,12 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
     names = _file_names(source)
     with bad_files_lib.explained(bad_files):
         for batch in progress.bar(
-            dataset, wanted=bool(verbose), desc="masks", unit="batch", leave=False
+            dataset,
+            wanted=bool(verbose),
+            total=-(-source.num_images // batch_size),
+            desc="masks",
+            unit="batch",
+            leave=False,
         ):
             real = batch["mask"].numpy()
             said = run(batch["image"]).numpy()[real]
