@@ -12,7 +12,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
-from tfssl.models import copying, freezing
+from tfssl.models import freezing
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
@@ -112,15 +112,6 @@ def untrained(encoder, seed):
             f"The encoder {encoder.name!r} cannot be built anew from its configuration "
             f"({reason.rstrip('.')}); give its class get_config and from_config."
         ) from error
-
-
-def copy_of(encoder, start, seed):
-    """A copy of an encoder, as `train` begins with it; see there and `untrained`."""
-    fresh = untrained(encoder, seed)
-    if start == "encoder":
-        # Keras's seed is set, too: the same views, whatever it starts with.
-        fresh = copying.copied(encoder, "fine-tuning")
-    return fresh
 
 
 def crop_and_flip(preprocessing, *, area=None, flip=None):
@@ -233,7 +224,10 @@ def train(
     epochs = max(epochs, -(-min_steps // per_epoch))
     if learning_rate is None:
         learning_rate = 1e-3 if optimizer == "adamw" else 0.05 * batch_size / 256
-    model = _model(copy_of(encoder, start, seed), len(classes), preprocessing)
+    copy = untrained(encoder, seed)
+    model = _model(copy, len(classes), preprocessing)
+    if start == "encoder":
+        copy.set_weights(encoder.get_weights())
     model.compile(
         _optimizer(optimizer, learning_rate, weight_decay, epochs * per_epoch),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -172,8 +172,6 @@ class Baselines:
             return {}, []
         try:
             networks = {"random encoder": supervised.untrained(encoder, seed)}
-            for start in self.starts():
-                supervised.copy_of(encoder, start, seed)
         except ValueError as error:
             logging.warning(
                 "The random encoder and what is trained on labels are left out. %s",
