@@ -16,7 +16,6 @@ import functools
 import json
 import os
 import pathlib
-import statistics
 import sys
 
 from benchmarks import schedule
@@ -123,12 +122,7 @@ def table(found, shares, lists, options):
     for share in shares:
         for kind in kinds:
             seen = [_accuracy(f"{kind} {share} list {s}", options) for s in lists]
-            cells = ["–" if a is None else f"{a:.1f}" for a in seen]
-            known = [a for a in seen if a is not None]
-            mean = "–"
-            if known:
-                mean = f"{statistics.mean(known):.1f} ± {statistics.pstdev(known):.1f}"
-            lines.append(f"| {share} {kind} | " + " | ".join([*cells, mean]) + " |")
+            lines.append(schedule.row(f"{share} {kind}", seen))
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
@@ -49,6 +50,16 @@ def binary(name, *flags):
 def folder(out, name):
     """Where a job's run lies."""
     return out / name.replace(" ", "-").replace("%", "pct")
+
+
+def row(name, accuracies):
+    """Accuracies in %, None where one is missing, as a line of a Markdown table."""
+    cells = ["–" if a is None else f"{a:.1f}" for a in accuracies]
+    known = [a for a in accuracies if a is not None]
+    mean = "–"
+    if known:
+        mean = f"{statistics.mean(known):.1f} ± {statistics.pstdev(known):.1f}"
+    return f"| {name} | " + " | ".join([*cells, mean]) + " |"
 
 
 def run(jobs, *, at_once, until, told, wanted=None):

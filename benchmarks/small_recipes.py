@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import sys
 
 from benchmarks import schedule
@@ -29,6 +28,13 @@ _TEACHERS = {"beit": _TOKENIZER, "feature_distillation": "simclr"}
 _OTHERS = ("distill", "finetune")  # Recipes of labels, which begin their names.
 _TUNED = "finetune_beit"
 _KNN = "knn_accuracy"
+_JUDGED = (
+    "--budgets=100%",
+    "--draws=1",
+    "--probes=knn,linear",
+    "--baselines=random_encoder",
+    "--scaling=standard",
+)
 
 
 def methods():
@@ -46,33 +52,28 @@ def jobs(chosen, options):
     """`{name: schedule.Job}` of the methods that are named, and what they need."""
     found, recipes = {}, methods()
 
-    def add(name, binary, flags, ends_with, *before):
-        place = schedule.folder(
-            options.out, before[0] if binary == "evaluate" else name
-        )
-        target = "run" if binary == "evaluate" else "out"
-        if binary != "evaluate":
-            flags = [*flags, f"--data={options.data}", *options.flag]
-        found[name] = schedule.Job(
-            schedule.binary(binary, *flags, f"--{target}={place}"),
-            schedule.folder(options.out, f"{name}.log"),
-            (place / ends_with).exists,
-            before,
-        )
+    def add(name, command, ends_with, *before):
+        log = schedule.folder(options.out, f"{name}.log")
+        found[name] = schedule.Job(command, log, ends_with.exists, before)
+
+    def train(name, binary, flags, ends_with, *before):
+        place = schedule.folder(options.out, name)
+        given = [f"--data={options.data}", *options.flag, f"--out={place}"]
+        add(name, schedule.binary(binary, *flags, *given), place / ends_with, *before)
 
     def pretrained(name):
         teacher, flags = _TEACHERS.get(name), schedule.recipe(recipes[name])
         if teacher == _TOKENIZER:
             recipe = schedule.recipe(f"{_TOKENIZER}{_KIND}")
-            add(_TOKENIZER, "train_tokenizer", recipe, "tokenizer.keras")
+            train(_TOKENIZER, "train_tokenizer", recipe, "tokenizer.keras")
         elif teacher:
             pretrained(teacher)
         if teacher:
             flags += [f"--teacher={schedule.folder(options.out, teacher)}"]
-        add(name, "pretrain", flags, "encoder.keras", *[teacher] * bool(teacher))
-        judge = ["--budgets=100%", "--draws=1", "--probes=knn,linear"]
-        judge += ["--baselines=random_encoder", "--scaling=standard"]
-        add(f"{name} evaluated", "evaluate", judge, "evaluation.json", name)
+        train(name, "pretrain", flags, "encoder.keras", *[teacher] * bool(teacher))
+        place = schedule.folder(options.out, name)
+        judge = schedule.binary("evaluate", *_JUDGED, f"--run={place}")
+        add(f"{name} evaluated", judge, place / "evaluation.json", name)
 
     for name in chosen:
         pretrained(name)
@@ -81,7 +82,7 @@ def jobs(chosen, options):
         flags += [f"--budget_seed={seed}"]
         recipe = schedule.recipe(_TUNED + _KIND)
         name = _tuned(seed)
-        add(name, "finetune", recipe + flags, "classification.json", "beit")
+        train(name, "finetune", recipe + flags, "classification.json", "beit")
     return found
 
 
@@ -133,14 +134,8 @@ def tuned(options):
     lines = ["| | " + " | ".join(map(str, seeds)) + " | mean ± std |"]
     lines.append("|---|" + "---|" * (len(found) + 1))
     for kind in ("fine-tuned", "from scratch"):
-        known = [100 * one["results"][kind]["top1"] for one in found if one]
-        if known:
-            cells = [
-                f"{100 * one['results'][kind]['top1']:.1f}" if one else "–"
-                for one in found
-            ]
-            mean = f"{statistics.mean(known):.1f} ± {statistics.pstdev(known):.1f}"
-            lines.append(f"| {kind} | " + " | ".join([*cells, mean]) + " |")
+        top1 = [one and 100 * one["results"][kind]["top1"] for one in found]
+        lines.append(schedule.row(kind, top1))
     return "\n".join(lines)
 
 
