@@ -68,7 +68,7 @@ def test_images_of_unknown_size():
     assert model.grid_shape is None
     again = encoder()
     model.set_weights(again.get_weights())
-    np.testing.assert_allclose(model(images()), again(images()), rtol=1e-5)
+    np.testing.assert_allclose(model(images()), again(images()), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
@@ -102,7 +102,7 @@ def test_a_served_export_answers_as_the_encoder(tmp_path):
     np.testing.assert_allclose(found, model(pixels / np.float32(255)), atol=1e-4)
     encoded = tf.stack([tf.io.encode_png(image) for image in pixels])
     answer = served["serving_default"](encoded_images=encoded)
-    np.testing.assert_allclose(answer["features"], found, rtol=1e-5)
+    np.testing.assert_allclose(answer["features"], found, rtol=1e-5, atol=1e-6)
 
 
 def test_what_is_done_to_encoders_reaches_the_network_inside():
