@@ -112,3 +112,23 @@ def test_tokens_become_the_map_that_they_came_from():
     maps = np.random.default_rng(0).normal(size=(2, 2, 3, 4)).astype("float32")
     tokens = tf.concat([tf.zeros((2, 1, 4)), tf.reshape(maps, (2, 6, 4))], axis=1)
     np.testing.assert_array_equal(transformer.AsMap()([tokens, maps]), maps)
+
+
+@pytest.mark.parametrize(
+    "dtype, error", [("float64", 1e-12), ("float32", 1e-6), ("bfloat16", 2**-8)]
+)
+def test_gelu_and_its_gradient(dtype, error):
+    x = tf.cast(np.linspace(-9, 9, 181), dtype)
+    upstream = tf.cast(np.linspace(1, 2, 181), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = transformer.gelu(x)
+    found = tape.gradient(y, x, output_gradients=upstream)
+    assert y.dtype == x.dtype and found.dtype == x.dtype
+    exact = np.array(tf.cast(x, "float64"))
+    share = np.array([0.5 * math.erfc(-a / math.sqrt(2)) for a in exact])
+    density = np.exp(-exact * exact / 2) / math.sqrt(2 * math.pi)
+    y, found, upstream = (np.array(tf.cast(t, "float64")) for t in (y, found, upstream))
+    np.testing.assert_allclose(y, exact * share, rtol=error, atol=error)
+    expected = upstream * (share + exact * density)
+    np.testing.assert_allclose(found, expected, rtol=2 * error, atol=error)
