@@ -133,7 +133,7 @@ def parse():
     add = parser.add_argument
     add("--split", required=True, help="JSON file with paths of train and held_out")
     add("--out", required=True, help="where the features go, an .npz file")
-    add("--epochs", type=int, default=4)
+    add("--epochs", type=int, default=3)
     add("--batch", type=int, default=256)
     add("--workers", type=int, default=2)
     add("--depth", type=int, default=18)
