@@ -25,6 +25,12 @@ from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import knn, linear_probe
 
 
+def _budget():
+    """The flags of the recipe that the other half takes, too."""
+    flags = schedule.recipe("dino_cifar10_small_resnet18")
+    return [one for one in flags if one.startswith(("--epochs=", "--batch_size="))]
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -47,7 +53,8 @@ def main():
     if not found.exists():
         script = str(schedule.ROOT / "benchmarks" / "dino_lightly.py")
         command = [*shlex.split(options.peer), script, f"--split={split}"]
-        subprocess.run([*command, f"--out={found}", *options.peer_flag], check=True)
+        command += [f"--out={found}", *_budget(), *options.peer_flag]
+        subprocess.run(command, check=True)
     with np.load(found) as values:
         bank, queries = (
             features_lib.Features(

@@ -133,8 +133,8 @@ def parse():
     add = parser.add_argument
     add("--split", required=True, help="JSON file with paths of train and held_out")
     add("--out", required=True, help="where the features go, an .npz file")
-    add("--epochs", type=int, default=3)
-    add("--batch", type=int, default=256)
+    add("--epochs", type=int, required=True)
+    add("--batch_size", type=int, required=True, dest="batch")
     add("--workers", type=int, default=2)
     add("--depth", type=int, default=18)
     add("--width", type=float, default=0.25)

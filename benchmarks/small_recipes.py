@@ -10,8 +10,8 @@ same command goes on where it was stopped. Prints tables, accuracies in %:
     python -m benchmarks.small_recipes --data=cifar10/train --out=runs/small_recipes
     python -m benchmarks.small_recipes --data=cifar10/train --only=npid,dino_resnet18
 
-20 minutes to 3 hours a method on 2 CPU cores; `--jobs=6` on a GPU. `--flag=--epochs=1`,
-say, goes to every training.
+15 minutes to 2 hours a method on 2 CPU cores, where they were run; `--jobs=6` on a GPU.
+`--flag=--epochs=1`, say, goes to every training.
 """
 
 import argparse

@@ -23,7 +23,7 @@ AUTHORS = dict(
 
 def made(teacher=None, **arguments):
     keras.utils.set_random_seed(0)
-    encoder = tiny_transformer(patch=4, **AUTHORS)
+    encoder = tiny_transformer(**AUTHORS)
     given = dict(min_patches=2, seed=3)
     return methods.BEiT(encoder, teacher or frozen_tokenizer(), **given | arguments)
 

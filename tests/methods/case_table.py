@@ -320,27 +320,24 @@ BRANCHES = {
 
 # The cases whose encoder is a tiny vision transformer, and what it is made of beyond.
 # Without class token: a norm multiplies the rounding of one of 1e-6 a thousand times.
-# Of 16 patches: of 4 the batch norms of MoCo v3's head made 2e-5 of one rounding.
 TRANSFORMERS = {
     "beit": dict(
-        patch=4,
         positions="none",
         relative="shared",
         layer_scale=0.5,
         init="beit",
         pooling="mean",
     ),
-    "dino_vit": dict(patch=4, class_token=False, pooling="mean"),
+    "dino_vit": dict(class_token=False, pooling="mean"),
     "distillation_token": dict(distillation_token=True),
     "moco_v3_vit": dict(
-        patch=4,
         positions="sincos",
         init="xavier",
         freeze_patches=True,
         class_token=False,
         pooling="mean",
     ),
-    "segmentation": dict(patch=4, class_token=False, pooling="mean"),
+    "segmentation": dict(class_token=False, pooling="mean"),
 }
 
 # Sizes of the views, where they are not two of SIZE.

@@ -172,7 +172,7 @@ def test_files_of_16_bits_keep_them(tmp_path, as_list):
     (tmp_path / "dark.png").write_bytes(tf.io.encode_png(dark).numpy())
     data = [tmp_path / "dark.png"] if as_list else str(tmp_path)
     expected = in_python(made, [dark])[2]
-    np.testing.assert_allclose(said(made, data).probabilities, expected, rtol=1e-5)
+    np.testing.assert_allclose(said(made, data).probabilities, expected, rtol=1e-6)
     other = in_python(made, [dark // 256 * 257])[2]
     assert np.abs(expected - other).max() > 1e-4
 
