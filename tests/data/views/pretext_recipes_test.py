@@ -35,6 +35,14 @@ def test_the_pretext_task_of_a_data_set_has_the_tiles_of_its_pirl():
     )
 
 
+def test_small_pretext_tasks_differ_from_their_pirl_in_the_flip_alone():
+    for pirl, jigsaw in (
+        (made.PIRL_JIGSAW_CIFAR10, made.JIGSAW_CIFAR10),
+        (made.PIRL_JIGSAW_DIGITS, made.JIGSAW_DIGITS),
+    ):
+        assert jigsaw[0] == pirl[1].scaled(flip=0.0)
+
+
 def test_rotations_second_view_is_the_first():
     for recipe in (made.PIRL_ROTATION, made.PIRL_ROTATION_CIFAR10):
         assert recipe[0] == recipe[1]

@@ -134,7 +134,9 @@ _PAPERS = {
     "jigsaw": dict(
         size=64, whole=255, grid=3, gray=0.66, jitter=0.0, flip=0.0, area=(0.6, 1.0),
     ),
-    "jigsaw_cifar10": dict(size=12, whole=48, grid=3, gray=0.66, flip=0.0),
+    "jigsaw_cifar10": dict(
+        size=12, whole=48, grid=3, gray=0.2, jitter=0.8, hue=0.1, flip=0.0,
+    ),
     "jigsaw_digits": dict(size=14, whole=36, grid=2, gray=0.0, flip=0.0),
     "pirl_jigsaw": _PIRL | dict(size=224, area=(0.08, 1.0)),
     "pirl_jigsaw_cifar10": _PIRL | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
