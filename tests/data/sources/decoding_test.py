@@ -45,13 +45,15 @@ def test_decode_brings_grey_files_to_three_channels_and_drops_alpha():
     np.testing.assert_array_equal(found, rgba[..., :3])
 
 
-def test_decode_stretches_eight_bits_to_sixteen():
-    # White must be white: 255 is read as 65,535 from every type of file.
-    white = np.full((4, 4, 3), 255, np.uint8)
-    for kind in ("PNG", "BMP", "JPEG"):
-        found = decoding.decode(tf.constant(encoded(white, kind)), 3, tf.uint16)
-        assert found.dtype == tf.uint16
-        assert int(tf.reduce_min(found)) >= 65280, kind
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF", "JPEG", "WEBP"])
+def test_decode_stretches_eight_bits_to_sixteen(kind, channels):
+    # A folder of both depths has one range: v of 255 is 257 v of 65,535 in every file.
+    data = tf.constant(encoded(smooth(20, 30, 3), kind))
+    eight = decoding.decode(data, channels).numpy()
+    sixteen = decoding.decode(data, channels, tf.uint16)
+    assert sixteen.dtype == tf.uint16 and eight.max() > 0
+    np.testing.assert_array_equal(sixteen.numpy(), eight.astype(int) * 257)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

@@ -89,49 +89,52 @@ def _switched(step, decode_by):
     return tf.switch_case(step, [functools.partial(decode_by, r) for r in _RATIOS])
 
 
+def _decode_png(encoded, channels, dtype):
+    """A PNG file, of 8 or 16 bits, to `dtype`."""
+    read = functools.partial(tf.io.decode_png, encoded, dtype=dtype)
+    if channels != 4:
+        return read(channels)
+    # TensorFlow gives palettes of 16 colours an alpha of 15, not of 255.
+    return tf.cond(
+        image_headers.png_has_alpha(encoded),
+        lambda: read(4),
+        lambda: _to_channels(read(3), 4),
+    )
+
+
+def _decode_other(encoded, channels):
+    """GIF (first frame), BMP, JPEG, WebP, to 8 bits."""
+    # WebP not by an operation of its own: that is new in TensorFlow 2.20, and a server
+    # of an older version would load no graph that holds it. `decode_image` makes no
+    # RGB of WebP and BMP with alpha, and no grey of some kinds.
+    read = functools.partial(tf.io.decode_image, encoded, expand_animations=False)
+    kinds = (
+        (image_headers.is_webp, read),
+        (image_headers.is_bmp, lambda: tf.io.decode_bmp(encoded)),
+    )
+    decode_kind = functools.partial(read, 3)
+    for matches, decode_own in kinds:
+        decode_kind = functools.partial(
+            tf.cond, matches(encoded), decode_own, decode_kind
+        )
+    return _to_channels(decode_kind(), channels)
+
+
 def _decode_any(encoded, channels, dtype):
     """PNG, GIF (first frame), BMP, JPEG, WebP; the type is read from the bytes."""
     encoded = image_headers.limited(encoded)
 
-    def fitted(image):
-        """An 8-bit value v stands for 257 v of 65,535, as `decode_image` has it."""
-        image = tf.cast(_to_channels(image, channels), dtype)
-        return image * tf.constant(257, dtype) if dtype == tf.uint16 else image
-
     def other():
-        read = lambda wanted: tf.io.decode_image(  # noqa: E731
-            encoded, channels=wanted, dtype=dtype, expand_animations=False
-        )
-        if channels == 3:
-            return read(3)
+        image = _decode_other(encoded, channels)
+        # An 8-bit value v stands for 257 v of 65,535, as in a PNG file; `decode_image`
+        # makes 256 v of it.
+        return tf.cast(image, dtype) * 257 if dtype == tf.uint16 else image
 
-        def png():
-            if channels == 1:
-                return read(1)
-            # TensorFlow gives palettes of 16 colours an alpha of 15, not of 255.
-            return tf.cond(
-                image_headers.png_has_alpha(encoded),
-                lambda: read(4),
-                lambda: _to_channels(read(3), 4),
-            )
-
-        # Other kinds are not always decoded to grey, and never to four channels.
-        return tf.cond(
-            image_headers.is_png(encoded), png, lambda: _to_channels(read(3), channels)
-        )
-
-    def own_channels():
-        # Not by an operation of its own: that is new in TensorFlow 2.20, and a server
-        # of an older version would load no graph that holds it.
-        return tf.io.decode_image(encoded, expand_animations=False)
-
-    read = other
-    for matches, decode_kind in (
-        (image_headers.is_bmp, lambda: fitted(tf.io.decode_bmp(encoded))),
-        (image_headers.is_webp, lambda: fitted(own_channels())),
-    ):
-        read = functools.partial(tf.cond, matches(encoded), decode_kind, read)
-    image = read()
+    image = tf.cond(
+        image_headers.is_png(encoded),
+        lambda: _decode_png(encoded, channels, dtype),
+        other,
+    )
     image.set_shape([None, None, channels])
     return image
 
