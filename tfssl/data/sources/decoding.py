@@ -105,19 +105,12 @@ def _decode_png(encoded, channels, dtype):
 def _decode_other(encoded, channels):
     """GIF (first frame), BMP, JPEG, WebP, to 8 bits."""
     # WebP not by an operation of its own: that is new in TensorFlow 2.20, and a server
-    # of an older version would load no graph that holds it. `decode_image` makes no
-    # RGB of WebP and BMP with alpha, and no grey of some kinds.
+    # of an older version would load no graph that holds it.
     read = functools.partial(tf.io.decode_image, encoded, expand_animations=False)
-    kinds = (
-        (image_headers.is_webp, read),
-        (image_headers.is_bmp, lambda: tf.io.decode_bmp(encoded)),
-    )
-    decode_kind = functools.partial(read, 3)
-    for matches, decode_own in kinds:
-        decode_kind = functools.partial(
-            tf.cond, matches(encoded), decode_own, decode_kind
-        )
-    return _to_channels(decode_kind(), channels)
+    # It makes no RGB of WebP and BMP with alpha, and no grey of some kinds.
+    own_channels = image_headers.is_bmp(encoded) | image_headers.is_webp(encoded)
+    image = tf.cond(own_channels, read, functools.partial(read, 3))
+    return _to_channels(image, channels)
 
 
 def _decode_any(encoded, channels, dtype):
