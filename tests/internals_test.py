@@ -48,6 +48,21 @@ def test_layers_inside_of_layers_are_found():
     assert sorted(found) == ["inner", "outer", "shared", "whole"], told
 
 
+def test_a_keras_tensor_knows_what_it_was_made_of():
+    image = keras.Input((2,))
+    layer = keras.layers.Dense(2)
+    first = layer(image)
+    added = keras.layers.Add()([first, layer(first)])
+    told = _changed(
+        "KerasTensor._keras_history", "stretches of a network between its norms"
+    )
+    _, (left, right) = internals.made_of(added)
+    assert left is first, told
+    made_by, sources = internals.made_of(right)
+    assert made_by is layer and len(sources) == 1 and sources[0] is first, told
+    assert internals.made_of(image)[1] == [], told
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_an_optimizer_knows_its_variables_in_order(scaled):
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)

@@ -30,6 +30,22 @@ def layers_of(layer):
     return layer._flatten_layers()
 
 
+def made_of(tensor):
+    """What a Keras tensor of a functional model was made of.
+
+    A model tells its layers, `Model.operations`, and not what each of them was given.
+
+    Args:
+        tensor: Keras tensor.
+
+    Returns:
+        `(operation, sources)`: the layer or operation, and the list of Keras tensors
+        that it was called on; of an input none.
+    """
+    operation, call, _ = tensor._keras_history
+    return operation, list(operation._inbound_nodes[call].input_tensors)
+
+
 def trained_variables(optimizer):
     """The variables that a built optimizer updates, in its order.
 

@@ -110,11 +110,7 @@ def gather_rows(rows):
     kind = rows.dtype
     narrow = kind in (tf.bool, tf.uint8, tf.int8, tf.int16, tf.uint16)
     values = tf.cast(rows, tf.int32) if narrow else rows
-    slots = tf.reshape(
-        tf.one_hot(position, count, dtype=values.dtype),
-        [count] + [1] * len(rows.shape),
-    )
-    padded = slots * values[tf.newaxis]  # (count, batch, …), zero but for ours.
+    padded = in_slot(values, position, count)
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
     shape = tf.shape(rows)
     flat = tf.reshape(total, tf.concat([[count * shape[0]], shape[1:]], axis=0))
@@ -123,6 +119,15 @@ def gather_rows(rows):
     if narrow:
         flat = tf.cast(flat, kind)
     return flat, position * shape[0]
+
+
+def in_slot(tensor, position, count):
+    """`(count, …)`, zero but for the tensor at `position`.
+
+    The sum of it over `count` replicas stacks their tensors, in replica order.
+    """
+    slots = tf.one_hot(position, count, dtype=tensor.dtype)
+    return tf.reshape(slots, [count] + [1] * len(tensor.shape)) * tensor[tf.newaxis]
 
 
 def sum_over_replicas(tensor):
@@ -135,7 +140,7 @@ def sum_over_replicas(tensor):
 
 
 def sum_of_each(tensors):
-    """`sum_over_replicas` of a list of tensors, in one exchange; no gradients."""
+    """`sum_over_replicas` of a list of tensors, in one exchange."""
     tensors = [tf.identity(tensor) for tensor in tensors]
     if num_replicas() == 1:
         return tensors

@@ -7,7 +7,7 @@ from tfssl import pieces
 from tfssl.models import passes
 
 
-def _compiled_calls(function, *args):
+def compiled_calls(function, *args):
     """How many calls of functions that XLA must compile a traced function has."""
     graph = tf.function(function).get_concrete_function(*args).graph
     return sum(
@@ -25,15 +25,18 @@ def test_a_pass_is_one_compiled_call_where_it_is_wanted():
         with pieces.compiling():
             return network(images, training=True) + network(images, training=False)
 
-    assert _compiled_calls(wanted, images) == 2
-    assert _compiled_calls(lambda x: network(x, training=True), images) == 0
+    assert compiled_calls(wanted, images) == 2
+    assert compiled_calls(lambda x: network(x, training=True), images) == 0
 
 
-def test_a_network_that_meets_replicas_is_left_as_it_is(mirrored):
+def test_what_meets_replicas_is_found(mirrored):
     with mirrored(2).scope():
-        assert passes.fits(chains.Chain(statistics="local"))
-        assert not passes.fits(chains.Chain(statistics="global"))
-    assert passes.fits(chains.Chain(statistics="global"))
+        assert not passes.meeting(chains.Chain(statistics="local"))
+        network = chains.Chain(statistics="global")
+        assert [x.statistics for x in passes.meeting(network)] == ["global"] * 2
+        network.trainable = False  # Frozen norms take their moving moments.
+        assert not passes.meeting(network)
+    assert not passes.meeting(chains.Chain(statistics="global"))
 
 
 def test_a_pass_without_gradient_hands_out_nothing_for_one():

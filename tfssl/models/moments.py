@@ -47,7 +47,12 @@ def fused_inference(x, gamma, beta, mean, variance, epsilon):
 def _of_neighbours(values, count):
     """`values` of the `count` neighbouring replicas with this one, stacked."""
     rows, mine = replicas.gather_rows(values[tf.newaxis])
-    groups = tf.reshape(rows, [-1, count, *values.shape])
+    return _neighbours(rows, mine, count)
+
+
+def _neighbours(of_replicas, mine, count):
+    """The `count` rows of the group of neighbours that row `mine` is one of."""
+    groups = tf.reshape(of_replicas, [-1, count, *of_replicas.shape[1:]])
     return tf.gather(groups, mine // count)
 
 
@@ -59,8 +64,12 @@ def _mean_of_neighbours(values, count):
 
 def _combine_moments(mean, variance, count):
     """Moments of the union of `count` replicas' equally large batches."""
-    gathered = _of_neighbours(tf.stack([mean, variance]), count)
-    means, variances = gathered[:, 0], gathered[:, 1]  # Each (count, c).
+    return _union(_of_neighbours(tf.stack([mean, variance]), count))
+
+
+def _union(moments):
+    """Mean and variance of the union of equally large batches: `(batches, 2, c)`."""
+    means, variances = moments[:, 0], moments[:, 1]
     total = tf.reduce_mean(means, axis=0)
     between = tf.reduce_mean(tf.square(means - total), axis=0)
     return total, tf.reduce_mean(variances, axis=0) + between
@@ -108,6 +117,69 @@ def fused_global_training(x, gamma, beta, epsilon, together):
     return normalize(x, gamma, beta)
 
 
+def of_replica(x, kind):
+    """Mean and biased variance of `(…, c)`, stacked: `(2, c)` of dtype `kind`.
+
+    What keeps least where a compiler takes both passes: `x` and the mean alone.
+    """
+    axes = list(range(len(x.shape) - 1))
+
+    @tf.custom_gradient
+    def moments(x):
+        wide = tf.cast(x, kind)
+        mean = tf.reduce_mean(wide, axis=axes)
+        variance = tf.reduce_mean(tf.square(wide - mean), axis=axes)
+
+        def gradient(d):
+            count = tf.cast(tf.size(x) // tf.shape(x)[-1], kind)
+            dx = (d[0] + 2 * d[1] * (tf.cast(x, kind) - mean)) / count
+            return tf.cast(dx, x.dtype)
+
+        return tf.stack([mean, variance]), gradient
+
+    return moments(x)
+
+
+def of_neighbours(of_replicas, mine, count):
+    """Those of the batch of `count` neighbouring replicas.
+
+    Args:
+        of_replicas: `(replicas, 2, c)`, `of_replica` of each.
+        mine: int32 scalar tensor, the number of this replica.
+        count: int.
+
+    Returns:
+        `(2, c)`.
+    """
+    return tf.stack(_union(_neighbours(of_replicas, mine, count)))
+
+
+def normalized(x, moments, gamma, beta, epsilon):
+    """Normalizes `(…, c)` by moments `(2, c)`, through which gradients flow.
+
+    The same dtype comes back; of large tensors only `x` is kept for the gradient.
+    """
+    axes = list(range(len(x.shape) - 1))
+    kind = gamma.dtype
+
+    @tf.custom_gradient
+    def normalize(x, moments, gamma, beta):
+        mean, inverse = moments[0], tf.math.rsqrt(moments[1] + epsilon)
+        y = (tf.cast(x, kind) - mean) * (gamma * inverse) + beta
+
+        def gradient(dy):
+            dy = tf.cast(dy, kind)
+            dbeta = tf.reduce_sum(dy, axis=axes)
+            dgamma = tf.reduce_sum(dy * (tf.cast(x, kind) - mean), axis=axes) * inverse
+            scale = gamma * inverse
+            dmoments = tf.stack([-scale * dbeta, -0.5 * scale * inverse * dgamma])
+            return tf.cast(dy * scale, x.dtype), dmoments, dgamma, dbeta
+
+        return tf.cast(y, x.dtype), gradient
+
+    return normalize(x, moments, gamma, beta)
+
+
 def ops_training(x, gamma, beta, epsilon, together):
     """The training form in Keras operations, for any backend and float64."""
     wide = ops.cast(x, gamma.dtype)
@@ -136,39 +208,62 @@ def grouped_training(x, gamma, beta, epsilon, group_size, shuffled):
 
     Returns the output and the mean of the groups' means and biased variances.
     """
-    wide = ops.cast(x, gamma.dtype)
+    moments, rows = of_rows(x, gamma.dtype), ops.shape(x)[0]
+    everywhere = shuffled and replicas.num_replicas() > 1
+    if everywhere:
+        moments, first = replicas.gather_rows(moments)
+    of_groups, *means = dealt(moments, group_size or rows, shuffled)
+    if everywhere:
+        of_groups = of_groups[first : first + rows]
+    return rows_normalized(x, of_groups, gamma, beta, epsilon), *means
+
+
+def of_rows(x, kind):
+    """Mean and biased variance over the pixels of each row: `(rows, 2, c)`."""
+    wide = ops.cast(x, kind)
     axes = tuple(range(1, len(x.shape) - 1))
-    # Moments over the pixels of each row, (rows, c); a vector is its own mean.
-    means = ops.mean(wide, axis=axes) if axes else wide
+    means = ops.mean(wide, axis=axes) if axes else wide  # A vector is its own mean.
     centred = wide - _per_row(means, wide)
     variances = ops.mean(ops.square(centred), axis=axes) if axes else means * 0
-    rows = ops.shape(x)[0]
-    replica_count = replicas.num_replicas() if shuffled else 1
-    offset, first = 0, (means, variances)
-    if replica_count > 1:
-        both, offset = replicas.gather_rows(ops.stack(first, axis=1))
-        means, variances = both[:, 0], both[:, 1]
-    total = rows * replica_count
-    per_group = group_size or rows
-    groups = ops.maximum(total // per_group, 1)
+    return ops.stack([means, variances], axis=1)
+
+
+def dealt(moments, group_size, shuffled):
+    """Moments of each row's group, of those of the rows; see `grouped_training`.
+
+    Args:
+        moments: `(rows, 2, c)`, `of_rows`; if `shuffled` of all replicas.
+        group_size: int, rows of a group.
+        shuffled: bool.
+
+    Returns:
+        `(moments, mean, variance)`: `(rows, 2, c)`, and the mean of the groups' means
+        and biased variances, `(c,)`.
+    """
+    means, variances = moments[:, 0], moments[:, 1]
+    total = ops.shape(moments)[0]
+    groups = ops.maximum(total // group_size, 1)
     numbers = ops.arange(total)
     group_of = numbers % groups if shuffled else numbers * groups // total
     member = ops.cast(
         ops.expand_dims(group_of, 1) == ops.expand_dims(ops.arange(groups), 0),
-        gamma.dtype,
-    )  # (total rows, groups)
+        moments.dtype,
+    )  # (rows, groups)
     share = ops.transpose(member / ops.sum(member, axis=0))
     group_mean = ops.matmul(share, means)  # (groups, c)
     spread = ops.square(means - ops.matmul(member, group_mean))
     group_variance = ops.matmul(share, variances + spread)
-    if replica_count > 1:
-        member = member[offset : offset + rows]
-    mean = ops.matmul(member, group_mean)  # Of each row's group, (rows, c).
-    variance = ops.matmul(member, group_variance)
-    scale = gamma * ops.rsqrt(variance + epsilon)
-    y = (wide - _per_row(mean, wide)) * _per_row(scale, wide) + beta
+    both = ops.matmul(member, group_mean), ops.matmul(member, group_variance)
     of_groups = ops.mean(group_mean, axis=0), ops.mean(group_variance, axis=0)
-    return ops.cast(y, x.dtype), *of_groups
+    return ops.stack(both, axis=1), *of_groups
+
+
+def rows_normalized(x, moments, gamma, beta, epsilon):
+    """Normalizes each row of `x` by its own moments, `(rows, 2, c)`."""
+    wide = ops.cast(x, gamma.dtype)
+    mean, scale = moments[:, 0], gamma * ops.rsqrt(moments[:, 1] + epsilon)
+    y = (wide - _per_row(mean, wide)) * _per_row(scale, wide) + beta
+    return ops.cast(y, x.dtype)
 
 
 def _per_row(values, like):

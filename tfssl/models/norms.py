@@ -246,11 +246,7 @@ class BatchNorm(keras.layers.Layer):
         mean, variance = self.moving_mean, self.moving_variance
         kind = mean.dtype
         mean, variance = ops.convert_to_tensor(mean), ops.convert_to_tensor(variance)
-        gamma, beta = ops.ones_like(mean), ops.zeros_like(mean)
-        if self.scale:
-            gamma = ops.convert_to_tensor(self.gamma)
-        if self.center:
-            beta = ops.convert_to_tensor(self.beta)
+        gamma, beta = self._scales()
         fused = (
             keras.backend.backend() == "tensorflow"
             and kind == "float32"
@@ -267,16 +263,72 @@ class BatchNorm(keras.layers.Layer):
         self._update_moving(mean, variance)
         return outputs
 
+    def _scales(self):
+        """`gamma` and `beta` as tensors; ones and zeros where there are none."""
+        like = ops.convert_to_tensor(self.moving_mean)
+        gamma, beta = ops.ones_like(like), ops.zeros_like(like)
+        if self.scale:
+            gamma = ops.convert_to_tensor(self.gamma)
+        if self.center:
+            beta = ops.convert_to_tensor(self.beta)
+        return gamma, beta
+
     @property
     def meets_replicas(self):
-        """Whether its outputs in training depend on other replicas' batches."""
-        return self.statistics in ("global", "shuffle")
+        """Whether its outputs in training depend on other replicas' batches.
 
-    def _together(self):
-        """How many replicas, this one among them, share statistics."""
+        Such a layer's call is also made of three parts, `own_moments`,
+        `shared_moments` and `normalized`. Replicas meet between the first two, so that
+        XLA can compile what is before and behind (`stretches`).
+        """
+        return self.statistics in ("global", "shuffle") and self.trainable
+
+    def own_moments(self, inputs):
+        """What all replicas need of this one: its means and biased variances.
+
+        Returns:
+            `(2, channels)` of `"global"`, `(rows, 2, channels)` of `"shuffle"`.
+        """
+        kind = self.moving_mean.dtype
+        if self.statistics == "shuffle":
+            return moments.of_rows(inputs, kind)
+        return moments.of_replica(inputs, kind)
+
+    def shared_moments(self, of_replicas, mine):
+        """The moments that normalize here; the moving moments move.
+
+        Args:
+            of_replicas: `(replicas, …)`, the `own_moments` of all.
+            mine: int32 scalar tensor, the number of this replica.
+
+        Returns:
+            Tensor in the form of `own_moments`.
+        """
+        count = of_replicas.shape[0]
+        if self.statistics == "shuffle":
+            rows = tf.shape(of_replicas)[1]
+            of_rows = tf.reshape(of_replicas, [-1, *of_replicas.shape[2:]])
+            dealt, *means = moments.dealt(of_rows, self.group_size or rows, True)
+            # Not a slice, which XLA would have to know.
+            shared = tf.gather(tf.reshape(dealt, tf.shape(of_replicas)), mine)
+        else:
+            together = self._together(count)
+            shared = moments.of_neighbours(of_replicas, mine, together)
+            means = shared[0], shared[1]
+        self._move(*means)
+        return shared
+
+    def normalized(self, inputs, shared):
+        """`inputs` normalized by `shared_moments`: the same shape and dtype."""
+        by_rows = self.statistics == "shuffle"
+        normalize = moments.rows_normalized if by_rows else moments.normalized
+        return normalize(inputs, shared, *self._scales(), self.epsilon)
+
+    def _together(self, count=None):
+        """How many replicas of `count`, this one among them, share statistics."""
         if self.statistics != "global":
             return 1
-        count = replicas.num_replicas()
+        count = replicas.num_replicas() if count is None else count
         if count > self.replica_groups and count % self.replica_groups:
             raise ValueError(
                 f"replica_groups={self.replica_groups} received with {count} replicas, "
@@ -314,6 +366,9 @@ class BatchNorm(keras.layers.Layer):
         if not alike:
             both = replicas.mean_over_replicas(tf.stack([mean, variance]))
             mean, variance = tf.unstack(both)
+        self._move(mean, variance)
+
+    def _move(self, mean, variance):
         for moving, value in (
             (self.moving_mean, mean),
             (self.moving_variance, variance),

@@ -6,84 +6,91 @@ import tensorflow as tf
 from tfssl import internals, pieces, replicas
 
 
-def stateless(network, x, values, training=True):
-    """Runs a network on given values of its variables, and changes none.
+def stateless(run, variables, values):
+    """Calls a function on given values of variables, and changes none.
 
     Args:
-        network: built Keras model.
-        x: its input.
-        values: list of tensors, one for each of its trainable and then of its
-            non-trainable variables.
-        training: bool.
+        run: function without arguments.
+        variables: list of Keras variables, all that it reads.
+        values: list of tensors, one for each.
 
     Returns:
-        `(output, before, after)`, the latter lists of the values of the non-trainable
-        variables; a value that the pass leaves alone is the same object in both.
+        `(output, changes)`: what it returned, and a dict of the values that it would
+        have assigned, by the variables' places in the list.
     """
-    others = network.non_trainable_variables
-    mapping = zip((*network.trainable_variables, *others), values, strict=True)
-    with keras.StatelessScope(mapping) as scope:
-        before = [scope.get_current_value(v) for v in others]
-        y = network(x, training=training)
-        after = [scope.get_current_value(v) for v in others]
-    return y, before, after
+    with keras.StatelessScope(zip(variables, values, strict=True)) as scope:
+        before = [scope.get_current_value(v) for v in variables]
+        output = run()
+        after = [scope.get_current_value(v) for v in variables]
+    pairs = enumerate(zip(before, after))
+    return output, {i: new for i, (old, new) in pairs if new is not old}
 
 
 class Compiled:
-    """The passes of a network, each compiled by XLA as a piece of a step.
+    """A function of tensors and of variables, compiled by XLA as a piece of a step.
 
-    What a pass changes (moving statistics) is changed behind it, by the mean over all
+    What it changes (moving statistics) is changed behind it, by the mean over all
     replicas of what each has found.
 
     Args:
-        network: built Keras model, of which `fits` is true.
+        run: function of tensors and structures of them, in which no replica is met.
+        variables: list of Keras variables, all that it reads.
     """
 
-    def __init__(self, network):
-        self._network = network
-        self._function = {
-            training: pieces.compiled(self._with_training(training))
-            for training in (True, False)
-        }
-        self._changed = {}
+    def __init__(self, run, variables):
+        self._run = run
+        self._variables = variables
+        self._function = pieces.compiled(self._stateless)
+        self._changed = None
 
-    def __call__(self, inputs, training):
-        """The output for `inputs`, as the network's own call would give it."""
-        network, training = self._network, bool(training)
-        variables = network.trainable_variables + network.non_trainable_variables
-        given = [tf.convert_to_tensor(x) for x in (inputs, *variables)]
+    def __call__(self, *args):
+        """What `run(*args)` returns."""
+        output, changes = self.without_changes(*args)
+        assign(changes)
+        return output
+
+    def without_changes(self, *args):
+        """`(output, changes)`, the latter a list of (variable, value), for `assign`."""
+        values = [tf.convert_to_tensor(v) for v in self._variables]
+        given = tf.nest.map_structure(tf.convert_to_tensor, args)
         if not pieces.learning():
             # Else TensorFlow would keep what a gradient needs.
-            given = [tf.stop_gradient(x) for x in given]
-        y, *changes = self._function[training](*given)
-        places = self._changed[training]
-        others = network.non_trainable_variables
-        for place, value in zip(places, _means(changes), strict=True):
-            others[place].assign(value)
-        return y
+            given, values = tf.nest.map_structure(tf.stop_gradient, (given, values))
+        output, changes = self._function(given, values)
+        changed = [self._variables[place] for place in self._changed]
+        return output, list(zip(changed, changes, strict=True))
 
-    def _with_training(self, training):
-        def run(x, *values):
-            y, before, after = stateless(self._network, x, values, training)
-            changed = [i for i, old in enumerate(before) if after[i] is not old]
-            self._changed[training] = changed
-            return y, *[after[i] for i in changed]
-
-        return run
+    def _stateless(self, args, values):
+        output, changes = stateless(lambda: self._run(*args), self._variables, values)
+        self._changed = list(changes)
+        return output, list(changes.values())
 
 
-def fits(network):
-    """Whether nothing in a network meets other replicas, so that XLA takes a pass."""
-    if replicas.num_replicas() == 1:
-        return True
-    layers = internals.layers_of(network)
-    return not any(getattr(layer, "meets_replicas", False) for layer in layers)
+def compiled(network, training):
+    """The passes of a built Keras network as one piece; `meeting` it is none."""
+    variables = network.trainable_variables + network.non_trainable_variables
+    return Compiled(lambda x: network(x, training=training), variables)
 
 
-def _means(changes):
-    """Floats as their mean over replicas; other numbers are equal on all."""
-    floats = {i: x for i, x in enumerate(changes) if x.dtype.is_floating}
-    if replicas.num_replicas() == 1 or not floats:
-        return changes
-    means = dict(zip(floats, replicas.mean_of_each(list(floats.values()))))
-    return [means.get(i, x) for i, x in enumerate(changes)]
+def meets(layer):
+    """Whether a layer itself meets other replicas in training."""
+    return replicas.num_replicas() > 1 and getattr(layer, "meets_replicas", False)
+
+
+def meeting(network):
+    """A tuple of the layers in a network, at any depth, that meet other replicas."""
+    return tuple(filter(meets, internals.layers_of(network)))
+
+
+def assign(changes):
+    """Assigns to variables what this replica has found for them, a list of pairs.
+
+    Floats become their mean over replicas, in one exchange; other numbers are equal on
+    all.
+    """
+    values = {i: x for i, (_, x) in enumerate(changes)}
+    floats = {i: x for i, x in values.items() if x.dtype.is_floating}
+    if replicas.num_replicas() > 1 and floats:
+        values |= zip(floats, replicas.mean_of_each(list(floats.values())))
+    for i, (variable, _) in enumerate(changes):
+        variable.assign(values[i])

@@ -12,11 +12,13 @@ block is a function of its input and the values of its variables, and what it ch
 is written once.
 """
 
+import functools
+
 import keras
 import tensorflow as tf
 
 from tfssl import internals, pieces, replicas
-from tfssl.models import passes
+from tfssl.models import passes, stretches
 
 
 class Blockwise(keras.Model):
@@ -56,9 +58,12 @@ class Blockwise(keras.Model):
 
     def call(self, inputs, training=None, mask=None):
         """The network, block by block where `remat` is set and it trains."""
-        if pieces.wanted() and passes.fits(self):
-            return self._compiled(inputs, training)
-        if not (training and self.remat):
+        again = training and self.remat
+        if pieces.wanted():
+            meeting = passes.meeting(self) if training else ()
+            if not meeting or (not again and stretches.can_be_cut(self)):
+                return self._compiled(bool(training), meeting)(inputs)
+        if not again:
             return super().call(inputs, training=training, mask=mask)
         *inner, last = self._blocks()
         x = inputs
@@ -66,11 +71,16 @@ class Blockwise(keras.Model):
             x = _recomputed(block, x)
         return last(x, training=True)
 
-    def _compiled(self, inputs, training):
+    def _compiled(self, training, meeting):
         if self._passes is None:
-            made = passes.Compiled(self)
-            self._passes = lambda: made  # As above.
-        return self._passes()(inputs, training)
+
+            def make(training, meeting):
+                if meeting:
+                    return stretches.Stretches(self)
+                return passes.compiled(self, training)
+
+            self._passes = functools.cache(make)  # A function, as above.
+        return self._passes(training, meeting)
 
 
 def switch_on(network):
@@ -95,27 +105,29 @@ def switch_on(network):
 
 def _recomputed(block, inputs):
     """What a block makes of its inputs in training, computed again for the gradient."""
-    learned, others = block.trainable_variables, block.non_trainable_variables
+    learned = block.trainable_variables
+    variables = learned + block.non_trainable_variables
     changed, as_here = [], replicas.as_here()
+
+    def made(x, values):
+        return passes.stateless(lambda: block(x, training=True), variables, values)
 
     @tf.custom_gradient
     def output_and_changes(x, *values):
-        y, before, after = passes.stateless(block, x, values)
-        pairs = list(zip(others, before, after, strict=True))
-        changed.extend(variable for variable, old, new in pairs if new is not old)
+        y, changes = made(x, values)
+        changed.extend(variables[place] for place in changes)
 
         def gradient(dy, *_):
             sources = [_behind(dy, x), *values[: len(learned)]]
             with as_here(), tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(sources)
-                again, _, _ = passes.stateless(block, sources[0], values)
+                again, _ = made(sources[0], values)
             found = tape.gradient(again, sources, output_gradients=dy)
-            return *found, *[None] * len(others)
+            return *found, *[None] * (len(values) - len(learned))
 
-        return (y, *[new for _, old, new in pairs if new is not old]), gradient
+        return (y, *changes.values()), gradient
 
-    values = [tf.convert_to_tensor(v) for v in (*learned, *others)]
-    y, *changes = output_and_changes(inputs, *values)
+    y, *changes = output_and_changes(inputs, *map(tf.convert_to_tensor, variables))
     for variable, value in zip(changed, changes, strict=True):
         variable.assign(value)
     return y
