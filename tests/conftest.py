@@ -5,6 +5,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+# A test runs what XLA compiles a few times: to optimize it takes longer than that.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import tfssl  # noqa: F401  Before TensorFlow, which it sets up.
 

@@ -246,6 +246,18 @@ def state(method):
     return {v.path: np.array(v) for v in method.variables + method.optimizer.variables}
 
 
+def values(method):
+    """The values of every variable of the method and of its optimizer, for `give`."""
+    return [np.array(v) for v in method.variables + method.optimizer.variables]
+
+
+def give(method, values):
+    """The method, with the values that it had."""
+    for variable, value in zip(method.variables + method.optimizer.variables, values):
+        variable.assign(value)
+    return method
+
+
 # Between states that differ by rounding alone, as that of other processors, or of two
 # replicas. One rounding of the first weights moves a case by up to 6e-6 in 8 steps (a
 # contract test holds it below a half of this, wherever it runs), two replicas by as

@@ -59,6 +59,7 @@ from absl import flags
 from pipelines import command, pretrain
 from tfssl import data, methods, models, optimizers
 from tfssl.tasks import resolve
+built = set()
 for path in sys.argv[1:]:
     flags.FLAGS.unparse_flags()
     for name in flags.FLAGS:
@@ -84,8 +85,11 @@ for path in sys.argv[1:]:
     with keras.StatelessScope(initialize_variables=False):  # Gigabytes, some of them.
         channels = 13 if values.data == "scenes" else 23 if "video" in path else 3
         side = 260 if kind == "patches" else 64
-        models.encoder(values.encoder, input_shape=(side, side, channels),
-                       **command.pairs(values.encoder_arg, "encoder_arg"))
+        network = (values.encoder, side, channels, *values.encoder_arg)
+        if network not in built:
+            built.add(network)
+            models.encoder(values.encoder, input_shape=(side, side, channels),
+                           **command.pairs(values.encoder_arg, "encoder_arg"))
     optimizers.build(values.optimizer, learning_rate=0.1,
                      **command.pairs(values.optimizer_arg, "optimizer_arg"))
     print("read", path)
@@ -283,7 +287,8 @@ def test_images_to_served_features(tmp_path):
     assert {p: p.read_bytes() for p in out.rglob("*") if p.is_file()} == before
     done = binary(
         "evaluate", f"--run={out}", "--budgets=1,100%", "--draws=2",
-        "--supervised_epochs=1", "--stages=conv1,res5", "--stage_features=64",
+        "--supervised_epochs=1", "--supervised_min_steps=10", "--stages=conv1,res5",
+        "--stage_features=64",
         "--probes=knn,linear,mlp", "--probe_option=mlp.units=8",
         "--probe_option=min_steps=20", "--probe_option=epochs=1",
     )  # fmt: skip

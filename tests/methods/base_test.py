@@ -1,0 +1,149 @@
+"""What methods share beyond their contract: penalties, followers, errors, configs."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.methods.case_table import SIZE
+from tests.methods.cases import batches, make, tiny_encoder, train
+from tfssl import internals, methods, optimizers
+from tfssl.methods import base, one_view_bank
+
+
+def test_penalties_of_the_encoder_count_once(mirrored):
+    """L2 of a kernel adds its gradient once, whatever the number of replicas."""
+
+    def build(strength):
+        inputs = keras.Input((SIZE, SIZE, 3))
+        x = keras.layers.GlobalAveragePooling2D()(inputs)
+        regularizer = keras.regularizers.L2(strength) if strength else None
+        x = keras.layers.Dense(8, kernel_regularizer=regularizer)(x)
+        return keras.Model(inputs, x)
+
+    kernels = {}
+    for strength, replicas in ((0.0, 1), (0.1, 1), (0.1, 2)):
+        strategy = mirrored(replicas) if replicas > 1 else tf.distribute.get_strategy()
+        with strategy.scope():
+            keras.utils.set_random_seed(1)
+            method = methods.SimCLR(build(strength), projection_dim=4)
+            method.compile(keras.optimizers.SGD(0.1))
+            start = np.array(method.encoder.trainable_variables[0])
+        train(method, batches("simclr", 1), steps=1, strategy=strategy)
+        kernels[strength, replicas] = np.array(method.encoder.trainable_variables[0])
+    # SGD: the penalty 0.1 * |w|^2 moves w by -0.1 * 0.2 * w.
+    difference = kernels[0.1, 1] - kernels[0.0, 1]
+    np.testing.assert_allclose(difference, -0.02 * start, atol=1e-5)
+    np.testing.assert_allclose(kernels[0.1, 2], kernels[0.1, 1], atol=1e-5)
+
+
+class Teacher(keras.layers.Layer):
+    """A layer of nobody's but this test's, which says that it follows."""
+
+    follower = True
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def call(self, images):
+        return self.network(images, training=True)
+
+
+class Taught(base.Method):
+    """Learns the features of a teacher, whose variables are trainable to Keras."""
+
+    num_views = 1
+
+    def __init__(self, encoder, teacher, *, strength=1.0, name=None):
+        super().__init__(encoder, name=name, strength=strength)
+        self.teacher = Teacher(teacher)
+
+    def train_step(self, batch):
+        with self.recording() as recorded:
+            values = self.image_losses(batch, training=True)
+        self.minimize(recorded, values, batch)
+
+    def image_losses(self, batch, training):
+        (view,) = self.views(batch)
+        error = self.encoder(view, training=training) - self.teacher(view)
+        return {"loss": self.strength * tf.reduce_mean(tf.square(error), axis=1)}
+
+
+def test_a_layer_says_itself_that_it_follows():
+    method = Taught(tiny_encoder(), tiny_encoder())
+    learned = method.learned_variables
+    assert method.followers == [method.teacher]
+    assert [id(v) for v in learned] == [id(v) for v in method.encoder.trainable_weights]
+    method.compile(optimizers.build("sgd", learning_rate=0.1, weight_decay=0.5))
+    before = [np.array(v) for v in method.teacher.trainable_weights]
+    student = [np.array(v) for v in learned]
+    train(method, batches("deepcluster", 2), steps=2)
+    for old, variable in zip(before, method.teacher.trainable_weights):
+        np.testing.assert_array_equal(old, variable)
+    for old, variable in zip(student, learned):
+        assert np.abs(old - variable).max() > 0
+    optimized = internals.trained_variables(method.optimizer)
+    assert {id(v) for v in optimized} == {id(v) for v in learned}
+
+
+def test_settings_are_set_and_returned_as_they_were_given():
+    method = Taught(tiny_encoder(), tiny_encoder(), strength=0.5)
+    assert method.strength == 0.5 and method.settings == {"strength": 0.5}
+    assert method.get_config()["strength"] == 0.5
+
+
+def test_a_config_of_before_norm_statistics_is_read():
+    config = methods.SimCLR(tiny_encoder()).get_config() | {"batch_norm": "local"}
+    del config["norm_statistics"]
+    again = methods.SimCLR.from_config(config)
+    assert again.norm_statistics == "local"
+    assert again.projector.layers[1].statistics == "local"
+
+
+def test_clear_errors(mirrored):
+    with pytest.raises(ValueError, match=r"output shape is .*pooling"):
+        inputs = keras.Input((8, 8, 3))
+        methods.SimCLR(keras.Model(inputs, keras.layers.Conv2D(4, 3)(inputs)))
+    with pytest.raises(ValueError, match="not a built Keras model"):
+        methods.SimCLR(keras.Sequential([keras.layers.Flatten()]))
+    with pytest.raises(ValueError, match="temperature=0 received"):
+        methods.SimCLR(tiny_encoder(), temperature=0)
+    with pytest.raises(ValueError, match="projection_layers=0"):
+        methods.SimCLR(tiny_encoder(), projection_layers=0)
+    method = make("simclr")
+    with pytest.raises(ValueError, match="brings its own loss"):
+        method.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="gradient_accumulation_steps=2"):
+        method.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2))
+    with mirrored(2).scope():
+        method = methods.SimCLR(tiny_encoder())
+        with pytest.raises(ValueError, match="run_eagerly=True received with 2"):
+            method.compile("sgd", run_eagerly=True)
+
+
+def test_xla_by_itself_is_for_gpus(monkeypatch, mirrored):
+    assert not make("simclr").jit_compile
+    monkeypatch.setattr(base.replicas, "kind_of_devices", lambda strategy: "GPU")
+    assert make("simclr").jit_compile
+    assert not make("simclr", jit_compile=False).jit_compile
+    assert not make("simclr", run_eagerly=True).jit_compile
+    method = make("simclr")
+    method.encoder.layers[1].supports_jit = False
+    method.compile("sgd")
+    assert not method.jit_compile
+    with pytest.raises(ValueError, match="jit_compile='on' received, expected True"):
+        method.compile("sgd", jit_compile="on")
+
+
+def test_base_is_no_method_by_itself():
+    assert issubclass(methods.SimCLR, base.Method)
+    # The one that two methods are made of is none either.
+    bases = (base.Method, one_view_bank.OneViewBank)
+    assert one_view_bank.OneViewBank.__bases__ == (base.Method,)
+    assert not set(bases) & set(methods.METHODS.values())
+    assert all(m.__bases__ in [(b,) for b in bases] for m in methods.METHODS.values())
+
+
+def test_a_method_of_ones_own_has_no_head_until_it_says_so():
+    assert Taught(tiny_encoder(), tiny_encoder()).head is None
