@@ -1,13 +1,18 @@
 """Replicas whose steps XLA compiles part by part train as those of TensorFlow alone."""
 
+import os
+import sys
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tests.fixtures import chains
 from tests.methods import cases
 from tfssl import methods, optimizers
+from tfssl.training import strategy as strategies
 
 
 def _method(name, network):
@@ -85,6 +90,27 @@ def test_replicas_that_share_statistics_equal_one_device(mirrored):
     _agree(alone, trained("byol", mirrored(2), True))
 
 
+def test_two_workers_that_share_statistics_equal_one_device(tmp_path):
+    command = [sys.executable, "-m", "tests.pieces_test", str(tmp_path)]
+    ends = processes.run(2, command)
+    assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
+    loss, state, _ = trained("byol", tf.distribute.get_strategy(), False)
+    for worker in range(2):
+        with np.load(tmp_path / f"{worker}.npz") as file:
+            found = {name: file[name] for name in file.files}
+        assert float(found.pop("loss")) == pytest.approx(loss["loss"], rel=1e-5)
+        cases.assert_close(state, found)
+
+
+def _train_as_worker(folder):
+    strategy = strategies.make("multi_worker")
+    logs, state, method = trained("byol", strategy, True)
+    assert method.xla == "part by part"
+    path = os.path.join(folder, f"{strategy.cluster_resolver.task_id}.npz")
+    numbered = {f"{i:03d} {name}": x for i, (name, x) in enumerate(state.items())}
+    np.savez(path, **numbered, **logs)
+
+
 def test_activations_are_computed_again_inside_a_part(mirrored):
     network = dict(statistics="local")
     plain = trained("simclr", mirrored(2), False, **network)
@@ -109,3 +135,7 @@ def test_mixed_precision(policy, mirrored):
     plain = trained("simclr", mirrored(2), False, **network)
     compiled = trained("simclr", mirrored(2), True, **network)
     assert compiled[0]["loss"] == pytest.approx(plain[0]["loss"], rel=0.02)
+
+
+if __name__ == "__main__":
+    _train_as_worker(sys.argv[1])
