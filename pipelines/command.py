@@ -12,7 +12,7 @@ from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, stalls, strategy, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
-_INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
+INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
 _OURS = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
     for file in (__file__, files.__file__)
@@ -59,7 +59,7 @@ def run(main):
             raise
         except KeyboardInterrupt as stop:
             print(str(stop) or "Interrupted.", file=sys.stderr)
-            sys.exit(_INTERRUPTED_EXIT)
+            sys.exit(INTERRUPTED_EXIT)
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:

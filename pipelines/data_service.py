@@ -9,6 +9,7 @@ docs/distributed.md.
 
 from pipelines import command, task_flags
 from tfssl.tasks import data_service
+from tfssl.training import stalls
 
 _arguments = task_flags.define(data_service.start, __name__)
 
@@ -17,7 +18,11 @@ def main():
     """Starts the service and says where it is."""
     service = data_service.start(**_arguments())
     print(f"Serving: --data_service={service.address}", flush=True)
-    service.join()
+    try:
+        service.join()
+    except KeyboardInterrupt:
+        # TensorFlow would wait up to a minute for each pipeline that was ever read.
+        stalls.leave("Interrupted.", command.INTERRUPTED_EXIT)
 
 
 def run():

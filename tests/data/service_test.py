@@ -1,11 +1,13 @@
-"""tf.data services made of real servers, in this process and on free ports."""
+"""tf.data services: what a training gets of real ones, on free ports."""
 
+import signal
 import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import services
 from tfssl import data
 from tfssl.data import bad_files, pipeline, service
 from tfssl.data.views import recipes
@@ -16,14 +18,13 @@ BATCH = 6
 
 
 @pytest.fixture(scope="module")
-def servers():
-    """Two services of one worker each; kept, for they end with their objects."""
-    return [data_service.start("localhost", port=0) for _ in range(2)]
-
-
-@pytest.fixture(scope="module")
-def addresses(servers):
-    return [server.address for server in servers]
+def addresses():
+    """Of two services of one worker each."""
+    found = [services.serving() for _ in range(2)]
+    yield [address for address, _ in found]
+    for _, worker in found:
+        worker.send_signal(signal.SIGTERM)
+        worker.wait()
 
 
 def pixels(n=20):

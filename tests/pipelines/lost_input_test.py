@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
+from tests.fixtures import services
 from tfssl.training import checkpoint
 
 pytestmark = pytest.mark.slow  # Each starts processes, which takes most of a minute.
@@ -23,14 +24,6 @@ def started(out, *flags):
         "--channels=1", "--epochs=2000", "--batch_size=16", "--checkpoint_steps=2",
         "--optimizer=adamw", "--learning_rate=1e-3", "--lr_scaling=none",
         "--warmup_epochs=0", f"--out={out}", "--cache_gib=0", *flags,
-    ]  # fmt: skip
-    return processes.Worker(command, os.environ | {"PYTHONPATH": processes.ROOT})
-
-
-def service(port):
-    command = [
-        sys.executable, "-m", "pipelines.data_service", "--host=localhost",
-        f"--port={port}",
     ]  # fmt: skip
     return processes.Worker(command, os.environ | {"PYTHONPATH": processes.ROOT})
 
@@ -110,17 +103,14 @@ def test_a_signal_is_heard_while_the_disk_hangs(photos, out):
 
 @pytest.mark.parametrize("again", [True, False], ids=["restarted", "killed"])
 def test_a_data_service_that_is_killed(out, again):
-    port = processes.free_ports(1)[0]
-    server = service(port)
-    flags = ("--data=digits", f"--data_service=grpc://localhost:{port}")
-    while _refused(port):
-        time.sleep(0.1)
+    address, server = services.serving()
+    flags = ("--data=digits", f"--data_service={address}")
     run = started(out, *flags)
     wait_for_steps(run, out, 4)
     server.send_signal(signal.SIGKILL)
     server.wait()
     if again:
-        server = service(port)
+        server = services.start(address.rpartition(":")[2])
     end = run.wait()
     assert end.code == 75, end.stderr
     told = "was lost or started anew" if again else "No data service answers"
@@ -132,8 +122,3 @@ def test_a_data_service_that_is_killed(out, again):
         assert "Resuming at step" in run.wait().stdout
         server.send_signal(signal.SIGKILL)
         server.wait()
-
-
-def _refused(port):
-    with processes.socket.socket() as one:
-        return one.connect_ex(("localhost", port)) != 0

@@ -2,6 +2,7 @@
 
 import dataclasses
 import socket
+import threading
 from typing import Annotated
 
 import tensorflow as tf
@@ -26,8 +27,9 @@ class Service:
     worker: object
 
     def join(self):
-        """Serves until the process ends."""
-        self.dispatcher.join()
+        """Serves until the process ends, or Ctrl-C raises `KeyboardInterrupt`."""
+        # Not `dispatcher.join`, from which Python does not return for a signal.
+        threading.Event().wait()
 
 
 Port = Annotated[int, Range(0, 65535)]
