@@ -295,7 +295,7 @@ class BatchNorm(keras.layers.Layer):
         return moments.of_replica(inputs, kind)
 
     def shared_moments(self, of_replicas, mine):
-        """The moments that normalize here; the moving moments move.
+        """The moments that normalize this replica's inputs; moves the moving ones.
 
         Args:
             of_replicas: `(replicas, …)`, the `own_moments` of all.

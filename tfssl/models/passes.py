@@ -67,7 +67,7 @@ class Compiled:
 
 
 def compiled(network, training):
-    """The passes of a built Keras network as one piece; `meeting` it is none."""
+    """The passes of a Keras network, in which `meeting` finds nothing, as one piece."""
     variables = network.trainable_variables + network.non_trainable_variables
     return Compiled(lambda x: network(x, training=training), variables)
 
