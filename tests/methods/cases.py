@@ -241,19 +241,28 @@ def _distributed(dataset, strategy):
     return strategies.distribute(strategy, rows_of, BATCH)
 
 
+def named(method):
+    """Every variable of the method and of its optimizer, by its path.
+
+    Networks of one make have equal paths: a second one gets a prime, and so on.
+    """
+    found = {}
+    for variable in method.variables + method.optimizer.variables:
+        name = variable.path
+        while name in found:
+            name += "'"
+        found[name] = variable
+    return found
+
+
 def state(method):
-    """Every variable of the method and of its optimizer, by path."""
-    return {v.path: np.array(v) for v in method.variables + method.optimizer.variables}
+    """The values of all that is `named`, by these names."""
+    return {name: np.array(variable) for name, variable in named(method).items()}
 
 
-def values(method):
-    """The values of every variable of the method and of its optimizer, for `give`."""
-    return [np.array(v) for v in method.variables + method.optimizer.variables]
-
-
-def give(method, values):
-    """The method, with the values that it had."""
-    for variable, value in zip(method.variables + method.optimizer.variables, values):
+def give(method, state):
+    """The method, with the `state` that it had."""
+    for variable, value in zip(named(method).values(), state.values(), strict=True):
         variable.assign(value)
     return method
 
