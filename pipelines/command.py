@@ -12,7 +12,7 @@ from tfssl import files
 from tfssl.training import checkpoint, monitors, saving, stalls, strategy, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
-INTERRUPTED_EXIT = 130  # What a shell reports for SIGINT.
+INTERRUPTED = "Interrupted.", 130  # What is said; what a shell reports for SIGINT.
 _OURS = tuple(
     os.path.dirname(os.path.abspath(file)) + os.sep
     for file in (__file__, files.__file__)
@@ -58,8 +58,9 @@ def run(main):
             print(stop.message, file=sys.stderr, flush=True)
             raise
         except KeyboardInterrupt as stop:
-            print(str(stop) or "Interrupted.", file=sys.stderr)
-            sys.exit(INTERRUPTED_EXIT)
+            said, code = INTERRUPTED
+            print(str(stop) or said, file=sys.stderr)
+            sys.exit(code)
         except workers.WorkerLost as error:
             sys.exit(_said(error, saving.Preempted.EXIT_CODE))
         except (monitors.TrainingStopped, checkpoint.SaveError) as error:

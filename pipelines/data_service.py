@@ -22,7 +22,7 @@ def main():
         service.join()
     except KeyboardInterrupt:
         # TensorFlow would wait up to a minute for each pipeline that was ever read.
-        stalls.leave("Interrupted.", command.INTERRUPTED_EXIT)
+        stalls.leave(*command.INTERRUPTED)
 
 
 def run():

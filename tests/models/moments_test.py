@@ -55,14 +55,14 @@ def test_the_two_halves_of_a_norm_equal_its_keras_form():
 def test_moments_of_replicas_are_those_of_their_union():
     x = tf.constant(_images((6, 4, 5)))
     parts = [moments.of_replica(part, tf.float32) for part in tf.split(x, 3)]
-    found = moments.of_neighbours(tf.stack(parts), tf.constant(1), 3)
+    found = moments.union_of_neighbours(tf.stack(parts), tf.constant(1), 3)
     np.testing.assert_allclose(found, moments.of_replica(x, tf.float32), rtol=1e-5)
     # Of each its own, and of the second of two groups.
     np.testing.assert_array_equal(
-        moments.of_neighbours(tf.stack(parts), tf.constant(2), 1), parts[2]
+        moments.union_of_neighbours(tf.stack(parts), tf.constant(2), 1), parts[2]
     )
     four = tf.stack([*parts, parts[0]])
     np.testing.assert_array_equal(
-        moments.of_neighbours(four, tf.constant(3), 2),
-        moments.of_neighbours(four[2:], tf.constant(0), 2),
+        moments.union_of_neighbours(four, tf.constant(3), 2),
+        moments.union_of_neighbours(four[2:], tf.constant(0), 2),
     )

@@ -2,19 +2,13 @@
 
 import tensorflow as tf
 
-from tests.fixtures import chains
+from tests.fixtures import chains, compiled
 from tfssl import pieces
 from tfssl.models import passes
 
 
-def compiled_calls(function, *args):
-    """How many calls of functions that XLA must compile a traced function has."""
-    graph = tf.function(function).get_concrete_function(*args).graph
-    return sum(
-        "Call" in op.type and op.get_attr("_XlaMustCompile")
-        for op in graph.get_operations()
-        if "_XlaMustCompile" in op.node_def.attr
-    )
+def _compiled_calls(function, *args):
+    return compiled.calls(tf.function(function).get_concrete_function(*args))
 
 
 def test_a_pass_is_one_compiled_call_where_it_is_wanted():
@@ -25,8 +19,8 @@ def test_a_pass_is_one_compiled_call_where_it_is_wanted():
         with pieces.compiling():
             return network(images, training=True) + network(images, training=False)
 
-    assert compiled_calls(wanted, images) == 2
-    assert compiled_calls(lambda x: network(x, training=True), images) == 0
+    assert _compiled_calls(wanted, images) == 2
+    assert _compiled_calls(lambda x: network(x, training=True), images) == 0
 
 
 def test_what_meets_replicas_is_found(mirrored):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.fixtures import chains
+from tests.fixtures import chains, compiled
 from tfssl import models, pieces
 from tfssl.models import norms, passes, stretches
 
@@ -16,7 +16,7 @@ def _network(kind, statistics="global", **arguments):
     keras.utils.set_random_seed(1)
     if kind == "chain":
         return chains.Chain(statistics=statistics)
-    network = models.resnet(
+    return models.resnet(
         18,
         width=0.125,
         stem="cifar",
@@ -25,7 +25,6 @@ def _network(kind, statistics="global", **arguments):
         input_shape=(16, 16, 3),
         **arguments,
     )
-    return network
 
 
 def _trained(strategy, make, *, compiling):
@@ -60,7 +59,7 @@ def _trained(strategy, make, *, compiling):
         return strategy.run(wanted)
 
     y, found = step()
-    calls = _compiled_calls(step.get_concrete_function()) // count
+    calls = compiled.calls(step.get_concrete_function()) // count
     local = strategy.experimental_local_results
     output = [np.concatenate([np.array(part, np.float32) for part in local(y)])]
     gradients = [sum(np.array(part, np.float64) for part in local(g)) for g in found]
@@ -71,11 +70,6 @@ def _trained(strategy, make, *, compiling):
         for other in others:
             np.testing.assert_array_equal(first, other)
     return output, gradients, [first for first, *_ in copies], calls
-
-
-def _compiled_calls(concrete):
-    operations = concrete.graph.get_operations()
-    return sum("_XlaMustCompile" in op.node_def.attr for op in operations)
 
 
 def _assert_alike(found, expected, tolerance):
@@ -162,7 +156,7 @@ def test_a_pass_for_evaluation_and_one_of_frozen_norms_are_whole(mirrored):
                 network(tf.constant(_IMAGES), training=training)
 
         function = tf.function(lambda: strategy.run(run), autograph=False)
-        return _compiled_calls(function.get_concrete_function()) / 2
+        return compiled.calls(function.get_concrete_function()) / 2
 
     assert calls(True) == 3
     assert calls(False) == 1
@@ -175,4 +169,6 @@ def test_norms_inside_of_a_network_inside_are_left_to_tensorflow(mirrored):
         inner = _network("chain")
         x = keras.Input((16, 16, 3))
         outer = keras.Model(x, inner(x))
-        assert stretches.can_be_cut(inner) and not stretches.can_be_cut(outer)
+        for network, expected in ((inner, True), (outer, False)):
+            meeting = passes.meeting(network)
+            assert stretches.can_be_cut(network, meeting) == expected

@@ -140,7 +140,7 @@ def of_replica(x, kind):
     return moments(x)
 
 
-def of_neighbours(of_replicas, mine, count):
+def union_of_neighbours(of_replicas, mine, count):
     """Those of the batch of `count` neighbouring replicas.
 
     Args:

@@ -313,7 +313,7 @@ class BatchNorm(keras.layers.Layer):
             shared = tf.gather(tf.reshape(dealt, tf.shape(of_replicas)), mine)
         else:
             together = self._together(count)
-            shared = moments.of_neighbours(of_replicas, mine, together)
+            shared = moments.union_of_neighbours(of_replicas, mine, together)
             means = shared[0], shared[1]
         self._move(*means)
         return shared

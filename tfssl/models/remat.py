@@ -61,7 +61,7 @@ class Blockwise(keras.Model):
         again = training and self.remat
         if pieces.wanted():
             meeting = passes.meeting(self) if training else ()
-            if not meeting or (not again and stretches.can_be_cut(self)):
+            if not meeting or (not again and stretches.can_be_cut(self, meeting)):
                 return self._compiled(bool(training), meeting)(inputs)
         if not again:
             return super().call(inputs, training=training, mask=mask)
@@ -73,14 +73,13 @@ class Blockwise(keras.Model):
 
     def _compiled(self, training, meeting):
         if self._passes is None:
-
-            def make(training, meeting):
-                if meeting:
-                    return stretches.Stretches(self)
-                return passes.compiled(self, training)
-
-            self._passes = functools.cache(make)  # A function, as above.
+            self._passes = functools.cache(self._made)  # A function, as above.
         return self._passes(training, meeting)
+
+    def _made(self, training, meeting):
+        if meeting:
+            return stretches.Stretches(self)
+        return passes.compiled(self, training)
 
 
 def switch_on(network):

@@ -15,12 +15,17 @@ from tfssl import internals, replicas
 from tfssl.models import passes
 
 
-def can_be_cut(network):
-    """Whether all that meets replicas in a network are norms among its own layers."""
+def can_be_cut(network, meeting):
+    """Whether a network's layers that meet replicas are norms among its own layers.
+
+    Args:
+        network: functional Keras model.
+        meeting: those layers, as of `passes.meeting`.
+    """
     single = len(network.inputs) == len(network.outputs) == 1
     return single and all(
         hasattr(layer, "shared_moments") and layer in network.layers
-        for layer in passes.meeting(network)
+        for layer in meeting
     )
 
 
@@ -90,6 +95,10 @@ class _Graph:
         """How many meetings come before a tensor: its stretch."""
         return self._number[id(tensor)]
 
+    def begins(self, number):
+        """The norms whose outputs begin a stretch."""
+        return [norm for norm in self.norms if self.number(norm.behind) == number]
+
     def taken(self, number):
         """Tensors that a stretch needs of those before it, the input in the first."""
         if number == 0:
@@ -111,9 +120,9 @@ class _Graph:
         ]
 
     def layers(self, number):
-        """A model of a stretch's layers, its inputs and outputs; three Nones for none.
+        """A model of a stretch's layers, its inputs and its outputs.
 
-        Between norms alone there may be no layer.
+        None and two empty lists where there is no layer, as between two norms.
         """
         goals = [x for x in self.kept(number) if id(x) not in self._behind]
         if not goals:
@@ -124,7 +133,7 @@ class _Graph:
             if self.number(tensor) == number and id(tensor) not in self._behind
             for source in internals.made_of(tensor)[1]
         }
-        begun = [x.behind for x in self.norms if self.number(x.behind) == number]
+        begun = [norm.behind for norm in self.begins(number)]
         starts = [x for x in (*self.taken(number), *begun) if id(x) in needed]
         return keras.Model(starts, goals), starts, goals
 
@@ -133,7 +142,7 @@ class _Stretch:
     """What a network computes between two meetings of its norms."""
 
     def __init__(self, graph, number):
-        self._begins = [x for x in graph.norms if graph.number(x.behind) == number]
+        self._begins = graph.begins(number)
         self._ends = [x for x in graph.norms if graph.number(x.before) == number]
         self._taken, self._kept = graph.taken(number), graph.kept(number)
         self._layers, self._starts, self._goals = graph.layers(number)
