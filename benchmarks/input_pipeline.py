@@ -12,7 +12,8 @@ second: where nothing else runs, images/s = 1000 x cores / core-ms. Files are re
 memory first. The peer is any command that understands `--data --arrays --recipe --size
 --batch_size --max_images --seconds` and prints its images per second and core-ms as
 the last two words; it runs once per round. `--augment_on=device` adds the host's part
-of views that a device finishes, and what a batch takes. `--profile` prints the
+of views that a device finishes, and `--images_on=device` that of views of images that
+lie there (with `--arrays` or `--kept`), and what a batch takes. `--profile` prints the
 processor time of one thread for each step of the work.
 """
 
@@ -35,16 +36,20 @@ _PLAIN = dict(
 # Batches that pass before the clock starts: what was made while it stood.
 _WARM_UP = 3
 _GEOMETRY = "decode, crop, resize"
-_BEGUN = "augment_on=device"
+# Stages by where work is done: name -> options of `multiview`.
+_PLACED = {
+    "augment_on=device": dict(augment_on="device"),
+    "images_on=device": dict(augment_on="device", images_on="device"),
+}
 
 
-def stages(recipe, augment_on):
+def stages(recipe, options):
     """Recipes that leave out one part after the other, by name."""
     bilinear = dict(resize="bilinear", antialias=False)
-    begun = {_BEGUN: recipe} if augment_on == "device" else {}
+    given = [f"{name}={getattr(options, name)}" for name in ("augment_on", "images_on")]
     return {
         "all of the recipe": recipe,
-        **begun,
+        **{name: recipe for name in _PLACED if name in given},
         "no blur": recipe.scaled(blur=0.0),
         "its decode, crop, resize": recipe.scaled(**_PLAIN),
         _GEOMETRY: recipe.scaled(**bilinear, **_PLAIN),
@@ -88,10 +93,8 @@ def in_memory(folder, max_images=None):
 
 def stream(source, name, recipe, options):
     """The batches of a stage."""
-    place = "device" if name == _BEGUN else "host"
-    return pipeline.multiview(
-        source, recipe, batch_size=options.batch_size, augment_on=place
-    )
+    places = _PLACED.get(name, {})
+    return pipeline.multiview(source, recipe, batch_size=options.batch_size, **places)
 
 
 def turn(dataset, options):
@@ -213,7 +216,7 @@ def main(options):
     if options.profile:
         profile(source, recipe, options)
         return
-    cases = stages(recipe, options.augment_on)
+    cases = stages(recipe, options)
     found = {name: [] for name in cases}
     if options.peer:
         found["peer"] = []
@@ -230,14 +233,11 @@ def main(options):
         print(f"{ratios(turns, found[_GEOMETRY]):>20}", end="")
         print(f"{ratios(turns, found['peer']):>20}" if options.peer else "")
     print("Ratios are of images/s, and in brackets of core-ms; medians of the rounds.")
-    if _BEGUN in cases:
-        sizes = [
-            sum(x.numpy().nbytes for x in tf.nest.flatten(next(iter(dataset))))
-            for dataset in (
-                stream(source, name, recipe, options) for name in ("", _BEGUN)
-            )
-        ]
-        print("MB of a batch: {:.1f} and {:.1f}".format(*(n / 1e6 for n in sizes)))
+    placed = [name for name in _PLACED if name in cases]
+    for name in ["all of the recipe", *placed] if placed else []:
+        batch = next(iter(stream(source, name, recipe, options)))
+        size = sum(tensor.numpy().nbytes for tensor in tf.nest.flatten(batch))
+        print(f"{name}: {size / 1e6:.2f} MB a batch")
 
 
 def ratios(turns, base):
@@ -260,6 +260,7 @@ def parse():
     add("--rounds", type=int, default=5, help="Turns of every stage.")
     add("--seconds", type=float, default=3.0, help="Length of a turn.")
     add("--augment_on", choices=device.PLACES, default="host")
+    add("--images_on", choices=device.PLACES, default="host")
     add("--profile", action="store_true", help="Time of each step, instead.")
     add("--peer", help="Command of a peer, see the module's docstring.")
     return parser.parse_args()

@@ -8,7 +8,8 @@ Each case is one of
 - `finish:RECIPE[:ops]`: `views.finish` alone, on a batch that lies on the device,
   compiled with XLA (or not), with one part of the recipe after the other;
 - `input:RECIPE:PLACE`: images/s of `multiview(…, augment_on=PLACE)` from the files of
-  `--data`, without a training; PLACE is `host` or `device`;
+  `--data`, without a training; PLACE is `host` or `device`, or `all`: the images, small
+  and decoded once, lie on the device too;
 - `fit:RECIPE:PLACE`: the loop of `Method.fit` from these files, of SimCLR, BYOL or
   SwAV, as the recipe is named, in `--dtype`, compiled with XLA.
 
@@ -28,7 +29,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import data, methods, models, optimizers
-from tfssl.data import pipeline, views
+from tfssl.data import pipeline, sources, views
 from tfssl.data.views import device, recipes
 from tfssl.training import strategy as strategies
 
@@ -97,9 +98,17 @@ def made_up(recipe, options):
     return tf.nest.map_structure(tf.identity, {"views": made, device.NUMBERS: numbers})
 
 
+# Options of `multiview` by the place of a case.
+_PLACES = {
+    "host": {},
+    "device": dict(augment_on="device"),
+    "all": dict(augment_on="device", images_on="device"),
+}
+
+
 def stream(recipe, options, place, shard=(0, 1)):
     return pipeline.multiview(
-        options.source, recipe, batch_size=options.batch, augment_on=place, shard=shard
+        options.source, recipe, batch_size=options.batch, shard=shard, **_PLACES[place]
     )
 
 
@@ -119,8 +128,10 @@ def fit_case(recipe, options, place):
     method.compile(
         optimizers.LARS(0.3),
         jit_compile=True,
-        finish=views.finishing(recipe) if place == "device" else None,
+        finish=None if place == "host" else views.finishing(recipe),
     )
+    if place == "all":
+        method.hold_images(options.source)
     strategy = tf.distribute.get_strategy()
     batches = iter(
         strategies.distribute(
@@ -182,7 +193,7 @@ def main(options):
     with tempfile.TemporaryDirectory() as folder:
         if options.data:
             folder = linked(options.data, options.copies, folder)
-            options.source = data.open_source(folder)
+            options.source = sources.keep(data.open_source(folder), options.cache << 30)
         for case in options.cases:
             if time.perf_counter() - _START > options.until:
                 print("SKIPPED", case, flush=True)
@@ -204,6 +215,7 @@ def parse():
     add("cases", nargs="+", metavar="CASE")
     add("--data", help="Folder of image files, for input and fit.")
     add("--copies", type=int, default=16, help="Names of every file.")
+    add("--cache", type=int, default=0, help="GiB for images that are decoded once.")
     add("--batch", type=int, default=256)
     add("--size", type=int, default=None, help="Pixels of the first view.")
     add("--depth", type=int, default=50, help="Of the ResNet.")

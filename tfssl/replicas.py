@@ -82,6 +82,27 @@ def _devices(strategy):
         return [device.name for device in tf.config.list_logical_devices("GPU")]
 
 
+def copy_to_each(strategy, tensor):
+    """Copies a tensor to every device that a strategy trains on in this process.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        tensor: eager tensor.
+
+    Returns:
+        What `strategy.run` gives each replica the copy of its own device of.
+    """
+    places = iter(_devices(strategy) or ["CPU:0"])
+
+    def copied(_):
+        with tf.device(next(places)):
+            return tf.identity(tensor)
+
+    if strategy.num_replicas_in_sync == 1:
+        return copied(None)
+    return strategy.experimental_distribute_values_from_function(copied)
+
+
 def replica_index():
     """Number of this replica among all, an int32 scalar tensor."""
     if _all_replicas() == 1:

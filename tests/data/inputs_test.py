@@ -16,6 +16,7 @@ from scipy import ndimage
 from tfssl import data
 from tfssl.data import pipeline, preprocessing, views
 from tfssl.data.sources import decoding, image_headers
+from tfssl.data.views import batched
 
 _SIZE = 16
 
@@ -126,7 +127,7 @@ def test_files_of_every_kind_give_the_pixels_that_pil_reads(
     channels, small, tmp_path, monkeypatch
 ):
     if not small:  # As for views of more than 64 pixels.
-        monkeypatch.setattr(pipeline, "_SMALL", 4)
+        monkeypatch.setattr(batched, "SMALL", 4)
     # With alpha wanted, the two that PIL reads as two channels say nothing.
     files = {k: v for k, (v, _) in FILES.items() if channels < 4 or "grey_a" not in k}
     names = folder(tmp_path, files)
@@ -161,7 +162,7 @@ def test_sixteen_bit_files_keep_their_depth_where_wanted(tmp_path):
 )
 def test_arrays_of_one_to_thirteen_channels(dtype, channels, small, monkeypatch):
     if not small:
-        monkeypatch.setattr(pipeline, "_SMALL", 4)
+        monkeypatch.setattr(batched, "SMALL", 4)
     white = 1.0 if dtype == "float32" else np.iinfo(dtype).max
     images = np.random.default_rng(0).random((4, _SIZE, _SIZE, channels))
     images = (images * white).astype(dtype)

@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.fixtures import batches as made
 from tfssl.data import pipeline, preprocessing, sources, views
-from tfssl.data.views import recipes
+from tfssl.data.views import batched, recipes
 
 
 @pytest.fixture(autouse=True)
@@ -220,8 +220,8 @@ def test_steps_per_epoch():
 
 @made.both_kinds
 def test_large_views_come_in_the_same_order(make, monkeypatch):
-    # Views above `_SMALL` pixels are made one by one; here all count as large.
-    monkeypatch.setattr(pipeline, "_SMALL", 0)
+    # Views above `SMALL` pixels are made one by one; here all count as large.
+    monkeypatch.setattr(batched, "SMALL", 0)
     rows = made.rows_of(make(), 4, start=6, shard=(1, 2), with_labels=True)
     places = [p for p in range(6, 22) if p % 4 >= 2][:8]
     small = {key: value[places] for key, value in made.whole_of(make).items()}

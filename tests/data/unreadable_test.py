@@ -10,6 +10,7 @@ from PIL import Image
 
 from tests.fixtures import batches as made
 from tfssl.data import bad_files, pipeline, preprocessing, sources
+from tfssl.data.views import batched
 
 
 def test_unreadable_files_are_left_out_and_named(tmp_path):
@@ -98,7 +99,7 @@ def test_files_that_vanish_are_unreadable_files(tmp_path):
 
 @pytest.mark.parametrize("small", [64, 0])
 def test_a_folder_that_is_deleted_stops_the_stream(tmp_path, monkeypatch, small):
-    monkeypatch.setattr(pipeline, "_SMALL", small)
+    monkeypatch.setattr(batched, "SMALL", small)
     source, _ = made.folder_of(tmp_path / "data")
     met = pipeline.BadFiles(max_fraction=0.3)
     dataset = pipeline.multiview(
@@ -157,7 +158,7 @@ def test_large_views_leave_unreadable_files_out(tmp_path, monkeypatch):
     source, bad = made.folder_of(tmp_path / "data")
     limits = [pipeline.BadFiles(max_fraction=0.2) for _ in range(2)]
     small = made.rows_of(source, 7, bad_files=limits[0])
-    monkeypatch.setattr(pipeline, "_SMALL", 0)
+    monkeypatch.setattr(batched, "SMALL", 0)
     large = made.rows_of(source, 7, bad_files=limits[1])
     np.testing.assert_array_equal(large["position"], small["position"])
     np.testing.assert_array_equal(large["index"], small["index"])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests import processes
-from tests.methods import cases
+from tests.methods import cases, held_images_test, views_on_device_test
 from tfssl.training import strategy as strategies
 
 
@@ -28,6 +28,8 @@ def train_all(folder):
         held_out = cases.evaluate(method, cases.batches(name), strategy=strategy)
         values |= {f"test {key}": value for key, value in held_out.items()}
         np.savez(os.path.join(folder, f"{name}-{worker}.npz"), **values)
+    weights = held_images_test.trained(strategy)
+    np.savez(os.path.join(folder, f"held-{worker}.npz"), *weights)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,13 @@ def test_two_workers_equal_one(name, folder):
             assert seen == pytest.approx(value, rel=1e-5, abs=1e-6), key
     cases.assert_close(state, found[0])
     assert int(method.step.numpy()) == cases.STEPS
+
+
+def test_each_worker_has_images_on_its_devices(folder):
+    expected = held_images_test.trained(place="host")
+    for worker in range(2):
+        with np.load(os.path.join(folder, f"held-{worker}.npz")) as file:
+            views_on_device_test.assert_near(file.values(), expected)
 
 
 if __name__ == "__main__":

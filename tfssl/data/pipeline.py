@@ -23,8 +23,6 @@ from tfssl.data.views import applying, batched, device, recipes, tiles
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
-# Views up to this size, and arrays of images up to this side, are made in chunks.
-_SMALL = 64
 # Images of a chunk: its float planes should stay in a core's cache.
 _CHUNK = 32
 
@@ -56,6 +54,7 @@ def multiview(
     repeats=1,
     augment=True,
     augment_on="host",
+    images_on="host",
     shard=(0, 1),
     bad_files=None,
     with_labels=False,
@@ -83,6 +82,10 @@ def multiview(
         augment_on: `"host"`, or `"device"`: the views end with the resize, in the
             dtype of the images, and `views.finish` does the rest, see there. Without
             `augment` there is no rest.
+        images_on: `"host"`, or `"device"` with `augment_on="device"`: the images lie
+            there already (`Method.hold_images`), and the views are all made there, by
+            `views.finish`. Needs images of one size of at most 64 pixels, decoded in
+            memory, views of as much, and a recipe without affine maps and RandAugment.
         shard: `(worker, workers)`; this worker's rows of every global batch.
         bad_files: `BadFiles` that collects unreadable images; None makes one with
             the default limit.
@@ -102,11 +105,13 @@ def multiview(
         `rows = batch_size / workers`. A view in tiles (`views.Tiles`) is (rows, tiles,
         size, size, channels). Unreadable images are left out, and the rows
         after them move up. With `augment_on="device"` views have the dtype of the
-        images, and `"numbers"`, float32 (rows, views, n), goes with them.
+        images, and `"numbers"`, float32 (rows, views, n), goes with them; with
+        `images_on="device"` there are `"numbers"` and no views.
 
     Raises:
         ValueError: if the batch is larger than the source or does not divide over
-            the workers, the recipe is empty, or no image can be read.
+            the workers, the recipe is empty, no image can be read, or the images
+            cannot lie on the device.
     """
     worker, workers = shard
     if batch_size % workers:
@@ -116,7 +121,8 @@ def multiview(
     if with_labels and source.known_labels is None:
         raise ValueError(f"with_labels=True received, but {source.name} has no labels.")
     steps_per_epoch(source, batch_size)
-    checks.one_of({"augment_on": augment_on}, "augment_on", device.PLACES)
+    for name, place in ("augment_on", augment_on), ("images_on", images_on):
+        checks.one_of({name: place}, name, device.PLACES)
     views_lib.check(recipe)
     recipe = recipes.for_channels(recipe, source.channels)
     _log_skipped(recipe, source)
@@ -128,7 +134,10 @@ def multiview(
         tf.data.AUTOTUNE if remote else running.parallel()
     )
 
-    work = augment_on if augment else None
+    work = {"host": "views", "device": "begun"}[augment_on] if augment else "plain"
+    if augment and images_on == "device":
+        device.check_images(source, recipe, augment_on, data_service)
+        work = "numbers"
     addresses = service.addresses(data_service) if data_service else [None]
     hands = []
     for number, address in enumerate(addresses):
@@ -154,17 +163,15 @@ def multiview(
     dataset = service.in_turn(hands)
 
     def as_dict(_, position, index, made):
-        numbers = {}
-        if work == "device":
-            numbers[device.NUMBERS], made = made
-        if work is not None:
+        batch = {"index": index, "position": position}
+        if work == "begun":
+            batch[device.NUMBERS], made = made
+        if work in ("begun", "views"):
             made = tiles.stacked(made, recipe, axis=1)
-        batch = {
-            "views": {f"view_{i}": view for i, view in enumerate(made)},
-            **numbers,
-            "index": index,
-            "position": position,
-        }
+        if work == "numbers":
+            batch[device.NUMBERS] = made
+        else:
+            batch["views"] = {f"view_{i}": view for i, view in enumerate(made)}
         if with_labels:
             batch["label"] = tf.gather(tf.constant(source.known_labels), index)
         return batch
@@ -176,17 +183,20 @@ def multiview(
 def _batches(order, recipe, work, bad_files, parallel):
     """Batches of `(k, position, index, made)` of readable images, without Python.
 
-    `made` are the views of the flat recipe, where `work` is `"device"` the host's part
-    of them, see `device.begin`; None makes the views without augmentation.
+    What is made depends on `work`: `"views"` of the flat recipe; as `"begun"` the
+    host's part of them, see `device.begin`; only the `"numbers"` that the device makes
+    them by; or `"plain"` views, without augmentation.
     """
-    source = order.source
-    small = max(view.untiled().size for view in recipe) <= _SMALL
-    if work is None:
+    source, small = order.source, batched.is_small(recipe)
+    if work == "plain":
         return _plain(order, recipe, bad_files, parallel)
+    if work == "numbers":
+        return order.batches(_draw(order, recipe, 1.0))
+    from_stack = batched.suits(source, recipe)
     recipe = tiles.flat(recipe)
-    if small and source.stacked is not None and max(source.image_size) <= _SMALL:
+    if from_stack:
         return _of_arrays(order, recipe, work, parallel)
-    if small and work == "host":
+    if small and work == "views":
         return _small(order, recipe, bad_files, parallel)
     return _large(order, recipe, work, bad_files, parallel)
 
@@ -240,7 +250,7 @@ def _plain(order, recipe, bad_files, parallel):
 def _large(order, recipe, work, bad_files, parallel):
     """As `_batches`: views made image by image, each in one parallel call."""
     source = order.source
-    here = work == "host"
+    here = work == "views"
 
     def make(raw, packed):
         image, crops = _decoded(source, raw, packed, recipe)
@@ -261,7 +271,7 @@ def _of_arrays(order, recipe, work, parallel):
             stacked(index), [size, *source.image_size, source.channels]
         )
         resized = batched.geometry(images, packed, recipe)
-        if work == "host":
+        if work == "views":
             made = batched.finish(resized, packed, recipe, source.max_value)
         else:
             made = device.begin_batch(packed, resized, recipe, images.dtype)

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import input_wait, internals, pieces, replicas
+from tfssl.data.views import device
 
 
 class StepLoop(internals.BuiltBeforehand, keras.Model):
@@ -30,6 +31,9 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         input_wait: float64 scalar tensor, seconds that the steps of this process
             have waited for their batch.
         finish: as given to `compile`.
+        images_on: where images lie that views are made of: on the "device", see
+            `hold_images`, or on the "host".
+        held_bytes: int, what images take of each device.
         waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
     """
 
@@ -39,6 +43,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.input_wait = tf.constant(0.0, tf.float64)
         self.waiting = input_wait.InputWait()
         self.finish = None
+        self.held_bytes = 0
+        self._images = None
 
     def compile(
         self,
@@ -113,6 +119,36 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """Where views are finished: on the "device", by `finish`, or on the "host"."""
         return "host" if self.finish is None else "device"
 
+    @property
+    def images_on(self):
+        return "host" if self._images is None else "device"
+
+    def hold_images(self, source):
+        """Puts all images on each device, for `data.multiview(images_on="device")`.
+
+        Args:
+            source: the `data.sources.Source` of those batches; its images must have one
+                size and be decoded in memory.
+
+        Raises:
+            ValueError: if they do not, or nothing given to `compile` makes views there.
+        """
+        if self.finish is None:
+            raise ValueError(
+                "hold_images was called, and nothing makes views of images on the "
+                "device; pass finish=tfssl.data.views.finishing(recipe) to compile."
+            )
+        source = source.ready()
+        if source.stacked is None:
+            raise ValueError(
+                f"{source.name} has no decoded images of one size in memory; use "
+                "arrays, or cache_gib for files of one size, or images_on='host'."
+            )
+        pixels = source.stacked(tf.range(source.num_images))
+        self.held_bytes = pixels.dtype.size * int(tf.size(pixels, tf.int64))
+        self._images = replicas.copy_to_each(self.distribute_strategy, pixels)
+        self.train_function = self.test_function = None  # They hold those before.
+
     def _gains_from_xla(self):
         if replicas.kind_of_devices(self.distribute_strategy) != "GPU":
             return False
@@ -177,7 +213,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 waited += tf.timestamp() - begin
                 arrived = self.waiting.arrive(number)
             with compiling():  # Replicas have threads of their own.
-                strategy.run(on_replica, args=(batch, arrived))
+                strategy.run(on_replica, args=(self._with_images(batch), arrived))
             return done + 1, waited
 
         @internals.function
@@ -202,6 +238,12 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
         return function
 
+    def _with_images(self, batch):
+        """A batch, and what every device holds of the source."""
+        if self._images is None:
+            return batch
+        return {**batch, device.IMAGES: self._images}
+
     def _finishing(self):
         """What makes a step's batch of one that comes."""
         if self.finish is None:
@@ -216,7 +258,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         def function(iterator):
             with self.waiting.interruptible(iterator):
                 for _, batch in zip(range(self.steps_per_execution), iterator):
-                    on_replica(batch)
+                    on_replica(self._with_images(batch))
             return self.get_metrics_result()
 
         return function

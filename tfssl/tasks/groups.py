@@ -281,6 +281,10 @@ class Devices:
             `"host"`, or on the `"device"`, from whole numbers, which travel there in a
             quarter of the bytes; `"auto"` is the device, unless it is a CPU. The views
             are the same but for rounding, see docs/views.md.
+        images_on: where the training images lie: on the `"host"`, or on each
+            `"device"`, which then makes the views from the beginning: of images of one
+            size of at most 64 pixels, see docs/views.md. `"auto"` is the device if it
+            is a GPU, they take at most 1 GiB of it, and the recipe can be made there.
         precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
         jit_compile: compile the step with XLA, or its parts where there are several
             devices; `"auto"` does on GPUs.
@@ -297,6 +301,7 @@ class Devices:
     tpu: str | None = None
     data_service: str | None = None
     augment_on: Literal["auto", *views.PLACES] = "auto"
+    images_on: Literal["auto", *views.PLACES] = "auto"
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit_compile: bool | Literal["auto"] = "auto"
     remat: bool = False

@@ -62,7 +62,7 @@ def versions(model=None):
 
     Args:
         model: a compiled `Method`, or None: what XLA compiles of its steps, and where
-            its views are finished.
+            its images lie and its views are finished.
     """
     found = {
         "tfssl": version.__version__,
@@ -75,6 +75,7 @@ def versions(model=None):
     if model is not None:
         found["xla"] = model.xla
         found["augment_on"] = model.augment_on
+        found["images_on"] = model.images_on
     commit = _commit()
     if commit:
         found["commit"] = commit

@@ -99,6 +99,7 @@ FREE = {
     "tpu": "the global batch stays",
     "data_service": "makes the same views",
     "augment_on": "the same views, but for rounding",
+    "images_on": "the same views, but for rounding",
     "cache_gib": "the same images",
     "jit_compile": "the same step",
     "remat": "the same step",

@@ -127,9 +127,16 @@ def _machine(model, devices):
     return (
         f"on {place}; oneDNN {found['onednn']}, XLA {model.xla} "
         f"(jit_compile={devices.jit_compile}), views finished on the "
-        f"{model.augment_on} (augment_on={devices.augment_on})"
+        f"{model.augment_on} (augment_on={devices.augment_on}){_held(model, devices)}"
         f"{', remat on' if devices.remat else ''}"
     )
+
+
+def _held(model, devices):
+    if model.images_on == "host":
+        return ""
+    gib = model.held_bytes / 2**30
+    return f" of images that lie there (images_on={devices.images_on}, {gib:.3g} GiB)"
 
 
 def _pixels(source):

@@ -20,6 +20,7 @@ from tfssl.tasks import (
     accept,
     epoch_images,
     fitting,
+    held_images,
     runs,
     settings,
     start,
@@ -247,6 +248,8 @@ class Trainer:
             steps_per_execution=self._devices.steps_per_execution,
         )
         model.build_optimizer()
+        if plan.augment:
+            held_images.hold(model, plan, self._devices)
         return model
 
     def _epoch_images(self, model):
@@ -274,6 +277,7 @@ class Trainer:
                 repeats=plan.repeats,
                 augment=plan.augment,
                 augment_on="device" if self._on_device else "host",
+                images_on=model.images_on,
                 shard=shard,
                 bad_files=plan.bad_files,
                 with_labels=model.with_labels,

@@ -150,3 +150,70 @@ def test_other_recipes_and_places_are_refused():
             views.finish(begun.element_spec, other)
     with pytest.raises(ValueError, match="augment_on='gpu' received"):
         pipeline.multiview(source, recipe, batch_size=8, augment_on="gpu")
+
+
+def held(source, recipe, jit_compile=False, **kwargs):
+    """`(host, finished)`: a batch of the host, and one of images on the device."""
+    places = dict(augment_on="device", images_on="device")
+    host = next(iter(pipeline.multiview(source, recipe, **kwargs)))
+    batch = next(iter(pipeline.multiview(source, recipe, **places, **kwargs)))
+    assert "views" not in batch
+    finish = tf.function(
+        lambda batch: views.finish(batch, recipe),
+        jit_compile=jit_compile,
+        autograph=False,
+    )
+    images = source.stacked(tf.range(source.num_images))
+    return host, finish({**batch, "images": images})
+
+
+@pytest.mark.parametrize(
+    "name, case",
+    {
+        "simclr": {},
+        "byol": {"jit_compile": True},
+        "moco_v1": {"dtype": np.uint16},
+        "deepcluster": {"channels": 1},
+        "cpc_v2": {"channels": 4, "dtype": np.float32},
+        "swav": {"jit_compile": True},
+        "npid": {},
+        "beit": {},
+        "pirl_jigsaw": {"jit_compile": True},
+    }.items(),
+)
+def test_of_images_on_the_device_nothing_is_rounded(name, case):
+    case = dict(case)
+    compiled = {"jit_compile": case.pop("jit_compile", False)}
+    source = sources.ArraySource(pictures(**case), np.arange(8))
+    recipe = recipes.get(name).scaled(24)
+    batches = held(source, recipe, batch_size=8, with_labels=True, **compiled)
+    for found in differences(*batches):
+        assert np.max(found) < 2e-5
+
+
+def test_images_on_the_device_are_those_of_this_place_in_the_stream():
+    """A worker's rows, of a list, after a start in mid-epoch, every image twice."""
+    source = sources.ArraySource(pictures())
+    order = np.int64([5, 2, 2, 7, 1, 0, 3, 3])
+    stream = dict(sampling=order, repeats=2, start=6, shard=(1, 2), batch_size=4)
+    for found in differences(*held(source, recipes.BYOL.scaled(16), **stream)):
+        assert np.max(found) < 2e-5
+
+
+def test_images_that_cannot_lie_on_the_device_are_refused(tmp_path):
+    recipe, source = recipes.SIMCLR.scaled(16), sources.ArraySource(pictures())
+    files, _ = made.folder_of(tmp_path / "files")
+    cases = [
+        (source, recipe, {"augment_on": "host"}, "set it to 'device'"),
+        (source, recipe, {"data_service": "grpc://a:1"}, "leave data_service out"),
+        (source, recipe.scaled(rotation=0.2), {}, "turns or shears images"),
+        (source, recipe.scaled(65), {}, "views of at most 64 px"),
+        (sources.ArraySource(pictures(size=65)), recipe, {}, "of one size of at most"),
+        (files, recipe, {}, "in memory"),
+    ]
+    for images, chosen, options, words in cases:
+        places = {"augment_on": "device", "images_on": "device"} | options
+        with pytest.raises(ValueError, match=f"images_on='device' received.*{words}"):
+            pipeline.multiview(images, chosen, batch_size=4, **places)
+    with pytest.raises(ValueError, match="images_on='gpu' received"):
+        pipeline.multiview(source, recipe, batch_size=4, images_on="gpu")

@@ -81,7 +81,8 @@ class Memory:
         budget: bytes that they may take.
 
     Attributes:
-        wanted: bytes that all images would take, by some of them.
+        mean: bytes of an image that is kept, by some of them.
+        wanted: bytes that all images would take, by the same.
         told: a line for the start of a run.
     """
 
@@ -91,7 +92,7 @@ class Memory:
         found = [size for size in found if size is not None]
         sizes = [size for size in found if size]
         self.wanted = sum(sizes) * source.num_images // max(1, len(found))
-        self._mean = max(1, sum(sizes) // max(1, len(sizes)))
+        self.mean = max(1, sum(sizes) // max(1, len(sizes)))
         self._budget = budget
         self._source = source
         limit = f"of at most {budget / _GIB:.3g} GiB (cache_gib)"
@@ -125,7 +126,7 @@ class Memory:
         starts = np.zeros(source.num_images, np.int64)
         jpeg = np.zeros(source.num_images, bool)
         end = 0
-        for index, rows, sizes, of_jpeg in _decoded_in_batches(source, self._mean):
+        for index, rows, sizes, of_jpeg in _decoded_in_batches(source, self.mean):
             lengths = sizes.astype(np.int64).prod(1) * source.channels
             fits = end + np.cumsum(lengths) <= len(values)
             for row, length in zip(rows[fits], lengths[fits]):

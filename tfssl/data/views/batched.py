@@ -21,17 +21,30 @@ from tfssl.data.views import (
 )
 from tfssl.data.views.specs import Tile
 
+SMALL = 64  # Up to this side, of images and views, this is the faster way.
 # TensorFlow's bicubic kernel looks its weights up at this many offsets.
 _CUBIC_TABLE = 1024
 
 
-def geometry(images, packed, recipe):
+def is_small(recipe):
+    """Whether no view of a recipe, a view in tiles as a whole, is above `SMALL`."""
+    return max(view.untiled().size for view in recipe) <= SMALL
+
+
+def suits(source, recipe):
+    """Whether views are to be made here, of the pixels that a source has stacked."""
+    stacked = source.stacked is not None and max(source.image_size) <= SMALL
+    return stacked and is_small(recipe)
+
+
+def geometry(images, packed, recipe, product=tf.matmul):
     """Crops, flips, resizes images of one size, cuts tiles; values stay as they are.
 
     Args:
         images: `(batch, height, width, channels)`, static but for the batch.
         packed: float32 `(batch, views, packed)` from `views.pack`.
         recipe: the recipe, flat.
+        product: function of matrices `(…, n, m)` and `(…, m, k)` -> their product.
 
     Returns:
         List of float32 `(batch, size, size, channels)`, one per view.
@@ -44,27 +57,36 @@ def geometry(images, packed, recipe):
         named = packing.fields(packed[:, number], recipe, channels)
         crop, flipped = crops[:, number], named["flip"][:, 0] > 0.5
         if not isinstance(view, Tile):
-            made.append(_resized(images, crop, flipped, view))
+            made.append(_resized(images, crop, flipped, view, product))
             continue
         if tiles.is_first(view):
-            whole = _resized(images, crop, None, view.untiled())
+            whole = _resized(images, crop, None, view.untiled(), product)
         made.append(tiles.cut(whole, named["cell"], flipped, view))
     return made
 
 
-def _resized(images, crop, flipped, view):
+def _resized(images, crop, flipped, view, product):
     """One view of `geometry`: the crop of every image, flipped and resized."""
     _, height, width, channels = images.shape
     rows = tf.reshape(images, [-1, height, width * channels])
     top, left, high, wide = tf.unstack(crop, axis=1)
     down = _weights(top, high, None, height, view)
     across = _weights(left, wide, flipped, width, view)
-    out = tf.reshape(tf.matmul(down, rows), [-1, view.size, width, channels])
+    out = tf.reshape(product(down, rows), [-1, view.size, width, channels])
     if channels == 1:
-        out = tf.matmul(out[..., 0], across, transpose_b=True)[..., tf.newaxis]
+        across = tf.transpose(across, [0, 2, 1])
+        out = product(out[..., 0], across)[..., tf.newaxis]
     else:
-        out = tf.matmul(across[:, tf.newaxis], out)
+        out = product(across[:, tf.newaxis], out)
     return tf.ensure_shape(out, [None, view.size, view.size, channels])
+
+
+def summed(a, b):
+    """As `tf.matmul`, in full float32 on a GPU too, for XLA, which fuses it.
+
+    A GPU's own product of matrices rounds to numbers of ten bits (TF32).
+    """
+    return tf.reduce_sum(a[..., tf.newaxis] * b[..., tf.newaxis, :, :], -2)
 
 
 def finish(resized, packed, recipe, white):

@@ -6,6 +6,10 @@ colour, blur, solarising, normalising and erasing, with the same numbers of `sam
 which travel with the batch. Nothing is drawn there. Only the rounding sets these views
 apart from those that the host makes alone, see docs/views.md; float32 images are not
 rounded.
+
+Small images of one size may lie on the device. Then the host sends which they are and
+all the numbers, and the device makes the views from the beginning, without that
+rounding.
 """
 
 import functools
@@ -24,9 +28,9 @@ from tfssl.data.views import (
     tiles,
 )
 
-PLACES = ("host", "device")  # Where views are finished.
-# The entry of a batch that its unfinished views are finished by.
-NUMBERS = "numbers"
+PLACES = ("host", "device")  # Where images lie, and where views are finished.
+# The entries of a batch that its views are finished by, and made of.
+NUMBERS, IMAGES = "numbers", "images"
 
 
 def begin(packed, image, recipe, crops):
@@ -86,35 +90,77 @@ def _stored(images, view, dtype):
     return tf.cast(images, dtype)
 
 
+def refusal(source, recipe, augment_on, data_service=None):
+    """Why views cannot be made of images that lie on the device, or None if they can.
+
+    Args:
+        source: a `Source`. Unless something else speaks against it, its images are
+            decoded now, see `Source.ready`.
+        recipe: of the views that are to be made there.
+        augment_on: where views are finished, of `PLACES`.
+        data_service: None, or the addresses of what makes the batches.
+    """
+    if augment_on != "device":
+        return "augment_on='host' has the host make the views; set it to 'device'"
+    if data_service:
+        return "a data service makes the views; leave data_service out"
+    flat = tiles.flat(recipe)
+    if any(view.rand_augment or packing.has_affine(view) for view in flat):
+        return (
+            f"recipe {getattr(recipe, 'name', 'custom')} turns or shears images, which "
+            "XLA has no operation for; use images_on='host'"
+        )
+    if not batched.is_small(recipe) or not batched.suits(source.ready(), recipe):
+        return (
+            "the device makes views of at most "
+            f"{batched.SMALL} px, of images of one size of at most as much, in memory, "
+            f"and {source.name} by recipe {getattr(recipe, 'name', 'custom')} is not "
+            "so; use images_on='host'"
+        )
+    return None
+
+
+def check_images(source, recipe, augment_on, data_service=None):
+    """Raises `ValueError` if there is a `refusal`."""
+    why = refusal(source, recipe, augment_on, data_service)
+    if why:
+        raise ValueError(f"images_on='device' received, but {why}.")
+
+
 def finish(batch, recipe):
     """The device's part: a pure function that XLA compiles.
 
     Args:
-        batch: dict of `multiview(augment_on="device")`, or of a replica's part of it. A
-            batch whose views are finished is returned as it is.
+        batch: dict of `multiview(augment_on="device")`, or of a replica's part of it;
+            with `images_on="device"` and `"images"` beside, `(n, height, width,
+            channels)`, all of the source. A batch whose views are finished is returned
+            as it is.
         recipe: the recipe that it was made by.
 
     Returns:
         The batch as the host alone makes it: float32 views, and no `"numbers"`.
 
     Raises:
-        ValueError: if the batch is not of this recipe.
+        ValueError: if the batch is not of this recipe, or is to be made of images that
+            are not there.
     """
-    if NUMBERS not in batch:
-        return batch
     batch = dict(batch)
-    numbers, begun = batch.pop(NUMBERS), batch["views"]
-    channels = begun["view_0"].shape[-1]
+    images, numbers = batch.pop(IMAGES, None), batch.pop(NUMBERS, None)
+    if numbers is None:
+        return batch
+    begun = batch.get("views")
+    if begun is None and images is None:
+        raise ValueError(
+            "The batch was made with images_on='device', and no images lie there; call "
+            "hold_images(source) of the method, or make it with images_on='host'."
+        )
+    channels = (images if begun is None else begun["view_0"]).shape[-1]
     recipe = recipes.for_channels(recipe, channels)
-    flat = tiles.flat(recipe)
     _check(numbers, begun, recipe, channels)
-    views = tiles.unstacked(
-        [begun[f"view_{i}"] for i in range(len(recipe))], recipe, axis=1
-    )
-    made = [
-        _finished(images, numbers[:, i], flat, view)
-        for i, (view, images) in enumerate(zip(flat, views))
-    ]
+    if begun is None:
+        made = _of_images(tf.gather(images, batch["index"]), numbers, recipe)
+    else:
+        made = _of_begun(begun, numbers, recipe)
     batch["views"] = {
         f"view_{i}": view for i, view in enumerate(tiles.stacked(made, recipe, axis=1))
     }
@@ -127,9 +173,12 @@ def finishing(recipe):
 
 
 def _check(numbers, begun, recipe, channels):
-    count = packing.count_of_tones(recipe, channels)
-    here = [view.shape[-2] for view in begun.values()]
     wanted = [view.size for view in recipe]
+    if begun is None:
+        count, here = packing.count(recipe, channels), wanted
+    else:
+        count = packing.count_of_tones(recipe, channels)
+        here = [view.shape[-2] for view in begun.values()]
     rows = len(tiles.flat(recipe))
     if numbers.shape[1:] != (rows, count) or here != wanted:
         raise ValueError(
@@ -139,12 +188,41 @@ def _check(numbers, begun, recipe, channels):
         )
 
 
-def _finished(images, numbers, recipe, view):
-    """One view of the batch, in planes `(batch, channels, size, size)`."""
+def _of_begun(begun, numbers, recipe):
+    """What `finish` makes of begun views: a list, of the flat recipe."""
+    flat = tiles.flat(recipe)
+    begun = [begun[f"view_{i}"] for i in range(len(recipe))]
+    made = []
+    for i, images in enumerate(tiles.unstacked(begun, recipe, axis=1)):
+        named = packing.fields(numbers[:, i], flat, images.shape[-1], packing.TONES)
+        images = tf.cast(images, tf.float32) * (1.0 / applying.white_of(images.dtype))
+        made.append(_toned(images, named, flat[i], applying.may_turn(flat[i])))
+    return made
+
+
+def _of_images(images, packed, recipe):
+    """What `finish` makes of images: a list, of the flat recipe."""
+    channels, white = images.shape[-1], applying.white_of(images.dtype)
+    flat = tiles.flat(recipe)
+    resized = batched.geometry(images, packed, flat, batched.summed)
+    made = []
+    for i, (view, images) in enumerate(zip(flat, resized)):
+        named = packing.fields(packed[:, i], flat, channels)
+        images = batched.placed(images, named, view, white)
+        made.append(_toned(images, named, view))
+    return made
+
+
+def _toned(images, named, view, turned=False):
+    """One view of the batch, in planes `(batch, channels, size, size)`.
+
+    Args:
+        images: float32 `(batch, size, size, channels)`, where 1.0 is white.
+        named: dict of `packing.fields`, that view's.
+        view: the `View`.
+        turned: whether rows and columns of `images` have changed places.
+    """
     size, channels = view.size, images.shape[-1]
-    named = packing.fields(numbers, recipe, channels, packing.TONES)
-    images = tf.cast(images, tf.float32) * (1.0 / applying.white_of(images.dtype))
-    turned = applying.may_turn(view)
     planes = tf.transpose(images, [0, 3, 2, 1] if turned else [0, 3, 1, 2])
     if color.is_plain(view, channels):
         planes = applying.plain(planes, view, 1.0)

@@ -128,6 +128,11 @@ def fields(packed, recipe, channels, names=None):
     return dict(zip(widths, tf.split(packed, list(widths.values()), axis=-1)))
 
 
+def count(recipe, channels):
+    """How many numbers `pack` has for a view."""
+    return sum(_widths(recipe, channels).values())
+
+
 def count_of_tones(recipe, channels):
     """How many numbers `tones` has for a view."""
     widths = _widths(recipe, channels)
