@@ -8,6 +8,7 @@ from tfssl.data import running
 from tfssl.data.bad_files import BadFiles
 
 
+@running.as_written
 def labeled(
     source,
     preprocessing,

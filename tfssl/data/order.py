@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, internals, stateless
+from tfssl.data import running
 
 # Sequential sources shuffle in a buffer of at most this many bytes.
 _SHUFFLE_BYTES = 256 << 20
@@ -136,6 +137,7 @@ class Order:
             index = self._numbers[1][place]
         return int(index)
 
+    @running.as_written
     def _numbers_of(self, epoch):
         numbers = tf.data.Dataset.range(self.source.num_images)
         epochs = tf.data.Dataset.from_tensors(np.int64(epoch))

@@ -43,6 +43,7 @@ def steps_per_epoch(source, batch_size):
     return steps
 
 
+@running.as_written
 def multiview(
     source,
     recipe,

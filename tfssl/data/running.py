@@ -5,6 +5,9 @@ import os
 import tensorflow as tf
 
 AHEAD = 2  # Batches made ahead of the step.
+# Decorates what makes datasets of functions: AutoGraph leaves these as they are. None
+# of them needs it, and to rewrite them takes seconds of the start of a process.
+as_written = tf.autograph.experimental.do_not_convert
 
 
 def parallel():

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfssl import checks, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import labels as labels_lib
-from tfssl.data import pipeline, views
+from tfssl.data import pipeline, running, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
 from tfssl.models import freezing
@@ -284,6 +284,7 @@ def _optimizer(name, learning_rate, weight_decay, steps):
     return made
 
 
+@running.as_written
 def _batches(source, recipe, classes, batch_size, seed, bad_files):
     classes = tf.constant(classes, tf.int64)
 

@@ -27,6 +27,7 @@ A `models.Tokenizer` has two of its own:
 import tensorflow as tf
 
 from tfssl import models
+from tfssl.data import running
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats.classifier import Classifier
 
@@ -161,6 +162,7 @@ def _of_tokenizer(tokenizer):
     }
 
 
+@running.as_written
 def _readable(prepare, encoded, shape):
     """`(images, valid)`: zeros for what `prepare` fails on, which must not fail others.
 

@@ -10,6 +10,7 @@ from tfssl import data as data_lib
 from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import running
 from tfssl.data.sources import record_writer, records
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import FileName, Path, Range
@@ -108,6 +109,7 @@ def _check(source, num_shards, pixels, max_side):
         )
 
 
+@running.as_written
 def _images(source, limits, notes, pixels, max_side, quality):
     """`(index, image, height, width)` of the readable images of missing shards."""
 

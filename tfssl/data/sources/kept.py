@@ -112,6 +112,7 @@ class Memory:
         """Whether there is something to keep, and room for it."""
         return 0 < self.wanted <= self._budget
 
+    @running.as_written
     def ready(self, source):
         """A source that reads images from memory, see `Source.ready`."""
         return KeptSource(source, self._pixels) if self.fits else source

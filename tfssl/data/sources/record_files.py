@@ -11,6 +11,8 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl.data import running
+
 ENCODED, PIXELS = "image/encoded", "image/pixels"
 HEIGHT, WIDTH = "image/height", "image/width"
 LABEL, FILENAME = "image/class/label", "image/filename"
@@ -159,6 +161,7 @@ def labels(source):
     return found if marks is None else marks
 
 
+@running.as_written
 def _readable(source, places):
     """`(index, bytes)` of the records at these places that can be read as Examples."""
 

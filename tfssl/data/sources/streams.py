@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl.data import running
 from tfssl.data.sources import base as source_lib
 
 # Elements of further passes that are compared before the sequence is used.
@@ -124,6 +125,7 @@ class StreamSource(source_lib.Source):
         return self._dataset.enumerate().map(raw)
 
     @functools.cached_property
+    @running.as_written
     def _notes(self):
         """`_Notes` of the first pass."""
         encoded = self.encoded
@@ -164,6 +166,7 @@ class StreamSource(source_lib.Source):
         return _Notes(np.concatenate(images), np.concatenate(hashes), labels)
 
     @functools.cached_property
+    @running.as_written
     def _checked(self):
         """`_Notes` that the beginning of further passes agrees with."""
         hashes = self._notes.hashes
@@ -241,6 +244,7 @@ def _read(dataset, name):
         ) from error
 
 
+@running.as_written
 def _as_dicts(dataset, name):
     spec = dataset.element_spec
     if isinstance(spec, dict) and "image" in spec:
