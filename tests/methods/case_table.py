@@ -288,8 +288,8 @@ CASES = {
         dict(teacher_layer="map", smooth_l1=0.5),
     ),
 }
-# Cases that set apart from another case of their method what its own tests look at. The
-# contract's tests of them are slow ones.
+# Cases that set apart from another case of their method what its own tests look at.
+# What is tested of all methods is a slow test of theirs.
 VARIANTS = (
     "cmc_core",
     "cmc_softmax",

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from tests.fixtures import cases_together
 from tests.methods import cases
 from tfssl.training import checkpoint
 
@@ -22,7 +23,7 @@ from tests.methods import cases
 from tests.methods import resume_test
 from tfssl.training import checkpoint
 cases.make("simclr")
-for name in cases.CASES:
+for name in sys.argv[2:]:
     folder = pathlib.Path(sys.argv[1]) / name
     method = cases.make(name)
     checkpoint.restore(checkpoint.latest(str(folder)), method)
@@ -56,10 +57,11 @@ def save_outputs(path, name, method, encoder):
 
 
 @pytest.fixture(scope="module")
-def resumed(tmp_path_factory):
+def resumed(tmp_path_factory, request):
     """For every case the folder of a straight run and of one that was resumed."""
     folder = tmp_path_factory.mktemp("resume")
-    for name in cases.CASES:
+    names = cases_together.chosen(request)
+    for name in names:
         method = cases.make(name)
         cases.train(method, cases.batches(name, _BEFORE), steps=_BEFORE)
         checkpoint.save(str(folder / name), method)
@@ -68,7 +70,7 @@ def resumed(tmp_path_factory):
         save_outputs(folder / name / "saved.npz", name, method, method.encoder)
         save_state(folder / name / "straight.npz", name, method, _BEFORE, _AFTER)
     subprocess.run(
-        [sys.executable, "-c", _NEW_PROCESS, str(folder)],
+        [sys.executable, "-c", _NEW_PROCESS, str(folder), *names],
         cwd=_ROOT,
         check=True,
         stderr=subprocess.DEVNULL,
@@ -76,7 +78,7 @@ def resumed(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", cases.CASES)
+@cases_together.every_name
 def test_state_and_metrics_continue_bit_by_bit(name, resumed):
     straight = np.load(resumed / name / "straight.npz")
     after = np.load(resumed / name / "after.npz")
@@ -87,7 +89,7 @@ def test_state_and_metrics_continue_bit_by_bit(name, resumed):
     assert int(after["method/step"]) == _BEFORE + _AFTER
 
 
-@pytest.mark.parametrize("name", cases.CASES)
+@cases_together.every_name
 def test_saved_files_give_the_same_features(name, resumed):
     saved = np.load(resumed / name / "saved.npz")
     loaded = np.load(resumed / name / "loaded.npz")

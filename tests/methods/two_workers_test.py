@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from tests import processes
+from tests.fixtures import cases_together
 from tests.methods import cases, held_images_test, views_on_device_test
 from tfssl.training import strategy as strategies
 
 
-def train_all(folder):
-    """Trains every case as one of several workers and writes what came out."""
+def train_all(folder, names):
+    """Trains cases as one of several workers and writes what came out."""
     strategy = strategies.make("multi_worker")
     worker = strategy.cluster_resolver.task_id
-    for name in cases.CASES:
+    for name in names:
         with strategy.scope():
             method = cases.make(name)
         logs = cases.train(method, cases.batches(name), strategy=strategy)
@@ -33,15 +34,16 @@ def train_all(folder):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, request):
     path = str(tmp_path_factory.mktemp("two_workers"))
     command = [sys.executable, "-m", "tests.methods.two_workers_test", path]
+    command += cases_together.chosen(request)
     ends = processes.run(2, command)
     assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     return path
 
 
-@pytest.mark.parametrize("name", cases.CASES)
+@cases_together.every_name
 def test_two_workers_equal_one(name, folder):
     method = cases.make(name)
     logs = cases.train(method, cases.batches(name))
@@ -69,4 +71,4 @@ def test_each_worker_has_images_on_its_devices(folder):
 
 
 if __name__ == "__main__":
-    train_all(sys.argv[1])
+    train_all(sys.argv[1], sys.argv[2:])
