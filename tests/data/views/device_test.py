@@ -207,9 +207,9 @@ def test_images_that_cannot_lie_on_the_device_are_refused(tmp_path):
         (source, recipe, {"augment_on": "host"}, "set it to 'device'"),
         (source, recipe, {"data_service": "grpc://a:1"}, "leave data_service out"),
         (source, recipe.scaled(rotation=0.2), {}, "turns or shears images"),
-        (source, recipe.scaled(65), {}, "views of at most 64 px"),
-        (sources.ArraySource(pictures(size=65)), recipe, {}, "of one size of at most"),
-        (files, recipe, {}, "in memory"),
+        (source, recipe.scaled(65), {}, "40x48 px for views of up to 65 px"),
+        (sources.ArraySource(pictures(size=65)), recipe, {}, "65x78 px for views of"),
+        (files, recipe, {}, "has files, or images of several"),
     ]
     for images, chosen, options, words in cases:
         places = {"augment_on": "device", "images_on": "device"} | options

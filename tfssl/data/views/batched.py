@@ -26,9 +26,14 @@ SMALL = 64  # Up to this side, of images and views, this is the faster way.
 _CUBIC_TABLE = 1024
 
 
+def largest(recipe):
+    """Side of the largest view of a recipe, of one in tiles as a whole."""
+    return max(view.untiled().size for view in recipe)
+
+
 def is_small(recipe):
-    """Whether no view of a recipe, a view in tiles as a whole, is above `SMALL`."""
-    return max(view.untiled().size for view in recipe) <= SMALL
+    """Whether all views of a recipe are of those that are made here."""
+    return largest(recipe) <= SMALL
 
 
 def suits(source, recipe):

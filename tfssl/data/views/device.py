@@ -110,12 +110,16 @@ def refusal(source, recipe, augment_on, data_service=None):
             f"recipe {getattr(recipe, 'name', 'custom')} turns or shears images, which "
             "XLA has no operation for; use images_on='host'"
         )
-    if not batched.is_small(recipe) or not batched.suits(source.ready(), recipe):
+    if batched.is_small(recipe):
+        source = source.ready()
+    if not batched.suits(source, recipe):
+        found = "files, or images of several sizes,"
+        if source.stacked is not None:
+            found = "images of {}x{} px".format(*source.image_size)
         return (
-            "the device makes views of at most "
-            f"{batched.SMALL} px, of images of one size of at most as much, in memory, "
-            f"and {source.name} by recipe {getattr(recipe, 'name', 'custom')} is not "
-            "so; use images_on='host'"
+            f"{source.name} has {found} for views of up to {batched.largest(recipe)} "
+            "px, expected decoded images of one size, and at most "
+            f"{batched.SMALL} px of both; use images_on='host'"
         )
     return None
 
