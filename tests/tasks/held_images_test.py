@@ -49,7 +49,7 @@ def test_a_run_begun_there_goes_on_as_one_of_the_host(tmp_path):
 
 def test_by_itself_a_gpu_gets_small_images(tmp_path, capsys, monkeypatch):
     """What a GPU turns on, on the CPU."""
-    auto = dict(augment_on="auto", images_on="auto", verbose=1)
+    auto = dict(augment_on="auto", images_on="auto", jit_compile=False, verbose=1)
     assert pretrained(tmp_path, epochs=1, **auto).method.images_on == "host"
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
     run = pretrained(tmp_path / "small", epochs=1, **auto)
@@ -78,7 +78,7 @@ def test_files_are_decoded_before_if_they_may_be_small_enough(
         image = np.full((size, size, 3), 15 * i, np.uint8)
         (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
-    auto = dict(augment_on="auto", images_on="auto")
+    auto = dict(augment_on="auto", images_on="auto", jit_compile=False)
     run = pretrained(tmp_path / "run", str(folder), epochs=1, **auto)
     assert run.method.images_on == ("device" if size == 8 else "host")
     assert run.method.held_bytes == (16 * 8 * 8 * 3 if size == 8 else 0)
