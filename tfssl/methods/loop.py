@@ -31,9 +31,6 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         input_wait: float64 scalar tensor, seconds that the steps of this process
             have waited for their batch.
         finish: as given to `compile`.
-        images_on: where images lie that views are made of: on the "device", see
-            `hold_images`, or on the "host".
-        held_bytes: int, what images take of each device.
         waiting: `input_wait.InputWait`, whether a step waits for its batch just now.
     """
 
@@ -43,7 +40,6 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.input_wait = tf.constant(0.0, tf.float64)
         self.waiting = input_wait.InputWait()
         self.finish = None
-        self.held_bytes = 0
         self._images = None
 
     def compile(
@@ -121,7 +117,16 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     @property
     def images_on(self):
+        """Where images lie: on the "device", by `hold_images`, or on the "host"."""
         return "host" if self._images is None else "device"
+
+    @property
+    def held_bytes(self):
+        """What images take of each device, an int."""
+        if self._images is None:
+            return 0
+        images = self.distribute_strategy.experimental_local_results(self._images)[0]
+        return images.dtype.size * images.shape.num_elements()
 
     def hold_images(self, source):
         """Puts all images on each device, for `data.multiview(images_on="device")`.
@@ -145,7 +150,6 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 "arrays, or cache_gib for files of one size, or images_on='host'."
             )
         pixels = source.stacked(tf.range(source.num_images))
-        self.held_bytes = pixels.dtype.size * int(tf.size(pixels, tf.int64))
         self._images = replicas.copy_to_each(self.distribute_strategy, pixels)
         self.train_function = self.test_function = None  # They hold those before.
 

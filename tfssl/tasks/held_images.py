@@ -37,11 +37,13 @@ def _bytes_of_small(source):
 
     Without decoding all of them: by some, where they are files.
     """
-    largest = batched.SMALL**2 * source.channels * np.dtype(source.dtype).itemsize
-    if source.memory is not None:
-        small = source.memory.fits and source.memory.mean <= largest
-        return source.memory.wanted if small else 0
-    if source.stacked is None:
+    of_pixel = source.channels * np.dtype(source.dtype).itemsize
+    if source.memory is not None and source.memory.fits:
+        of_image, of_all = source.memory.mean, source.memory.wanted
+    elif source.stacked is not None:
+        height, width = source.image_size
+        of_image = height * width * of_pixel
+        of_all = source.num_images * of_image
+    else:
         return 0
-    size = int(np.prod(source.image_size)) * largest // batched.SMALL**2
-    return source.num_images * size if size <= largest else 0
+    return of_all if of_image <= batched.SMALL**2 * of_pixel else 0
