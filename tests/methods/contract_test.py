@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS, VARIANTS
+from tests.fixtures.cases_together import each, slow_where
+from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS
 from tests.methods.cases import (
     TOLERANCE,
     as_written,
@@ -20,10 +21,6 @@ from tests.methods.cases import (
     state,
     train,
 )
-
-
-def _slow_where(slow, *values):
-    return pytest.param(*values, marks=pytest.mark.slow if slow else ())
 
 
 class Plain:
@@ -64,9 +61,7 @@ def plain(request):
     return Plain(request.param)
 
 
-every_method = pytest.mark.parametrize(
-    "plain", [_slow_where(name in VARIANTS, name) for name in CASES], indirect=True
-)
+every_method = pytest.mark.parametrize("plain", each(), indirect=True)
 
 
 def test_every_method_has_a_case():
@@ -107,8 +102,7 @@ def test_loss_falls_on_a_repeated_batch(plain):
 # Four replicas of every method take minutes; two already meet all that replicas share.
 @pytest.mark.parametrize(
     "plain, replicas",
-    [_slow_where(name in VARIANTS, name, 2) for name in CASES]
-    + [_slow_where(name not in ("simclr", "swav"), name, 4) for name in CASES],
+    each(2) + [slow_where(name not in ("simclr", "swav"), name, 4) for name in CASES],
     indirect=["plain"],
 )
 def test_replicas_equal_one_device(plain, replicas, mirrored):
@@ -147,7 +141,7 @@ def test_steps_per_execution_does_not_change_the_weights(plain):
 @pytest.mark.parametrize(
     "plain",
     [
-        _slow_where(name not in ("simclr", "swav", "npid_nce", "deepcluster"), name)
+        slow_where(name not in ("simclr", "swav", "npid_nce", "deepcluster"), name)
         for name in CASES
     ],
     indirect=True,
