@@ -57,3 +57,13 @@ def compiled(function):
             return function(*args)
 
     return internals.function(run, jit_compile=True)
+
+
+def compiled_on_gpus(function, strategy):
+    """`compiled` where a strategy has GPUs, also of a step that is not; else as it is.
+
+    For many small operations, and for loops that ask the device whether to go on.
+    """
+    if replicas.kind_of_devices(strategy) != "GPU":  # Of a TPU all is compiled.
+        return function
+    return compiled(function)

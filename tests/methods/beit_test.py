@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import compiled
 from tests.methods import cases
 from tests.methods.cases import SIZE, batch_of, frozen_tokenizer, tiny_transformer
-from tfssl import data, methods, models
+from tfssl import data, methods, models, replicas
 from tfssl.methods import base
 
 AUTHORS = dict(
@@ -83,7 +84,7 @@ def test_the_tokenizer_sees_the_same_pixels_without_the_normalization():
     pixels = images()
     found = made(teacher).tokens((pixels - mean) / np.float32(std))
     np.testing.assert_array_equal(found, made(plain).tokens(pixels))
-    assert found.dtype == tf.int32 and found.shape == (4, 4, 4)
+    assert found.dtype == tf.int64 and found.shape == (4, 4, 4)
 
 
 def test_other_sizes_of_views_have_other_grids():
@@ -99,6 +100,16 @@ def test_masks_are_those_of_places_in_the_stream():
     first = method.mask(tf.range(8), (4, 4)).numpy()
     np.testing.assert_array_equal(method.mask(tf.range(3, 8), (4, 4)), first[3:])
     assert not np.array_equal(made(seed=4).mask(tf.range(8), (4, 4)), first)
+
+
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_a_gpu_compiles_its_masks_and_hides_the_same(form, monkeypatch):
+    method, places = made(mask_form=form), tf.range(64, dtype=tf.int64)
+    expected = method.mask(places, (4, 4)).numpy()
+    monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
+    mask = tf.function(lambda at: method.mask(at, (4, 4)), autograph=False)
+    assert compiled.calls(mask.get_concrete_function(places)) == 1
+    np.testing.assert_array_equal(mask(places), expected)
 
 
 def test_blocks_keep_their_share_of_a_small_grid():

@@ -16,8 +16,8 @@ def classes_of(shares):
             has a class and 0 where it has none.
 
     Returns:
-        int32 tensor `(...)`; `IGNORED` where less than half of a pixel has a class.
+        int64 tensor `(...)`; `IGNORED` where less than half of a pixel has a class.
     """
     shares = tf.convert_to_tensor(shares)
     known = tf.reduce_sum(shares, axis=-1) >= 0.5
-    return tf.where(known, tf.argmax(shares, axis=-1, output_type=tf.int32), IGNORED)
+    return tf.where(known, tf.argmax(shares, axis=-1), IGNORED)

@@ -200,7 +200,7 @@ class LinearHeads:
         before = tf.range(self.num_classes, dtype=tf.int64) < column[:, tf.newaxis]
         # Rank of the label; of equal logits the first counts as larger (argmax).
         larger = (logits > own) | ((logits == own) & before[:, tf.newaxis])
-        rank = tf.reduce_sum(tf.cast(larger, tf.int32), -1)
+        rank = tf.reduce_sum(tf.cast(larger, tf.float32), -1)
         losses = tf.reduce_logsumexp(logits, -1) - own[..., 0]
         return (
             tf.reduce_sum(known * tf.cast(rank < 1, tf.float32), 0),

@@ -13,9 +13,9 @@ def cross_entropy(anchors, candidates, *, itself, positive, temperature, block_s
     Args:
         anchors: float32 tensor `(n, dim)`.
         candidates: float32 `(m, dim)`.
-        itself: int32 `(n,)`, the row of `candidates` that each anchor leaves out,
+        itself: integers `(n,)`, the row of `candidates` that each anchor leaves out,
             -1 for none.
-        positive: int32 `(n,)`, the row that it should choose.
+        positive: integers `(n,)`, the row that it should choose.
         temperature: float > 0, which the products are divided by.
         block_size: int >= 1, candidates per block.
 
@@ -26,10 +26,13 @@ def cross_entropy(anchors, candidates, *, itself, positive, temperature, block_s
         Milakov & Gimelshein, 2018, https://arxiv.org/abs/1805.02867, Algorithm 3 (the
         running log-sum-exp).
     """
+    # int64: a GPU would hand comparisons of int32 to the host.
+    itself, positive = (tf.cast(rows, tf.int64) for rows in (itself, positive))
 
     @tf.custom_gradient
     def in_blocks(anchors, candidates):
         shape = tf.shape(candidates)
+        count = tf.cast(shape[0], tf.int64)
         num_blocks = (shape[0] + block_size - 1) // block_size
         padding = num_blocks * block_size - shape[0]
         padded = tf.pad(candidates, [[0, padding], [0, 0]])
@@ -37,9 +40,10 @@ def cross_entropy(anchors, candidates, *, itself, positive, temperature, block_s
 
         def block_logits(i):
             """Logits `(n, block_size)` of block `i`, and its columns' numbers."""
-            columns = i * block_size + tf.range(block_size)[tf.newaxis]
+            first = tf.cast(i * block_size, tf.int64)
+            columns = first + tf.range(block_size, dtype=tf.int64)[tf.newaxis]
             logits = tf.matmul(anchors, blocks[i], transpose_b=True) / temperature
-            absent = (columns >= shape[0]) | (columns == itself[:, tf.newaxis])
+            absent = (columns >= count) | (columns == itself[:, tf.newaxis])
             return tf.where(absent, logits.dtype.min, logits), columns
 
         def add_block(i, largest, total):

@@ -346,6 +346,6 @@ def match_accuracy(z, candidates, *, offset=0):
         unit_norm.unit_rows(tf.stop_gradient(candidates)),
         transpose_b=True,
     )
-    own = offset + tf.range(tf.shape(z)[0])
-    nearest = tf.argmax(similarity, axis=1, output_type=tf.int32)
-    return tf.cast(tf.equal(nearest, own), tf.float32)
+    # A GPU compares int64; int32 it would hand to the host, and wait.
+    own = tf.cast(offset + tf.range(tf.shape(z)[0]), tf.int64)
+    return tf.cast(tf.equal(tf.argmax(similarity, axis=1), own), tf.float32)

@@ -45,7 +45,7 @@ def local_aggregation(
     checks.positive({"temperature": temperature}, "temperature")
     z = unit_norm.unit_rows(query)
     near = _nearest(tf.stop_gradient(z), bank, background, block_size)
-    own = tf.cast(index, near.dtype)[:, tf.newaxis]  # (batch, 1)
+    own = tf.cast(index, tf.int64)[:, tf.newaxis]  # (batch, 1)
     chosen = tf.concat([near, own], axis=1)
     logits = tf.linalg.matvec(tf.gather(bank, chosen), z) / temperature
     known = tf.reduce_any(tf.equal(near, own), axis=1, keepdims=True)
@@ -59,19 +59,22 @@ def local_aggregation(
 
 
 def _nearest(z, bank, count, block_size):
-    """int32 `(batch, count)`: the rows most similar to each query, nearest first."""
+    """int64 `(batch, count)`: the rows most similar to each query, nearest first."""
     total = bank.shape[0]
     count = min(count, total)
     if total <= block_size:
-        return tf.math.top_k(tf.matmul(z, bank, transpose_b=True), count).indices
+        places = tf.math.top_k(tf.matmul(z, bank, transpose_b=True), count).indices
+        return tf.cast(places, tf.int64)
 
     def visit(number, best, places):
         # The last block begins early; what it has of the one before is left out.
         start = tf.minimum(number * block_size, total - block_size)
-        columns = start + tf.range(block_size)[tf.newaxis]
+        number_of = tf.range(block_size, dtype=tf.int64)[tf.newaxis]
+        columns = tf.cast(start, tf.int64) + number_of
         rows = tf.slice(bank, [start, 0], [block_size, -1])
         similar = tf.matmul(z, rows, transpose_b=True)
-        similar = tf.where(columns < number * block_size, z.dtype.min, similar)
+        seen = columns < tf.cast(number * block_size, tf.int64)
+        similar = tf.where(seen, z.dtype.min, similar)
         columns = tf.broadcast_to(columns, tf.shape(similar))
         best, among = tf.math.top_k(tf.concat([best, similar], axis=1), count)
         places = tf.concat([places, columns], axis=1)
@@ -81,7 +84,7 @@ def _nearest(z, bank, count, block_size):
     _, _, places = tf.while_loop(
         lambda number, *_: number < -(-total // block_size),
         visit,
-        [0, zeros + z.dtype.min, tf.zeros_like(zeros, tf.int32)],
+        [0, zeros + z.dtype.min, tf.zeros_like(zeros, tf.int64)],
         parallel_iterations=1,
     )
     return places

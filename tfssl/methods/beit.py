@@ -16,7 +16,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfssl import checks, frozen, losses, models, replicas
+from tfssl import checks, frozen, losses, models, pieces, replicas
 from tfssl.data import masks
 from tfssl.data.views import beit_recipes
 from tfssl.losses import masked_tokens
@@ -121,7 +121,7 @@ class BEiT(base.Method):
         mask = self.mask(batch["position"], tokens.shape[1:])
         logits = self.guess(images, mask, training)
         tokens, mask = (tf.reshape(x, [-1, logits.shape[1]]) for x in (tokens, mask))
-        right = tf.equal(tf.argmax(logits, -1, output_type=tf.int32), tokens)
+        right = tf.equal(tf.argmax(logits, -1), tokens)
         # Every hidden patch counts alike, however many an image has.
         count = masked_tokens.sum_where(tf.ones_like(logits[..., 0]), mask)
         share = 1.0 / replicas.mean_over_replicas(tf.reduce_mean(count))
@@ -130,26 +130,30 @@ class BEiT(base.Method):
         return {"loss": share * sums, "masked_accuracy": share * right}
 
     def tokens(self, images):
-        """What stands at the patches of views: int32 `(batch, rows, columns)`."""
+        """What stands at the patches of views: int64 `(batch, rows, columns)`."""
         tokenizer = self.teacher.network
         grid = masked.grid_of(self.encoder, *images.shape[1:3])
         size = tuple(side * tokenizer.downsampling for side in grid)
         prepared = self.teacher.prepared(images, size)
-        return tf.stop_gradient(tokenizer.tokens(prepared))
+        return tf.cast(tokenizer.tokens(prepared), tf.int64)
 
     def mask(self, positions, grid):
         """The patches that are hidden at these places of the stream, bool."""
         rows, columns = grid
         least = self.min_patches or max(1, round(rows * columns * _LEAST_SHARE))
-        return masks.blockwise(
-            rows,
-            columns,
-            positions=positions,
-            seed=self.seed,
-            ratio=self.mask_ratio,
-            min_patches=least,
-            form=self.mask_form,
-        )
+
+        def drawn(positions):
+            return masks.blockwise(
+                rows,
+                columns,
+                positions=positions,
+                seed=self.seed,
+                ratio=self.mask_ratio,
+                min_patches=least,
+                form=self.mask_form,
+            )
+
+        return pieces.compiled_on_gpus(drawn, self.distribute_strategy)(positions)
 
     def guess(self, images, mask, training=False):
         """Logits of the tokens of all patches, hidden ones among them.
@@ -180,7 +184,7 @@ class BEiT(base.Method):
         tokens = self.tokens(images)
         mask = self.mask(tf.range(len(images)), tokens.shape[1:])
         logits = self.guess(images, mask)
-        guessed = tf.reshape(tf.argmax(logits, -1, output_type=tf.int32), tokens.shape)
+        guessed = tf.reshape(tf.argmax(logits, -1), tokens.shape)
         plain = self.teacher.prepared(images, size)
         patch = self.encoder.settings["patch"]
         hidden = tf.repeat(tf.repeat(mask, patch, axis=1), patch, axis=2)

@@ -129,7 +129,7 @@ class DeepCluster(base.Method):
         features = tf.cast(self.encoder(view, training=training), tf.float32)
         logits = tf.matmul(tf.nn.relu(features), self.classifier_kernel.value)
         logits += self.classifier_bias.value
-        (target,) = tf.unstack(self.assignments.of(batch["index"]), num=1)
+        target = self.assignments.of(batch["index"])[0]
         losses = clustering.cluster_cross_entropy(logits, target)
         hits = tf.equal(tf.argmax(logits, axis=1), target)
         return {"loss": losses, "cluster_accuracy": tf.cast(hits, tf.float32)}

@@ -145,20 +145,18 @@ class DeepClusterV2(base.Method):
     def image_losses(self, batch, training):
         views = self.views(batch)
         embeddings = self._embeddings(views, training)
-        targets = tf.unstack(
-            self.assignments.of(batch["index"]), num=len(self.prototypes)
-        )
+        targets = self.assignments.of(batch["index"])  # (clusterings, batch)
         z = tf.concat(embeddings, axis=0)  # (views * batch, projection_dim)
         losses = hits = 0.0
-        for prototypes, target in zip(self.prototypes, targets):
+        for number, prototypes in enumerate(self.prototypes):
             scores = tf.matmul(z, prototypes.value, transpose_b=True)
-            every = tf.tile(target, [len(views)])
+            every = tf.tile(targets[number], [len(views)])
             loss = clustering.cluster_cross_entropy(
                 scores, every, temperature=self.temperature
             )
             hit = tf.cast(tf.equal(tf.argmax(scores, axis=1), every), tf.float32)
-            losses += _mean_of_views(loss, len(views)) / len(targets)
-            hits += _mean_of_views(hit, len(views)) / len(targets)
+            losses += _mean_of_views(loss, len(views)) / len(self.prototypes)
+            hits += _mean_of_views(hit, len(views)) / len(self.prototypes)
         return {
             "loss": losses,
             "cluster_accuracy": hits,

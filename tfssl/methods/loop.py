@@ -252,11 +252,9 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """What makes a step's batch of one that comes."""
         if self.finish is None:
             return lambda batch: batch
-        kind = replicas.kind_of_devices(self.distribute_strategy)
-        if self.run_eagerly or kind != "GPU":  # Of a TPU all is compiled.
+        if self.run_eagerly:
             return self.finish
-        # It has no collective operations, so it may be compiled on every replica.
-        return internals.function(self.finish, jit_compile=True)
+        return pieces.compiled_on_gpus(self.finish, self.distribute_strategy)
 
     def _eager_loop(self, on_replica):
         def function(iterator):

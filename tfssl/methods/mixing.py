@@ -152,7 +152,7 @@ def partners(rows):
             "batch size that gives every replica an even number."
         )
     pairs = tf.reshape(rows, tf.concat([[-1, 2], tf.shape(rows)[1:]], 0))
-    return tf.reshape(tf.reverse(pairs, [1]), tf.shape(rows))
+    return tf.reshape(tf.gather(pairs, [1, 0], axis=1), tf.shape(rows))
 
 
 def _outside(centre, side, length):
@@ -183,6 +183,6 @@ def _log_gamma(alpha, u):
     log_v = 3.0 * tf.math.log(root)
     bound = 0.5 * tf.square(normal) + d * (1.0 - v + log_v)
     accepted = (root > 1e-6) & (tf.math.log(third) < bound)
-    chosen = tf.argmax(tf.cast(accepted, tf.int32), axis=1)
+    chosen = tf.argmax(tf.cast(accepted, tf.float32), axis=1)
     log_v = tf.gather(log_v, chosen, batch_dims=1)
     return tf.math.log(d[:, 0]) + log_v + tf.math.log(boost[:, 0]) / alpha

@@ -145,7 +145,7 @@ class Segmentation(base.Method):
             view: float `(batch, height, width, channels)`.
 
         Returns:
-            `(images, labels)`; labels int32 `(batch, height, width)`, 255 for none.
+            `(images, labels)`; labels int64 `(batch, height, width)`, 255 for none.
         """
         start, end = self._map
         shares = tf.cast(view[..., start:end], tf.float32)
@@ -154,7 +154,7 @@ class Segmentation(base.Method):
     def _counted(self, logits, labels):
         """How many pixels are right, and how many have a class; float32 scalars."""
         known = labels != label_maps.IGNORED
-        said = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        said = tf.argmax(logits, axis=-1)
         return [
             tf.reduce_sum(tf.cast(pixels, tf.float32))
             for pixels in (known & (said == labels), known)
@@ -169,11 +169,11 @@ class Segmentation(base.Method):
             view: as for `parted`.
 
         Returns:
-            `(labels, mask, loss)`: int32 `(batch, height, width)` twice, the true
+            `(labels, mask, loss)`: int64 `(batch, height, width)` twice, the true
             classes and those that it says, and float32 `(batch,)`.
         """
         network = self.encoder if self.average is None else self.average.networks[0]
         images, labels = self.parted(view)
         logits = network.logits(images)
-        mask = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        mask = tf.argmax(logits, axis=-1)
         return labels, mask, losses.pixel_cross_entropy(logits, labels)

@@ -37,7 +37,7 @@ def turned(images, quarters):
 
     Args:
         images: `(batch, s, s, c)`.
-        quarters: int32 `(batch,)` from 0 to 3.
+        quarters: int64 `(batch,)` from 0 to 3.
 
     Returns:
         The same shape.
@@ -50,9 +50,8 @@ def turned(images, quarters):
 
 
 def choices(seed, position, count, *, purpose):
-    """One of `count` for every place of the stream: int32 `(batch,)`."""
-    drawn = stateless.below(count, seed, position, 1, purpose=purpose)
-    return tf.cast(drawn[:, 0], tf.int32)
+    """One of `count` for every place of the stream: int64 `(batch,)`."""
+    return stateless.below(count, seed, position, 1, purpose=purpose)[:, 0]
 
 
 def orders(seed, position, count, *, purpose):

@@ -1,6 +1,7 @@
 """A segmenter: an encoder, and a head that says of every pixel what it shows."""
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 from tfssl import checks
@@ -127,7 +128,8 @@ class Segmenter(keras.Model):
 
         Of equal logits the smaller class counts.
         """
-        return ops.cast(ops.argmax(self.logits(images), axis=-1), "int32")
+        # As `Tokenizer.tokens`, and for its reason.
+        return tf.argmax(self.logits(images), axis=-1, output_type=tf.int32)
 
     def probabilities(self, images):
         """Images, as for `logits` -> float32 of the logits' shape, of sum 1."""

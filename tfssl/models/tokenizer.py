@@ -5,6 +5,7 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import layers, ops
 
 from tfssl import checks
@@ -143,7 +144,8 @@ class Tokenizer(keras.Model):
 
     def tokens(self, images):
         """Images, as for `logits` -> tokens, int32 `(batch, rows, columns)`."""
-        return ops.cast(ops.argmax(self.logits(images), axis=-1), "int32")
+        # Keras's argmax looks for zeros with a sign first, of a GPU by way of the host.
+        return tf.argmax(self.logits(images), axis=-1, output_type=tf.int32)
 
     def grid(self, size):
         """`(rows, columns)` of the tokens of images.

@@ -94,7 +94,8 @@ class OnlineProbe(keras.callbacks.Callback):
         self._iterator = iter(self.batches(int(self._state["position"])))
 
         def update(state, images, labels, positions):
-            column = tf.minimum(tf.searchsorted(classes, labels), len(classes) - 1)
+            column = tf.searchsorted(classes, labels, out_type=tf.int64)
+            column = tf.minimum(column, len(classes) - 1)
             known = tf.cast(tf.gather(classes, column) == labels, tf.float32)
             features = features_lib.forward(encoder, images)
             return heads.update(state, features, column, known[:, tf.newaxis], 1.0) | {

@@ -178,7 +178,8 @@ def groups(numbers, views, channels, white):
         tf.zeros([*shape, limit, dim]),
         tf.zeros([*shape, limit, dim, dim]),
     ]
-    used = tf.zeros(shape, tf.int32)
+    # Counted in floats: int32 arithmetic of a GPU is left to the host.
+    used, places = tf.zeros(shape), np.float32(range(limit))
     ordered = _ordered_steps(numbers, views, channels, limit)
     for position in range(limit):
         a, o, k, clips = (part[:, :, position] for part in ordered)
@@ -190,10 +191,10 @@ def groups(numbers, views, channels, white):
             clips |= np.array([overshoots(view) for view in views])
         if position == limit - 1:
             clips |= used == 0  # The first map with a clip is always there.
-        here = clips[..., tf.newaxis] & (tf.range(limit) == used[..., tf.newaxis])
+        here = clips[..., tf.newaxis] & (places == used[..., tf.newaxis])
         for slot, (into, made) in enumerate(zip(maps, (matrix, offset, share))):
             maps[slot] = tf.where(_with_axes(here, into), made[:, :, tf.newaxis], into)
-        used += tf.cast(clips, tf.int32)
+        used += tf.cast(clips, tf.float32)
         done = clips[..., tf.newaxis, tf.newaxis]
         matrix = tf.where(done, eye, matrix)
         offset = tf.where(done[..., 0], 0.0, offset)
@@ -203,7 +204,7 @@ def groups(numbers, views, channels, white):
         tf.concat([into, made[:, :, tf.newaxis]], 2) for into, made in zip(maps, last)
     )
     moves = tf.reduce_any(offsets != 0.0, -1) | tf.reduce_any(shares != 0.0, [-2, -1])
-    runs = tf.range(1, limit) < used[..., tf.newaxis]
+    runs = places[1:] < used[..., tf.newaxis]
     flat = lambda x: tf.reshape(x, [*shape, x.shape[2] * dim ** (x.shape.rank - 3)])  # noqa: E731
     return {
         "runs": tf.cast(runs, tf.float32),
@@ -232,7 +233,7 @@ def _ordered_steps(numbers, views, channels, limit):
     kinds = parts[0].shape[2]
     takes = np.array([[i in active(v, channels) for i in range(kinds)] for v in views])
     order = numbers["order"][..., :kinds] + np.where(takes, 0.0, 2.0).astype("float32")
-    order = tf.argsort(order, stable=True)[..., :limit]
+    order = tf.math.top_k(-order, limit).indices  # Of equal ones the first.
     runs = takes & (numbers["jitter"][..., tf.newaxis] > 0.5)
     identity = (np.eye(dim, dtype=np.float32), 0.0, 0.0, False)
     found = []

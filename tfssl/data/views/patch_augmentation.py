@@ -249,12 +249,12 @@ def _sampled(x, at_x, at_y):
     at_x, at_y = (tf.clip_by_value(at, 0.0, side - 1.0) for at in (at_x, at_y))
     left, top = tf.floor(at_x), tf.floor(at_y)
     share_x, share_y = (at_x - left)[..., tf.newaxis], (at_y - top)[..., tf.newaxis]
-    left, top = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
+    # Places as floats, exact: int32 arithmetic of a GPU is left to the host.
     right, below = tf.minimum(left + 1, side - 1), tf.minimum(top + 1, side - 1)
 
     def row(number):
         a, b = (
-            tf.gather(flat, number * side + column, batch_dims=1)
+            tf.gather(flat, tf.cast(number * side + column, tf.int32), batch_dims=1)
             for column in (left, right)
         )
         return a + share_x * (b - a)
