@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import composed, lab, normals
+from tfssl.models import composed, frozen_layers, lab, normals
 
 # What stands in front of the branches, and the views of the first three channels.
 _COLORS = {
@@ -99,15 +99,14 @@ class Branches(keras.Model):
         joined = features[0]
         if len(features) > 1:
             joined = _join(features[0].dtype, "features")(features)
-        super().__init__(
-            inputs=images, outputs=joined, name=name or "branches", trainable=trainable
-        )
+        super().__init__(inputs=images, outputs=joined, name=name or "branches")
         self.front = list(front)
         self.branches = dict(encoders)
         self.channels = channels
         self.pickers = pickers
         self.stage_outputs = _joined(list(maps.values()))
         self.dtype_policy = next(iter(encoders.values())).dtype_policy
+        frozen_layers.begin(self, trainable)
 
     def in_front(self, images):
         """Images -> what stands in front makes of them, with all its channels."""

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import internals, pieces, replicas
-from tfssl.models import passes, stretches
+from tfssl.models import frozen_layers, passes, stretches
 
 
 class Blockwise(keras.Model):
@@ -38,6 +38,10 @@ class Blockwise(keras.Model):
     block_ends = ()
     _blocks = None
     _passes = None
+
+    def __init__(self, *args, trainable=True, **kwargs):
+        super().__init__(*args, **kwargs)
+        frozen_layers.begin(self, trainable)
 
     @property
     def remat(self):

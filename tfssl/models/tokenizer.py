@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import pixel_maps, remat
+from tfssl.models import frozen_layers, pixel_maps, remat
 
 # Fewer codes than these, by perplexity, are one code for all.
 _COLLAPSED = 1.5
@@ -104,7 +104,7 @@ class Tokenizer(keras.Model):
         logits = encoder(images)
         said = layers.Softmax(dtype=made.wide, name="said")(logits)
         mean = layers.GlobalAveragePooling2D(dtype=made.wide, name="features")
-        super().__init__(images, mean(said), name=name, trainable=trainable)
+        super().__init__(images, mean(said), name=name)
         self.settings = given
         for key, value in given.items():
             setattr(self, key, value)
@@ -120,6 +120,7 @@ class Tokenizer(keras.Model):
             trainable=False,
             aggregation="none",
         )
+        frozen_layers.begin(self, trainable)
 
     # Images to tokens. ------------------------------------------------------
 
@@ -263,13 +264,13 @@ class Tokenizer(keras.Model):
             **self.settings,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            "trainable": self.trainable,
+            **frozen_layers.of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the tokenizer that `get_config` describes."""
-        return cls(**config)
+        return frozen_layers.made(cls, config)
 
 
 def perplexity(counts):

@@ -6,8 +6,8 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
+from tfssl.models import frozen_layers, remat, transformer
 from tfssl.models import positions as positions_lib
-from tfssl.models import remat, transformer
 
 _INITS = ("truncated_normal", "xavier", "beit")
 _POOLINGS = ("token", "mean")
@@ -170,13 +170,13 @@ class ViT(remat.Blockwise):
             **self.settings,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            "trainable": self.trainable,
+            **frozen_layers.of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return cls(**config)
+        return frozen_layers.made(cls, config)
 
 
 vit = ViT
