@@ -20,9 +20,10 @@ def source():
     return data.open_source(images)
 
 
-def stream(shard=(0, 1), place="device"):
+def stream(shard=(0, 1), place="device", images=None):
+    places = dict(augment_on=place, images_on=place)
     return data.multiview(
-        source(), RECIPE, batch_size=8, shard=shard, augment_on=place, images_on=place
+        images or source(), RECIPE, batch_size=8, shard=shard, **places
     )
 
 
@@ -77,7 +78,8 @@ def test_other_images_count_from_the_next_fit_on():
         )
         for images in held:
             method.hold_images(images)
-            history = method.fit(stream(), steps_per_epoch=1, verbose=0)
+            batches = stream(images=images)
+            history = method.fit(batches, steps_per_epoch=1, verbose=0)
             yield history.history["loss"][0]
 
     other = data.open_source(source().stacked(tf.range(24)).numpy() // 2)
@@ -92,3 +94,27 @@ def test_images_that_are_not_there_are_refused():
         method.fit(stream(), steps_per_epoch=1, verbose=0)
     with pytest.raises(ValueError, match="pass finish="):
         cases.make("simclr").hold_images(source())
+    with pytest.raises(ValueError, match="pass finish="):
+        cases.make("simclr").fit(stream(), steps_per_epoch=1, verbose=0)
+    with pytest.raises(ValueError, match="received a ndarray, expected a Source"):
+        method.hold_images(np.zeros((24, 20, 20, 3), np.uint8))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_images_of_another_source_are_refused(jit_compile):
+    """A list of them too, whose numbers are there all the same."""
+    method = cases.make(
+        "simclr", finish=views.finishing(RECIPE), jit_compile=jit_compile
+    )
+    method.hold_images(source())
+    for images in (source().subset(range(8, 24)), source().subset(range(24)[::-1])):
+        with pytest.raises(ValueError, match="made of one source.*give hold_images"):
+            method.fit(stream(images=images), steps_per_epoch=1, verbose=0)
+    method.fit(stream(images=source()), steps_per_epoch=1, verbose=0)
+
+
+def test_compiled_anew_to_make_no_views_it_holds_no_images():
+    method = cases.make("simclr", finish=views.finishing(RECIPE))
+    method.hold_images(source())
+    method.compile(keras.optimizers.SGD(0.0))
+    assert method.images_on == method.augment_on == "host" and not method.held_bytes

@@ -107,7 +107,7 @@ def multiview(
         size, size, channels). Unreadable images are left out, and the rows
         after them move up. With `augment_on="device"` views have the dtype of the
         images, and `"numbers"`, float32 (rows, views, n), goes with them; with
-        `images_on="device"` there are `"numbers"` and no views.
+        `images_on="device"` there are `"numbers"` of the source and no views.
 
     Raises:
         ValueError: if the batch is larger than the source or does not divide over
@@ -170,7 +170,7 @@ def multiview(
         if work in ("begun", "views"):
             made = tiles.stacked(made, recipe, axis=1)
         if work == "numbers":
-            batch[device.NUMBERS] = made
+            batch[device.NUMBERS] = {device.mark(source): made}
         else:
             batch["views"] = {f"view_{i}": view for i, view in enumerate(made)}
         if with_labels:

@@ -305,13 +305,13 @@ class Method(loop.StepLoop):
 
     def views(self, batch):
         """The views of a batch as a list, in the recipe's order."""
-        views = batch["views"]
         if device.NUMBERS in batch:
             raise ValueError(
                 "The batch was made with augment_on='device', and its views are not "
                 "finished; pass finish=tfssl.data.views.finishing(recipe) to compile, "
                 "or make it with augment_on='host'."
             )
+        views = batch["views"]
         self.check_views(len(views))
         return [views[f"view_{i}"] for i in range(len(views))]
 

@@ -14,6 +14,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import input_wait, internals, pieces, replicas
+from tfssl.data import sources
 from tfssl.data.views import device
 
 
@@ -40,7 +41,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.input_wait = tf.constant(0.0, tf.float64)
         self.waiting = input_wait.InputWait()
         self.finish = None
-        self._images = None
+        self._images = self._mark = None
 
     def compile(
         self,
@@ -89,6 +90,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 "run_eagerly=False or train on one replica."
             )
         self.finish = finish
+        if finish is None:
+            self._images = None  # Nothing would make views of them.
         super().compile(
             optimizer=optimizer,
             jit_compile=jit_compile,
@@ -143,6 +146,11 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 "hold_images was called, and nothing makes views of images on the "
                 "device; pass finish=tfssl.data.views.finishing(recipe) to compile."
             )
+        if not isinstance(source, sources.Source):
+            raise ValueError(
+                f"hold_images received a {type(source).__name__}, expected a Source; "
+                "open it with tfssl.data.open_source."
+            )
         source = source.ready()
         if source.stacked is None:
             raise ValueError(
@@ -151,6 +159,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             )
         pixels = source.stacked(tf.range(source.num_images))
         self._images = replicas.copy_to_each(self.distribute_strategy, pixels)
+        self._mark = device.mark(source)
         self.train_function = self.test_function = None  # They hold those before.
 
     def _gains_from_xla(self):
@@ -246,7 +255,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """A batch, and what every device holds of the source."""
         if self._images is None:
             return batch
-        return {**batch, device.IMAGES: self._images}
+        return {**batch, device.IMAGES: {self._mark: self._images}}
 
     def _finishing(self):
         """What makes a step's batch of one that comes."""

@@ -136,8 +136,8 @@ def finish(batch, recipe):
 
     Args:
         batch: dict of `multiview(augment_on="device")`, or of a replica's part of it;
-            with `images_on="device"` and `"images"` beside, `(n, height, width,
-            channels)`, all of the source. A batch whose views are finished is returned
+            with `images_on="device"` also `"images"`, `{mark(source): all its images}`,
+            `(n, height, width, channels)`. A batch whose views are finished is returned
             as it is.
         recipe: the recipe that it was made by.
 
@@ -149,15 +149,13 @@ def finish(batch, recipe):
             are not there.
     """
     batch = dict(batch)
-    images, numbers = batch.pop(IMAGES, None), batch.pop(NUMBERS, None)
+    held, numbers = batch.pop(IMAGES, None), batch.pop(NUMBERS, None)
     if numbers is None:
         return batch
-    begun = batch.get("views")
-    if begun is None and images is None:
-        raise ValueError(
-            "The batch was made with images_on='device', and no images lie there; call "
-            "hold_images(source) of the method, or make it with images_on='host'."
-        )
+    begun, images = batch.get("views"), None
+    if begun is None:
+        ((mark, numbers),) = numbers.items()
+        images = _of_source(held, mark)
     channels = (images if begun is None else begun["view_0"]).shape[-1]
     recipe = recipes.for_channels(recipe, channels)
     _check(numbers, begun, recipe, channels)
@@ -169,6 +167,30 @@ def finish(batch, recipe):
         f"view_{i}": view for i, view in enumerate(tiles.stacked(made, recipe, axis=1))
     }
     return batch
+
+
+def mark(source):
+    """What tells the images of a source from others, a text.
+
+    It is a key of a batch, so that images are compared when a step is traced.
+    """
+    return f"{source.num_images} images, {source.identity()[:16]}"
+
+
+def _of_source(held, mark):
+    """The images that lie on the device, if they are those of a batch."""
+    if held is None:
+        raise ValueError(
+            "The batch was made with images_on='device', and no images lie there; call "
+            "hold_images(source) of the method, or make it with images_on='host'."
+        )
+    ((there, images),) = held.items()
+    if there != mark:
+        raise ValueError(
+            f"The batch was made of one source ({mark}), and another lies on the "
+            f"device ({there}); give hold_images the source of the batches."
+        )
+    return images
 
 
 def finishing(recipe):
