@@ -215,6 +215,18 @@ def test_empty_batches(tmp_path, encoder, preprocessing):
     assert answer["valid"].shape == (0,)
 
 
+def test_images_of_another_shape_are_an_error_and_no_crash(
+    tmp_path, encoder, preprocessing
+):
+    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+    answer = tf.saved_model.load(path).signatures["float_images"]
+    size = preprocessing.size
+    for shape in ((), (3,), (size, size, 3), (1, 1, size, size, 3), (1, size, 9, 3)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            answer(images=tf.zeros(shape))
+    assert answer(images=tf.zeros((2, size, size, 3)))["features"].shape == (2, 32)
+
+
 def _bad_files(good):
     """Bytes that no decoder takes, or should."""
     huge_png = bytearray(tf.io.encode_png(np.zeros((2, 2, 3), np.uint8)).numpy())

@@ -133,6 +133,10 @@ def test_an_export_gives_tokens_and_images_as_python_does(run, tmp_path, capsys)
     np.testing.assert_allclose(again, loaded.images(tokens), atol=1e-6)
     with pytest.raises(tf.errors.InvalidArgumentError, match="a multiple of 4 expec"):
         served.signatures["tokens"](images=images[:, :7])
+    for name, wrong in (("tokens", images[0]), ("images", tokens[0])):
+        given = {"images" if name == "tokens" else "tokens": wrong}
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            served.signatures[name](**given)
     with pytest.raises(tf.errors.InvalidArgumentError, match="0 to 15 expected"):
         served.signatures["images"](tokens=tokens + 16)
     card = (tmp_path / "words" / "README.md").read_text()

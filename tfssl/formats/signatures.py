@@ -107,7 +107,8 @@ def signatures(model, preprocessing):
         return outputs_of_any(images)
 
     def float_images(images):
-        return outputs(model, images)
+        # What is loaded checks no shape, and of another rank TensorFlow may abort.
+        return outputs(model, tf.ensure_shape(images, (None, size, size, channels)))
 
     return {
         "serving_default": (
@@ -135,8 +136,10 @@ def _along(valid, rows):
 def _of_tokenizer(tokenizer):
     """As `signatures`, of a tokenizer."""
     side, codes = tokenizer.downsampling, tokenizer.vocabulary
+    shape = (None, None, None, tokenizer.channels)
 
     def tokens(images):
+        images = tf.ensure_shape(images, shape)
         fits = tf.debugging.assert_equal(
             tf.shape(images)[1:3] % side,
             0,
@@ -147,6 +150,7 @@ def _of_tokenizer(tokenizer):
         return {"tokens": tokenizer.tokens(images)}
 
     def images(tokens):
+        tokens = tf.ensure_shape(tokens, (None,) * 3)
         known = tf.debugging.Assert(
             tf.reduce_all((tokens >= 0) & (tokens < codes)),
             [f"tokens: 0 to {codes - 1} expected"],
@@ -155,7 +159,6 @@ def _of_tokenizer(tokenizer):
             tokens = tf.identity(tokens)
         return {"images": tf.cast(tokenizer.images(tokens), tf.float32)}
 
-    shape = (None, None, None, tokenizer.channels)
     return {
         "tokens": (tokens, tf.TensorSpec(shape, tf.float32, name="images")),
         "images": (images, tf.TensorSpec((None,) * 3, tf.int32, name="tokens")),
