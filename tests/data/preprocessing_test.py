@@ -190,6 +190,7 @@ def test_runs_in_a_graph_on_images_of_any_size():
         out = graph(image)
         assert out.shape == (5, 5, 3)
         np.testing.assert_allclose(out, one.apply(image), atol=1e-6)
+        np.testing.assert_array_equal(one.apply(image.numpy()), one.apply(image))
 
 
 def test_config_round_trip_through_json():

@@ -71,6 +71,14 @@ def test_lambdas_are_beta_distributed(alpha):
             assert abs(found - below) < 4 * math.sqrt(below * (1 - below) / count)
 
 
+def test_whole_numbers_are_alphas_too():
+    for given in ({"mixup": 1}, {"cutmix": 1}, {"mixup": 1, "cutmix": 2}):
+        whole = mixing.Mixing(**given).draw(0, positions(8))
+        exact = mixing.Mixing(**{k: float(v) for k, v in given.items()})
+        for a, b in zip(whole, exact.draw(0, positions(8))):
+            np.testing.assert_array_equal(a, b)
+
+
 def test_shares_of_the_kinds():
     count = 10000
     drawn = mixing.Mixing(0.5, 1.0, probability=0.6, switch=0.25).draw(

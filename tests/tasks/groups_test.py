@@ -22,6 +22,13 @@ def test_an_optimizer_of_another_training_is_refused():
         optimization.make(8, 1, 1)
 
 
+def test_a_warm_up_that_is_not_over_in_time_is_told_by_its_own_name():
+    words = "warmup_epochs=10.0 received, expected from 0 to less than epochs=10"
+    with pytest.raises(ValueError, match=words):
+        groups.Optimization().make(8, 10, 4)
+    groups.Optimization().make(8, 11, 4)
+
+
 def test_the_weight_decay_ends_where_it_is_told_to():
     optimization = groups.Optimization(
         optimizer="adamw", weight_decay=0.04, weight_decay_final=0.4, warmup_epochs=1

@@ -44,6 +44,7 @@ def test_what_unreadable_images_take_away_is_left_out():
         (("9" * 20,), "label budget '9+' received, expected"),
         (("",), "label budget '' received, expected"),
         ((5.5,), "label budget 5.5 received, expected"),
+        (("1", "50%", "1"), "label budget '1' received twice; give it once"),
         ((), "received, expected one or more"),
         ("10%", "budgets='10%' received, expected one or more"),
     ],

@@ -106,6 +106,7 @@ class Preprocessing:
             ValueError: for other channels, for uint8 where `max_value` is that of
                 16 bits and the other way round, or an image known to be empty.
         """
+        image = tf.convert_to_tensor(image)
         if image.shape.rank == 3 and image.shape[-1] not in (None, self.channels):
             raise ValueError(
                 f"Preprocessing for {self.channels} channels got an image of "

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from tfssl import internals, kmeans
 from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import running
 
 LONGER_SIDE = 1024
 LEVELS = 3
@@ -170,6 +171,13 @@ class MapReader:
         Raises:
             ValueError: if no image, or too few, can be read.
         """
+        batches = self._prepared(source, bad_files)
+        with bad_files_lib.explained(bad_files):
+            for number, image in batches:
+                yield int(number[0]), self._run(image).numpy()
+
+    @running.as_written
+    def _prepared(self, source, bad_files):
         indices = tf.data.Dataset.range(source.num_images)
         images = indices.map(
             lambda i: (i, self._prepare(source.read(i))),
@@ -179,9 +187,7 @@ class MapReader:
         batches = bad_files_lib.skip(
             images, 1, 0, lambda k: k, source, bad_files, end=source.num_images
         )
-        with bad_files_lib.explained(bad_files):
-            for number, image in batches.prefetch(2):
-                yield int(number[0]), self._run(image).numpy()
+        return batches.prefetch(2)
 
     def map_of(self, encoded, box=None):
         """The map of one image file.

@@ -94,7 +94,8 @@ class Mixing:
         mixes, cuts, row, column = tf.unstack(coins, axis=1)
         cuts = cuts < self._share_of_cutmix
         # A kind that is off is never taken; any alpha will do for it.
-        alpha = tf.where(cuts, self.cutmix or 1.0, self.mixup or 1.0)
+        alphas = (float(given or 1) for given in (self.cutmix, self.mixup))
+        alpha = tf.where(cuts, *alphas)
         # The odds of a Beta are the ratio of two Gammas; logarithms do not underflow.
         kept = tf.sigmoid(_log_gamma(alpha, a) - _log_gamma(alpha, b))
         kept = tf.where(mixes < (self.probability if self.active else 0.0), kept, 1.0)

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 import keras
 
+from tfssl import checks, optimizers, processor, replicas
 from tfssl import data as data_lib
-from tfssl import optimizers, processor, replicas
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
@@ -184,10 +184,9 @@ class Optimization:
         """
         if not isinstance(self.optimizer, str):
             if self.optimizer.built:
-                kind = type(self.optimizer).__name__
                 raise ValueError(
-                    f"optimizer={kind} received, which belongs to another training "
-                    "already; make a new one for every training."
+                    f"optimizer={type(self.optimizer).__name__} received, which "
+                    "belongs to another training; make a new one for every training."
                 )
             return self.optimizer
         given = self.optimizer_args or {}
@@ -215,11 +214,12 @@ class Optimization:
 
     def schedule(self, batch_size, epochs, steps_per_epoch):
         """The learning rate by step."""
+        if not 0 <= self.warmup_epochs < epochs:
+            expected = f"from 0 to less than epochs={epochs}; train longer or give less"
+            raise checks.refused("warmup_epochs", self.warmup_epochs, expected)
         peak = self.peak(batch_size)
-        warmup = dict(
-            warmup_steps=round(self.warmup_epochs * steps_per_epoch),
-            start=peak * self.lr_start,
-        )
+        steps = round(self.warmup_epochs * steps_per_epoch)
+        warmup = dict(warmup_steps=steps, start=peak * self.lr_start)
         if self.lr_schedule == "steps":
             return schedules.WarmupSteps(
                 peak,

@@ -116,6 +116,8 @@ def parsed(budgets, labels, class_names=None):
     found = dict(NONE)
     for budget in DEFAULT if budgets is None else budgets:
         kind, value = _value(budget)
+        if value in found[kind]:
+            raise ValueError(f"label budget '{budget}' received twice; give it once.")
         found[kind] += (value,)
     if budgets is None:
         return fitting(found, labels, class_names)
