@@ -101,7 +101,7 @@ def refusal(source, recipe, augment_on, data_service=None):
         data_service: None, or the addresses of what makes the batches.
     """
     if augment_on != "device":
-        return "augment_on='host' has the host make the views; set it to 'device'"
+        return "the host makes the views here, by augment_on; set it to 'device'"
     if data_service:
         return "a data service makes the views; leave data_service out"
     flat = tiles.flat(recipe)
@@ -118,8 +118,8 @@ def refusal(source, recipe, augment_on, data_service=None):
             found = "images of {}x{} px".format(*source.image_size)
         return (
             f"{source.name} has {found} for views of up to {batched.largest(recipe)} "
-            "px, expected decoded images of one size, and at most "
-            f"{batched.SMALL} px of both; use images_on='host'"
+            "px, expected decoded images of one size (as files become by cache_gib if "
+            f"all are read), at most {batched.SMALL} px of both; use images_on='host'"
         )
     return None
 
