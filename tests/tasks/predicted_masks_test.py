@@ -81,6 +81,7 @@ def test_what_cannot_work_is_refused_at_the_start(segmenter, tmp_path):
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     for given, message in (
         (dict(out=str(tmp_path / "a.csv")), "a.csv' received, expected a folder"),
+        (dict(out=str(tmp_path / "a.NPZ")), "leave the ending of a file away"),
         (dict(top=2), "top=2 received for a segmenter"),
         (dict(threshold=0.5), "threshold=0.5 received for a segmenter"),
     ):
@@ -96,3 +97,167 @@ def test_a_segmenter_that_diverged_says_so(segmenter):
     other = formats.Encoder(network, data.Preprocessing(size=8))
     with pytest.raises(ValueError, match="NaN or infinity for 2 of 2 images"):
         predict.predict(other, np.zeros((2, 8, 8, 3), np.uint8), verbose=0)
+
+
+def _content(folder):
+    """Dict of the files below a folder to their bytes, with its folders as None."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def _photos(folder, count=3, side=8):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.full((side, side, 3), 60 * number, np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return str(folder)
+
+
+def _named(out, given, segmenter, **others):
+    """Checks that the folder holds what its list names, and gives the names."""
+    predict.predict(segmenter, given, str(out), verbose=0, **others)
+    lines = (out / "masks.csv").read_text().splitlines()
+    names = [line.split(",")[1] for line in lines[1:]]
+    assert sorted(os.listdir(out)) == sorted([*names, "masks.csv"])
+    return names
+
+
+def test_no_mask_lies_among_the_images(segmenter, tmp_path, monkeypatch):
+    photos = _photos(tmp_path / "all" / "photos")
+    (tmp_path / "link").symlink_to(photos)
+    (tmp_path / "all" / "list.csv").write_text("path\nphotos/1.png\n")
+    monkeypatch.chdir(photos)
+    before = _content(tmp_path)
+    inside = os.path.join(photos, "masks")
+    for given, out, how in (
+        (photos, photos, "which it is"),
+        (photos, f"{photos}/", "which it is"),
+        (photos, str(tmp_path / "link"), "which it is"),
+        (f"folder:{photos}", photos, "which it is"),
+        (photos, str(tmp_path / "all"), "which it contains"),
+        (photos, inside, "in which it lies"),
+        (f"folder:{photos}/../photos", inside, "in which it lies"),
+        (".", "masks", "in which it lies"),
+        (f"{photos}/1.png", photos, "which it is"),
+        ("1.png", ".", "which it is"),
+        ([f"{photos}/1.png"], str(tmp_path / "all"), "which it contains"),
+        (str(tmp_path / "all" / "list.csv"), photos, "which it is"),
+    ):
+        message = rf"^out='.*' received, expected a folder .* {how}; name another"
+        with pytest.raises(ValueError, match=message) as found:
+            predict.predict(segmenter, given, out, verbose=0)
+        assert repr(out) in str(found.value) and "\n" not in str(found.value)
+        assert _content(tmp_path) == before
+    # Of a list no others are read, so a folder beside its images will do.
+    _named(tmp_path / "all" / "masks", str(tmp_path / "all" / "list.csv"), segmenter)
+    _named(tmp_path / "all" / "photos" / "masks", f"{photos}/1.png", segmenter)
+
+
+def test_earlier_masks_are_no_images_to_write_over(segmenter, tmp_path):
+    out = tmp_path / "masks"
+    _named(out, _photos(tmp_path / "photos"), segmenter)
+    before = _content(tmp_path)
+    with pytest.raises(ValueError, match="which it is"):
+        predict.predict(segmenter, [str(out / "1.png")], str(out), verbose=0)
+    assert _content(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        {"1.png": b"a map"},
+        {"1.png": b"a map", "masks.csv": b""},
+        {"masks.csv": b"image,label\na,1.png\n"},
+        {"masks.csv": b"\xff\xfe"},
+        {"1.png": b"a map", "masks.csv": b"image,mask\nphotos/0.png,0.png\n"},
+        {"notes.txt": b"", "masks.csv": b"image,mask\nphotos/0.png,notes.txt\n"},
+        {".hidden": b""},
+        {"more/1.png": b"a map"},
+    ],
+)
+def test_what_no_prediction_wrote_is_not_written_over(segmenter, tmp_path, held):
+    photos, out = _photos(tmp_path / "voc" / "images"), tmp_path / "voc" / "masks"
+    for name, content in held.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_bytes(content)
+    before = _content(tmp_path)
+    message = (
+        r"^out='.*voc/masks' received, expected a new or empty folder .* holds "
+        r"[12] file\(s\) .* such as '[^']+'; name another folder\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        predict.predict(segmenter, photos, str(out), verbose=0)
+    assert _content(tmp_path) == before
+
+
+def test_earlier_masks_are_replaced(segmenter, tmp_path):
+    out = tmp_path / "masks"
+    out.mkdir()  # An empty folder will do.
+    photos = _photos(tmp_path / "photos")
+    assert _named(out, photos, segmenter) == ["0.png", "1.png", "2.png"]
+    others = _photos(tmp_path / "others", count=2, side=12)
+    os.rename(os.path.join(others, "0.png"), os.path.join(others, "a.png"))
+    assert _named(out, others, segmenter) == ["1.png", "a.png"]
+    assert Image.open(out / "1.png").size == (12, 12)
+
+
+def test_a_failure_leaves_what_was_there(segmenter, tmp_path, monkeypatch):
+    photos, out = _photos(tmp_path / "photos"), tmp_path / "masks"
+    given = dict(batch_size=1, verbose=0)
+    check, calls = predicted_masks.predictions.check_finite, []
+
+    def fails_late(*args):
+        calls.append(args)
+        if len(calls) % 3 == 0:
+            raise RuntimeError("late")
+        check(*args)
+
+    def fail(photos):
+        before = _content(tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(predicted_masks.predictions, "check_finite", fails_late)
+            with pytest.raises(RuntimeError, match="late"):
+                predict.predict(segmenter, photos, str(out), **given)
+        assert _content(tmp_path) == before
+
+    fail(photos)
+    assert not out.exists()
+    out.mkdir()
+    fail(photos)
+    _named(out, photos, segmenter)
+    fail(_photos(tmp_path / "others", side=12))
+    assert len(calls) == 9
+
+
+def test_a_move_that_was_cut_off_is_made_good(segmenter, tmp_path, monkeypatch):
+    out = tmp_path / "masks"
+    _named(out, _photos(tmp_path / "photos", count=2), segmenter)
+    rename = tf.io.gfile.rename
+
+    def stops(old, new, overwrite=False):
+        if new == str(out / "2.png"):
+            rename(old, new, overwrite)
+            raise KeyboardInterrupt
+        rename(old, new, overwrite)
+
+    more = _photos(tmp_path / "more", count=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "rename", stops)
+        with pytest.raises(KeyboardInterrupt):
+            predict.predict(segmenter, more, str(out), verbose=0)
+    assert (out / "2.png").exists()
+    names = _named(out, str(tmp_path / "photos"), segmenter)
+    assert names == ["0.png", "1.png"]
+
+
+def test_a_folder_may_have_a_dot_in_its_name(segmenter, tmp_path):
+    photos = _photos(tmp_path / "photos", count=1)
+    (tmp_path / "old.csv").mkdir()
+    (tmp_path / "exist.d").mkdir()
+    for name in ("v1.0", "exist.d", "old.csv"):
+        assert _named(tmp_path / name, photos, segmenter) == ["0.png"]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="expected a folder .* but it is a file"):
+        predict.predict(segmenter, photos, str(tmp_path / "file"), verbose=0)

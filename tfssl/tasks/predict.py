@@ -44,7 +44,8 @@ def predict(
         out: path of a file for what is found, or None: `.csv` with a line for every
             class that is named, `.jsonl` with one for every image, or `.npz` with all
             probabilities (`probabilities`, `names`, `class_names`). With a segmenter a
-            folder, for a PNG file of each image's mask and `masks.csv`.
+            folder, for a PNG file of each image's mask and `masks.csv`: a new or empty
+            one, or that of earlier masks, which are replaced.
         images: see `groups.Images`; without `channels` files are decoded to what the
             classifier takes. Labels have no use here.
         top: how many classes are named of each image, the most probable first; None
@@ -63,8 +64,9 @@ def predict(
         have `image` and `mask`, uint8 `(height, width)`.
 
     Raises:
-        ValueError: if there is no classifier, or if images cannot be read or have other
-            channels than it takes.
+        ValueError: if there is no classifier, if images cannot be read or have other
+            channels than it takes, or if a folder for masks holds anything else, or is,
+            contains or lies in that of the images.
 
     Example:
         >>> for row in tfssl.predict("runs/pets", "photos/"):
@@ -76,8 +78,10 @@ def predict(
     if images.labels == "folders":
         raise checks.refused("labels", images.labels, "none: predictions need none")
     source = _opened(data, images, classifier.preprocessing)
-    if out is not None:
-        (predicted_masks if segments else predictions).check_out(out)
+    if out is not None and segments:
+        predicted_masks.check_out(out, data, source)
+    elif out is not None:
+        predictions.check_out(out)
     if segments:
         return predicted_masks.of(
             classifier,
