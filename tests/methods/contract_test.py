@@ -21,6 +21,7 @@ from tests.methods.cases import (
     state,
     train,
 )
+from tfssl import methods
 
 
 class Plain:
@@ -282,3 +283,20 @@ def test_a_choice_bounds_the_mutual_information(plain):
 def test_epochs_part_only_where_a_method_acts_between_them(plain):
     acts = plain.name.startswith(("deepcluster", "local_aggregation"))
     assert plain.method.acts_between_epochs == acts
+
+
+def test_a_subclassed_encoder_is_refused_with_what_makes_a_graph_of_it():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.pool = keras.layers.GlobalAveragePooling2D()
+            self.dense = keras.layers.Dense(4)
+
+        def call(self, images):
+            return self.dense(self.pool(images))
+
+    model, inputs = Own(), keras.Input((8, 8, 3))
+    model(np.zeros((1, 8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match=r"\(Own\) is no graph .* wrap it: inputs = "):
+        methods.SimCLR(model)
+    assert methods.SimCLR(keras.Model(inputs, model(inputs))).feature_dim == 4

@@ -218,3 +218,54 @@ def test_a_file_for_other_normalisation_is_said(tmp_path, caplog):
     assert not caplog.text
     resolve.encoder(path, SHAPE, None, PLAIN)
     assert "was trained on images normalised by mean (0.485, 0.456" in caplog.text
+
+
+class Own(keras.Model):
+    """A part of a model with a `call` of its own, that rescales before its weights."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = scale
+        self.dense = keras.layers.Dense(4)
+
+    def call(self, images):
+        return self.dense(keras.ops.mean(images * self.scale, axis=(1, 2)))
+
+
+class Named(keras.layers.Layer):
+    """A layer with weights, and with an attribute of the name of a model's."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 4))
+
+    def call(self, images):
+        return keras.ops.mean(images, axis=(1, 2)) @ self.kernel
+
+
+@pytest.mark.parametrize("make", [Own, lambda: Named(2), lambda: Named(["a", "b"])])
+def test_a_part_without_a_graph_counts_as_a_layer(make):
+    """What is before it is looked at, what is inside of it is not."""
+    for front, white in ((None, 1), (keras.layers.Rescaling(1 / 255), 255)):
+        inputs = keras.Input(SHAPE)
+        x = front(inputs) if front else inputs
+        assert input_range.white(keras.Model(inputs, make()(x))) == white
+    inputs = keras.Input(SHAPE)
+    assert input_range.white(keras.Model(inputs, Own(1 / 255)(inputs))) == 1
+    methods.SimCLR(keras.Model(inputs, make()(inputs)))
+
+
+def test_statistics_inside_of_a_part_without_a_graph_are_no_weights():
+    class Front(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.Normalization()
+            self.norm.adapt(np.float32([[[[100] * 3]], [[[200] * 3]]]))
+
+        def call(self, images):
+            return self.norm(images)
+
+    assert input_range.white(network(Front())) == 255

@@ -1,12 +1,13 @@
 """Classes of training and validation images are the same by name, wherever from."""
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
 from tfssl import data
 from tfssl.evaluation import features, knn
-from tfssl.tasks import make_tfrecords, resolve
+from tfssl.tasks import make_tfrecords, pretrain, resolve
 
 _COLORS = {"ant": (250, 20, 20), "bee": (20, 250, 20), "cat": (20, 20, 250)}
 
@@ -139,3 +140,69 @@ def test_a_folder_of_tfds_data_is_for_tfds_data(tmp_path, monkeypatch):
         ("tfds:a", "x"), ("tfds:b", "x"), ("tfds:a", "x"), ("digits", None),
         ("digits", None), ("tfds:b", "x"),
     ]  # fmt: skip
+
+
+def _takes(*shape):
+    inputs = keras.Input(shape)
+    return keras.Model(inputs, keras.layers.Flatten()(inputs), name="mine")
+
+
+@pytest.mark.parametrize("returned", [None, "resnet18", lambda x: x])
+def test_a_function_that_builds_no_model_is_refused(returned):
+    with pytest.raises(
+        ValueError, match=r"returned .* for input_shape=\(8, 8, 3\), expected a Keras"
+    ):
+        resolve.encoder(lambda shape: returned, (8, 8, 3))
+    with pytest.raises(ValueError, match="encoder=3 received, expected a name, a .ker"):
+        resolve.encoder(3, (8, 8, 3))
+
+
+@pytest.mark.parametrize(
+    "takes, fix",
+    [
+        ((32, 32, 3), "; set image_size=32, or pass a function"),
+        (
+            (8, 8, 1),
+            r"; give images of 1 channel\(s\), of files by channels=…, or pass",
+        ),
+        ((None, None, 1), "; give images of 1 channel"),
+        ((32, 32, 1), "; set image_size=32 and give images of 1 channel"),
+        ((8, 16, 3), "; pass a function that builds the encoder"),
+        ((192,), "; pass a function"),
+        ((8, 8), "; pass a function"),
+    ],
+)
+def test_an_encoder_of_other_images_is_refused(takes, fix):
+    for encoder in (_takes(*takes), lambda shape: _takes(*takes)):
+        with pytest.raises(ValueError, match=fix) as caught:
+            resolve.encoder(encoder, (8, 8, 3))
+        said = f"'mine' takes images of shape {takes} (height, width, channels"
+        assert said in str(caught.value)
+        assert "but these are (8, 8, 3);" in str(caught.value)
+
+
+def test_an_encoder_of_any_images_is_taken():
+    for takes in ((8, 8, 3), (None, None, 3), (None, 8, None), (None, None, None)):
+        for images in ((8, 8, 3), (None, None, 3)):
+            network = _takes(*takes)
+            assert resolve.encoder(network, images) is network
+    grey = _takes(8, 8)  # Keras drops the axis of one channel.
+    assert resolve.encoder(grey, (8, 8, 1)) is grey
+    inputs = [keras.Input((4, 4, 1)), keras.Input((2,))]
+    several = keras.Model(inputs, keras.layers.Flatten()(inputs[0]))
+    assert resolve.encoder(several, (8, 8, 3)) is several
+
+
+def test_an_encoder_of_other_images_is_refused_before_anything_is_written(tmp_path):
+    images = np.zeros((8, 8, 8, 3), np.uint8)
+    with pytest.raises(ValueError, match="'mine' takes images of shape"):
+        pretrain.pretrain(
+            images,
+            str(tmp_path / "run"),
+            encoder=_takes(16, 16, 3),
+            image_size=8,
+            batch_size=4,
+            epochs=1,
+            verbose=0,
+        )
+    assert not list(tmp_path.rglob("*.*"))

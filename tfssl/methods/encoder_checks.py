@@ -13,7 +13,13 @@ def check(encoder):
             f"encoder={encoder!r} is not a built Keras model; pass one made with "
             "an input shape, for example tfssl.models.encoder('resnet18')."
         )
-    shape = encoder.output_shape
+    shape = getattr(encoder, "output_shape", None)
+    if shape is None:
+        raise ValueError(
+            f"The encoder {encoder.name!r} ({type(encoder).__name__}) is no graph of "
+            "layers and has no output_shape, expected (batch, dim); wrap it: inputs = "
+            "keras.Input(shape); encoder = keras.Model(inputs, model(inputs))."
+        )
     if not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
             f"The encoder's output shape is {shape}, expected (batch, dim): end it "

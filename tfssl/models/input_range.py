@@ -25,8 +25,9 @@ def white(model):
 
     Told by the dtype of its input, and by how far apart black and white are where they
     reach the first layer with weights. A model that is no graph of layers (a subclass
-    with a `call` of its own) does not tell: 1. So does one with a layer of plain
-    images: the colours behind `models.Lab` do not tell black from white.
+    with a `call` of its own) does not tell: 1. Inside of a graph it counts as a layer.
+    Nor does one with a layer of plain images: the colours behind `models.Lab` do not
+    tell black from white.
     """
     if not getattr(model, "inputs", None) or _plain(model):
         return 1
@@ -48,7 +49,7 @@ def _contrast(model):
 
 def _before_weights(model):
     """What stands before the first weights, models to call one after the other."""
-    while hasattr(model, "layers"):
+    while _is_graph(model):
         # A Sequential model hides its graph.
         graph = keras.Model(model.inputs, model.outputs)
         model = next((o for o in graph.operations if _has_weights(o)), None)
@@ -68,11 +69,25 @@ def _up_to(graph, operation):
     return None
 
 
+def _is_graph(operation):
+    """Whether this is a graph of layers, that can be looked into."""
+    # Subclasses have layers too, and no inputs; so may layers, by a name of their own.
+    return isinstance(operation, keras.Model) and bool(
+        getattr(operation, "inputs", None)
+    )
+
+
 def _has_weights(operation):
-    if hasattr(operation, "layers"):
-        return any(_has_weights(layer) for layer in operation.layers)
-    fixed = isinstance(operation, keras.layers.Normalization)
-    return not fixed and bool(getattr(operation, "weights", ()))
+    """Whether there are weights in it, other than fixed statistics."""
+    if not isinstance(operation, keras.Layer):
+        return False
+    fixed = [
+        id(weight)
+        for layer in internals.layers_of(operation)
+        if isinstance(layer, keras.layers.Normalization)
+        for weight in layer.weights
+    ]
+    return any(id(weight) not in fixed for weight in operation.weights)
 
 
 def check_plain(model, mean=0.0, std=1.0):

@@ -161,6 +161,10 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
 
     Returns:
         A Keras model of images as `preprocessing` makes them.
+
+    Raises:
+        ValueError: for what is no encoder, arguments that it does not have, and one
+            that takes images of another shape.
     """
     normalized = {}
     if preprocessing is not None:
@@ -168,6 +172,7 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     _check_encoder_args(given, encoder_args)
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
+    _check_shape(network, input_shape)
     input_range.check_plain(network, **normalized)
     white = input_range.white(network)
     if white == 1:
@@ -185,6 +190,31 @@ def _check_encoder_args(given, encoder_args):
         )
 
 
+def _check_shape(network, input_shape):
+    """Raises `ValueError` for a network that is built for images of another shape."""
+    inputs = getattr(network, "inputs", None) or ()
+    if len(inputs) != 1:
+        return
+    takes, given = tuple(inputs[0].shape[1:]), tuple(input_shape)
+    if len(takes) == 2 and given[-1] == 1:
+        given = given[:-1]  # Keras drops the axis.
+    fits = [None in pair or len(set(pair)) == 1 for pair in zip(takes, given)]
+    if len(takes) == len(given) and all(fits):
+        return
+    fixes = []
+    if len(takes) == 3 and not all(fits[:2]) and takes[0] == takes[1]:
+        fixes.append(f"set image_size={takes[0]}")
+    if len(takes) == 3 and not fits[2]:
+        fixes.append(f"give images of {takes[2]} channel(s), of files by channels=…")
+    fixes = " and ".join(fixes)
+    raise ValueError(
+        f"The encoder {network.name!r} takes images of shape {takes} (height, width, "
+        f"channels; None for any), but these are {tuple(input_shape)}; "
+        f"{fixes}{', or ' if fixes else ''}pass a function that builds the encoder, "
+        "input_shape -> model."
+    )
+
+
 def _network(given, input_shape, encoder_args, normalized):
     if isinstance(given, keras.Model):
         if tf.distribute.get_strategy().num_replicas_in_sync > 1:
@@ -194,7 +224,7 @@ def _network(given, input_shape, encoder_args, normalized):
             )
         return given
     if not isinstance(given, str):
-        return given(input_shape)
+        return _built(given, input_shape)
     prefix = "keras.applications."
     if given.startswith(prefix):
         builder = getattr(keras.applications, given.removeprefix(prefix), None)
@@ -214,6 +244,20 @@ def _network(given, input_shape, encoder_args, normalized):
     checks.keywords(builder, encoder_args, "encoder_arg", given, without=hidden)
     with refusals(given, encoder_args):
         return build(input_shape=input_shape, **encoder_args)
+
+
+def _built(function, input_shape):
+    """What a function of the user's builds, a Keras model."""
+    expected = "a name, a .keras file, a Keras model or a function input_shape -> model"
+    if not callable(function):
+        raise checks.refused("encoder", function, expected)
+    network = function(input_shape)
+    if not isinstance(network, keras.Model):
+        raise ValueError(
+            f"encoder={function!r} returned {network!r} for input_shape={input_shape}, "
+            "expected a Keras model; have the function return the model that it builds."
+        )
+    return network
 
 
 def _is_file(encoder):
