@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from tfssl import data
 from tfssl.data import sources
-from tfssl.data.views import recipes
+from tfssl.data.views import recipes, specs
 
 # Values as the papers and their code state them, written here a second time.
 _PIRL = dict(
@@ -213,3 +214,39 @@ def test_normalization_fits_any_number_of_channels():
     np.testing.assert_allclose(two[0].mean, (mean, mean))
     assert len(two[1].std) == 2 and two.name == "moco_v2"
     assert recipes.for_channels(recipes.SIMCLR, 2)[0].mean is None
+
+
+def test_one_number_is_for_all_channels():
+    """Also beside a view that is not normalised, with whose colours it is joined."""
+    views = [specs.View(size=8, mean=0.5, std=0.25), specs.View(size=8)]
+    images = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
+    for channels in (1, 2, 3, 4):
+        of = sources.open_source(np.repeat(images[..., :1], channels, axis=-1))
+        one = recipes.for_channels(views, channels)
+        assert one[0].mean == (0.5,) * channels and one[1].mean is None
+        assert recipes.preprocessing_for(views, of).std == (0.25,) * channels
+        many = [views[0].scaled(mean=(0.5,) * channels, std=(0.25,) * channels)]
+        found, expected = (
+            data.views.finish(next(iter(data.multiview(of, made, batch_size=4))), made)
+            for made in (views, [*many, views[1]])
+        )
+        np.testing.assert_array_equal(
+            found["views"]["view_0"], expected["views"]["view_0"]
+        )
+    mixed = specs.View(mean=(0.1, 0.2, 0.3), std=0.5)
+    assert recipes.normalization(mixed, 3) == ((0.1, 0.2, 0.3), (0.5,) * 3)
+
+
+@pytest.mark.parametrize("channels, count", [(3, 2), (1, 2), (3, 4), (5, 4)])
+def test_only_values_of_rgb_are_averaged(channels, count):
+    for given, name in (
+        ({"mean": (0.1,) * count, "std": 0.5}, "mean"),
+        ({"mean": 0.5, "std": (0.1,) * count}, "std"),
+    ):
+        view = specs.View(**given)
+        with pytest.raises(
+            ValueError,
+            match=rf"^{name}=\(0.1, .*\) received for images of {channels} channel.*"
+            f"expected one number or {channels}; give one per channel",
+        ):
+            recipes.for_channels([view], channels)

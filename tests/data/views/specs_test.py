@@ -1,6 +1,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from tfssl.data.views import recipes, specs
@@ -44,6 +45,10 @@ from tfssl.data.views import recipes, specs
         ({"resize": "nearest"}, "one of bilinear, bicubic"),
         ({"mean": (0.5,)}, "expected both or neither"),
         ({"mean": (0.5,), "std": (0.0,)}, "expected values above 0"),
+        ({"mean": 0.5, "std": 0}, r"std=\(0.0,\) received, expected values above 0"),
+        ({"mean": (), "std": ()}, r"mean=\(\) received, expected one number, or one"),
+        ({"mean": "half", "std": 1}, "mean='half' received, expected one number, or"),
+        ({"mean": 0.5, "std": float("nan")}, "std=nan received, expected one number"),
         ({"area": (float("nan"), 1.0)}, "area="),
         ({"contrast": float("nan")}, "contrast=nan"),
     ],
@@ -75,3 +80,13 @@ def test_recipes_are_values():
     assert copy.deepcopy(recipes.BYOL).name == "byol"
     assert hash(recipes.BYOL[0]) == hash(again[0])
     assert "byol" in repr(again)
+
+
+@pytest.mark.parametrize(
+    "mean", [0.5, np.float32(0.5), np.array(0.5), (0.5,), [np.float64(0.5)]]
+)
+def test_one_number_normalises_all_channels(mean):
+    view = specs.View(mean=mean, std=1)
+    assert view == specs.View(mean=(0.5,), std=(1.0,)) and hash(view)
+    assert view.scaled(8).mean == (0.5,) and type(view.mean[0]) is float
+    assert specs.View(mean=np.array([0.1, 0.2]), std=[1, 2]).std == (1.0, 2.0)

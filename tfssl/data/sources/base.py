@@ -20,6 +20,10 @@ OUT_OF_RANGE = "float values outside of [0, 1]"
 class Source:
     """Images with random access. Subclasses read one image inside a graph.
 
+    A subclass calls the constructor and has two functions: `read(index)`, see there,
+    and `_fingerprint(digest)`, which hands a hash (`digest.update(bytes)`) all that the
+    images are made of: pixels, or names and sizes of files. All else has a default.
+
     Attributes:
         name: for logs and errors.
         num_images: int.
@@ -32,7 +36,8 @@ class Source:
             these, or `labels`, or neither; they are set by giving `labels` a matrix of
             whole numbers.
         class_names: tuple of names by label, or None.
-        image_size: `(height, width)` if all images share it, or None.
+        image_size: `(height, width)` if all images share it, or None. Where it is set
+            and images are decoded, `read` also takes several indices, see `stacked`.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
         random_access: whether `read` exists; else `stream` does.
         memory: `kept.Memory` of the decoded images, or None, see `kept.keep`.
@@ -105,8 +110,13 @@ class Source:
         return value
 
     def read(self, index):
-        """Image `index` (int64 scalar tensor): pixels, or an encoded file."""
-        raise NotImplementedError
+        """Image `index`: pixels `(height, width, channels)`, or an encoded file.
+
+        Args:
+            index: int64 scalar tensor; or `(n,)`, for pixels `(n, height, width,
+                channels)`, where `stacked` is this function.
+        """
+        raise self._lacks("read(index)", "gives image `index`")
 
     def ready(self):
         """The source that pipelines read: this one, or its decoded images.
@@ -119,7 +129,9 @@ class Source:
     def stacked(self):
         """Function int64 `(n,)` -> pixels `(n, height, width, channels)`, or None.
 
-        There is one where all images are decoded, share a size, and can be read.
+        There is one where all images are decoded, share a size, and can be read: it is
+        `read` itself. A subclass whose `read` takes one index alone gives None here, or
+        leaves `image_size` out.
         """
         fixed = self.image_size is not None and self.random_access and not self.encoded
         return self.read if fixed else None
@@ -193,7 +205,16 @@ class Source:
         return digest.hexdigest()
 
     def _fingerprint(self, digest):
-        raise NotImplementedError
+        raise self._lacks(
+            "_fingerprint(digest)", "calls digest.update with bytes of all images"
+        )
+
+    def _lacks(self, function, does):
+        """The error of a subclass that is not complete."""
+        return NotImplementedError(
+            f"The source {self.name!r} ({type(self).__name__}) lacks {function}, which "
+            f"a subclass of Source must have; define it, so that it {does}."
+        )
 
     def identity(self):
         """SHA-256 that tells at a start whether these are the images of the last one.
@@ -246,6 +267,10 @@ class _Subset(Source):
 
     def read(self, index):
         return self._source.read(tf.gather(tf.constant(self._indices), index))
+
+    @property
+    def stacked(self):
+        return None if self._source.stacked is None else self.read
 
     def decode(self, raw, side=None):
         return self._source.decode(raw, side)

@@ -17,7 +17,7 @@ from tfssl.data.views import (
 )
 from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
 from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
-from tfssl.data.views.specs import Recipe, View
+from tfssl.data.views.specs import Recipe, View, per_channel
 
 # Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
 # default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
@@ -379,15 +379,13 @@ def preprocessing_of_view(view, source, crop=None):
 def normalization(view, channels):
     """`(mean, std)` of a view for `channels` channels, or `(None, None)`.
 
-    RGB values given for images of other than three channels are averaged.
+    One number is for all channels. Three, of RGB, are averaged for images of other than
+    three channels; other numbers of them raise `ValueError`.
     """
     if view.mean is None:
         return None, None
-    if len(view.mean) in (1, channels) and len(view.std) in (1, channels):
-        return tuple(view.mean), tuple(view.std)
-    mean = sum(view.mean) / len(view.mean)
-    std = sum(view.std) / len(view.std)
-    return (mean,) * channels, (std,) * channels
+    mean = per_channel(view.mean, channels, "mean")
+    return mean, per_channel(view.std, channels, "std")
 
 
 def for_channels(recipe, channels):

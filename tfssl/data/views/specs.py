@@ -1,6 +1,9 @@
 """What a recipe may say about its views, as frozen dataclasses of plain numbers."""
 
 import dataclasses
+import math
+
+import numpy as np
 
 from tfssl import checks
 from tfssl.data.views import image_ops
@@ -69,8 +72,9 @@ class View:
             of plain bilinear).
         clip_resized: what a bicubic resize leaves beyond [0, 1] is cut before the
             jitter, instead of after its first step.
-        mean: per channel, or None for no normalisation.
-        std: per channel, or None.
+        mean: one number, or one per channel (a tuple of them once made), or None for
+            no normalisation. Three are averaged for images that are not RGB.
+        std: the same.
     """
 
     size: int = 224
@@ -144,6 +148,8 @@ class View:
                 "mean and std", (self.mean, self.std), "both or neither"
             )
         if self.mean is not None:
+            for name in ("mean", "std"):
+                object.__setattr__(self, name, _numbers(getattr(self, name), name))
             image_ops.check_normalization(self.mean, self.std)
 
     def scaled(self, size=None, **changes):
@@ -251,6 +257,41 @@ def _pair(value, name):
     except (TypeError, ValueError):
         raise checks.refused(name, value, "two numbers (low, high)") from None
     return low, high
+
+
+def _numbers(value, name):
+    """One number or several, as a tuple of floats."""
+    found = value.tolist() if isinstance(value, np.ndarray) else value
+    try:
+        found = tuple(found)
+    except TypeError:
+        found = (found,)
+    if not found or not all(checks.is_number(x) and math.isfinite(x) for x in found):
+        raise checks.refused(name, value, "one number, or one per channel")
+    return tuple(map(float, found))
+
+
+def per_channel(values, channels, name):
+    """The mean or std of a view, as many numbers as there are channels.
+
+    Args:
+        values: tuple of floats: one for all channels, one per channel, or three of RGB,
+            which are averaged for images of other channels.
+        channels: int, of the images.
+        name: for the message.
+
+    Raises:
+        ValueError: for any other number of them.
+    """
+    if len(values) == channels:
+        return values
+    if len(values) not in (1, 3):
+        raise ValueError(
+            f"{name}={values} received for images of {channels} channel(s), expected "
+            f"one number or {channels}; give one per channel (three, of RGB, are "
+            "averaged where the images are not RGB)."
+        )
+    return (sum(values) / len(values),) * channels
 
 
 class Recipe(tuple):
