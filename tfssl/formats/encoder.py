@@ -45,7 +45,10 @@ class Encoder(Preprocessed):
             says which images it takes.
 
     Example:
-        >>> network = keras.applications.ResNet50(pooling="avg", include_top=False)
+        >>> network = keras.applications.EfficientNetB0(
+        ...     pooling="avg", include_top=False
+        ... )
+        >>> # It takes pixels up to 255: images in [0, 1], divided by 1 / 255.
         >>> encoder = Encoder(network, data.Preprocessing(size=224, std=1 / 255))
         >>> embed(encoder, "photos/", "embeddings.npz")
     """
