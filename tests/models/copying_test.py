@@ -1,3 +1,5 @@
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -49,3 +51,23 @@ def test_what_cannot_be_copied_says_so():
         ValueError, match="'mine' cannot be copied for a test .*get_config"
     ):
         copying.copied(network, "a test")
+
+
+def test_what_no_file_gives_back_is_told(caplog, monkeypatch):
+    inputs = keras.Input((4,))
+    shouting = keras.layers.Lambda(lambda x: 2 * x)
+    # A class of a script, which this process knows and no other.
+    here = type("Here", (keras.layers.Dense,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "Here", here, raising=False)
+    for layer, reason in (
+        (Unknown(3), "could not be deserialized"),
+        (shouting, "lambda"),
+        (here(3), "could not be deserialized"),
+        (keras.layers.Dense(3), None),
+    ):
+        caplog.clear()
+        network = keras.Model(inputs, layer(inputs), name="mine")
+        copying.warn_unless_readable(network)
+        told = [message for message in caplog.messages if "will not be read" in message]
+        assert len(told) == (reason is not None)
+        assert reason is None or reason in told[0]

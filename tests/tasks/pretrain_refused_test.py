@@ -1,5 +1,6 @@
 """What pre-training refuses, and what of it it can do without."""
 
+import keras
 import pytest
 import tensorflow as tf
 
@@ -127,3 +128,17 @@ def test_bad_files_are_skipped_listed_and_bounded(tmp_path):
         pretrain.pretrain(
             str(folder), str(tmp_path / "b"), channels=1, **TINY | {"epochs": 2}
         )
+
+
+def test_an_encoder_that_no_file_gives_back_is_told_at_the_start(tmp_path, caplog):
+    def doubled(shape):
+        inputs = keras.Input(shape)
+        x = keras.layers.Lambda(lambda x: 2 * x)(inputs)
+        return keras.Model(inputs, tiny_encoder(shape)(x))
+
+    given = TINY | {"encoder": doubled, "epochs": 1}
+    pretrain.pretrain(images(), tmp_path / "run", **given)
+    assert any("will not be read from its file" in line for line in caplog.messages)
+    caplog.clear()
+    pretrain.pretrain(images(), tmp_path / "other", **TINY | {"epochs": 1})
+    assert not any("will not be read" in line for line in caplog.messages)

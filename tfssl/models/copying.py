@@ -1,8 +1,12 @@
 """Copies of networks: the same architecture, weights of their own."""
 
 import keras
+from absl import logging
 
 from tfssl import internals
+
+# What Keras raises for a network that its config does not describe.
+_NO_CONFIG = (TypeError, ValueError, NotImplementedError)
 
 
 def copied(network, purpose, policy=None):
@@ -19,13 +23,11 @@ def copied(network, purpose, policy=None):
         ValueError: if the network cannot be made of its config.
     """
     try:
-        config = keras.saving.serialize_keras_object(network)
-        copy = keras.saving.deserialize_keras_object(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0]
+        copy = _made_again(network)
+    except _NO_CONFIG as error:
         raise ValueError(
             f"The network {network.name!r} cannot be copied for {purpose} "
-            f"({first}); register its classes with "
+            f"({_first_line(error)}); register its classes with "
             "keras.saving.register_keras_serializable and give them get_config."
         ) from error
     copy.set_weights(network.get_weights())
@@ -33,3 +35,33 @@ def copied(network, purpose, policy=None):
         for layer in internals.layers_of(copy):
             layer.dtype_policy = keras.dtype_policies.get(policy)
     return copy
+
+
+def warn_unless_readable(network):
+    """Logs a warning for a network whose `.keras` file nobody can read.
+
+    It may be trained, and used as long as this process lasts.
+
+    Args:
+        network: a built Keras model.
+    """
+    try:
+        _made_again(network)
+    except _NO_CONFIG as error:
+        logging.warning(
+            "The encoder %s will not be read from its file (%s): nothing can evaluate, "
+            "export or load what this run leaves. Register its classes with "
+            "keras.saving.register_keras_serializable, give them get_config, and build "
+            "it without Lambda layers.",
+            network.name,
+            _first_line(error),
+        )
+
+
+def _made_again(network):
+    config = keras.saving.serialize_keras_object(network)
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _first_line(error):
+    return str(error).strip().splitlines()[0]

@@ -11,6 +11,7 @@ from tfssl import files, methods, models
 from tfssl.data import pipeline
 from tfssl.data.views import recipes, tiles
 from tfssl.methods import bank_contrast
+from tfssl.models import copying
 from tfssl.tasks import (
     accept,
     arguments,
@@ -147,13 +148,16 @@ def pretrain(
         network = resolve.encoder(encoder, shape, encoder_args, plan.preprocessing)
         for view in plan.recipe:
             models.check_images(network, view.size, view.size)
-        return resolve.method(
+        made = resolve.method(
             method,
             network,
             hparams,
             teacher=taught and taught.layer(),
             **known,
         )
+        if not isinstance(encoder, str):  # Last: it draws random numbers.
+            copying.warn_unless_readable(network)
+        return made
 
     run = training.train(make_model, watch)
     drawn.write(run, held_out, training)
