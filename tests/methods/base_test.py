@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.methods.case_table import SIZE
+from tests.methods.case_table import BATCH, SIZE
 from tests.methods.cases import batches, make, tiny_encoder, train
 from tfssl import internals, methods, optimizers
 from tfssl.methods import base, one_view_bank
@@ -147,3 +147,13 @@ def test_base_is_no_method_by_itself():
 
 def test_a_method_of_ones_own_has_no_head_until_it_says_so():
     assert Taught(tiny_encoder(), tiny_encoder()).head is None
+
+
+def test_a_method_of_a_file_wants_an_optimizer_before_it_trains(tmp_path):
+    make("simclr").save(tmp_path / "method.keras")
+    loaded = keras.saving.load_model(tmp_path / "method.keras")
+    stream = batches("simclr").batch(BATCH)
+    with pytest.raises(ValueError, match=r"has no optimizer .* call compile"):
+        loaded.fit(stream, steps_per_epoch=1, verbose=0)
+    loaded.compile(keras.optimizers.SGD(0.0))
+    loaded.fit(stream, steps_per_epoch=1, verbose=0)

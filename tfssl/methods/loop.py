@@ -169,11 +169,17 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     def build_optimizer(self):
         """Creates the optimizer's slots, so that nothing is made in a step."""
-        if self.optimizer is not None and not self.optimizer.built:
+        optimizer = getattr(self, "optimizer", None)
+        if optimizer is not None and not optimizer.built:
             with self.distribute_strategy.scope():
-                self.optimizer.build(self.learned_variables)
+                optimizer.build(self.learned_variables)
 
     def make_train_function(self, force=False):
+        if getattr(self, "optimizer", None) is None:
+            raise ValueError(
+                f"{self.name} has no optimizer (a file of a method keeps none); call "
+                "compile(optimizer) before fit."
+            )
         if self.train_function is None or force:
             self.build_optimizer()
             self.train_function = self._loop_over(self.train_step)
