@@ -11,6 +11,12 @@ from tfssl.tasks import pretrain
 _ONE_VIEW = "deepcluster_digits"
 
 
+def _frozen(shape):
+    network = tiny_encoder(shape)
+    network.trainable = False
+    return network
+
+
 @pytest.mark.parametrize(
     "changes, sentence",
     [
@@ -32,6 +38,7 @@ _ONE_VIEW = "deepcluster_digits"
         ),
         ({"encoder": "resnet19"}, "resnet19"),
         ({"encoder": "keras.applications.Nope"}, "is not in keras.applications"),
+        ({"encoder": lambda shape: _frozen(shape)}, "is frozen, and nothing of it"),
         ({"optimizer": "adamax"}, "adamax"),
         ({"lr_scaling": "cubic"}, "cubic"),
         ({"epochs": 0}, "epochs=0"),

@@ -173,6 +173,11 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
     _check_shape(network, input_shape)
+    if network.weights and not network.trainable_variables:
+        raise ValueError(
+            f"The encoder {network.name!r} is frozen, and nothing of it would learn; "
+            "set its trainable = True (and save it so)."
+        )
     input_range.check_plain(network, **normalized)
     white = input_range.white(network)
     if white == 1:
