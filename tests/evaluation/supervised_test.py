@@ -3,8 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import data, progress
+from tests.methods import cases
+from tfssl import data, models, progress
 from tfssl.evaluation import supervised
+from tfssl.tasks import resolve
 
 
 def quarters(num, seed, labels=(3, 8)):
@@ -164,3 +166,15 @@ def test_unreadable_images_are_bounded_by_the_caller(tmp_path):
     settings = {"max_bad_fraction": 0.1, "min_steps": 2}
     found = run(source=folder, test_source=folder, **settings)
     assert 0 <= found.accuracy <= 1
+
+
+def test_of_a_segmenter_its_encoder_learns(recwarn):
+    """Of its head no loss tells anything."""
+    network = cases.tiny_transformer(input_shape=(12, 12, 1))
+    segmenter = models.Segmenter(network, ["a", "b"], image_size=12, width=16)
+    found = run(encoder=segmenter, min_steps=2)
+    learned = len(network.trainable_variables)
+    assert len(found.model.trainable_variables) == learned + 2
+    assert not [w for w in recwarn if "Gradients do not exist" in str(w.message)]
+    again = resolve.encoder(segmenter, (12, 12, 1))
+    assert len(again.trainable_variables) == learned

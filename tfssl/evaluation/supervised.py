@@ -12,7 +12,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, running, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
-from tfssl.models import freezing
+from tfssl.models import freezing, segmenter
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
@@ -224,6 +224,7 @@ def train(
     epochs = max(epochs, -(-min_steps // per_epoch))
     if learning_rate is None:
         learning_rate = 1e-3 if optimizer == "adamw" else 0.05 * batch_size / 256
+    encoder = segmenter.encoder_of(encoder)
     copy = untrained(encoder, seed)
     model = _model(copy, len(classes), preprocessing)
     if start == "encoder":

@@ -164,3 +164,8 @@ class Segmenter(keras.Model):
             config["encoder"], custom_objects=custom_objects
         )
         return cls(**config | {"encoder": encoder})
+
+
+def encoder_of(network):
+    """The encoder of a `Segmenter`, whose head features do not reach; or a network."""
+    return network.encoder if isinstance(network, Segmenter) else network

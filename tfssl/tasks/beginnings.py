@@ -8,7 +8,7 @@ import keras
 from tfssl import checks, frozen, models
 from tfssl import data as data_lib
 from tfssl.evaluation import supervised
-from tfssl.models import copying
+from tfssl.models import copying, segmenter
 from tfssl.tasks import resolve, runs
 
 _SIZE = 224  # Of a new encoder, unless it is said.
@@ -106,9 +106,7 @@ def of(
         preprocessing = dataclasses.replace(preprocessing, size=image_size)
     _check_size(network, preprocessing)
     network, preprocessing = runs.encoder_of(network, preprocessing)
-    if isinstance(network, models.Segmenter):
-        network = network.encoder  # Its head has nothing to learn from.
-    return Beginning(network, preprocessing)
+    return Beginning(segmenter.encoder_of(network), preprocessing)
 
 
 def _for_images(source, size, channels):

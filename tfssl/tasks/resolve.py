@@ -17,7 +17,7 @@ from tfssl import data as data_lib
 from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
-from tfssl.models import input_range
+from tfssl.models import input_range, segmenter
 from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
@@ -172,6 +172,7 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     _check_encoder_args(given, encoder_args)
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
+    network = segmenter.encoder_of(network)
     _check_shape(network, input_shape)
     if network.weights and not network.trainable_variables:
         raise ValueError(
