@@ -1,7 +1,6 @@
 """Copies of networks: the same architecture, weights of their own."""
 
 import keras
-from absl import logging
 
 from tfssl import internals
 
@@ -37,10 +36,10 @@ def copied(network, purpose, policy=None):
     return copy
 
 
-def warn_unless_readable(network):
-    """Logs a warning for a network whose `.keras` file nobody can read.
+def unreadable(network):
+    """Why no `.keras` file gives a network back, in words, or None.
 
-    It may be trained, and used as long as this process lasts.
+    Such a one may be trained, and used as long as its process lasts.
 
     Args:
         network: a built Keras model.
@@ -48,14 +47,8 @@ def warn_unless_readable(network):
     try:
         _made_again(network)
     except _NO_CONFIG as error:
-        logging.warning(
-            "The encoder %s will not be read from its file (%s): nothing can evaluate, "
-            "export or load what this run leaves. Register its classes with "
-            "keras.saving.register_keras_serializable, give them get_config, and build "
-            "it without Lambda layers.",
-            network.name,
-            _first_line(error),
-        )
+        return _first_line(error)
+    return None
 
 
 def _made_again(network):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import keras
+from absl import logging
 
 from tfssl import files, methods, models
 from tfssl.data import pipeline
@@ -156,9 +157,22 @@ def pretrain(
             **known,
         )
         if not isinstance(encoder, str):  # Last: it draws random numbers.
-            copying.warn_unless_readable(network)
+            _warn_unless_readable(network)
         return made
 
     run = training.train(make_model, watch)
     drawn.write(run, held_out, training)
     return run
+
+
+def _warn_unless_readable(network):
+    reason = copying.unreadable(network)
+    if reason:
+        logging.warning(
+            "The encoder %s will not be read from its file (%s): nothing can evaluate, "
+            "export or load what this run leaves. Register its classes with "
+            "keras.saving.register_keras_serializable, give them get_config, and build "
+            "it without Lambda layers.",
+            network.name,
+            reason,
+        )
