@@ -261,3 +261,8 @@ def test_a_folder_may_have_a_dot_in_its_name(segmenter, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match="expected a folder .* but it is a file"):
         predict.predict(segmenter, photos, str(tmp_path / "file"), verbose=0)
+
+
+def test_images_of_other_channels_are_told_of_a_segmenter(segmenter):
+    with pytest.raises(ValueError, match="but the segmenter takes 3; give images of 3"):
+        predict.predict(segmenter, np.zeros((2, 8, 8, 1), np.uint8), verbose=0)

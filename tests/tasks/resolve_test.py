@@ -206,3 +206,14 @@ def test_an_encoder_of_other_images_is_refused_before_anything_is_written(tmp_pa
             verbose=0,
         )
     assert not list(tmp_path.rglob("*.*"))
+
+
+def test_an_encoder_of_one_size_is_refused_for_views_of_several(tmp_path):
+    images = np.zeros((8, 20, 20, 3), np.uint8)
+    given = dict(method="swav", recipe="swav", image_size=16, verbose=0)
+    given["hparams"] = {"num_prototypes": 2}
+    with pytest.raises(ValueError, match=r"but these are \(7, 7, 3\); pass a func"):
+        pretrain.pretrain(
+            images, tmp_path / "run", encoder=_takes(16, 16, 3), batch_size=4, **given
+        )
+    assert not list(tmp_path.rglob("*.*"))

@@ -149,6 +149,12 @@ def test_bad_input(images, tmp_path, query, found, arguments, sentence):
         retrieved(images, tmp_path, max_bad_fraction=0.5, **arguments)
 
 
+def test_what_is_searched_teaches_no_whitening(images, tmp_path):
+    write_query(tmp_path / "lab", "q_1", "red 0 0 9 9", good=["red"])
+    with pytest.raises(ValueError, match="whiten_data=.* received, expected other im"):
+        retrieved(images, tmp_path, whiten_data=str(images))
+
+
 def test_bad_folders_and_encoders(images, tmp_path):
     write_query(tmp_path / "lab", "q_1", "red 0 0 9 9", good=["red"])
     write_image(images / "deeper", "red", (_LEFT, (1, 2, 3)))

@@ -77,7 +77,8 @@ def predict(
     top, threshold = _named(classifier, top, threshold)
     if images.labels == "folders":
         raise checks.refused("labels", images.labels, "none: predictions need none")
-    source = _opened(data, images, classifier.preprocessing)
+    kind = "segmenter" if segments else "classifier"
+    source = _opened(data, images, classifier.preprocessing, kind)
     if out is not None and segments:
         predicted_masks.check_out(out, data, source)
     elif out is not None:
@@ -164,8 +165,8 @@ def _named(classifier, top, threshold):
     return top or _TOP, 0.0
 
 
-def _opened(data, images, preprocessing):
-    """The images, as a source of what the classifier takes."""
+def _opened(data, images, preprocessing, kind):
+    """The images, as a source of what the classifier, or another `kind`, takes."""
     wanted = preprocessing.channels
     # Files of 8 bits give the same where 16 are read.
     bit_depth = 16 if preprocessing.max_value > 255 else images.bit_depth
@@ -184,7 +185,7 @@ def _opened(data, images, preprocessing):
     if source.channels != wanted:
         raise ValueError(
             f"{source.name} has images of {source.channels} channel(s), but the "
-            f"classifier takes {wanted}; give images of {wanted}."
+            f"{kind} takes {wanted}; give images of {wanted}."
         )
     return source
 

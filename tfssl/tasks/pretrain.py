@@ -147,7 +147,10 @@ def pretrain(
     def make_model():
         shape = resolve.input_shape(plan.recipe, train)
         network = resolve.encoder(encoder, shape, encoder_args, plan.preprocessing)
+        several = shape[0] is None
         for view in plan.recipe:
+            of_view = (view.size, view.size, train.channels)
+            resolve.check_shape(network, of_view, several)
             models.check_images(network, view.size, view.size)
         made = resolve.method(
             method,

@@ -173,7 +173,7 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
     network = segmenter.encoder_of(network)
-    _check_shape(network, input_shape)
+    check_shape(network, input_shape)
     if network.weights and not network.trainable_variables:
         raise ValueError(
             f"The encoder {network.name!r} is frozen, and nothing of it would learn; "
@@ -196,8 +196,14 @@ def _check_encoder_args(given, encoder_args):
         )
 
 
-def _check_shape(network, input_shape):
-    """Raises `ValueError` for a network that is built for images of another shape."""
+def check_shape(network, input_shape, several=False):
+    """Raises `ValueError` for a network that is built for images of another shape.
+
+    Args:
+        network: a Keras model.
+        input_shape: `(height, width, channels)` of images, None for any.
+        several: whether there are views of other sizes beside these.
+    """
     inputs = getattr(network, "inputs", None) or ()
     if len(inputs) != 1:
         return
@@ -208,7 +214,8 @@ def _check_shape(network, input_shape):
     if len(takes) == len(given) and all(fits):
         return
     fixes = []
-    if len(takes) == 3 and not all(fits[:2]) and takes[0] == takes[1]:
+    square = len(takes) == 3 and takes[0] == takes[1]
+    if square and not all(fits[:2]) and not several:
         fixes.append(f"set image_size={takes[0]}")
     if len(takes) == 3 and not fits[2]:
         fixes.append(f"give images of {takes[2]} channel(s), of files by channels=…")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import tensorflow as tf
 
-from tfssl import files, progress
+from tfssl import checks, files, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import retrieval, rmac, stages
 from tfssl.tasks import arguments, groups, resolve, runs
@@ -83,6 +83,10 @@ def retrieve(
     whitening, learned = None, "no whitening"
     if whiten_data is not None:
         others = _source(whiten_data, preprocessing)
+        if others.identity() == source.identity():
+            raise checks.refused(
+                "whiten_data", whiten_data, "other images than those of data"
+            )
         maps = (m for _, m in _shown(reader, others, bad_others, "whitening", verbose))
         whitening = rmac.learn_whitening(maps, levels=levels, components=components)
         learned = (
