@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from tests.fixtures import batches as made
 from tfssl.data import pipeline, sources, views
-from tfssl.data.views import recipes
+from tfssl.data.views import device, recipes
 
 # What half a level of a finished view may come to: the colour steps multiply
 # differences, at most by their factors, and a deviation divides them.
@@ -164,7 +164,7 @@ def held(source, recipe, jit_compile=False, **kwargs):
         autograph=False,
     )
     images = source.stacked(tf.range(source.num_images))
-    return host, finish({**batch, "images": images})
+    return host, finish({**batch, "images": {device.mark(source): images}})
 
 
 @pytest.mark.parametrize(

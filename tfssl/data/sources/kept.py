@@ -184,6 +184,12 @@ class KeptSource(base.Source):
     def holds_files(self):
         return self._source.holds_files
 
+    def _fingerprint(self, digest):
+        self._source._fingerprint(digest)
+
+    def _identity(self, digest):
+        self._source._identity(digest)
+
     def read(self, index):
         return tf.cast(index, tf.int64)
 
