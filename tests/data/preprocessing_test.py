@@ -222,6 +222,7 @@ def test_config_round_trip_through_json():
         ({"size": 4, "max_value": 0}, "max_value=0"),
         ({"size": 4, "resize": "area"}, "resize='area'"),
         ({"size": 4, "mean": (0.1, 0.2)}, "2 values of mean for 3 channels"),
+        ({"size": 4, "mean": "0.5"}, "mean='0.5' received, expected one number"),
         ({"size": 4, "std": (1.0, 0.0, 1.0)}, "above 0"),
         ({"size": 4, "mean": 123.7}, "mean=.123.7.* divide mean and std"),
     ],
@@ -229,6 +230,13 @@ def test_config_round_trip_through_json():
 def test_bad_settings(fields, message):
     with pytest.raises(ValueError, match=message):
         preprocessing.Preprocessing(**fields)
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = preprocessing.Preprocessing(size=4, mean=0.5, std=(0.25, 0.5, 1.0))
+    std = np.array([0.25, 0.5, 1.0], np.float32)
+    given = preprocessing.Preprocessing(size=4, mean=np.float32(0.5), std=std)
+    assert given == plain
 
 
 def test_other_channels_than_promised():

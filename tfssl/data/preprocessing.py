@@ -12,9 +12,7 @@ from tfssl.data.views import image_ops
 
 
 def _per_channel(values, channels, name):
-    if isinstance(values, (int, float)):
-        values = (float(values),) * channels
-    values = tuple(float(v) for v in values)
+    values = image_ops.as_numbers(values, name)
     if len(values) == 1:
         values *= channels
     if len(values) != channels:

@@ -5,6 +5,8 @@ returns the same result for the same arguments. Images are `(height, width,
 channels)`; floating images hold values in [0, 1].
 """
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
@@ -22,6 +24,18 @@ _SIGMAS_KEPT = 4.0
 def check_resize(method):
     """Raises `ValueError` unless `method` names a resize filter."""
     checks.one_of({"resize": method}, "resize", _RESIZE)
+
+
+def as_numbers(value, name):
+    """A mean or std as given, one number or several, as a tuple of floats."""
+    found = value.tolist() if isinstance(value, np.ndarray) else value
+    try:
+        found = tuple(found)
+    except TypeError:
+        found = (found,)
+    if not found or not all(checks.is_number(x) and math.isfinite(x) for x in found):
+        raise checks.refused(name, value, "one number, or one per channel")
+    return tuple(map(float, found))
 
 
 def check_normalization(mean, std):

@@ -1,9 +1,6 @@
 """What a recipe may say about its views, as frozen dataclasses of plain numbers."""
 
 import dataclasses
-import math
-
-import numpy as np
 
 from tfssl import checks
 from tfssl.data.views import image_ops
@@ -149,7 +146,8 @@ class View:
             )
         if self.mean is not None:
             for name in ("mean", "std"):
-                object.__setattr__(self, name, _numbers(getattr(self, name), name))
+                values = image_ops.as_numbers(getattr(self, name), name)
+                object.__setattr__(self, name, values)
             image_ops.check_normalization(self.mean, self.std)
 
     def scaled(self, size=None, **changes):
@@ -257,18 +255,6 @@ def _pair(value, name):
     except (TypeError, ValueError):
         raise checks.refused(name, value, "two numbers (low, high)") from None
     return low, high
-
-
-def _numbers(value, name):
-    """One number or several, as a tuple of floats."""
-    found = value.tolist() if isinstance(value, np.ndarray) else value
-    try:
-        found = tuple(found)
-    except TypeError:
-        found = (found,)
-    if not found or not all(checks.is_number(x) and math.isfinite(x) for x in found):
-        raise checks.refused(name, value, "one number, or one per channel")
-    return tuple(map(float, found))
 
 
 def per_channel(values, channels, name):
