@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import composed, frozen_layers, lab, normals
+from tfssl.models import composed, freezing, lab, normals
 
 # What stands in front of the branches, and the views of the first three channels.
 _COLORS = {
@@ -106,7 +106,7 @@ class Branches(keras.Model):
         self.pickers = pickers
         self.stage_outputs = _joined(list(maps.values()))
         self.dtype_policy = next(iter(encoders.values())).dtype_policy
-        frozen_layers.begin(self, trainable)
+        freezing.begin(self, trainable)
 
     def in_front(self, images):
         """Images -> what stands in front makes of them, with all its channels."""

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from tfssl.models import dropout as dropout_lib
-from tfssl.models import frozen_layers, norms, remat
+from tfssl.models import freezing, norms, remat
 from tfssl.models import sobel as sobel_lib
 
 _DENSE_UNITS = 4096
@@ -112,13 +112,13 @@ class FeedForward(remat.Blockwise):
             "norm_group_size": self.norm_group_size,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            **frozen_layers.of(self),
+            **freezing.config_of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return frozen_layers.made(cls, norms.renamed(config))
+        return freezing.made(cls, norms.renamed(config))
 
 
 def _conv(x, width, convolution, policy, name):

@@ -1,4 +1,4 @@
-"""Which layers of an encoder train, and how deep in it a variable lies."""
+"""Which layers of an encoder train, also in its config, and how deep variables lie."""
 
 import collections
 
@@ -67,6 +67,40 @@ def depths(network):
     return {key: 0 if owners[key] > 1 else depth for key, depth in found.items()}
 
 
+def begin(network, trainable):
+    """What its constructor was told; Keras would tell a network without layers yet."""
+    if not trainable:
+        network.trainable = False
+
+
+def config_of(network):
+    """The entries of a config: whether a network trains, and which layers do not.
+
+    Args:
+        network: a functional Keras model of ours.
+    """
+    config = {"trainable": network.trainable}
+    frozen = [layer.name for layer in network.layers if _is_frozen(layer)]
+    if network.trainable and frozen:
+        config["frozen"] = frozen
+    return config
+
+
+def made(kind, config):
+    """A network of a config that has these entries.
+
+    Args:
+        kind: its class.
+        config: dict, the arguments of its constructor, and perhaps `"frozen"`.
+    """
+    config = dict(config)
+    frozen = config.pop("frozen", ())
+    network = kind(**config)
+    for name in frozen:
+        network.get_layer(name).trainable = False
+    return network
+
+
 def _output_of(network, name):
     stages = getattr(network, "stage_outputs", None) or {}
     if name in stages:
@@ -83,3 +117,7 @@ def _output_of(network, name):
 
 def _layers_up_to(network, output):
     return keras.Model(network.inputs, output).layers
+
+
+def _is_frozen(layer):
+    return bool(layer.weights) and not layer.trainable

@@ -18,7 +18,7 @@ import keras
 import tensorflow as tf
 
 from tfssl import internals, pieces, replicas
-from tfssl.models import frozen_layers, passes, stretches
+from tfssl.models import freezing, passes, stretches
 
 
 class Blockwise(keras.Model):
@@ -41,7 +41,7 @@ class Blockwise(keras.Model):
 
     def __init__(self, *args, trainable=True, **kwargs):
         super().__init__(*args, **kwargs)
-        frozen_layers.begin(self, trainable)
+        freezing.begin(self, trainable)
 
     @property
     def remat(self):

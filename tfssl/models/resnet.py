@@ -8,7 +8,7 @@ and `zero_init_residual`. Layer names follow keras-hub's `ResNetBackbone`.
 import keras
 from keras import layers
 
-from tfssl.models import frozen_layers, norms, remat, residual
+from tfssl.models import freezing, norms, remat, residual
 from tfssl.models import sobel as sobel_lib
 
 _BLOCKS = {
@@ -249,13 +249,13 @@ class ResNet(remat.Blockwise):
             "selective_ratio": self.selective_ratio,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            **frozen_layers.of(self),
+            **freezing.config_of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return frozen_layers.made(cls, norms.renamed(config))
+        return freezing.made(cls, norms.renamed(config))
 
 
 resnet = ResNet

@@ -8,7 +8,7 @@ what the same branch makes of a half that is still there: nothing of it is lost.
 import keras
 from keras import layers, ops
 
-from tfssl.models import branches, frozen_layers, remat, residual
+from tfssl.models import branches, freezing, remat, residual
 
 _BLOCKS = (3, 4, 6, 3)
 _FILTERS = 256  # Of the stem and the first stage; doubled at each further one.
@@ -157,13 +157,13 @@ class RevNet(remat.Blockwise):
             "init": self.init,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            **frozen_layers.of(self),
+            **freezing.config_of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return frozen_layers.made(cls, config)
+        return freezing.made(cls, config)
 
 
 def _stem(parts, images, filters, kind):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import frozen_layers, pixel_maps, remat
+from tfssl.models import freezing, pixel_maps, remat
 
 # Fewer codes than these, by perplexity, are one code for all.
 _COLLAPSED = 1.5
@@ -120,7 +120,7 @@ class Tokenizer(keras.Model):
             trainable=False,
             aggregation="none",
         )
-        frozen_layers.begin(self, trainable)
+        freezing.begin(self, trainable)
 
     # Images to tokens. ------------------------------------------------------
 
@@ -264,13 +264,13 @@ class Tokenizer(keras.Model):
             **self.settings,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            **frozen_layers.of(self),
+            **freezing.config_of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the tokenizer that `get_config` describes."""
-        return frozen_layers.made(cls, config)
+        return freezing.made(cls, config)
 
 
 def perplexity(counts):

@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import frozen_layers, remat, transformer
+from tfssl.models import freezing, remat, transformer
 from tfssl.models import positions as positions_lib
 
 _INITS = ("truncated_normal", "xavier", "beit")
@@ -170,13 +170,13 @@ class ViT(remat.Blockwise):
             **self.settings,
             "dtype": keras.dtype_policies.serialize(self.dtype_policy),
             "name": self.name,
-            **frozen_layers.of(self),
+            **freezing.config_of(self),
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Builds the encoder that `get_config` describes."""
-        return frozen_layers.made(cls, config)
+        return freezing.made(cls, config)
 
 
 vit = ViT
