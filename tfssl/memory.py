@@ -234,7 +234,7 @@ class MemoryBank(keras.layers.Layer):
                 that it read, without which XLA copies the bank.
         """
         same = tf.equal(index[:, tf.newaxis], index)
-        first = tf.argmax(tf.cast(same, tf.float32), axis=1)
+        first = tf.argmax(tf.cast(same, tf.float32), axis=1)  # Of ints no GPU has it.
         rows = tf.gather(tf.cast(rows, tf.float32), first)
         old = self.rows_of(index) if old is None else old
         moved = momentum * old + (1 - momentum) * rows

@@ -41,7 +41,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.input_wait = tf.constant(0.0, tf.float64)
         self.waiting = input_wait.InputWait()
         self.finish = None
-        self._images = self._mark = None
+        self._images = None
 
     def compile(
         self,
@@ -128,7 +128,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """What images take of each device, an int."""
         if self._images is None:
             return 0
-        images = self.distribute_strategy.experimental_local_results(self._images)[0]
+        (held,) = self._images.values()
+        images = self.distribute_strategy.experimental_local_results(held)[0]
         return images.dtype.size * images.shape.num_elements()
 
     def hold_images(self, source):
@@ -158,8 +159,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 "arrays, or cache_gib for files of one size, or images_on='host'."
             )
         pixels = source.stacked(tf.range(source.num_images))
-        self._images = replicas.copy_to_each(self.distribute_strategy, pixels)
-        self._mark = device.mark(source)
+        held = replicas.copy_to_each(self.distribute_strategy, pixels)
+        self._images = {device.mark(source): held}
         self.train_function = self.test_function = None  # They hold those before.
 
     def _gains_from_xla(self):
@@ -261,7 +262,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """A batch, and what every device holds of the source."""
         if self._images is None:
             return batch
-        return {**batch, device.IMAGES: {self._mark: self._images}}
+        return {**batch, device.IMAGES: self._images}
 
     def _finishing(self):
         """What makes a step's batch of one that comes."""

@@ -184,6 +184,6 @@ def _log_gamma(alpha, u):
     log_v = 3.0 * tf.math.log(root)
     bound = 0.5 * tf.square(normal) + d * (1.0 - v + log_v)
     accepted = (root > 1e-6) & (tf.math.log(third) < bound)
-    chosen = tf.argmax(tf.cast(accepted, tf.float32), axis=1)
+    chosen = tf.argmax(tf.cast(accepted, tf.float32), axis=1)  # Of ints no GPU has it.
     log_v = tf.gather(log_v, chosen, batch_dims=1)
     return tf.math.log(d[:, 0]) + log_v + tf.math.log(boost[:, 0]) / alpha
