@@ -6,7 +6,15 @@ import pytest
 import tensorflow as tf
 
 from tests.methods.case_table import BATCH, SIZE
-from tests.methods.cases import batches, make, tiny_encoder, train
+from tests.methods.cases import (
+    assert_close,
+    batches,
+    evaluate,
+    make,
+    state,
+    tiny_encoder,
+    train,
+)
 from tfssl import internals, methods, optimizers
 from tfssl.methods import base, one_view_bank
 
@@ -157,3 +165,36 @@ def test_a_method_of_a_file_wants_an_optimizer_before_it_trains(tmp_path):
         loaded.fit(stream, steps_per_epoch=1, verbose=0)
     loaded.compile(keras.optimizers.SGD(0.0))
     loaded.fit(stream, steps_per_epoch=1, verbose=0)
+
+
+@pytest.mark.parametrize("eagerly", [False, True])
+@pytest.mark.parametrize("name", ["moco_v1", "deepcluster"])
+def test_batches_one_by_one_train_and_test_as_fit_and_evaluate_do(name, eagerly):
+    fitted = make(name)
+    train(fitted, batches(name))
+    method = make(name, run_eagerly=eagerly)
+    for batch in batches(name).batch(BATCH):
+        logs = method.train_on_batch(batch, return_dict=True)
+    assert_close(state(fitted), state(method))
+    one = batches(name, steps=1)
+    values = method.test_on_batch(next(iter(one.batch(BATCH))))
+    expected = evaluate(method, one, steps=1)
+    np.testing.assert_allclose(values, [expected[k] for k in logs], rtol=1e-5)
+    assert logs["loss"] != values[method.metrics_names.index("loss")]
+
+
+def test_one_batch_and_nothing_else_is_taken_by_itself(mirrored):
+    method = make("simclr")
+    batch = next(iter(batches("simclr").batch(BATCH)))
+    for step in (method.train_on_batch, method.test_on_batch):
+        with pytest.raises(ValueError, match=r"a ndarray was received; give next"):
+            step(np.zeros((2, SIZE, SIZE, 3)))
+        with pytest.raises(ValueError, match="a dict was received with more"):
+            step(batch, np.zeros(2))
+    method.compile("sgd", steps_per_execution=2)
+    with pytest.raises(ValueError, match="steps_per_execution=2; use fit or evaluate"):
+        method.train_on_batch(batch)
+    with mirrored(2).scope():
+        method = make("simclr")
+    with pytest.raises(ValueError, match="there are 2 replicas"):
+        method.train_on_batch(batch)

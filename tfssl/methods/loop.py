@@ -200,6 +200,60 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if self.test_function is None or force:
             self.test_function = self._loop_over(self.test_step)
 
+    def train_on_batch(
+        self, x, y=None, sample_weight=None, class_weight=None, return_dict=False
+    ):
+        """One training step on one batch, as `keras.Model.train_on_batch`.
+
+        Args:
+            x: dict, one element of the data set that `fit` takes.
+            y: not taken; a batch holds all that it needs.
+            sample_weight: not taken.
+            class_weight: not taken.
+            return_dict: bool, for a dict of the metrics of this batch instead of a
+                list in the order of `metrics_names`.
+
+        Raises:
+            ValueError: for anything beside a batch, for several replicas, which take
+                their parts of a data set only, and for several steps per execution.
+        """
+        self._check_on_batch("train_on_batch", x, y, sample_weight, class_weight)
+        self.make_train_function()
+        return self._on_batch(self.train_function, x, return_dict)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """The metrics of one batch, as `keras.Model.test_on_batch`.
+
+        See `train_on_batch` for the arguments and what is refused.
+        """
+        self._check_on_batch("test_on_batch", x, y, sample_weight)
+        self.make_test_function()
+        return self._on_batch(self.test_function, x, return_dict)
+
+    def _check_on_batch(self, name, batch, *others):
+        if not isinstance(batch, dict) or any(other is not None for other in others):
+            raise ValueError(
+                f"{name} of {type(self).__name__} takes one batch of the data set that "
+                "fit takes, a dict, and nothing beside it, but a "
+                f"{type(batch).__name__} was received"
+                f"{' with more' if isinstance(batch, dict) else ''}; give "
+                "next(iter(dataset))."
+            )
+        self._assert_compile_called(name)
+        count = self.distribute_strategy.num_replicas_in_sync
+        if count > 1 or self.steps_per_execution > 1:
+            raise ValueError(
+                f"{name} runs one step on one replica, but there are {count} replicas "
+                f"and steps_per_execution={self.steps_per_execution}; use fit or "
+                "evaluate."
+            )
+
+    def _on_batch(self, function, batch, return_dict):
+        self.reset_metrics()
+        logs = function(iter(tf.data.Dataset.from_tensors(batch)))
+        logs = {name: float(value) for name, value in logs.items()}
+        return logs if return_dict else self._flatten_metrics_in_order(logs)
+
     def _loop_over(self, step):
         """`iterator -> metrics`, running `steps_per_execution` steps on all replicas.
 
