@@ -199,6 +199,7 @@ class Trainer:
                     verbose=self._given["verbose"],
                 )
                 watchers = watch.callbacks(model, self, resumed)
+                self._check_batches(model)
                 record.accept(model, told)
                 history, saver = self._books(model, watch, resumed)
                 with (
@@ -285,6 +286,14 @@ class Trainer:
             ),
             plan.batch_size,
         )
+
+    def _check_batches(self, model):
+        """Raises `ValueError` where a data service does not make the batches."""
+        if (
+            self._devices.data_service
+            and int(model.step.numpy()) < self.plan.total_steps
+        ):
+            self._batches(model)
 
     def _books(self, model, watch, resumed):
         """What writes down: `(history, saver)`."""
