@@ -163,6 +163,8 @@ def test_a_method_of_a_file_wants_an_optimizer_before_it_trains(tmp_path):
     stream = batches("simclr").batch(BATCH)
     with pytest.raises(ValueError, match=r"has no optimizer .* call compile"):
         loaded.fit(stream, steps_per_epoch=1, verbose=0)
+    with pytest.raises(ValueError, match="has no optimizer .* before train_on_batch"):
+        loaded.train_on_batch(next(iter(stream)))
     loaded.compile(keras.optimizers.SGD(0.0))
     loaded.fit(stream, steps_per_epoch=1, verbose=0)
 

@@ -176,14 +176,17 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 optimizer.build(self.learned_variables)
 
     def make_train_function(self, force=False):
-        if getattr(self, "optimizer", None) is None:
-            raise ValueError(
-                f"{self.name} has no optimizer (a file of a method keeps none); call "
-                "compile(optimizer) before fit."
-            )
+        self._check_optimizer("fit")
         if self.train_function is None or force:
             self.build_optimizer()
             self.train_function = self._loop_over(self.train_step)
+
+    def _check_optimizer(self, before):
+        if getattr(self, "optimizer", None) is None:
+            raise ValueError(
+                f"{self.name} has no optimizer (a file of a method keeps none); call "
+                f"compile(optimizer) before {before}."
+            )
 
     def fill(self, iterator, steps):
         """Runs `fill_step` on `steps` batches: what a method stores without learning.
@@ -239,7 +242,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 f"{' with more' if isinstance(batch, dict) else ''}; give "
                 "next(iter(dataset))."
             )
-        self._assert_compile_called(name)
+        self._check_optimizer(name)
         count = self.distribute_strategy.num_replicas_in_sync
         if count > 1 or self.steps_per_execution > 1:
             raise ValueError(
@@ -252,7 +255,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.reset_metrics()
         logs = function(iter(tf.data.Dataset.from_tensors(batch)))
         logs = {name: float(value) for name, value in logs.items()}
-        return logs if return_dict else self._flatten_metrics_in_order(logs)
+        return logs if return_dict else [logs[mean.name] for mean in self.metrics]
 
     def _loop_over(self, step):
         """`iterator -> metrics`, running `steps_per_execution` steps on all replicas.
