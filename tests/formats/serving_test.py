@@ -354,6 +354,23 @@ def test_encoder_and_preprocessing_must_fit(tmp_path, encoder):
     assert not os.listdir(tmp_path)
 
 
+def test_python_inside_of_an_encoder_is_refused(tmp_path):
+    """A server would load it, and fail at its first request."""
+
+    class Sines(keras.layers.Layer):
+        def call(self, images):
+            sines = tf.numpy_function(np.sin, [images], tf.float32)
+            return tf.ensure_shape(sines, images.shape)
+
+    pooled = [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
+    encoder = keras.Sequential([*pooled, Sines()], name="sines")
+    preprocessing = preprocessing_lib.Preprocessing(size=4)
+    for path in (tmp_path, tmp_path / "new"):
+        with pytest.raises(ValueError, match="'sines' calls Python functions"):
+            serving.saved_model(encoder, path, preprocessing=preprocessing)
+    assert not os.listdir(tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
 def test_alexnet_with_sobel_and_dropout(tmp_path, preprocessing, files, dtype):
     encoder = models.alexnet(

@@ -14,6 +14,7 @@ import socket
 
 import tensorflow as tf
 
+from tfssl import python_calls
 from tfssl.data import bad_files
 
 _SCHEME = "grpc://"
@@ -75,7 +76,7 @@ def _check_without_python(dataset):
         input_dataset=tf.data.experimental.to_variant(dataset),
         external_state_policy=_IGNORE_STATE.value,
     )
-    if b"PyFunc" in graph.numpy():
+    if python_calls.within(tf.compat.v1.GraphDef.FromString(graph.numpy())):
         raise ValueError(
             "The data calls Python functions (tf.py_function, numpy_function or a "
             "generator), which a data service does not have; train without "

@@ -12,7 +12,7 @@ import tempfile
 
 import tensorflow as tf
 
-from tfssl import checks, files, models
+from tfssl import checks, files, models, python_calls
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats import keras_file, signatures, warmup
 from tfssl.formats import model_card as model_card_lib
@@ -70,8 +70,8 @@ def saved_model(
     Raises:
         ValueError: if the version exists or is no positive integer, if encoder and
             preprocessing do not fit or there is none, if the name of a class is not one
-            line, for a tokenizer that has collapsed, or if the folder cannot be
-            written.
+            line, for a tokenizer that has collapsed, for a model that calls Python
+            functions, or if the folder cannot be written.
     """
     network, preprocessing = encoder_lib.parts(encoder, preprocessing)
     if isinstance(network, models.Tokenizer):
@@ -87,13 +87,14 @@ def saved_model(
         _check_names(network.class_names, "train it with other class_names")
     dim = _check_encoder(network, preprocessing)
     _check_version(base_dir, version)
+    functions = _traced(classifier or network, preprocessing)
     records = None
     if warmup_images is not None:
         records = warmup.requests(warmup_images, preprocessing)
     _make_folder(base_dir)
     scratch = _scratch(base_dir)
     try:
-        _write_version(network, classifier, preprocessing, scratch)
+        _write_version(network, classifier, preprocessing, functions, scratch)
         if records:
             warmup.write(scratch, name, records)
         path = _publish(scratch, base_dir, version)
@@ -114,8 +115,8 @@ def saved_model(
     return path
 
 
-def _write_version(network, classifier, preprocessing, path):
-    _write_saved_model(classifier or network, preprocessing, path)
+def _write_version(network, classifier, preprocessing, functions, path):
+    _write_saved_model(classifier or network, functions, path)
     files.write_json(os.path.join(path, PREPROCESSING), preprocessing.get_config())
     place = TOKENIZER if isinstance(network, models.Tokenizer) else ENCODER
     keras_file.save(network, os.path.join(path, place), preprocessing)
@@ -123,16 +124,30 @@ def _write_version(network, classifier, preprocessing, path):
         keras_file.save_whole(classifier, os.path.join(path, CLASSIFIER))
 
 
-def _write_saved_model(model, preprocessing, path):
+def _traced(model, preprocessing):
+    """The functions of `signatures`, by their names, each with its graph.
+
+    Raises:
+        ValueError: for a graph that calls Python, which a server does not have.
+    """
+    functions = {}
+    found = signatures.signatures(model, preprocessing)
+    for name, (function, spec) in found.items():
+        function = tf.function(function, input_signature=[spec], autograph=False)
+        if python_calls.within(function.get_concrete_function().graph.as_graph_def()):
+            raise ValueError(
+                f"{model.name!r} calls Python functions (tf.py_function or "
+                "numpy_function), which exist in this process only and which no server "
+                "has; write them with TensorFlow's or Keras's operations."
+            )
+        functions[name] = function
+    return functions
+
+
+def _write_saved_model(model, functions, path):
     """Not by `keras.export.ExportArchive`: it stores every variable twice (3.15)."""
     module = tf.Module()
     module.variables_ = [variable.value for variable in model.variables]
-    functions = {
-        name: tf.function(function, input_signature=[spec], autograph=False)
-        for name, (function, spec) in signatures.signatures(
-            model, preprocessing
-        ).items()
-    }
     with tempfile.TemporaryDirectory() as scratch:
         if isinstance(model, Classifier | models.Segmenter):
             names = os.path.join(scratch, os.path.basename(CLASSES))
