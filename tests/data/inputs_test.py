@@ -70,6 +70,7 @@ FILES = {
     "palette.png": (_file("PNG", "P"), 0),
     "interlaced.png": (_file("PNG", "RGB", interlace=1), 0),
     "grey.bmp": (_file("BMP", "L"), 0),
+    "palette.bmp": (_file("BMP", "P"), 0),
     "rgb.bmp": (_file("BMP", "RGB"), 0),
     "frames.gif": (_gif(), 0),
     "lossless.webp": (_file("WEBP", "RGB", lossless=True), 0),

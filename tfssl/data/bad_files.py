@@ -17,6 +17,7 @@ _ERRORS = (tf.errors.OpError, UnicodeDecodeError)
 _REASONS = (
     image_headers.TOO_LARGE,
     image_headers.MOVES,
+    image_headers.MASKS,
     tiff.NOT_FOR_PNG,
     OUT_OF_RANGE,
     *aligned.REASONS,

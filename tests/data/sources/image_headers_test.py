@@ -43,6 +43,14 @@ def bmp(width, height, old=False):
     return start + header + b"\0" * 64
 
 
+def bmp_of_masks(order):
+    """One pixel of the bytes 10, 20, 30, 40; `order`: which are red, green and blue."""
+    masks = b"".join(struct.pack("<I", 255 << 8 * place) for place in order)
+    header = struct.pack("<IiiHHIIiiII", 40, 1, 1, 1, 32, 3, *[0] * 5) + masks
+    start = struct.pack("<2sIHHI", b"BM", 18 + len(header), 0, 0, 14 + len(header))
+    return start + header + bytes([10, 20, 30, 40])
+
+
 def gif(canvas, frame, comment=b""):
     """A GIF with one frame of a few bytes, whatever size it claims."""
     table = bytes([0, 0, 0, 255, 255, 255])
@@ -110,6 +118,25 @@ def test_headers_that_are_cut_short_are_no_images(file, ways):
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             decode(tf.constant(file))
         assert image_headers.TOO_LARGE not in str(caught.value)
+
+
+def test_a_bmp_file_of_other_colours_is_no_image(ways):
+    for decode in ways:
+        usual = decode(tf.constant(bmp_of_masks((2, 1, 0))))
+        deep = 257 if usual.dtype == tf.uint16 else 1
+        np.testing.assert_array_equal(usual // deep, [[[30, 20, 10]]])
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            decode(tf.constant(bmp_of_masks((0, 1, 2))))
+        assert image_headers.MASKS in str(caught.value)
+
+
+def test_a_bmp_file_that_names_more_colours_than_it_has_is_no_image():
+    image = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4)).quantize(16)
+    file = bytearray(file_of(image, "BMP"))
+    assert decoding.decode(bytes(file), 3).shape == (4, 4, 3)
+    file[46] = 2
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decoding.decode(bytes(file), 3)
 
 
 def test_the_limit_itself_is_allowed(monkeypatch):

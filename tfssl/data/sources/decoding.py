@@ -108,9 +108,29 @@ def _decode_other(encoded, channels):
     # of an older version would load no graph that holds it.
     read = functools.partial(tf.io.decode_image, encoded, expand_animations=False)
     # It makes no RGB of WebP and BMP with alpha, and no grey of some kinds.
-    own_channels = image_headers.is_bmp(encoded) | image_headers.is_webp(encoded)
-    image = tf.cond(own_channels, read, functools.partial(read, 3))
+    image = tf.case(
+        [
+            (image_headers.is_bmp(encoded), lambda: _decode_bmp(encoded)),
+            (image_headers.is_webp(encoded), lambda: read(channels=0)),
+        ],
+        default=lambda: read(channels=3),
+    )
     return _to_channels(image, channels)
+
+
+def _decode_bmp(encoded):
+    """A BMP file in channels of its own.
+
+    TensorFlow takes the numbers of a table's colours for grey.
+    """
+    image = tf.io.decode_bmp(encoded)
+    return tf.cond(
+        image_headers.bmp_is_indexed(encoded),
+        lambda: tf.gather(
+            image_headers.bmp_table(encoded), tf.cast(image[..., 0], tf.int32)
+        ),
+        lambda: image,
+    )
 
 
 def _decode_any(encoded, channels, dtype):

@@ -9,11 +9,14 @@ import tensorflow as tf
 
 MAX_PIXELS = 100_000_000
 MOVES = "an animated WebP file, which TensorFlow does not read safely"
+MASKS = "a BMP file of 32 bits whose colours are not in the usual order"
 TOO_LARGE = f"too large: more than {MAX_PIXELS // 10**6} megapixels"
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
 _GIF = b"GIF8"
 _BMP = b"BM"
+_BY_MASKS = 3  # How pixels of a BMP file are packed.
+_USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"  # Red, green, blue.
 
 
 def _starts_with(encoded, magic):
@@ -98,7 +101,32 @@ def _bmp_header(encoded):
         lambda: _pair(encoded, 18, tf.uint16),
         lambda: _pair(encoded, 18, tf.int32),
     )
-    return encoded, width, height
+    bits, packing = _pair(encoded, 28, tf.uint16)[0], _pair(encoded, 30, tf.uint16)[0]
+    masked = ~old & tf.equal(bits, 32) & tf.equal(packing, _BY_MASKS)
+
+    def usual():
+        masks = tf.strings.substr(encoded, 54, len(_USUAL_MASKS))
+        check = tf.debugging.Assert(tf.equal(masks, _USUAL_MASKS), [MASKS])
+        with tf.control_dependencies([check]):
+            return tf.identity(encoded)
+
+    return tf.cond(masked, usual, lambda: encoded), width, height
+
+
+def bmp_is_indexed(encoded):
+    """Whether the pixels of a BMP file (scalar string) are numbers of colours."""
+    return tf.equal(_pair(encoded, 28, tf.uint16)[0], 8)
+
+
+def bmp_table(encoded):
+    """The colours of such a file, uint8 `(colours, 3)`."""
+    header = tf.cast(_pair(encoded, 14, tf.int32)[0], tf.int32)
+    used = tf.cast(_pair(encoded, 46, tf.int32)[0], tf.int32)
+    used = tf.where((used > 0) & (used < 256), used, 256)
+    bytes_ = tf.io.decode_raw(
+        tf.strings.substr(encoded, 14 + header, 4 * used), tf.uint8
+    )
+    return tf.reshape(bytes_, [-1, 4])[:, 2::-1]  # They lie as blue, green, red.
 
 
 def _webp_header(encoded):
