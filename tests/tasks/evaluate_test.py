@@ -61,7 +61,7 @@ def test_every_number_has_its_protocol(run, capsys, monkeypatch):
         selection = data_lib.labels.load(path, source)
         assert selection.sha256 == sha256
         assert sorted(source.labels[selection.indices]) == [0, 1]
-    with pytest.raises(ValueError, match="other data"):
+    with pytest.raises(ValueError, match="other labels"):
         pixels, labels = small.images()
         data_lib.labels.load(path, data_lib.open_source((pixels, 1 - labels)))
     html = (run / "report.html").read_text()

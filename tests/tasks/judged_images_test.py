@@ -5,7 +5,7 @@ import tensorflow as tf
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import files
-from tfssl.tasks import judged_images
+from tfssl.tasks import judged_images, resolve
 
 _PLAIN = data_lib.Preprocessing(size=8, channels=1)
 
@@ -59,3 +59,66 @@ def test_what_is_not_given_is_that_of_the_run(run, tmp_path):
     assert setting.view.rotation == 0.3  # Of the digits' recipe.
     with pytest.raises(ValueError, match="data_arg 'rot' received"):
         opened(str(tmp_path), data_args={"rot": "/"})
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """A run that held out a part of a folder without labels; what it trained on."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "images"
+    for name in "abc":
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            image = rng.integers(0, 255, (8, 8, 1)).astype(np.uint8)
+            (folder / name / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    settings = {"data": str(folder), "validation_fraction": 0.3, "seed": 3}
+    train, _ = resolve.sources(**settings)
+    record = {
+        "settings": {"labels": "auto", **settings},
+        "made": {"images": {"identity": train.identity()}},
+        "results": {"steps": 1},
+    }
+    files.write_json(tmp_path / "run.json", record)
+    return tmp_path, folder, _names(train)
+
+
+def _names(source):
+    return {source.describe(i) for i in range(source.num_images)}
+
+
+_OWN = {"data": None, "validation_data": None}
+
+
+def test_what_a_run_held_out_is_that_whatever_labels_are_judged(held_out):
+    run, folder, trained = held_out
+    for data in (None, str(folder)):
+        setting = opened(str(run), **_OWN | {"data": data}, labels="folders")
+        assert setting.train.class_names == ("a", "b", "c")
+        assert _names(setting.train) == trained
+        assert len(_names(setting.test)) == 9 and not _names(setting.test) & trained
+
+
+def test_other_images_than_those_of_the_run_are_cut_by_their_own_labels(held_out):
+    run, folder, _ = held_out
+    (folder / "c" / "9.png").rename(folder / "c" / "new.png")
+    with pytest.raises(ValueError, match="are others now than those it was trained on"):
+        opened(str(run), **_OWN, labels="folders")
+    setting = opened(str(run), **_OWN | {"data": str(folder)}, labels="folders")
+    assert np.bincount(setting.test.labels).tolist() == [3, 3, 3]
+
+
+def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
+    run, folder, _ = held_out
+    record = files.read_json(run / "run.json")
+    record["settings"] |= {
+        "data": "digits",
+        "split": "all",
+        "validation_split": "test",
+        "validation_fraction": 0.0,
+    }
+    files.write_json(run / "run.json", record)
+    other = {"data": str(folder), "validation_data": str(folder), "labels": "folders"}
+    assert opened(str(run), **other).train.num_images == 30
+    assert opened(str(run), **_OWN | {"data": "digits"}).train.num_images == 1797
+    with pytest.raises(ValueError, match="split='all' received for array"):
+        opened(str(run), split="all")

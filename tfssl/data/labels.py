@@ -26,13 +26,14 @@ class Selection:
     sha256: str
     description: str
 
-    def save(self, path):
-        """Writes the selection as JSON, atomically."""
+    def save(self, path, source):
+        """Writes the selection of images of a source as JSON, atomically."""
         files.write_json(
             path,
             {
                 "description": self.description,
                 "sha256": self.sha256,
+                "images": source.identity(),
                 "indices": self.indices.tolist(),
             },
         )
@@ -190,11 +191,12 @@ def load(path, source):
     try:
         indices = np.asarray(stored["indices"])
         sha256, description = stored["sha256"], stored["description"]
+        images = stored["images"]
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{path} is no saved selection of labelled images (no indices, sha256 and "
-            "description); give one from the labels/ of an evaluation, or a text with "
-            "a file name a line."
+            f"{path} is no saved selection of labelled images (no indices, sha256, "
+            "description and images); give one from the labels/ of an evaluation, or a "
+            "text with a file name a line."
         ) from error
     if len(indices) and (indices.dtype.kind != "i" or indices.min() < 0):
         raise ValueError(f"{path} is damaged: its indices are no positions of images.")
@@ -204,11 +206,16 @@ def load(path, source):
             f"{source.num_images}; it was made for other data."
         )
     found = _selection(indices, source.labels, description)
-    if found.sha256 != sha256:
-        raise ValueError(
-            f"{path} was made for other data than {source.name}: SHA-256 "
-            f"{found.sha256[:12]}… instead of {str(sha256)[:12]}…; make it anew."
-        )
+    for what, now, then in (
+        ("images", source.identity(), images),
+        ("labels", found.sha256, sha256),
+    ):
+        if now != then:
+            raise ValueError(
+                f"{path} was made for other {what} than those of {source.name}: "
+                f"SHA-256 {now[:12]}… instead of {str(then)[:12]}…; open the images as "
+                "there (with the same hold-out), or make it anew."
+            )
     return found
 
 

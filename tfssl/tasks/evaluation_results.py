@@ -7,7 +7,7 @@ from tfssl import files
 from tfssl.tasks import run_report, runs
 
 
-def write(folder, run, judged, rows, budgets):
+def write(folder, run, judged, rows, budgets, train):
     """Writes `evaluation.json`, `labels/` and `report.html`.
 
     The evaluation of a run in its own folder is noted in its `run.json` too.
@@ -18,13 +18,14 @@ def write(folder, run, judged, rows, budgets):
         judged: `judging.Subject` of the trained encoder.
         rows: of the evaluation.
         budgets: list of `budgets.Budget`.
+        train: `Source` of the training images, some of which they choose.
     """
     files.write_json(
         os.path.join(folder, "evaluation.json"),
         {
             "encoder": run if isinstance(run, str) else judged.network.name,
             "rows": rows,
-            "label_lists": _store_lists(folder, budgets, judged.bank.index),
+            "label_lists": _store_lists(folder, budgets, train, judged.bank.index),
             "versions": runs.versions(),
         },
     )
@@ -69,19 +70,20 @@ def _cell(row):
     return text + (f" ± {100 * row['std']:.1f}" if row["draws"] > 1 else "")
 
 
-def _store_lists(folder, budgets, index):
+def _store_lists(folder, budgets, train, index):
     """Writes which images were labelled to `labels/`; returns the lists' hashes.
 
     Args:
         folder: where to make `labels/`.
         budgets: list of `budgets.Budget`, whose selections are of rows.
-        index: the position of each row in the source.
+        train: the `Source`.
+        index: the position of each row in it.
     """
     hashes = {}
     for budget in budgets:
         name = budget.name.replace(" ", "_").replace("%", "percent")
         for draw, selection in enumerate(budget.selections):
             of_source = dataclasses.replace(selection, indices=index[selection.indices])
-            of_source.save(os.path.join(folder, "labels", f"{name}-{draw}.json"))
+            of_source.save(os.path.join(folder, "labels", f"{name}-{draw}.json"), train)
         hashes[budget.name] = [selection.sha256 for selection in budget.selections]
     return hashes

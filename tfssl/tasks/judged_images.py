@@ -62,7 +62,7 @@ class JudgedImages:
             ValueError: if images or labels are missing.
         """
         settings = self._settings(folder, preprocessing)
-        train, test = resolve.sources(**settings)
+        train, test = self._sources(folder, settings)
         _check_labels(train, "training", verbose)
         _check_labels(test, "validation", verbose)
         return judging.Setting(
@@ -74,6 +74,31 @@ class JudgedImages:
             seed=seed,
             verbose=verbose,
         )
+
+    def _sources(self, folder, settings):
+        """The images; what is held out of those of a run, as the run held it out."""
+        beside = settings.get("validation_data"), settings.get("validation_split")
+        if not settings.get("validation_fraction") or beside != (None, None):
+            return resolve.sources(**settings)
+        record = runs.record_of(folder)
+        before = recorded.settings_of(folder)["labels"]
+        if before == "folders" and data_lib.sources.kind_of(settings["data"]) != before:
+            before = None  # Other data, which has no class folders.
+        train, test = resolve.sources(**settings, cut_labels=before)
+        trained = (record.get("made") or {}).get("images", {}).get("identity")
+        # A fine-tuned run may have learned from some of the images.
+        if record.get("task", "pretrain") != "pretrain" or trained is None:
+            return train, test
+        if train.identity() == trained:
+            return train, test
+        if self.data is None and self.split is None:
+            raise ValueError(
+                f"The images of {folder!r} are others now than those it was trained on "
+                f"({train.num_images:,} of {train.name}), and what is held out of them "
+                "may have trained; give the images back, or others as "
+                "validation_data=… (--validation_data)."
+            )
+        return resolve.sources(**settings)
 
     def _settings(self, folder, preprocessing):
         """Those of the run, with what is given here instead."""
@@ -91,8 +116,7 @@ class JudgedImages:
             # Those that learn from labels take class folders as they are.
             task = runs.record_of(folder).get("task")
             settings["class_folders"] = task in ("finetune", "distill")
-            if "data" in given:
-                settings |= self._fitting(settings)
+            settings |= self._fitting(settings)
         else:
             _check_given(given)
             settings = {
@@ -103,13 +127,28 @@ class JudgedImages:
 
     def _fitting(self, settings):
         """The run's options of one kind of data, without those of another kind."""
-        kinds = map(data_lib.sources.kind_of, (self.data, self.validation_data))
-        return {
-            "data_args": data_lib.sources.fitting(
-                self.data, settings["data_args"] or {}
-            ),
-            "data_dir": settings["data_dir"] if "tfds" in kinds else None,
-        }
+        kind_of, found = data_lib.sources.kind_of, {}
+        before = _kind_in(settings, "data")
+        if self.data is not None:
+            kinds = map(kind_of, (self.data, self.validation_data))
+            given = settings["data_args"] or {}
+            found["data_args"] = data_lib.sources.fitting(self.data, given)
+            found["data_dir"] = settings["data_dir"] if "tfds" in kinds else None
+            if kind_of(self.data) != before:
+                found["split"] = None
+        if self.validation_data is not None:
+            beside = _kind_in(settings, "validation_data") or before
+            if kind_of(self.validation_data) != beside:
+                found["validation_split"] = None
+        return found
+
+
+def _kind_in(settings, name):
+    """The kind of a run's data, or None for what was in memory or is there no more."""
+    try:
+        return data_lib.sources.kind_of(settings[name])
+    except ValueError:
+        return None
 
 
 def _check_trained(folder):

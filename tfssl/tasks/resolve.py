@@ -41,6 +41,7 @@ def sources(
     seed=0,
     class_folders=False,
     unlabelled=False,
+    cut_labels=None,
     **_,
 ):
     """The training source and the validation source (or None) of these settings.
@@ -48,10 +49,11 @@ def sources(
     Classes of the validation images have the numbers that the training images give
     them, see `data.class_names.matched`. With `class_folders` the first level of a
     folder is the class where `labels` is `"auto"`, of either of them. With `unlabelled`
-    the training images are opened without labels.
+    the training images are opened without labels. `cut_labels` stands for `labels`
+    where a part is held out, None for the same.
     """
 
-    def labels_of(data):
+    def labels_of(data, labels=labels):
         found = class_folders and data_lib.sources.kind_of(data) == "folder"
         return "folders" if found and labels == "auto" else labels
 
@@ -66,13 +68,11 @@ def sources(
     if data_lib.sources.kind_of(validation_data) == "tfds":
         # `data_dir` may be for these images alone.
         training = data_lib.sources.fitting(data, options)
-    train = source(
-        data,
-        data_args=data_args,
-        split=split,
-        labels="none" if unlabelled else labels_of(data),
-        **training,
-    )
+
+    def trains(labels):
+        return source(data, data_args=data_args, split=split, labels=labels, **training)
+
+    train = trains("none" if unlabelled else labels_of(data))
     if validation_data is not None:
         validation = source(
             validation_data,
@@ -84,7 +84,10 @@ def sources(
         )
         return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
-        return data_lib.holdout(train, fraction=validation_fraction, seed=seed)
+        by = None
+        if cut_labels not in (None, labels):
+            by = trains(labels_of(data, cut_labels))
+        return data_lib.holdout(train, fraction=validation_fraction, seed=seed, by=by)
     return train, None
 
 

@@ -73,6 +73,27 @@ def test_holdout_of_partly_labelled_images_takes_labelled_ones():
         sources.holdout(_labelled(np.array([-1] * 100 + [0, 1, 2])), fraction=0.01)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_holdout_leaves_an_image_of_every_class_to_learn_from(seed):
+    labels = np.repeat([0, 1, 2, 3], [30, 30, 1, 1])
+    train, validation = sources.holdout(_labelled(labels), fraction=0.2, seed=seed)
+    assert validation.num_images == 12
+    assert set(train.labels) == {0, 1, 2, 3} and set(validation.labels) == {0, 1}
+    each = _labelled(np.arange(10))  # Of all classes the last; there are no others.
+    assert sources.holdout(each, fraction=0.2, seed=seed)[1].num_images == 2
+
+
+def test_holdout_by_other_labels_of_the_same_images():
+    labels = np.repeat([0, 1], 20)
+    source, bare = _labelled(labels), _labelled(np.full(40, -1))
+    train, validation = sources.holdout(source, fraction=0.2, seed=3, by=bare)
+    expected = sources.holdout(bare, fraction=0.2, seed=3)
+    assert _members(validation) == _members(expected[1])
+    assert _members(validation) != _members(sources.holdout(source, fraction=0.2)[1])
+    assert train.identity() == expected[0].identity()
+    np.testing.assert_array_equal(validation.labels, labels[_members(validation)])
+
+
 @pytest.mark.parametrize("labels", [None, [-1] * 20])
 def test_holdout_of_images_without_labels(labels):
     images = (

@@ -215,7 +215,7 @@ def _open_object(data, channels, bit_depth):
     )
 
 
-def holdout(source, *, fraction=0.1, seed=0):
+def holdout(source, *, fraction=0.1, seed=0, by=None):
     """Cuts a source into training and validation images.
 
     Class-balanced where there are labels; the same cut for the same seed. Where some
@@ -227,6 +227,8 @@ def holdout(source, *, fraction=0.1, seed=0):
         fraction: in (0, 1), share of the images (the labelled ones, if there are any)
             that are for validation.
         seed: int.
+        by: the same images opened with other labels, which decide; None takes those of
+            `source`.
 
     Returns:
         `(train, validation)`, two sources.
@@ -234,7 +236,8 @@ def holdout(source, *, fraction=0.1, seed=0):
     Raises:
         ValueError: if one of them would be empty.
     """
-    rows, kind = labels_lib.labelled(source), "labelled images"
+    by = source if by is None else by
+    rows, kind = labels_lib.labelled(by), "labelled images"
     if not len(rows):
         rows, kind = np.arange(source.num_images), "images"
     count = round(fraction * len(rows))
@@ -244,9 +247,13 @@ def holdout(source, *, fraction=0.1, seed=0):
             "expected a share in (0, 1) that leaves images on both sides."
         )
     labels = np.zeros(len(rows), np.int64)
-    if source.labels is not None:
-        labels = source.labels[rows]
-    validation = rows[labels_lib.balanced_order(labels, seed)[:count]]
+    if by.labels is not None:
+        labels = by.labels[rows]
+    order = labels_lib.balanced_order(labels, seed)
+    _, back = np.unique(labels[order][::-1], return_index=True)
+    last = np.sort(len(order) - 1 - back)  # Of each class.
+    order = np.concatenate([np.delete(order, last), order[last]])
+    validation = rows[order[:count]]
     training = np.setdiff1d(np.arange(source.num_images), validation)
     return (
         source.subset(training, f"{source.name}[training part]"),
