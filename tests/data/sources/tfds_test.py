@@ -39,19 +39,22 @@ def test_tfds_by_name(tmp_path, pixels):
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder):
-    """Seven grey PNG images of 6 x 6, image i filled with 30 i."""
+    """Seven grey PNG images of 6 x 6, image i filled with 30 i; or what it is told."""
+
+    features = {
+        "image": tfds.features.Image(shape=(6, 6, 1)),
+        "label": tfds.features.ClassLabel(names=["even", "odd"]),
+    }
+    made = staticmethod(
+        lambda i: {"image": np.full((6, 6, 1), 30 * i, np.uint8), "label": i % 2}
+    )
 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self):
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(6, 6, 1)),
-                    "label": tfds.features.ClassLabel(names=["even", "odd"]),
-                }
-            ),
+            features=tfds.features.FeaturesDict(self.features),
         )
 
     def _split_generators(self, _):
@@ -59,7 +62,7 @@ class Tiny(tfds.core.GeneratorBasedBuilder):
 
     def _generate_examples(self):
         for i in range(7):
-            yield i, {"image": np.full((6, 6, 1), 30 * i, np.uint8), "label": i % 2}
+            yield i, self.made(i)
 
 
 @pytest.fixture(scope="module")
@@ -102,3 +105,54 @@ def test_tfds_that_is_not_there(prepared, tmp_path):
         sources.open_source(f"tfds-dir:{tmp_path}")
     with pytest.raises(ValueError, match="split='dev' received.*train"):
         sources.open_source(f"tfds-dir:{prepared}", split="dev")
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """`opened(features, made)`: the source of data with other features."""
+
+    def make(features, made):
+        monkeypatch.setattr(Tiny, "features", features)
+        monkeypatch.setattr(Tiny, "made", staticmethod(made))
+        builder = Tiny(data_dir=tmp_path)
+        builder.download_and_prepare()
+        return sources.open_source(f"tfds-dir:{builder.data_dir}")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "image, value, told",
+    [
+        (
+            tfds.features.Image(shape=(6, 6, 1), dtype=np.float32),
+            0.5,
+            "Image of float32",
+        ),
+        (tfds.features.Tensor(shape=(6, 6, 1), dtype=np.uint8), 5, "Tensor of uint8"),
+    ],
+)
+def test_images_that_are_no_files_are_refused(image, value, told, opened):
+    with pytest.raises(ValueError, match=f"'image' of TFDS .* is {told}, expected"):
+        opened(
+            {"image": image},
+            lambda i: {"image": np.full((6, 6, 1), value, image.np_dtype)},
+        )
+
+
+def test_one_class_may_be_called_labels(opened):
+    source = opened(
+        {"image": Tiny.features["image"], "labels": tfds.features.Scalar(np.int64)},
+        lambda i: {"image": np.full((6, 6, 1), i, np.uint8), "labels": i % 3},
+    )
+    pixels = [int(source.decode(source.read(i))[0, 0, 0]) for i in range(7)]
+    assert source.labels.tolist() == [i % 3 for i in pixels]
+
+
+def test_labels_that_are_no_classes_are_left_out(opened, caplog):
+    source = opened(
+        {"image": Tiny.features["image"], "label": tfds.features.Text()},
+        lambda i: {"image": np.full((6, 6, 1), i, np.uint8), "label": f"a photo {i}"},
+    )
+    assert source.labels is None and source.num_images == 7
+    assert "'label' is Text of" in caplog.text and "is left out" in caplog.text

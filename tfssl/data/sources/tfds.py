@@ -1,11 +1,14 @@
 """TFDS data: small sets in memory as encoded files, large ones read in sequence."""
 
+import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfssl.data.sources import arrays, label_sets, streams
 
 # Sets up to this size are kept in memory: random access.
 _MEMORY_BYTES = 1 << 30
+_PIXELS = (np.uint8, np.uint16)
 
 
 def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
@@ -45,11 +48,7 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
             f"{', '.join(builder.info.splits)}."
         ) from error
     features = builder.info.features
-    if "image" not in features:
-        raise ValueError(
-            f"TFDS {name} has no feature 'image' but {', '.join(features)}; map it to "
-            "a tf.data.Dataset of images yourself."
-        )
+    _check_image(name, features)
     # Always in the same order: the place in it is the image's number.
     dataset = builder.as_dataset(
         split=split,
@@ -58,22 +57,22 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
     channels = channels or features["image"].shape[-1] or 3
-    several = "label" not in features and _has_sets(features)
-    if several:
-        kind = features["labels"].feature
-    else:
-        kind = features["label"] if "label" in features else None
-    labelled, class_names = kind is not None, getattr(kind, "names", None)
+    title, kind, several = _labels(name, features)
+    class_names = getattr(kind, "names", None)
     size = info.num_bytes or 0
     shared = dict(
         name=f"tfds:{name}/{split}",
         channels=channels,
         class_names=tuple(class_names) if class_names else None,
     )
-    if several:
-        dataset = dataset.map(lambda e: e | {"label": _marks(e, kind.num_classes)})
-    keys = ("image", "label") if labelled else ("image",)
-    dataset = dataset.map(lambda e: {key: e[key] for key in keys})
+
+    def needed(element):
+        if title is None:
+            return {"image": element["image"]}
+        label = _marks(element, title, kind.num_classes) if several else element[title]
+        return {"image": element["image"], "label": label}
+
+    dataset = dataset.map(needed)
     if size > _MEMORY_BYTES:
         return streams.StreamSource(
             dataset,
@@ -86,27 +85,77 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
     return arrays.BytesSource(
         [e["image"] for e in elements],
         dtype="uint16" if bit_depth == 16 else "uint8",
-        labels=[e["label"] for e in elements] if labelled else None,
+        labels=[e["label"] for e in elements] if title else None,
         **shared,
     )
 
 
-def _has_sets(features):
-    """Whether the images of a data set have any number of classes."""
+def _check_image(name, features):
+    """Raises `ValueError` unless there are images as files, which can be read."""
     import tensorflow_datasets as tfds
 
-    found = features["labels"] if "labels" in features else None
-    lists = isinstance(found, tfds.features.Sequence)
-    return lists and isinstance(found.feature, tfds.features.ClassLabel)
+    if "image" not in features:
+        raise ValueError(
+            f"TFDS {name} has no feature 'image' but {', '.join(features)}; map it to "
+            "a tf.data.Dataset of images yourself."
+        )
+    found = features["image"]
+    # Floats lie in a file of other pixels, as four bytes each.
+    files = isinstance(found, tfds.features.Image) and found.np_dtype in _PIXELS
+    if not files:
+        raise ValueError(
+            f"The feature 'image' of TFDS {name} is {_told(found)}, expected an Image "
+            "of uint8 or uint16; map the data to a tf.data.Dataset of images yourself."
+        )
 
 
-def _marks(element, classes):
+def _told(feature):
+    """A feature in words."""
+    of = getattr(feature, "feature", None)  # Of a sequence.
+    kind = _told(of) if of is not None else feature.np_dtype
+    return f"{type(feature).__name__} of {getattr(kind, '__name__', kind)}"
+
+
+def _labels(name, features):
+    """What the images' classes are: the name of a feature, its kind, if any number.
+
+    The kind is that of one class; all are None where there are no classes.
+    """
+    import tensorflow_datasets as tfds
+
+    title = next((key for key in ("label", "labels") if key in features), None)
+    if title is None:
+        return None, None, False
+    found = features[title]
+    if isinstance(found, tfds.features.Sequence):
+        if isinstance(found.feature, tfds.features.ClassLabel):
+            return title, found.feature, True
+    elif isinstance(found, tfds.features.ClassLabel) or _is_number(found):
+        return title, found, False
+    logging.warning(
+        "TFDS %s: the feature %r is %s, which tells no classes, and is left out.",
+        name,
+        title,
+        _told(found),
+    )
+    return None, None, False
+
+
+def _is_number(feature):
+    """Whether a feature is one whole number."""
+    spec = feature.get_tensor_spec()
+    return (
+        isinstance(spec, tf.TensorSpec) and spec.shape == () and spec.dtype.is_integer
+    )
+
+
+def _marks(element, title, classes):
     """Which classes an image has, int8 `(classes,)`; -1 for VOC's difficult ones."""
 
     def among(numbers):
         return tf.reduce_any(tf.one_hot(numbers, classes, True, False), 0)
 
-    has = among(element["labels"])
+    has = among(element[title])
     sure = has
     if "labels_no_difficult" in element:
         sure = among(element["labels_no_difficult"])
