@@ -65,7 +65,8 @@ def test_hidden_files_and_links_out_of_the_folder_are_left_out(
     with caplog.at_level("WARNING", "absl"):
         source = sources.open_source(root)
     assert [source.describe(i) for i in range(source.num_images)] == files
-    (line,) = [r.getMessage() for r in caplog.records]
+    line, repeated = [r.getMessage() for r in caplog.records]
+    assert "1 images are there more than once" in repeated and "inside.png" in repeated
     assert "2 links that lead out of the folder were left out" in line
     assert "follow_links=True" in line
     source = sources.open_source(root, follow_links=True)

@@ -158,6 +158,15 @@ def test_an_order_that_changes_is_refused(change, use):
         use(sources.open_source(change(_numbered())))
 
 
+def test_a_dataset_that_can_be_passed_once_is_refused():
+    passed_once = iter(np.zeros((4, 8, 8, 3), np.uint8))
+    dataset = tf.data.Dataset.from_generator(
+        lambda: passed_once, output_signature=tf.TensorSpec((8, 8, 3), tf.uint8)
+    )
+    with pytest.raises(ValueError, match="does not give the same images .*image 0 is"):
+        sources.open_source(dataset).fingerprint()
+
+
 _RAMP = np.arange(4, dtype=np.uint8).reshape(1, 4, 1)
 
 

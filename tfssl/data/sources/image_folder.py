@@ -112,7 +112,8 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
     hold is found out when they are decoded. Files of other endings are counted, logged
     and left out, as are class folders without an image, and pipes, sockets and devices,
     for which a read could wait for ever. Hidden files are left out. Links are followed
-    inside the folder; those that lead out of it are counted, logged and left out.
+    inside the folder, and an image that they repeat is one more, which is logged; those
+    that lead out of it are counted, logged and left out.
 
     Args:
         path: the folder, local or any that `tf.io.gfile` lists.
@@ -135,6 +136,14 @@ def folder(path, *, labels="auto", channels=None, bit_depth=8, follow_links=Fals
             name,
             len(outside),
             outside[0],
+        )
+    if found.again:
+        logging.warning(
+            "%s: %d images are there more than once, by links (%s): they count more "
+            "than others, and validation_fraction may hold out images that train.",
+            name,
+            len(found.again),
+            _printable(found.again[0]),
         )
     if found.others:
         unread = any(map(tiff.is_tiff, found.others))
@@ -221,12 +230,14 @@ class _Found:
     Attributes:
         files: image files, sorted by path.
         outside: links that lead out of the folder and were left out.
+        again: image files that are others of them too, by links.
         others: number of the other files, by ending.
         folders: names of the folders of the first level.
     """
 
     files: list
     outside: list
+    again: list
     others: collections.Counter
     folders: list
 
@@ -246,6 +257,7 @@ def _image_files(path, follow_links):
     local = "://" not in path
     root = os.path.realpath(path)
     found, outside, others, tops = [], [], collections.Counter(), None
+    links = {}  # Of files and folders, with what they lead to.
     endings = EXTENSIONS + (tiff.EXTENSIONS if tiff.available() else ())
     # Of each folder, its real path last, after those of the folders it lies in: a
     # link to one of them is a walk without end.
@@ -263,6 +275,8 @@ def _image_files(path, follow_links):
         if not (follow_links or _inside(real, root)):
             outside.append(folder)
             return False
+        if real != os.path.join(chains[directory][-1], name):
+            links[folder] = real
         chains[folder] = (*chains[directory], real)
         return True
 
@@ -278,12 +292,24 @@ def _image_files(path, follow_links):
                 others[_printable(ending) or "without an ending"] += 1
                 continue
             file = os.path.join(directory, name)
-            if local and not follow_links and os.path.islink(file):
-                if not _inside(os.path.realpath(file), root):
+            if local and os.path.islink(file):
+                links[file] = os.path.realpath(file)
+                if not follow_links and not _inside(links[file], root):
                     outside.append(file)
                     continue
             found.append(file)
-    return _Found(sorted(found), sorted(outside), others, tops or [])
+    found = sorted(found)
+
+    def real(file):
+        directory, name = os.path.split(file)
+        return links.get(file) or os.path.join(chains[directory][-1], name)
+
+    again, seen = [], set()
+    for file in found if links else ():
+        if real(file) in seen:
+            again.append(file)
+        seen.add(real(file))
+    return _Found(found, sorted(outside), again, others, tops or [])
 
 
 def _inside(path, root):

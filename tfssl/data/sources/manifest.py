@@ -8,7 +8,8 @@ dogs/7.png,dog,test
 
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
 nothing where unknown) or the name of a class, `split` any name; other columns are
-left alone. The rows' order numbers the images.
+left alone, but one of these names with spaces or capitals is refused. The rows' order
+numbers the images.
 
 Columns `channels:NAME:KIND` name further files of the same size as the image, whose
 channels are stacked behind its own, in the order of the columns: see `aligned`.
@@ -153,10 +154,23 @@ def read(path, more=()):
     return rows
 
 
+def _check_titles(path, line, titles):
+    """Refuses columns that count but for a space or a capital, or stand there twice."""
+    for title in titles:
+        meant = title.strip().lower()
+        if meant in _COLUMNS and meant not in titles:
+            raise refused(
+                path, line, f"a column {title!r}, expected {meant!r}; write it so."
+            )
+        if title in _COLUMNS and titles.count(title) > 1:
+            raise refused(path, line, f"several columns {title!r}; leave one of them.")
+
+
 def _csv_rows(path, text):
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        header = reader.fieldnames or []
+        header = list(reader.fieldnames or [])
+        _check_titles(path, 1, header)
         if header and "path" not in header:
             raise refused(
                 path, 1, f"columns {', '.join(header)}, but none is called 'path'."
@@ -189,6 +203,7 @@ def _json_rows(path, text):
             raise refused(path, line, f"not JSON ({what}); repair the line.") from error
         if not isinstance(row, dict) or "path" not in row:
             raise refused(path, line, "no 'path'; expected an object that has one.")
+        _check_titles(path, line, list(row))
         yield line, row
 
 

@@ -177,7 +177,9 @@ class StreamSource(source_lib.Source):
             )
         # Small sets are passed several times: two passes may agree by chance.
         again = self._dataset.repeat().map(_hash).take(_COMPARED).batch(_COMPARED)
-        (found,) = _read(again, self.name)
+        found = next(_read(again, self.name), np.zeros(0, np.int64))
+        if not len(found):
+            raise ValueError(self._changed("image 0"))
         differ = found != hashes[np.arange(len(found)) % len(hashes)]
         if differ.any():
             place = int(differ.argmax()) % len(hashes)
