@@ -210,3 +210,21 @@ def test_global_statistics_reach_the_mixing(mirrored):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(both.get_weights(), one.get_weights()):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_odd_batches_have_gradients_in_narrow_networks():
+    """oneDNN's of a 1x1 kernel with strides ends the process, of few channels."""
+    model = tiny(18, width=1 / 16, stem="cifar")
+    strided = {
+        layer.input.shape[-1]
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+        and (layer.kernel_size, layer.strides) == ((1, 1), (2, 2))
+    }
+    assert strided == {16}  # The shortcuts from 4 and 8 channels take places first.
+    x = tf.constant(images((3, 24, 24, 3)))
+    for _ in range(3):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(x, training=True) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+    assert all(np.isfinite(gradient).all() for gradient in gradients)

@@ -13,6 +13,9 @@ INITS = {
     "torchvision": dict(scale=2.0, mode="fan_out", distribution="untruncated_normal"),
     "torch": heads.UNIFORM_FAN_IN["config"],
 }
+# Of fewer channels and an odd batch, oneDNN's gradient of a 1x1 kernel with strides
+# writes beyond its end (TensorFlow 2.20) and ends the process: places are taken first.
+_FEWEST_STRIDDEN = 16
 _FEWEST_MIXERS = 32  # Of the filters between the pooled streams and their scores.
 
 
@@ -81,6 +84,11 @@ class Parts:
     def conv(self, x, filters, size, strides, name, init=None):
         """A convolution without bias; `init`: of this kernel."""
         x, padding = self.padded(x, size, strides, name)
+        if size == 1 and strides > 1 and x.shape[-1] < _FEWEST_STRIDDEN:
+            x = layers.AveragePooling2D(
+                1, strides=strides, dtype=self.policy, name=f"{name}_places"
+            )(x)
+            strides = 1
         return layers.Conv2D(
             filters,
             size,
