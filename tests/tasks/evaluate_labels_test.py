@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 
@@ -120,3 +121,29 @@ def test_lists_that_fit_no_images(run, write, places, changes, sentence, monkeyp
     )
     with pytest.raises(ValueError, match=sentence):
         listed(run, write(*places), **changes)
+
+
+def test_lists_of_labels_are_those_of_one_evaluation(run, tmp_path):
+    def few(**changes):
+        settings = {"budgets": ("3",), "draws": 1, "probes": ("knn",), "baselines": ()}
+        evaluated(run, out=tmp_path, **settings | changes)
+
+    def names():
+        return {path.name for path in lists.iterdir()}
+
+    lists = tmp_path / "labels"
+    few(budgets=("3", "50%"), draws=2)
+    expected = ("3_per_class-0", "3_per_class-1", "50_percent-0", "50_percent-1")
+    assert names() == {f"{name}.json" for name in expected}
+    (lists / "mine-0.json").write_text("{}")
+    few(seed=7)
+    assert names() == {"3_per_class-0.json", "mine-0.json"}
+    stored = json.loads((tmp_path / "evaluation.json").read_text())["label_lists"]
+    of_file = json.loads((lists / "3_per_class-0.json").read_text())
+    assert of_file["description"].endswith("seed 7")
+    assert len(stored["3 per class"]) == 1
+    # A list that is asked for stays, though another evaluation has written it.
+    given = lists / "3_per_class-0.json"
+    few(budgets=None, label_list=str(given))
+    written = "list_3_per_class-0.json-0.json"
+    assert names() == {"3_per_class-0.json", "mine-0.json", written}

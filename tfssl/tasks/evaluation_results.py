@@ -2,9 +2,16 @@
 
 import dataclasses
 import os
+import re
+
+import tensorflow as tf
 
 from tfssl import files
 from tfssl.tasks import run_report, runs
+
+RESULTS, LISTS = "evaluation.json", "labels"
+# As `_store_lists` names them.
+_LIST = re.compile(r"(\d+_per_class|[\d.e+-]+_percent|list_.*)-\d+\.json")
 
 
 def write(folder, run, judged, rows, budgets, train):
@@ -21,7 +28,7 @@ def write(folder, run, judged, rows, budgets, train):
         train: `Source` of the training images, some of which they choose.
     """
     files.write_json(
-        os.path.join(folder, "evaluation.json"),
+        os.path.join(folder, RESULTS),
         {
             "encoder": run if isinstance(run, str) else judged.network.name,
             "rows": rows,
@@ -42,7 +49,7 @@ def show(rows, folder):
         if "top5" in row:  # The table has no place for it; the protocol does.
             print(f"\n{row['features']}, {row['labels']}: {row['protocol']}")
     if folder is not None:
-        print(f"Report: {os.path.join(folder, 'report.html')}")
+        print(f"Report: {os.path.join(folder, run_report.PAGE)}")
 
 
 def table(rows):
@@ -73,17 +80,39 @@ def _cell(row):
 def _store_lists(folder, budgets, train, index):
     """Writes which images were labelled to `labels/`; returns the lists' hashes.
 
+    Lists of an evaluation before go, but those that this one was given.
+
     Args:
         folder: where to make `labels/`.
         budgets: list of `budgets.Budget`, whose selections are of rows.
         train: the `Source`.
         index: the position of each row in it.
     """
-    hashes = {}
+    hashes, names = {}, set()
     for budget in budgets:
         name = budget.name.replace(" ", "_").replace("%", "percent")
         for draw, selection in enumerate(budget.selections):
             of_source = dataclasses.replace(selection, indices=index[selection.indices])
-            of_source.save(os.path.join(folder, "labels", f"{name}-{draw}.json"), train)
+            of_source.save(os.path.join(folder, LISTS, f"{name}-{draw}.json"), train)
+            names.add(f"{name}-{draw}.json")
         hashes[budget.name] = [selection.sha256 for selection in budget.selections]
+        names.add(budget.name.removeprefix("list "))
+    remove_lists(folder, names)
     return hashes
+
+
+def remove_lists(folder, kept=()):
+    """Removes what evaluations have left in `labels/`, and nothing else.
+
+    Args:
+        folder: where `labels/` is.
+        kept: names of the files that stay.
+    """
+    path = os.path.join(folder, LISTS)
+    if not tf.io.gfile.isdir(path):
+        return
+    for name in tf.io.gfile.listdir(path):
+        if _LIST.fullmatch(name) and name not in kept:
+            tf.io.gfile.remove(os.path.join(path, name))
+    if not tf.io.gfile.listdir(path):
+        tf.io.gfile.rmtree(path)

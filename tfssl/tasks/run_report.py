@@ -9,6 +9,8 @@ from tfssl.evaluation import attention, report
 from tfssl.tasks import drawn, runs, teachers, tiles
 from tfssl.training import history
 
+PAGE = "report.html"
+
 _QUERIES, _NEIGHBORS = 8, 6
 _POINTS = 1000
 # Curves that tell how training went, by the panel they are drawn in.
@@ -54,7 +56,7 @@ def write(folder, run, judged, rows):
     source, seed = judged.setting.test, judged.setting.seed
     title, settings, parts = _of_encoder(judged) if run is None else _of_run(run)
     return report.write(
-        os.path.join(folder, "report.html"),
+        os.path.join(folder, PAGE),
         title=f"{title} on {source.name.split('[')[0]}",
         settings={k: v for k, v in settings.items() if v is not None},
         step_name="epoch",
