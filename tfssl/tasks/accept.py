@@ -13,7 +13,7 @@ from absl import logging
 from tfssl import files, locks
 from tfssl.formats import keras_file
 from tfssl.methods import classification
-from tfssl.tasks import runs, settings, show_views
+from tfssl.tasks import results, runs, settings, show_views
 from tfssl.training import checkpoint, monitors
 
 
@@ -130,7 +130,10 @@ class Record:
             show_views.sheet(
                 plan.train, plan.recipe, path, seed=plan.seed, augment=plan.augment
             )
-        # Without the results and the evaluation of an earlier encoder.
+        # Without the results and the evaluation of an earlier encoder; their files go
+        # first, so that none is ever beside a record that does not know of it.
+        if step or self._before:
+            results.remove(self._out)
         files.write_json(
             os.path.join(self._out, "run.json"),
             {
@@ -145,10 +148,10 @@ class Record:
             self._arguments["on_accept"]()
 
     def _is_finished(self, model):
-        results, step = self._before.get("results") or {}, int(model.step.numpy())
+        found, step = self._before.get("results") or {}, int(model.step.numpy())
         return (
             step >= self._plan.total_steps
-            and results.get("steps") == step
+            and found.get("steps") == step
             and tf.io.gfile.exists(self._file_of(model))
         )
 
@@ -192,15 +195,15 @@ class Record:
         if self._finished:
             return
         bad_files = self._plan.bad_files
-        results = {
+        found = {
             "steps": int(model.step.numpy()),
             "last_epoch": lines[-1] if lines else None,
             "bad_files": bad_files.listed,
             "head": head is not None,
         }
         if saver.best_name:
-            results[f"best_{saver.best_name}"] = saver.best
-        runs.update(self._out, results=results)
+            found[f"best_{saver.best_name}"] = saver.best
+        runs.update(self._out, results=found)
         if bad_files.count:
             logging.warning(
                 "%d unreadable image(s) were skipped: %s",
