@@ -13,8 +13,8 @@ from absl import logging
 from tfssl import files, locks
 from tfssl.formats import keras_file
 from tfssl.methods import classification
-from tfssl.tasks import results, runs, settings, show_views
-from tfssl.training import checkpoint, monitors
+from tfssl.tasks import epoch_judges, results, runs, settings, show_views
+from tfssl.training import checkpoint, history, monitors
 
 
 @contextlib.contextmanager
@@ -48,15 +48,22 @@ class Record:
         plan: `trainer.Plan`.
         workers: `workers.Workers`; all of them call the methods, the chief reads and
             writes.
+        judging: function of `monitoring.Watch`, called on the chief: what judges the
+            epochs.
+
+    Attributes:
+        since: the step after which all epochs are judged alike, once it is accepted.
     """
 
-    def __init__(self, arguments, plan, workers):
+    def __init__(self, arguments, plan, workers, judging):
         self._out = arguments["out"]
         self._arguments = arguments
         self._plan = plan
         self._workers = workers
         self._before, self._made, self._differences = {}, None, []
         self._finished = False
+        self._judging = judging
+        self.since = 0
 
     def check(self):
         """Compares the settings, where there is a state to go on from or a result.
@@ -110,12 +117,14 @@ class Record:
         if other_epochs:
             for metric in model.metrics:
                 metric.reset_state()  # No mean over steps of two kinds.
+        judged = {}
+        (since,) = self._workers.from_chief(lambda: (self._judged(model, judged),))
+        self.since = int(since)
         if not self._workers.is_chief:
             return
         verbose = self._arguments["verbose"]
         if verbose:
             print(told)
-        self._finished = self._is_finished(model)
         if self._finished:
             if verbose:
                 print(f"{self._out} is finished, step {step}: nothing to train.")
@@ -141,11 +150,43 @@ class Record:
                 "settings": settings.recorded(self._arguments),
                 "made": self._made,
                 "changes": self._changes(step),
+                **judged,
                 "versions": runs.versions(model),
             },
         )
         if self._arguments["on_accept"]:
             self._arguments["on_accept"]()
+
+    def _judged(self, model, entry):
+        """What judges the epochs from here on, on the chief.
+
+        Args:
+            model: the `Method`, restored.
+            entry: dict that gets what run.json is to keep of it, if anything.
+
+        Returns:
+            The step after which all epochs are judged alike.
+        """
+        step, before = int(model.step.numpy()), self._before.get("judged")
+        self._finished = self._is_finished(model)
+        if self._finished:
+            return (before or {}).get(epoch_judges.SINCE, 0)
+        lines = history.read(os.path.join(self._out, "metrics.jsonl"))
+        last = max([line["step"] for line in lines if line["step"] <= step], default=0)
+        now = self._judging()
+        differ = epoch_judges.differences(before, now)
+        since = epoch_judges.after(differ, before, last)
+        if now or before:
+            entry["judged"] = (now or before) | {epoch_judges.SINCE: since}
+        if differ and step:
+            self._differences = [*self._differences, *differ]
+            logging.warning(
+                "Epochs are judged otherwise after step %d: %s. The best checkpoint is "
+                "one of those to come.",
+                since,
+                _listed(differ),
+            )
+        return since
 
     def _is_finished(self, model):
         found, step = self._before.get("results") or {}, int(model.step.numpy())

@@ -4,7 +4,7 @@ import dataclasses
 
 from tfssl import data as data_lib
 from tfssl.data import pipeline
-from tfssl.tasks import groups, monitoring
+from tfssl.tasks import epoch_judges, groups, monitoring
 from tfssl.training import validation as validation_lib
 
 _BATCH = 256  # Images per forward pass at least: there are no gradients to hold.
@@ -75,6 +75,11 @@ class Watch:
     def variables(self):
         """Nothing is saved beside the model."""
         return {}
+
+    def judging(self):
+        """As of `monitoring.Watch`."""
+        source = self._labelled.validation
+        return None if source is None else epoch_judges.judging(source)
 
     def callbacks(self, model, trainer, resumed):
         """As of `monitoring.Watch`."""

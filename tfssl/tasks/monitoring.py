@@ -9,7 +9,7 @@ from absl import logging
 from tfssl import data as data_lib
 from tfssl.data import labels, pipeline
 from tfssl.methods import gradient_watch
-from tfssl.tasks import online_probe
+from tfssl.tasks import epoch_judges, online_probe
 from tfssl.training import checkpoint, history, monitors
 
 _MONITORED_IMAGES = 256
@@ -50,6 +50,20 @@ class Watch:
     def variables(self):
         """What of the monitors is saved beside the model: named tensors."""
         return {k: v for one in self._kept for k, v in one.variables().items()}
+
+    def judging(self):
+        """What `best_by` depends on, see `epoch_judges.judging`; None where it is off.
+
+        Called on the chief alone.
+        """
+        if self._knn is None:
+            return None
+        return epoch_judges.judging(
+            self._validation,
+            self._plan.train,
+            knn_k=self._chosen.knn_k,
+            knn_temperature=self._chosen.knn_temperature,
+        )
 
     def callbacks(self, model, trainer, resumed):
         """All that watches, in the order in which it must be called.

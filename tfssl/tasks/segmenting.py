@@ -9,7 +9,14 @@ from tfssl import methods, models
 from tfssl.data import pipeline
 from tfssl.data.views import color, recipes
 from tfssl.evaluation import supervised
-from tfssl.tasks import classifying, groups, judging_epochs, monitoring, trainer
+from tfssl.tasks import (
+    classifying,
+    epoch_judges,
+    groups,
+    judging_epochs,
+    monitoring,
+    trainer,
+)
 from tfssl.tasks.arguments import OneOf, Range
 from tfssl.training import pixel_validation
 
@@ -229,6 +236,11 @@ class Watch:
     def variables(self):
         """Nothing is saved beside the model."""
         return {}
+
+    def judging(self):
+        """As of `monitoring.Watch`."""
+        source = self._validation
+        return None if source is None else epoch_judges.judging(source)
 
     def callbacks(self, model, trainer, resumed):
         """As of `monitoring.Watch`."""

@@ -164,6 +164,9 @@ class Watch:
         """Nothing is saved beside the model."""
         return {}
 
+    def judging(self):
+        """Nothing judges the epochs."""
+
     def callbacks(self, model, trainer, resumed):
         """As of `monitoring.Watch`."""
         watching = code_use.CodeUse(

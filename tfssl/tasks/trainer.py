@@ -180,7 +180,7 @@ class Trainer:
             bad_files_lib.explained(plan.bad_files, *watch.bad_files),
             service.errors_explained(),
         ):
-            record = accept.Record(self._given, plan, workers)
+            record = accept.Record(self._given, plan, workers, watch.judging)
             record.check()
             with self._surroundings():
                 model = self._compiled(make_model())
@@ -201,7 +201,7 @@ class Trainer:
                 watchers = watch.callbacks(model, self, resumed)
                 self._check_batches(model)
                 record.accept(model, told)
-                history, saver = self._books(model, watch, resumed)
+                history, saver = self._books(model, watch, resumed, record.since)
                 with (
                     saver.watching_signals(),
                     stalls.watched(
@@ -295,8 +295,8 @@ class Trainer:
         ):
             self._batches(model)
 
-    def _books(self, model, watch, resumed):
-        """What writes down: `(history, saver)`."""
+    def _books(self, model, watch, resumed, since):
+        """What writes down: `(history, saver)`; the best is one after the step."""
         step, saves = int(model.step.numpy()), self._saves
         history = history_lib.History(
             self.out, self.plan.steps_per_epoch, step=step, workers=self.workers
@@ -313,7 +313,7 @@ class Trainer:
             best_by=watch.best_by,
             also=watch.variables,
             workers=self.workers,
-            lines=history.lines,
+            lines=[line for line in history.lines if line["step"] > since],
             saved_step=step if resumed else None,
         )
         return history, saver

@@ -7,6 +7,7 @@ import threading
 import time
 
 import keras
+import tensorflow as tf
 from absl import logging
 
 from tfssl import files
@@ -45,7 +46,7 @@ class Saver(keras.callbacks.Callback):
         also: function without arguments -> dict of tensors to store beside the method
             (the online probe).
         workers: `workers.Workers`; the chief writes, and all stop at one step.
-        lines: list of dicts, the history so far, which knows the best kNN.
+        lines: list of dicts, the history so far, as far as the best kNN is among it.
         saved_step: int, step of the checkpoint that training continues from, or None.
 
     A checkpoint that cannot be written (a full disk) is a warning, and training
@@ -208,10 +209,14 @@ class Saver(keras.callbacks.Callback):
         return best
 
     def _write_best(self):
-        if self.best and self.workers.is_chief:
-            path = os.path.join(self.folder, "best.json")
-            with files.failures_logged(path):
+        path = os.path.join(self.folder, "best.json")
+        if not self.workers.is_chief:
+            return
+        with files.failures_logged(path):
+            if self.best:
                 files.write_json(path, self.best)
+            elif tf.io.gfile.exists(path):
+                tf.io.gfile.remove(path)
 
 
 class ContinueEpoch(keras.callbacks.Callback):

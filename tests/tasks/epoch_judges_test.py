@@ -1,0 +1,128 @@
+"""The best epoch is one among those that the same images have judged."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.tasks import finetune_test, train_segmenter_test
+from tests.tasks import pretrain_test as small
+from tfssl import data, files
+from tfssl.tasks import epoch_judges, pretrain, runs
+
+WATCHED = {"knn_epochs": 1, "checkpoint_steps": 5, "keep": 9}
+FIRST, OTHER = small.images(seed=1), small.images(n=24, seed=2)
+
+
+def start(out, epochs, **changes):
+    settings = small.TINY | WATCHED | {"validation_data": FIRST} | changes
+    longer = {"epochs": epochs, "allow_changes": ("epochs",)}
+    return pretrain.pretrain(small.images(), str(out), **settings | longer)
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory):
+    """Two epochs, the first of them better than any that follows can be."""
+    out = tmp_path_factory.mktemp("begun")
+    start(out, 2)
+    lines = [json.loads(line) for line in open(out / "metrics.jsonl")]
+    lines[0]["knn_accuracy"] = 2.0
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    files.write_text(out / "metrics.jsonl", text)
+    return out
+
+
+@pytest.fixture
+def half(begun, tmp_path):
+    shutil.copytree(begun, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def best(out):
+    return files.read_json(out / "checkpoints" / "best.json")
+
+
+def changed(out):
+    record = runs.record_of(out)
+    return [(c["step"], c["setting"]) for c in record["changes"]]
+
+
+@pytest.mark.parametrize(
+    "changes, setting",
+    [
+        ({"validation_data": OTHER}, "validation_data"),
+        ({"validation_data": (FIRST[0], 1 - FIRST[1])}, "validation_data"),
+        ({"knn_k": 3}, "knn_k"),
+    ],
+)
+def test_the_best_is_one_of_those_judged_alike(half, changes, setting, caplog):
+    start(half, 3, **changes)
+    assert best(half)["checkpoint"] == "checkpoint-15"
+    assert changed(half) == [(10, "epochs"), (10, setting)]
+    told = "Epochs are judged otherwise after step 10: " + setting
+    assert told in caplog.text
+    # And so it stays, also where nothing judges for a while.
+    start(half, 4, knn_epochs=0)
+    assert best(half)["checkpoint"] == "checkpoint-15"
+    start(half, 5, **changes)
+    assert best(half)["checkpoint"] in ("checkpoint-15", "checkpoint-25")
+    assert [c for c in changed(half) if c[1] == setting] == [(10, setting)]
+    results = runs.record_of(half)["results"]
+    assert results["best_knn"] == best(half)
+
+
+def test_the_same_images_go_on_judging(half):
+    start(half, 3, validation_data=tuple(map(np.copy, FIRST)))
+    assert best(half) == {"checkpoint": "checkpoint-5", "knn": 2.0}
+    assert changed(half) == [(10, "epochs")]
+
+
+def test_a_finished_run_keeps_its_best(half):
+    start(half, 2, validation_data=OTHER)
+    assert best(half) == {"checkpoint": "checkpoint-5", "knn": 2.0}
+    assert not changed(half)
+
+
+def test_a_best_of_other_images_is_forgotten_at_once(half):
+    """Though the epoch that follows was never reached."""
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        start(half, 3, validation_data=OTHER, on_accept=stop)
+    run = start(half, 3, validation_data=OTHER, knn_epochs=2)
+    assert len(run.history) == 3
+    assert best(half)["checkpoint"] == "checkpoint-15"
+    assert changed(half) == [(10, "epochs"), (10, "validation_data")]
+
+
+def test_a_classifier_and_a_segmenter_name_what_judges_them(tmp_path):
+    run = finetune_test.tuned(tmp_path / "tuned", epochs=1)
+    judged = runs.record_of(run.path)["judged"]
+    assert judged["since"] == 0 and judged["validation_data"]["count"] == 40
+    test = train_segmenter_test.images(seed=1)
+    run = train_segmenter_test.trained(
+        tmp_path / "segmenter", validation_data=test, epochs=1
+    )
+    judged = runs.record_of(run.path)["judged"]
+    assert judged["validation_data"]["name"] and "knn_k" not in judged
+
+
+def test_what_is_not_known_is_no_difference():
+    source = data.open_source(FIRST)
+    now = epoch_judges.judging(source, knn_k=3)
+    assert not epoch_judges.differences(None, now)
+    assert not epoch_judges.differences(now, None)
+    older = {key: value for key, value in now.items() if key != "knn_k"}
+    assert not epoch_judges.differences(older, now)
+    moved = now["validation_data"] | {"name": "elsewhere"}
+    assert not epoch_judges.differences(now, now | {"validation_data": moved})
+
+
+def test_epochs_that_a_damaged_checkpoint_takes_back_are_counted_again():
+    before = {"since": 20}
+    assert epoch_judges.after([], before, last=10) == 10
+    assert epoch_judges.after([], before, last=40) == 20
+    assert epoch_judges.after([], None, last=40) == 0
