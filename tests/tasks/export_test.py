@@ -1,3 +1,4 @@
+import json
 import os
 import re
 
@@ -138,6 +139,21 @@ def test_a_classifier_is_exported_with_its_classes(tmp_path, capsys, save):
     assert runs.load_classifier(again).class_names == ("ant", "bee", "cat")
     with pytest.raises(ValueError, match="pass the run's folder instead"):
         export.export(path, str(tmp_path / "models"), check=True)
+
+
+def test_the_card_tells_scores_and_of_which_images(tmp_path):
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    of_a_run(classifier(), str(folder / "encoder.keras"))
+    scores = {"top1": 0.75, "top5": None, "mean_per_class": 0.5}
+    entry = {"validation": "pets/test", "fine-tuned": scores}
+    record = {"settings": {}, "classification": entry}
+    (folder / "run.json").write_text(json.dumps(record))
+    export.export(str(folder), str(tmp_path / "models"))
+    card = (tmp_path / "models" / "pets" / "README.md").read_text()
+    table = card[card.index("## Classification") :]
+    assert "pets/test" in table and "0.75" in table and "0.5" in table
+    assert "None" not in table and "top5" not in table
 
 
 def test_the_check_sees_other_logits(tmp_path):

@@ -99,6 +99,33 @@ def test_its_file_is_a_classifier_and_an_encoder(whole):
     assert rows[0]["accuracy"] > 0.9
 
 
+def page_of(run):
+    with open(os.path.join(run.path, "classification.html")) as page:
+        return page.read()
+
+
+def test_scores_on_other_images_are_said_to_be_of_them(tmp_path):
+    """A finished run is judged again, its curves stay."""
+    first, other = (
+        data.open_source(small.images(n=count, seed=1)).subset(range(count), name=name)
+        for count, name in ((40, "first"), (24, "other"))
+    )
+    run = tuned(tmp_path, validation_data=first)
+    assert runs.record_of(run.path)["classification"]["validation"] == "first"
+    assert "The scores are of first, 40 images" in page_of(run)
+    assert "The curves are of" not in page_of(run)
+    run = tuned(tmp_path, validation_data=other)
+    record = runs.record_of(run.path)
+    assert record["classification"]["validation"] == "other"
+    assert record["judged"]["validation_data"]["name"] == "first"
+    assert "The scores are of other, 24 images" in page_of(run)
+    assert "The curves are of first, 40 images" in page_of(run)
+    longer = {"epochs": 3, "allow_changes": ("epochs",)}
+    run = tuned(tmp_path, validation_data=other, **longer)
+    assert "Up to step 10 the curves are of first, 40 images" in page_of(run)
+    assert "and not of these images" not in page_of(run)
+
+
 def test_scores_are_those_of_its_predictions(whole):
     run = whole[0]
     found = files.read_json(os.path.join(run.path, "classification.json"))

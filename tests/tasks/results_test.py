@@ -43,7 +43,15 @@ def test_results_of_the_weights_before_go_when_the_training_goes_on(judged):
     assert {"encoder.keras", "metrics.jsonl", "run.json", "views.png"} <= names(judged)
     assert names(judged / "labels") == {"mine.json"}  # Nobody's but the user's.
     record = json.loads((judged / "run.json").read_text())
-    assert record["results"]["steps"] == 15 and "evaluation" not in record
+    assert record["results"]["steps"] == 15
+    assert not {"evaluation", "evaluated_on"} & set(record)
+
+
+def test_an_evaluation_names_its_images(judged):
+    small_evaluation(judged, validation_data=small.images(n=24, seed=2))
+    images = {"data": "array", "validation_data": "array"}
+    assert json.loads((judged / "evaluation.json").read_text())["images"] == images
+    assert json.loads((judged / "run.json").read_text())["evaluated_on"] == images
 
 
 def test_they_are_gone_before_the_record_is(judged, monkeypatch):

@@ -83,9 +83,11 @@ def test_a_run_leaves_a_segmenter_its_scores_and_a_page(run):
     assert told["mean_iou"] == pytest.approx(last["val_mean_iou"], abs=1e-6)
     assert told["pixel_accuracy"] == pytest.approx((said == true).mean(), abs=1e-6)
     assert list(told["iou"].values()) == pytest.approx(ious, abs=1e-6)
+    assert runs.record_of(run.path)["segmentation"]["validation"] == found["validation"]
     with open(os.path.join(run.path, "segmentation.html")) as page:
         text = page.read()
     assert "what the segmenter says" in text and "mIoU" in text
+    assert f"The scores are of {found['validation']}, 24 images" in text
 
 
 def test_it_serves_as_an_encoder_too(run):

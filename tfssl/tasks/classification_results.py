@@ -10,7 +10,7 @@ from tfssl.data import pipeline
 from tfssl.evaluation import classification as scores_lib
 from tfssl.evaluation import classification_report as page
 from tfssl.evaluation import features
-from tfssl.tasks import runs, tiles
+from tfssl.tasks import epoch_judges, runs, tiles
 from tfssl.training import monitors, validation
 
 RESULTS, PAGE = "classification.json", "classification.html"
@@ -57,7 +57,9 @@ def _write(trained, labelled, plan, verbose, teacher):
         }
         files.write_json(path, content)
         runs.update(
-            run.path, classification={k: _brief(told) for k, told in results.items()}
+            run.path,
+            classification={"validation": labelled.validation.name}
+            | {name: _brief(told) for name, told in results.items()},
         )
         _write_page(trained, found, labelled)
         if verbose:
@@ -94,7 +96,7 @@ def _with_scores(logits, labelled):
 
 def _write_page(trained, found, labelled):
     run, (judged, _) = (next(iter(some.values())) for some in (trained, found))
-    validation_images = labelled.validation
+    validation_images, record = labelled.validation, runs.record_of(run.path)
     page.write(
         os.path.join(run.path, PAGE),
         title=os.path.basename(os.path.abspath(run.path)),
@@ -106,8 +108,8 @@ def _write_page(trained, found, labelled):
         class_names=labelled.class_names,
         images=lambda rows: tiles.of(validation_images, judged.index[rows]),
         histories={name: one.history for name, one in trained.items()},
-        settings=run.settings | runs.versions(run.method),
-        notes=list(labelled.told),
+        settings=record["settings"] | runs.versions(run.method),
+        notes=[*labelled.told, *epoch_judges.notes(record, validation_images)],
     )
 
 

@@ -63,6 +63,28 @@ def after(differ, before, last):
     return last if differ else min((before or {}).get(SINCE, 0), last)
 
 
+def notes(record, validation):
+    """For a page: which images its scores are of, and by which its curves are.
+
+    Args:
+        record: run.json, a dict.
+        validation: source of the images of the scores.
+
+    Returns:
+        List of texts.
+    """
+    now, judged = judging(validation), record.get("judged")
+    found = [f"The scores are of {told(now['validation_data'])}."]
+    for change in record.get("changes", []):
+        if change["setting"] == "validation_data":
+            found.append(
+                f"Up to step {change['step']} the curves are of {change['before']}."
+            )
+    for one in differences(judged, now):
+        found.append(f"The curves are of {one.before}, and not of these images.")
+    return found
+
+
 def told(value):
     """A value of `judging` in words."""
     if isinstance(value, dict):

@@ -27,10 +27,13 @@ def write(folder, run, judged, rows, budgets, train):
         budgets: list of `budgets.Budget`.
         train: `Source` of the training images, some of which they choose.
     """
+    setting = judged.setting
+    images = {"data": setting.train.name, "validation_data": setting.test.name}
     files.write_json(
         os.path.join(folder, RESULTS),
         {
             "encoder": run if isinstance(run, str) else judged.network.name,
+            "images": images,
             "rows": rows,
             "label_lists": _store_lists(folder, budgets, train, judged.bank.index),
             "versions": runs.versions(),
@@ -38,7 +41,7 @@ def write(folder, run, judged, rows, budgets, train):
     )
     own = runs.folder_of(run)
     if folder == own:
-        runs.update(own, evaluation=rows)
+        runs.update(own, evaluation=rows, evaluated_on=images)
     run_report.write(folder, own, judged, rows)
 
 

@@ -180,5 +180,20 @@ def _model_card(record):
         "teacher": (record.get("made") or {}).get("teacher"),
         "versions": record.get("versions"),
         "results": record.get("results"),
+        "classification": _scores(record.get("classification")),
+        "segmentation": _scores(record.get("segmentation")),
+        "tokenizer": record.get("tokenizer"),
+        "evaluated_on": record.get("evaluated_on"),
         "evaluation": record.get("evaluation"),
     }
+
+
+def _scores(entry):
+    """Rows of scores on validation images: of what was trained, and beside it."""
+    entry = dict(entry or {})
+    images = entry.pop("validation", "")  # An older version did not name them.
+    return [
+        {"of": name, "images": images}
+        | {score: value for score, value in told.items() if value is not None}
+        for name, told in entry.items()
+    ]

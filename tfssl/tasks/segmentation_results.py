@@ -8,7 +8,7 @@ from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import label_maps, pipeline
 from tfssl.evaluation import pictures, report
-from tfssl.tasks import runs
+from tfssl.tasks import epoch_judges, runs
 from tfssl.training import monitors, pixel_validation
 
 RESULTS, PAGE = "segmentation.json", "segmentation.html"
@@ -66,22 +66,25 @@ def _write(trained, mapped, plan, verbose):
         }
         files.write_json(path, content)
         runs.update(
-            run.path, segmentation={k: _brief(told) for k, told in results.items()}
+            run.path,
+            segmentation={"validation": mapped.validation.name}
+            | {name: _brief(told) for name, told in results.items()},
         )
         lines = [_line(name, told) for name, told in results.items()]
         best = next(iter(results.values()))
         lines.append(f"IoU of the classes: {_of_classes(best)}")
+        record = runs.record_of(run.path)
         report.write(
             os.path.join(run.path, PAGE),
             title=os.path.basename(os.path.abspath(run.path)),
-            settings=run.settings | runs.versions(run.method),
+            settings=record["settings"] | runs.versions(run.method),
             curves=_curves(trained),
             sheets={
                 "Images, over them their maps, and what the segmenter says": _sheet(
                     run.method, test, plan.preprocessing
                 )
             },
-            notes=lines,
+            notes=[*lines, *epoch_judges.notes(record, mapped.validation)],
             step_name="epoch",
         )
         if verbose:

@@ -62,7 +62,7 @@ def _write(run, held_out, plan, verbose):
         report.write(
             os.path.join(run.path, PAGE),
             title=os.path.basename(os.path.abspath(run.path)),
-            settings=run.settings | runs.versions(run.method),
+            settings=runs.record_of(run.path)["settings"] | runs.versions(run.method),
             curves={name: _curve(run.history, name) for name in _CURVES},
             sheets={"Images, and below them what their tokens say": sheet},
             notes=[line],
