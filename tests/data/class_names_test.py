@@ -88,3 +88,30 @@ def test_no_class_in_common(caplog):
     source = _matched([0, 1], ("ant", "bee"), [0, 1], ("cat", "dog"))
     assert source.labels.tolist() == [2, 3]
     assert "They share no class. Its 2 images count as wrong." in caplog.messages[0]
+
+
+@pytest.mark.parametrize("names", [("ant", "bee", "cat"), ("07", "1", "3"),
+                                   ("10", "2", "ant", "zebra")])  # fmt: skip
+def test_a_teachers_classes_are_matched_by_the_same_rule(names, caplog):
+    """Numbers beside names: by value, or else by place and with a warning."""
+    labels = [1, 7, 3, -1] if names[0] == "07" else [1, 0, 2, -1]
+    source = _matched(labels, None, range(len(names)), names)
+    told = list(caplog.messages)
+    caplog.clear()
+    taught = class_names.placed(_source(labels), names)
+    assert taught.labels.tolist() == source.labels.tolist()
+    assert taught.class_names == source.class_names == names
+    by_place = [line for line in told if "taken as places" in line]
+    assert len(by_place) == (names[0] != "07")
+    mine = [line.replace("those of the teacher", "those of first")
+            for line in caplog.messages]  # fmt: skip
+    assert mine == by_place
+
+
+def test_a_class_that_a_teacher_does_not_know_is_refused():
+    with pytest.raises(ValueError, match="numbers up to 3, those of the teacher are 2"):
+        class_names.placed(_source([1, 3]), ("ant", "bee"))
+    with pytest.raises(ValueError, match="images of class '3', expected only those of"):
+        class_names.placed(_source([1, 3]), ("01", "2"))
+    with pytest.raises(ValueError, match="images of class 'bee' and 1 more, expected"):
+        class_names.placed(_source([0, 1, 2], ("ant", "bee", "cat")), ("ant", "dog"))

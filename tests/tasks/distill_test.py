@@ -133,6 +133,20 @@ def test_what_cannot_be_learned_is_refused(teacher, run, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
+def test_numbers_are_the_classes_of_a_teacher_of_names(teacher, tmp_path, caplog):
+    """As fine-tuning takes them: validation images, and labels that are learned."""
+    caplog.set_level("WARNING", "absl")
+    given = tfssl.load_classifier(teacher)
+    named = formats.Classifier(
+        given.network, given.head, ("dark", "light"), preprocessing=given.preprocessing
+    )
+    train = small.images()
+    run = distilled(tmp_path, named, train=train, label_weight=0.5, epochs=1)
+    assert "val_accuracy" in run.history[-1]
+    told = [line for line in caplog.messages if "places in their list" in line]
+    assert len(told) == 2 and "those of the teacher are names" in told[0]
+
+
 def test_photos_without_class_folders_beside_a_validation_folder_with(
     teacher, tmp_path, caplog
 ):

@@ -49,7 +49,7 @@ def matched(source, reference):
     if own is None and names is None:
         number_of, known = None, None
     elif own is None:
-        number_of, known = _numbers_to_names(source, reference)
+        number_of, known = _numbers_to_names(source, names, reference.name)
     elif names is None:
         number_of, known = _names_to_numbers(source, reference)
     elif own == names:
@@ -98,12 +98,17 @@ def _matched_sets(source, reference):
     return source
 
 
-def _numbers_to_names(source, reference):
-    """`(number of each number, names)` for numbers beside a source of names."""
-    names, present = reference.class_names, _present(source)
-    values = _values(names)
+def _numbers_to_names(source, names, named):
+    """`(number of each number, names)` for numbers beside names.
+
+    Args:
+        source: a `Source` of numbers.
+        names: tuple of texts; numbers that are none of them come after them.
+        named: what to call that which has the names.
+    """
+    present, values = _present(source), _values(names)
     if values is None:
-        _check_places(present, source, reference)
+        _check_places(present, source.name, names, named)
         return {number: number for number in present}, names
     place_of = {value: place for place, value in enumerate(values)}
     others = [number for number in present if number not in place_of]
@@ -116,7 +121,9 @@ def _names_to_numbers(source, reference):
     """`(number of each number, None)` for names beside a source of numbers."""
     values = _values(source.class_names)
     if values is None:
-        _check_places(_present(reference), reference, source)
+        _check_places(
+            _present(reference), reference.name, source.class_names, source.name
+        )
         return None, source.class_names
     return dict(enumerate(values)), None
 
@@ -129,13 +136,19 @@ def _values(names):
     return values if len(set(values)) == len(values) else None
 
 
-def _check_places(present, numbered, named):
-    """Says that numbers are taken as places in a list of names; refuses others."""
-    names = named.class_names
+def _check_places(present, numbered, names, named):
+    """Says that numbers are taken as places in a list of names; refuses others.
+
+    Args:
+        present: the numbers, ascending.
+        numbered: what has them.
+        names: the list.
+        named: what has it.
+    """
     if present and present[-1] >= len(names):
         raise ValueError(
-            f"The labels of {numbered.name} are numbers up to {present[-1]}, those of "
-            f"{named.name} are {len(names)} names, so the classes cannot be matched; "
+            f"The labels of {numbered} are numbers up to {present[-1]}, those of "
+            f"{named} are {len(names)} names, so the classes cannot be matched; "
             "give both names (a manifest, class folders) or both numbers, or leave "
             "labels out with labels='none'."
         )
@@ -144,8 +157,8 @@ def _check_places(present, numbered, named):
         "The labels of %s are numbers, those of %s are names: numbers are taken as "
         "places in their list, %s%s. Give both names, or both numbers, if that "
         "is wrong.",
-        numbered.name,
-        named.name,
+        numbered,
+        named,
         shown,
         ", …" if len(names) > _SHOWN else "",
     )
@@ -208,17 +221,22 @@ def renumbered(source, numbers, names):
 
 
 def placed(source, names):
-    """A copy of a source whose labels are places in a list of names.
+    """A copy of a source whose labels are places in a teacher's list of names.
 
     Args:
-        source: a `Source` with labels; classes without names go by their numbers.
+        source: a `Source` with labels; numbers without names are matched with the list
+            as `matched` does.
         names: tuple of texts.
 
     Raises:
         ValueError: if it has images of a class that is not among them.
     """
     present = np.asarray(_present(source), np.int64)
-    own = of(source, present)
+    if source.class_names is None:
+        place_of, known = _numbers_to_names(source, names, "the teacher")
+        own = [known[place_of[number]] for number in present.tolist()]
+    else:
+        own = of(source, present)
     missing = [name for name in own if name not in names]
     if missing:
         raise ValueError(
