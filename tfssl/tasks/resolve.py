@@ -72,16 +72,18 @@ def sources(
     def trains(labels):
         return source(data, data_args=data_args, split=split, labels=labels, **training)
 
-    train = trains("none" if unlabelled else labels_of(data))
+    with _sorted("training", data, labels):
+        train = trains("none" if unlabelled else labels_of(data))
     if validation_data is not None:
-        validation = source(
-            validation_data,
-            data_args=data_args,
-            beside=True,
-            split=validation_split,
-            labels=labels_of(validation_data),
-            **options,
-        )
+        with _sorted("validation", validation_data, labels):
+            validation = source(
+                validation_data,
+                data_args=data_args,
+                beside=True,
+                split=validation_split,
+                labels=labels_of(validation_data),
+                **options,
+            )
         return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         by = None
@@ -89,6 +91,21 @@ def sources(
             by = trains(labels_of(data, cut_labels))
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed, by=by)
     return train, None
+
+
+@contextlib.contextmanager
+def _sorted(part, data, labels):
+    """Says why folders are classes, where that was not asked for by `labels`."""
+    try:
+        yield
+    except data_lib.sources.NoClassFolder as error:
+        if labels != "auto":
+            raise
+        raise ValueError(
+            f"The {part} images need a class each, but {data} holds image files "
+            "outside of class folders; use one folder per class, or a manifest with a "
+            "label of each file (manifest:PATH)."
+        ) from error
 
 
 def source(data, *, data_args=None, beside=False, **options):

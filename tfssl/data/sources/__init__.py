@@ -3,7 +3,7 @@
 from tfssl.data.sources.aligned import AlignedSource
 from tfssl.data.sources.arrays import ArraySource, BytesSource
 from tfssl.data.sources.base import Source
-from tfssl.data.sources.image_folder import FileSource
+from tfssl.data.sources.image_folder import FileSource, NoClassFolder
 from tfssl.data.sources.kept import keep
 from tfssl.data.sources.opening import (
     OPTIONS,
@@ -20,6 +20,7 @@ __all__ = [
     "ArraySource",
     "BytesSource",
     "FileSource",
+    "NoClassFolder",
     "Source",
     "StreamSource",
     "fitting",

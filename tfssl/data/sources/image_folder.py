@@ -20,6 +20,10 @@ _SHOWN = 8  # Endings or classes that a message names.
 _SIZED = 256  # Files whose size counts in an identity.
 
 
+class NoClassFolder(ValueError):
+    """Raised for image files outside of class folders, where folders are classes."""
+
+
 class FileSource(source_lib.Source):
     """Image files, read when needed.
 
@@ -201,7 +205,7 @@ def _regular(files, path):
 def _classes(path, found):
     parts = [os.path.relpath(file, path).split(os.sep) for file in found.files]
     if any(len(p) == 1 for p in parts):
-        raise ValueError(
+        raise NoClassFolder(
             f"labels='folders' received, but {_printable(path)} holds image files "
             "outside of class folders; use one folder per class, or labels='none'."
         )
