@@ -70,6 +70,8 @@ def test_the_best_is_one_of_those_judged_alike(half, changes, setting, caplog):
     assert [c for c in changed(half) if c[1] == setting] == [(10, setting)]
     results = runs.record_of(half)["results"]
     assert results["best_knn"] == best(half)
+    (note,) = epoch_judges.earlier(runs.record_of(half))
+    assert note.startswith(f"Up to step 10 epochs were judged by {setting}=")
 
 
 def test_the_same_images_go_on_judging(half):
@@ -108,6 +110,17 @@ def test_a_classifier_and_a_segmenter_name_what_judges_them(tmp_path):
     )
     judged = runs.record_of(run.path)["judged"]
     assert judged["validation_data"]["name"] and "knn_k" not in judged
+
+
+def test_an_epoch_that_was_not_judged_yet_is_judged_by_the_new_images(half):
+    """Its checkpoint was written, and the process ended before its numbers were."""
+    lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (half / "metrics.jsonl").write_text(lines[0])
+    start(half, 3, validation_data=OTHER)
+    assert [(5, "validation_data")] == changed(half)[1:]
+    lines = (half / "metrics.jsonl").read_text().splitlines()
+    later = [json.loads(line)["knn_accuracy"] for line in lines[1:]]
+    assert best(half)["knn"] == max(later) and len(later) == 2
 
 
 def test_what_is_not_known_is_no_difference():

@@ -122,7 +122,10 @@ def test_scores_on_other_images_are_said_to_be_of_them(tmp_path):
     assert "The curves are of first, 40 images" in page_of(run)
     longer = {"epochs": 3, "allow_changes": ("epochs",)}
     run = tuned(tmp_path, validation_data=other, **longer)
-    assert "Up to step 10 the curves are of first, 40 images" in page_of(run)
+    assert (
+        "Up to step 10 epochs were judged by validation_data=first, 40 images"
+        in page_of(run)
+    )
     assert "and not of these images" not in page_of(run)
 
 

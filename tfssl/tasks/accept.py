@@ -61,6 +61,7 @@ class Record:
         self._plan = plan
         self._workers = workers
         self._before, self._made, self._differences = {}, None, []
+        self._judged_otherwise = []
         self._finished = False
         self._judging = judging
         self.since = 0
@@ -179,7 +180,7 @@ class Record:
         if now or before:
             entry["judged"] = (now or before) | {epoch_judges.SINCE: since}
         if differ and step:
-            self._differences = [*self._differences, *differ]
+            self._judged_otherwise = differ
             logging.warning(
                 "Epochs are judged otherwise after step %d: %s. The best checkpoint is "
                 "one of those to come.",
@@ -203,9 +204,11 @@ class Record:
         """What changed in this run, and at which step; nothing for a new one."""
         if not step:
             return []
+        found = [(step, one) for one in self._differences]
+        found += [(self.since, one) for one in self._judged_otherwise]
         return self._before.get("changes", []) + [
             {"step": step, "setting": one.name, "before": one.before, "now": one.now}
-            for one in self._differences
+            for step, one in found
         ]
 
     def finish(self, model, encoder, head, lines, saver):

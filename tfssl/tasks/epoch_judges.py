@@ -73,16 +73,29 @@ def notes(record, validation):
     Returns:
         List of texts.
     """
-    now, judged = judging(validation), record.get("judged")
-    found = [f"The scores are of {told(now['validation_data'])}."]
-    for change in record.get("changes", []):
-        if change["setting"] == "validation_data":
-            found.append(
-                f"Up to step {change['step']} the curves are of {change['before']}."
-            )
-    for one in differences(judged, now):
-        found.append(f"The curves are of {one.before}, and not of these images.")
-    return found
+    now = judging(validation)
+    return [
+        f"The scores are of {told(now['validation_data'])}.",
+        *earlier(record),
+        *(
+            f"The curves are of {one.before}, and not of these images."
+            for one in differences(record.get("judged"), now)
+        ),
+    ]
+
+
+def earlier(record):
+    """For a page: how epochs were judged before a change, list of texts.
+
+    Args:
+        record: run.json, a dict.
+    """
+    judged = record.get("judged", {})
+    return [
+        "Up to step {step} epochs were judged by {setting}={before}.".format(**change)
+        for change in record.get("changes", [])
+        if change["setting"] in judged
+    ]
 
 
 def told(value):

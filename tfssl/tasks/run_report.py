@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl.evaluation import attention, report
-from tfssl.tasks import drawn, runs, teachers, tiles
+from tfssl.tasks import drawn, epoch_judges, runs, teachers, tiles
 from tfssl.training import history
 
 PAGE = "report.html"
@@ -151,7 +151,8 @@ def _notes(record):
     notes = [
         "Accuracies are on validation images that no choice has seen. Choose "
         "checkpoints by kNN or a probe, never by the loss: it does not predict "
-        "transfer."
+        "transfer.",
+        *epoch_judges.earlier(record),
     ]
     bad = (record.get("results") or {}).get("bad_files")
     if bad:
