@@ -37,8 +37,7 @@ class InputWait:
     def __init__(self):
         with tf.init_scope(), tf.device("CPU:0"):
             self._asked, self._arrived, self._closed = (_counter() for _ in range(3))
-        self._manager = internals.cancellation_manager()
-        self._reason = None
+        self._manager, self._reason = internals.cancellation_manager(), None
         self.calls, self.stepping = 0, False
 
     def ask(self):
@@ -69,8 +68,13 @@ class InputWait:
         It stays so after an error of the input: then no step has begun, and the state
         is that after the last one.
         """
-        arrived, asked = int(_value(self._arrived)), int(_value(self._asked))
+        arrived, asked = self.arrived, int(_value(self._asked))
         return asked if asked > arrived else None
+
+    @property
+    def arrived(self):
+        """How many batches have come, an int."""
+        return int(_value(self._arrived))
 
     def interrupt(self, reason):
         """Ends the wait for input, from another thread, once and for all.
@@ -91,9 +95,20 @@ class InputWait:
             iterator: what is waited for.
         """
         self.calls, self.stepping = self.calls + 1, True
+        # One for each call: TensorFlow cancels it when a function ends with an error.
+        self._manager = internals.cancellation_manager()
+        if self._reason is not None:  # `interrupt` may have ended the one before.
+            self._manager.start_cancel()
         try:
             with internals.cancelled_by(self._manager):
                 yield
+        except (tf.errors.OutOfRangeError, StopIteration):
+            # No wait, and no failure: there is nothing more to come.
+            tf.raw_ops.AssignVariableOp(
+                resource=self._asked, value=_value(self._arrived)
+            )
+            self.stepping = False
+            raise
         except (tf.errors.CancelledError, tf.errors.InvalidArgumentError) as error:
             refused = _CLOSED in str(error)
             if self._reason is None or not (

@@ -307,9 +307,19 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 )
             return self.get_metrics_result(), waited
 
+        read = internals.function(self.get_metrics_result)
+
         def function(iterator):
-            with self.waiting.interruptible(iterator):
-                metrics, waited = run_steps(iterator)
+            several = self.steps_per_execution > 1
+            begun = self.waiting.arrived if several else None
+            try:
+                with self.waiting.interruptible(iterator):
+                    metrics, waited = run_steps(iterator)
+            except tf.errors.OutOfRangeError:
+                # The data ended among several steps: those before count, as in Keras.
+                if not several or self.waiting.arrived == begun:
+                    raise
+                return read()
             self.input_wait = self.input_wait + waited
             return metrics
 
@@ -331,9 +341,14 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     def _eager_loop(self, on_replica):
         def function(iterator):
-            with self.waiting.interruptible(iterator):
-                for _, batch in zip(range(self.steps_per_execution), iterator):
-                    on_replica(self._with_images(batch))
+            for done in range(self.steps_per_execution):
+                try:
+                    with self.waiting.interruptible(iterator):
+                        on_replica(self._with_images(next(iterator)))
+                except StopIteration:
+                    if not done:
+                        raise
+                    break
             return self.get_metrics_result()
 
         return function
