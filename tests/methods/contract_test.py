@@ -193,6 +193,20 @@ def test_mixed_precision_is_finite_and_learns(plain, policy):
 
 
 @every_method
+def test_averages_of_the_optimizer_come_to_what_learns(plain):
+    """As at the end of `fit`: Keras pairs them with `trainable_weights` in order."""
+    method = plain.trained()
+    optimizer = keras.optimizers.SGD(0.0, use_ema=True)
+    optimizer.build(method.learned_variables)
+    before = [np.array(v) for v in method.variables]
+    optimizer.finalize_variable_values(method.trainable_weights)
+    learned = {id(v) for v in method.learned_variables}
+    for value, variable in zip(before, method.variables, strict=True):
+        expected = 0 * value if id(variable) in learned else value
+        np.testing.assert_array_equal(variable, expected, err_msg=variable.path)
+
+
+@every_method
 def test_config_round_trip(plain, tmp_path):
     method = plain.trained()
     path = str(tmp_path / "method.keras")

@@ -6,6 +6,7 @@
 * Several steps of one `tf.function` are a `tf.while_loop` under any strategy.
 * The time that steps wait for their batch is measured, and the wait can be ended.
 * What the host left of a batch to the device is done before its step.
+* Averages of the optimizer come to what it trains, and to nothing else.
 """
 
 import contextlib
@@ -167,6 +168,21 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if replicas.kind_of_devices(self.distribute_strategy) != "GPU":
             return False
         return all(layer.supports_jit for layer in internals.layers_of(self))
+
+    @property
+    def trainable_weights(self):
+        """`learned_variables`: Keras gives these the optimizer's averages (`use_ema`).
+
+        It pairs them in order at the end of `fit`, and asks for them beside that only
+        to find penalties and to count; `trainable_variables` has the followers' too.
+        """
+        return self.learned_variables
+
+    @property
+    def non_trainable_weights(self):
+        """All other weights, those of followers among them."""
+        learned = {id(variable) for variable in self.learned_variables}
+        return [weight for weight in self.weights if id(weight) not in learned]
 
     def build_optimizer(self):
         """Creates the optimizer's slots, so that nothing is made in a step."""
