@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import pytest
 
+from tests.methods.case_table import BATCH
+from tests.methods.cases import batches, make
 from tfssl import kmeans
 from tfssl.memory import Assignments
 from tfssl.methods import reclustering
@@ -52,3 +54,42 @@ def test_all_workers_take_what_the_chief_has():
     )
     for variable in (assignments.clusters, assignments.numbers, centroids):
         assert (variable.numpy() == 7).all()
+
+
+def without_clusters(name, **arguments):
+    method = make(name, **arguments)
+    method.assignments.clusters.assign(-np.ones(method.assignments.clusters.shape))
+    return method
+
+
+def by_hand(method, stream):
+    if not hasattr(method, "fill_step"):
+        rows = method.encoder.predict(stream.map(lambda b: b["views"]["view_0"]))
+        return lambda *_: method.reassign(rows, np.arange(len(rows)))
+    method.fill(iter(stream), 2)
+    return lambda *_: method.reassign()
+
+
+@pytest.mark.parametrize("name", ["deepcluster", "deepcluster_v2", "local_aggregation"])
+def test_fit_refuses_to_train_without_clusters_until_there_are_some(name):
+    method, stream = without_clusters(name), batches(name, 2).batch(BATCH)
+    told = r"have no clusters.* tfssl.pretrain, or call .*reassign\(.* every epoch"
+    with pytest.raises(ValueError, match=told):
+        method.fit(stream, verbose=0)
+    with pytest.raises(ValueError, match=told):
+        method.train_on_batch(next(iter(stream)))
+    assert int(method.step.numpy()) == 0
+    before = keras.callbacks.LambdaCallback(on_epoch_begin=by_hand(method, stream))
+    losses = method.fit(stream, epochs=2, callbacks=[before], verbose=0).history["loss"]
+    assert min(losses) > 0 and int(method.step.numpy()) == 4
+
+
+def test_the_warm_up_needs_no_clusters_and_ends_where_they_are_needed():
+    method = without_clusters("local_aggregation_begins")
+    stream = batches("local_aggregation_begins", 2).batch(BATCH)
+    with pytest.raises(ValueError, match="LocalAggregation received .* no clusters"):
+        method.fit(stream, epochs=2, verbose=0)
+    assert int(method.step.numpy()) == 2
+    method.reassign()
+    method.fit(stream, verbose=0)
+    assert int(method.step.numpy()) == 4

@@ -31,7 +31,8 @@ class DeepCluster(base.Method):
         method.reassign(rows, index)
 
     and the images of the next epoch are `data.multiview(…,
-    sampling=method.sampling(…))`.
+    sampling=method.sampling(…))`. `fit` by itself does neither, and refuses to train
+    without clusters.
 
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`, whose features are
@@ -154,6 +155,11 @@ class DeepCluster(base.Method):
 
     def epoch_numbers(self):
         return self.assignments.named_numbers()
+
+    def ready_steps(self):
+        return reclustering.ready_steps(
+            self, "reassign(rows, index) as its docstring says"
+        )
 
     def pca(self, moments):
         """The reduction that k-means sees, of the features' `kmeans.Moments`."""

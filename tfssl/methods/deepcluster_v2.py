@@ -26,7 +26,9 @@ class DeepClusterV2(base.Method):
 
     `before_epoch`, which `tfssl.pretrain` calls, fills the banks before the first epoch
     (`fill_step` over the training views) and clusters them before every epoch
-    (`reassign`).
+    (`reassign`). By hand it is `method.fill(iter(dataset), steps)` and then
+    `method.reassign()`; `fit` by itself does neither, and refuses to train without
+    clusters.
 
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`; for views of several
@@ -188,6 +190,11 @@ class DeepClusterV2(base.Method):
             epoch=epoch,
             workers=images.workers,
             centroids=self.prototypes,
+        )
+
+    def ready_steps(self):
+        return reclustering.ready_steps(
+            self, "fill(iterator, steps) before the first epoch and reassign()"
         )
 
     def epoch_numbers(self):

@@ -22,7 +22,10 @@ class LocalAggregation(one_view_bank.OneViewBank):
     one clustering of the bank or another. The loss is `-log(P(C and B) / P(B))`, `P` a
     softmax over the bank.
 
-    `before_epoch`, which `tfssl.pretrain` calls, clusters the bank (`reassign`).
+    `before_epoch`, which `tfssl.pretrain` calls, clusters the bank (`reassign`); `fit`
+    by itself does not, and refuses to train without clusters where the warm-up ends.
+    By hand it is `method.reassign()` before every epoch from there on, and without
+    warm-up `method.fill(iter(dataset), steps)` before the first.
 
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`.
@@ -123,7 +126,7 @@ class LocalAggregation(one_view_bank.OneViewBank):
         clusters = tf.identity(self.assignments.clusters.value)
         # Neither of them meets another replica.
         losses, hits = tf.cond(
-            self.step.value < self.warmup_epochs * (self.steps_per_epoch or 0),
+            self.step.value < self._warmup_steps,
             lambda: (found.losses[0], found.hits[0]),
             lambda: self._aggregate(z, bank, index, clusters),
         )
@@ -133,6 +136,10 @@ class LocalAggregation(one_view_bank.OneViewBank):
             "embedding": z,
             "found": found,
         }
+
+    @property
+    def _warmup_steps(self):
+        return self.warmup_epochs * (self.steps_per_epoch or 0)
 
     def _aggregate(self, z, bank, index, clusters):
         return neighbours.local_aggregation(
@@ -156,6 +163,9 @@ class LocalAggregation(one_view_bank.OneViewBank):
         reclustering.renew(
             self.assignments, self.reassign, epoch=epoch, workers=images.workers
         )
+
+    def ready_steps(self):
+        return reclustering.ready_steps(self, "reassign()", before=self._warmup_steps)
 
     def epoch_numbers(self):
         return self.assignments.named_numbers()

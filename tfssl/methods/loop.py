@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import math
 
 import keras
 import tensorflow as tf
@@ -43,6 +44,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.waiting = input_wait.InputWait()
         self.finish = None
         self._images = None
+        self._ready_steps = 0
 
     def compile(
         self,
@@ -195,7 +197,27 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self._check_optimizer("fit")
         if self.train_function is None or force:
             self.build_optimizer()
-            self.train_function = self._loop_over(self.train_step)
+            self.train_function = self._while_ready(self._loop_over(self.train_step))
+        self._ready_steps = 0  # A callback may still make what is missing.
+
+    def ready_steps(self):
+        """How many training steps may follow before it is to be asked again.
+
+        Asked on the host, at the first step of every `fit`.
+
+        Raises:
+            ValueError: if none may, since there is nothing yet to learn from.
+        """
+        return math.inf
+
+    def _while_ready(self, function):
+        def checked(iterator):
+            if self._ready_steps <= 0:
+                self._ready_steps = self.ready_steps()
+            self._ready_steps -= self.steps_per_execution
+            return function(iterator)
+
+        return checked
 
     def _check_optimizer(self, before):
         if getattr(self, "optimizer", None) is None:

@@ -1,6 +1,9 @@
 """What the methods share that cluster their images between epochs."""
 
+import math
+
 import numpy as np
+import tensorflow as tf
 from absl import logging
 
 from tfssl.kmeans import agreement
@@ -20,6 +23,29 @@ def check_counts(given):
             "expected one number or several, each from 1 to the number of images "
             "(and better ten images per cluster)."
         )
+
+
+def ready_steps(method, by_hand, *, before=0):
+    """`Method.ready_steps` of a method with `assignments`.
+
+    Args:
+        method: the method.
+        by_hand: what to call before every epoch, in words.
+        before: int, steps of the training that need no clusters.
+
+    Raises:
+        ValueError: if clusters are needed, and no image has one.
+    """
+    if int(tf.reduce_max(method.assignments.clusters.value)) >= 0:
+        return math.inf
+    left = before - int(method.step.numpy())
+    if left <= 0:
+        raise ValueError(
+            f"{type(method).__name__} received batches of images that have no "
+            "clusters, which fit does not make; train with tfssl.pretrain, or call "
+            f"{by_hand} before every epoch."
+        )
+    return left
 
 
 def renew(assignments, cluster, *, epoch, workers, centroids=()):
