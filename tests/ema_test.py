@@ -110,6 +110,21 @@ def test_reset_copies_weights_and_statistics():
     assert target.trainable_variables[0].path.startswith("target/")
 
 
+def test_what_was_frozen_at_first_is_not_trained_without_the_target():
+    encoder, projector = _networks()
+    encoder.layers[1].trainable = False
+    target = ema.TargetNetwork(encoder, projector)
+    target.check()
+    encoder.layers[1].trainable = True
+    with pytest.raises(ValueError, match=r"2 variables of .* were frozen .* anew"):
+        target.check()
+    ema.TargetNetwork(encoder, projector).check()
+    encoder.trainable = False
+    target = ema.TargetNetwork(encoder, statistics=True)  # It follows all.
+    encoder.trainable = True
+    target.check()
+
+
 def test_a_network_without_a_config_is_refused():
     class Odd(keras.Model):
         def __init__(self, width):

@@ -19,7 +19,8 @@ class TargetNetwork(keras.layers.Layer):
 
     The copy stays "trainable" for Keras, since a frozen batch norm would ignore
     `training=True`; as a `follower`, which `Method.learned_variables` leaves out, no
-    optimizer touches it.
+    optimizer touches it. What of the networks is frozen when it is made stays as it is
+    in the copy; `fit` refuses to train it afterwards, see `check`.
 
     Args:
         *networks: built Keras models, the output of one the input of the next
@@ -77,6 +78,21 @@ class TargetNetwork(keras.layers.Layer):
         moved = pieces.compiled(_moved) if pieces.wanted() else _moved
         for target, value in zip(targets, moved(*values, share)):
             target.assign(value)
+
+    def check(self):
+        """Raises `ValueError` if online variables are trained that nothing follows.
+
+        Those were frozen when this layer was made, and its copies of them still are.
+        """
+        followed = {id(online) for online, _ in self._pairs()}
+        for online in self._online():
+            left = [v for v in online.trainable_variables if id(v) not in followed]
+            if left:
+                raise ValueError(
+                    f"{len(left)} variables of {online.name!r} are trainable now and "
+                    "were frozen when its target network was made, which would not "
+                    "follow them; make the method anew from the trainable network."
+                )
 
     def call(self, inputs, training=False):
         outputs = inputs

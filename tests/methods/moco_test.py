@@ -276,6 +276,19 @@ def test_a_batch_larger_than_the_queue_is_refused():
     make(3).check_run(4, source)
 
 
+def test_an_encoder_that_thaws_later_than_its_target_network_is_refused():
+    frozen = encoder()
+    frozen.trainable = False
+    method = methods.MoCo(frozen, queue_size=10, projection_dim=4)
+    dataset = tf.data.Dataset.from_tensors(batch_of(*views()))
+    method.compile("sgd")
+    method.fit(dataset, verbose=0)  # The head learns.
+    frozen.trainable = True
+    method.compile("sgd")
+    with pytest.raises(ValueError, match="were frozen when its target network was ma"):
+        method.fit(dataset, verbose=0)
+
+
 def test_a_recipe_with_other_views_is_refused():
     method = make(2)
     with pytest.raises(ValueError, match=r"1 view\(s\) received, but MoCo takes 2"):

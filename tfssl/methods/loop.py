@@ -15,7 +15,7 @@ import math
 import keras
 import tensorflow as tf
 
-from tfssl import input_wait, internals, pieces, replicas
+from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
 
@@ -25,7 +25,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     A subclass has `train_step(batch)` and `test_step(batch)` (perhaps
     `fill_step(batch)`), which run on each replica and return nothing, `metrics`, and
-    `learned_variables` for the optimizer.
+    `learned_variables` for the optimizer, and `followers`.
 
     Args:
         name: optional name of the model.
@@ -195,6 +195,9 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
 
     def make_train_function(self, force=False):
         self._check_optimizer("fit")
+        for follower in self.followers:
+            if isinstance(follower, ema.TargetNetwork):
+                follower.check()
         if self.train_function is None or force:
             self.build_optimizer()
             self.train_function = self._while_ready(self._loop_over(self.train_step))
