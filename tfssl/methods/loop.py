@@ -18,14 +18,15 @@ import tensorflow as tf
 from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
+from tfssl.methods import batch_checks
 
 
 class StepLoop(internals.BuiltBeforehand, keras.Model):
     """A Keras model with train and test functions of its own.
 
     A subclass has `train_step(batch)` and `test_step(batch)` (perhaps
-    `fill_step(batch)`), which run on each replica and return nothing, `metrics`, and
-    `learned_variables` for the optimizer, and `followers`.
+    `fill_step(batch)`), which run on each replica and return nothing, `metrics`,
+    `followers`, `learned_variables` for the optimizer, and `with_labels`.
 
     Args:
         name: optional name of the model.
@@ -275,22 +276,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         return self._on_batch(self.test_function, x, return_dict)
 
     def _check_on_batch(self, name, batch, *others):
-        if not isinstance(batch, dict) or any(other is not None for other in others):
-            raise ValueError(
-                f"{name} of {type(self).__name__} takes one batch of the data set that "
-                "fit takes, a dict, and nothing beside it, but a "
-                f"{type(batch).__name__} was received"
-                f"{' with more' if isinstance(batch, dict) else ''}; give "
-                "next(iter(dataset))."
-            )
+        batch_checks.single(self, name, batch, others)
         self._check_optimizer(name)
-        count = self.distribute_strategy.num_replicas_in_sync
-        if count > 1 or self.steps_per_execution > 1:
-            raise ValueError(
-                f"{name} runs one step on one replica, but there are {count} replicas "
-                f"and steps_per_execution={self.steps_per_execution}; use fit or "
-                "evaluate."
-            )
 
     def _on_batch(self, function, batch, return_dict):
         self.reset_metrics()
@@ -315,7 +302,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
                 compiling(),
                 tf.control_dependencies([*tf.nest.flatten(batch), *arrived]),
             ):
-                step(finish(batch))
+                step(finish(batch_checks.taken(self, batch)))
 
         if self.run_eagerly:
             return self._eager_loop(on_replica)

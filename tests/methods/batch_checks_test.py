@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.methods.case_table import BATCH
+from tests.methods.cases import assert_close, batches, make, state
+
+
+def batch(name="simclr", **changed):
+    made = next(iter(batches(name, 1).batch(BATCH)))
+    return {
+        key: value for key, value in {**made, **changed}.items() if value is not None
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"run_eagerly": True}, {"jit_compile": True}]
+)
+@pytest.mark.parametrize(
+    "change, sentence",
+    [
+        (lambda b: (b["views"], b["index"]), "SimCLR received a batch that is a tuple"),
+        (
+            lambda b: (b, b["index"]),
+            "batch that is a tuple, but takes a dict .*multivi",
+        ),
+        (
+            lambda b: {**b, "views": tuple(b["views"].values())},
+            "views that are a tuple",
+        ),
+        (
+            lambda b: {**b, "views": {"a": b["views"]["view_0"]}},
+            "views with the names '",
+        ),
+        (lambda b: {"views": b["views"]}, "without 'index' and 'position', but takes"),
+        (
+            lambda b: {**b, "index": tf.cast(b["index"], tf.float32)},
+            "'index' is float32",
+        ),
+        (lambda b: {**b, "position": b["position"][0]}, r"is int64 of shape \(\), but"),
+        (
+            lambda b: {
+                **b,
+                "views": {k: tf.cast(v, "uint8") for k, v in b["views"].items()},
+            },
+            "received a view_0 of uint8, but takes a dict",
+        ),
+    ],
+)
+def test_other_structures_are_refused_in_one_sentence(change, sentence, arguments):
+    method = make("simclr", **arguments)
+    data = tf.data.Dataset.from_tensors(change(batch()))
+    for run in (method.fit, method.evaluate):
+        with pytest.raises(ValueError, match=sentence):
+            run(data, verbose=0)
+
+
+def test_several_replicas_and_labels(mirrored):
+    with mirrored(2).scope():
+        method = make("simclr")
+    data = tf.data.Dataset.from_tensor_slices(batch(position=None)).batch(BATCH)
+    with pytest.raises(ValueError, match="a batch without 'position', but takes"):
+        method.fit(data, verbose=0)
+    data = tf.data.Dataset.from_tensors(batch("distillation", label=None))
+    with pytest.raises(ValueError, match="a batch without 'label', but .*\"label\": "):
+        make("distillation").fit(data, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["npid_nce", "cpc", "deepcluster_v2"])
+def test_other_precisions_are_taken(name):
+    def other(batch):
+        views = {key: tf.cast(v, tf.float64) for key, v in batch["views"].items()}
+        numbers = {k: tf.cast(batch[k], tf.int32) for k in ("index", "position")}
+        return {**batch, "views": views, **numbers}
+
+    data = batches(name, 1).batch(BATCH)
+    one, same = make(name), make(name)
+    one.fit(data, verbose=0)
+    same.fit(data.map(other), verbose=0)
+    assert_close(state(one), state(same))
+    assert np.isfinite(one.evaluate(data.map(other), verbose=0)).all()

@@ -1,0 +1,89 @@
+"""What a batch must be for any method, by its structure: asked where a step is traced.
+
+Nothing here costs a step anything on the device.
+"""
+
+import tensorflow as tf
+
+from tfssl.data.views import device
+
+_NUMBERS = ("index", "position")
+
+
+def taken(method, batch):
+    """A batch as methods take it.
+
+    Args:
+        method: a `Method`, which is named where the batch is refused.
+        batch: what came of the data.
+
+    Returns:
+        The batch, its whole numbers int64, and views of float64 float32.
+
+    Raises:
+        ValueError: for another structure, or other dtypes.
+    """
+    wrong = _wrong_with(method, batch)
+    if wrong:
+        label = ', "label": …' if method.with_labels else ""
+        raise ValueError(
+            f"{type(method).__name__} received {wrong}, but takes a dict "
+            '{"views": {"view_0": floats (batch, height, width, channels), …}, '
+            f'"index": integers (batch,), "position": integers (batch,){label}}}; make '
+            "it with tfssl.data.multiview."
+        )
+    views = batch.get("views")
+    if views is not None and device.NUMBERS not in batch:
+        batch = {**batch, "views": {key: _single(view) for key, view in views.items()}}
+    return {**batch, **{key: tf.cast(batch[key], tf.int64) for key in _NUMBERS}}
+
+
+def _wrong_with(method, batch):
+    """What is wrong with a batch, in words, or None."""
+    if not isinstance(batch, dict):
+        return f"a batch that is a {type(batch).__name__}"
+    begun = device.NUMBERS in batch  # Views will be made of these.
+    wanted = [*([] if begun else ["views"]), *_NUMBERS]
+    wanted += ["label"] if method.with_labels else []
+    missing = [repr(key) for key in wanted if key not in batch]
+    if missing:
+        return f"a batch without {' and '.join(missing)}"
+    for key in _NUMBERS:
+        if not batch[key].dtype.is_integer or batch[key].shape.rank != 1:
+            found = f"{batch[key].dtype.name} of shape {batch[key].shape}"
+            return f"a batch whose {key!r} is {found}"
+    return None if begun else _wrong_with_views(batch["views"])
+
+
+def _wrong_with_views(views):
+    if not isinstance(views, dict):
+        return f"views that are a {type(views).__name__}"
+    if set(views) != {f"view_{i}" for i in range(len(views))}:
+        return f"views with the names {', '.join(map(repr, views))}"
+    for name, view in views.items():
+        if not view.dtype.is_floating:
+            return f"a {name} of {view.dtype.name}"
+    return None
+
+
+def _single(view):
+    return tf.cast(view, tf.float32) if view.dtype == tf.float64 else view
+
+
+def single(method, name, batch, others):
+    """Raises `ValueError` unless `name` (`train_on_batch`) can take what was given."""
+    if not isinstance(batch, dict) or any(other is not None for other in others):
+        raise ValueError(
+            f"{name} of {type(method).__name__} takes one batch of the data set that "
+            "fit takes, a dict, and nothing beside it, but a "
+            f"{type(batch).__name__} was received"
+            f"{' with more' if isinstance(batch, dict) else ''}; give "
+            "next(iter(dataset))."
+        )
+    count = method.distribute_strategy.num_replicas_in_sync
+    if count > 1 or method.steps_per_execution > 1:
+        raise ValueError(
+            f"{name} runs one step on one replica, but there are {count} replicas "
+            f"and steps_per_execution={method.steps_per_execution}; use fit or "
+            "evaluate."
+        )
