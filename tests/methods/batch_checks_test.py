@@ -3,7 +3,8 @@ import pytest
 import tensorflow as tf
 
 from tests.methods.case_table import BATCH
-from tests.methods.cases import assert_close, batches, make, state
+from tests.methods.cases import assert_close, batches, make, one_convolution, state
+from tfssl import data, methods
 
 
 def batch(name="simclr", **changed):
@@ -49,21 +50,21 @@ def batch(name="simclr", **changed):
 )
 def test_other_structures_are_refused_in_one_sentence(change, sentence, arguments):
     method = make("simclr", **arguments)
-    data = tf.data.Dataset.from_tensors(change(batch()))
+    stream = tf.data.Dataset.from_tensors(change(batch()))
     for run in (method.fit, method.evaluate):
         with pytest.raises(ValueError, match=sentence):
-            run(data, verbose=0)
+            run(stream, verbose=0)
 
 
 def test_several_replicas_and_labels(mirrored):
     with mirrored(2).scope():
         method = make("simclr")
-    data = tf.data.Dataset.from_tensor_slices(batch(position=None)).batch(BATCH)
+    stream = tf.data.Dataset.from_tensor_slices(batch(position=None)).batch(BATCH)
     with pytest.raises(ValueError, match="a batch without 'position', but takes"):
-        method.fit(data, verbose=0)
-    data = tf.data.Dataset.from_tensors(batch("distillation", label=None))
+        method.fit(stream, verbose=0)
+    stream = tf.data.Dataset.from_tensors(batch("distillation", label=None))
     with pytest.raises(ValueError, match="a batch without 'label', but .*\"label\": "):
-        make("distillation").fit(data, verbose=0)
+        make("distillation").fit(stream, verbose=0)
 
 
 @pytest.mark.parametrize("name", ["npid_nce", "cpc", "deepcluster_v2"])
@@ -73,9 +74,29 @@ def test_other_precisions_are_taken(name):
         numbers = {k: tf.cast(batch[k], tf.int32) for k in ("index", "position")}
         return {**batch, "views": views, **numbers}
 
-    data = batches(name, 1).batch(BATCH)
+    stream = batches(name, 1).batch(BATCH)
     one, same = make(name), make(name)
-    one.fit(data, verbose=0)
-    same.fit(data.map(other), verbose=0)
+    one.fit(stream, verbose=0)
+    same.fit(stream.map(other), verbose=0)
     assert_close(state(one), state(same))
-    assert np.isfinite(one.evaluate(data.map(other), verbose=0)).all()
+    assert np.isfinite(one.evaluate(stream.map(other), verbose=0)).all()
+
+
+@pytest.mark.parametrize(
+    "build, enough",
+    [
+        (lambda **queue: methods.SimCLR(one_convolution(), **queue), 20),
+        (lambda: methods.MoCo(one_convolution(), version=3), None),
+        (lambda: methods.BYOL(one_convolution()), None),
+        (lambda **queue: methods.SwAV(one_convolution(), num_prototypes=4,
+         freeze_epochs=0, queue_epoch=0, **queue), 20),
+    ],
+)  # fmt: skip
+def test_one_image_a_step_is_refused_where_there_is_nothing_beside_it(build, enough):
+    source = data.open_source(np.zeros((30, 1, 1, 1), np.uint8))
+    method = build(queue_size=0) if enough else build()
+    with pytest.raises(ValueError, match="batch_size=1 received, but .* give 2 or mor"):
+        method.check_run(1, source)
+    method.check_run(2, source)
+    if enough:
+        build(queue_size=enough).check_run(1, source)

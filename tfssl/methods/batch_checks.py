@@ -1,4 +1,4 @@
-"""What a batch must be for any method, by its structure: asked where a step is traced.
+"""What a batch must be, by its structure and its size, before a step is made.
 
 Nothing here costs a step anything on the device.
 """
@@ -86,4 +86,19 @@ def single(method, name, batch, others):
             f"{name} runs one step on one replica, but there are {count} replicas "
             f"and steps_per_execution={method.steps_per_execution}; use fit or "
             "evaluate."
+        )
+
+
+def of_several(method, global_batch, why):
+    """Raises `ValueError` for batches of one image.
+
+    Args:
+        method: a `Method`, which is named.
+        global_batch: int, images of a step.
+        why: what it does with the others, in words.
+    """
+    if global_batch < 2:
+        raise ValueError(
+            f"batch_size={global_batch} received, but {type(method).__name__} {why}; "
+            "give 2 or more."
         )

@@ -15,7 +15,7 @@ import keras
 from tfssl import ema
 from tfssl.data.views import recipes
 from tfssl.losses import regression
-from tfssl.methods import base
+from tfssl.methods import base, batch_checks
 from tfssl.models import heads
 
 
@@ -111,3 +111,7 @@ class BYOL(base.Method):
     def head(self):
         """The projector, without the predictor."""
         return self.projector
+
+    def check_run(self, global_batch, source):
+        why = "has batch norms, of which a single image comes out as zeros"
+        batch_checks.of_several(self, global_batch, why)

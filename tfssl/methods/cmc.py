@@ -22,7 +22,7 @@ import tensorflow as tf
 from tfssl import checks, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import contrastive
-from tfssl.methods import bank_contrast, base
+from tfssl.methods import bank_contrast, base, batch_checks
 from tfssl.models import branches, heads
 
 _MODES = ("full", "core")
@@ -228,11 +228,9 @@ class CMC(base.Method):
     def check_run(self, global_batch, source):
         if self._has_banks:
             bank_contrast.check_batch(self, global_batch)
-        elif global_batch < 2:
-            raise ValueError(
-                f"batch_size={global_batch} received, but CMC finds an image among the "
-                "others of its batch; give 2 or more."
-            )
+        else:
+            why = "finds an image among the others of its batch"
+            batch_checks.of_several(self, global_batch, why)
 
     def notes(self, global_batch, num_images):
         views = list(self.encoder.branches)

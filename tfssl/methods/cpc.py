@@ -19,7 +19,7 @@ import tensorflow as tf
 from tfssl import checks, internals, losses, models, replicas
 from tfssl.data import patches
 from tfssl.data.views import patch_augmentation, recipes
-from tfssl.methods import base
+from tfssl.methods import base, batch_checks
 from tfssl.models import context, norms
 
 _DIRECTIONS = 4
@@ -212,11 +212,8 @@ class CPC(base.Method):
         return math.prod(self.encoder.grid_shape)
 
     def check_run(self, global_batch, source):
-        if global_batch < 2:
-            raise ValueError(
-                f"batch_size={global_batch} received, but CPC takes negatives from "
-                "other images too; give a batch of 2 or more."
-            )
+        why = "takes negatives from other images too"
+        batch_checks.of_several(self, global_batch, why)
 
     def notes(self, global_batch, num_images):
         rows, columns = self.encoder.grid_shape

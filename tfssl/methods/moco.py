@@ -26,7 +26,7 @@ from absl import logging
 from tfssl import checks, ema, internals, memory, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import contrastive, unit_norm
-from tfssl.methods import base
+from tfssl.methods import base, batch_checks
 from tfssl.models import heads, norms
 
 # What the papers set. None: the argument means nothing in that version.
@@ -276,6 +276,9 @@ class MoCo(base.Method):
     def check_run(self, global_batch, source):
         if self.queue is not None:
             self.queue.check_batch(global_batch)
+        else:
+            why = "finds an image among the others of its batch in version 3"
+            batch_checks.of_several(self, global_batch, why)
 
     def notes(self, global_batch, num_images):
         return [] if self.queue is None else self.queue.notes(num_images)

@@ -26,7 +26,7 @@ import tensorflow as tf
 from tfssl import checks, ema, memory, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import contrastive, unit_norm
-from tfssl.methods import base
+from tfssl.methods import base, batch_checks
 from tfssl.models import heads
 
 _MOMENTUM = 0.999  # SimCLRv2, section 3, after MoCo.
@@ -185,6 +185,9 @@ class SimCLR(base.Method):
     def check_run(self, global_batch, source):
         if self.queue is not None:
             self.queue.check_batch(global_batch)
+        else:
+            why = "finds an image among the others of its batch"
+            batch_checks.of_several(self, global_batch, why)
 
     def notes(self, global_batch, num_images):
         return [] if self.queue is None else self.queue.notes(num_images)

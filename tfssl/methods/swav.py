@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfssl import checks, memory, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import base, multicrop
+from tfssl.methods import base, batch_checks, multicrop
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose assignments are predicted.
@@ -226,6 +226,9 @@ class SwAV(base.Method):
                 f"{source.num_images} images; each prototype needs images of its own: "
                 "use fewer (about ten times the number of classes)."
             )
+        if not self.queues:
+            why = "shares prototypes among the images of a batch where queue_size=0"
+            batch_checks.of_several(self, global_batch, why)
         for queue in self.queues:
             queue.check_batch(global_batch)
             queue.local_size()
