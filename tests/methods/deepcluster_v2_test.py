@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.methods.cases import batch_of, one_convolution, two_views, unit
-from tfssl import methods
+from tfssl import data, methods
 
 
 def make(**arguments):
@@ -145,6 +145,15 @@ def test_one_clustering_may_be_given_as_a_number():
 def test_clear_errors(arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         make(**arguments)
+
+
+def test_more_clusters_than_images_of_full_batches_are_refused():
+    source = data.open_source(np.zeros((30, 1, 1, 1), np.uint8))
+    make(num_clusters=(20, 3)).check_run(20, source)
+    with pytest.raises(
+        ValueError, match=r"batches of 20 hold 20 of 30 images.* smaller"
+    ):
+        make(num_clusters=(3, 21)).check_run(20, source)
 
 
 def test_a_bank_that_cannot_be_clustered_changes_nothing():

@@ -248,6 +248,16 @@ class DeepClusterV2(base.Method):
         """A uniform choice, the mean of `ln(clusters)`."""
         return sum(map(math.log, self.num_clusters)) / len(self.num_clusters)
 
+    def check_run(self, global_batch, source):
+        filling = source.num_images // global_batch * global_batch
+        if filling < max(self.num_clusters):
+            raise ValueError(
+                f"num_clusters={self.num_clusters} received, but full batches of "
+                f"{global_batch} hold {filling} of {source.num_images} images, which "
+                "are all that the first epoch clusters; use fewer clusters or a "
+                "smaller batch."
+            )
+
     def notes(self, global_batch, num_images):
         each = " + ".join(f"{count:,}" for count in self.num_clusters)
         return [f"{each} clusters of {num_images:,} images"]
