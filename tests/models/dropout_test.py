@@ -107,12 +107,23 @@ def test_global_seed_and_config():
         dropout.Dropout(1)
 
 
-def test_switched_off_no_unit_is_dropped():
-    inner = keras.Sequential([keras.Input((50,)), dropout.Dropout(0.5, seed=1)])
-    inputs = keras.Input((50,))
-    x = keras.layers.Dropout(0.5, seed=2)(inner(inputs))
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dropout,
+        keras.layers.SpatialDropout1D,
+        keras.layers.GaussianDropout,
+        keras.layers.AlphaDropout,
+        keras.layers.GaussianNoise,
+    ],
+)
+def test_switched_off_no_unit_is_dropped(layer):
+    shape = (4, 50) if layer is keras.layers.SpatialDropout1D else (50,)
+    inner = keras.Sequential([keras.Input(shape), dropout.Dropout(0.5, seed=1)])
+    inputs = keras.Input(shape)
+    x = layer(0.5, seed=2)(inner(inputs))
     model = keras.Model(inputs, x)
-    rows = tf.ones((3, 50))
+    rows = tf.ones((3, *shape))
     assert np.abs(model(rows, training=True) - rows).max() > 0
     dropout.switch_off(model)
     np.testing.assert_array_equal(model(rows, training=True), rows)

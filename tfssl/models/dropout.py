@@ -53,15 +53,25 @@ class Dropout(keras.layers.Dropout):
         return tf.where(kept, inputs / (1 - self.rate), tf.zeros_like(inputs))
 
 
+_DROPOUTS = (
+    keras.layers.Dropout,  # Those of whole maps are made of it.
+    keras.layers.GaussianDropout,
+    keras.layers.AlphaDropout,
+)
+
+
 def switch_off(network):
-    """Lets no layer of a network drop units any more, in training neither.
+    """Lets no layer of a network drop units or add noise any more, in training neither.
 
     For a teacher that runs in training mode, as batch norm wants it, and is not to be
-    thinned like its student.
+    thinned like its student. Layers that augment images (`keras.layers.RandomFlip`)
+    stay as they are: they make a view.
 
     Args:
         network: Keras layer or model.
     """
     for layer in internals.layers_of(network):
-        if isinstance(layer, keras.layers.Dropout):
+        if isinstance(layer, _DROPOUTS):
             layer.rate = 0.0
+        elif isinstance(layer, keras.layers.GaussianNoise):
+            layer.stddev = 0.0
