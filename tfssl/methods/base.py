@@ -9,11 +9,10 @@ A method subclasses `Method`, builds its parts in `__init__` and says in one
 * metrics are means over images, equal at any replica count;
 * `fit` works under every strategy and with any `steps_per_execution`, see `loop`;
 * `call(images)` is the encoder, so evaluation and export see the product;
-* the settings of a method are attributes, and its config.
+* the settings of a method are attributes, and its config, and stay as they were given.
 """
 
 import contextlib
-import dataclasses
 import math
 
 import keras
@@ -21,22 +20,8 @@ import tensorflow as tf
 
 from tfssl import internals, replicas
 from tfssl.data.views import device
-from tfssl.methods import encoder_checks, loop
+from tfssl.methods import encoder_checks, loop, tapes
 from tfssl.models import norms
-
-
-@dataclasses.dataclass
-class Recording:
-    """What `Method.recording` has seen.
-
-    Attributes:
-        tape: the gradient tape.
-        penalties: list of float32 scalar tensors, the penalty terms of the layers
-            (kernel regularizers), once the recording has ended.
-    """
-
-    tape: tf.GradientTape
-    penalties: list = dataclasses.field(default_factory=list)
 
 
 class Method(loop.StepLoop):
@@ -61,6 +46,8 @@ class Method(loop.StepLoop):
 
     Its constructor hands its settings to this one, which checks them
     (`check_settings`), makes attributes of them and returns them from `get_config`.
+    They are not to be set anew: networks, banks and losses were made of them, and
+    `get_config` returns what was given. For others, make the method anew.
 
     Args:
         encoder: a built Keras model, images -> pooled features `(batch, dim)`.
@@ -317,9 +304,9 @@ class Method(loop.StepLoop):
 
     @contextlib.contextmanager
     def recording(self):
-        """Context: a `Recording` of what the encoder and the heads compute in it."""
+        """Context: a `tapes.Recording` of what the networks compute in it."""
         with tf.GradientTape() as tape:
-            recorded = Recording(tape)
+            recorded = tapes.Recording(tape)
             yield recorded
             recorded.penalties = [tf.cast(term, tf.float32) for term in self.losses]
 
@@ -377,7 +364,12 @@ class Method(loop.StepLoop):
         return self.encoder(images, training=training)
 
     def test_step(self, batch):
-        """The loss of held-out images, with the encoder in inference mode."""
+        """The loss of held-out images, with the encoder in inference mode.
+
+        Not of a method with `num_images`, which compares an image with what it stored
+        under its number (a bank, clusters): there it is the loss of the images that
+        train, and of others, whose numbers begin at 0 again, it says nothing.
+        """
         self._report(self.image_losses(batch, training=False))
 
     @property

@@ -50,7 +50,8 @@ class CMC(base.Method):
             4,096 or 16,384.
         bank_momentum: float in [0, 1], the share of the old embedding in the new one.
         num_images: int >= 1, images of the data, for the banks; `tfssl.pretrain` fills
-            it in.
+            it in. With banks `evaluate` speaks of these images only, see
+            `Method.test_step`.
         seed: int, of the banks' start and of the draws.
         max_bank_gib: float > 0, the memory that all banks may take on a device.
         name: optional name.

@@ -39,6 +39,7 @@ class DeepCluster(base.Method):
             those before the last ReLU (`models.encoder("alexnet", sobel=True)`); for
             pooled features, which have no negative values, the ReLU does nothing.
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
+            `evaluate` speaks of these images only, see `Method.test_step`.
         num_clusters: int from 1 to `num_images`: 10,000 on ImageNet. Many more than
             classes; with few clusters it fails (100 or more on CIFAR-10).
         pca_components: int >= 1, of the whitened features; fewer where features

@@ -34,6 +34,7 @@ class DeepClusterV2(base.Method):
         encoder: a built Keras model, images -> `(batch, dim)`; for views of several
             sizes one that takes them all, `input_shape=(None, None, channels)`.
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
+            `evaluate` speaks of these images only, see `Method.test_step`.
         num_clusters: int, or a tuple with one for each of several clusterings; the
             paper has three of 3000. Clustering `i` is of the embeddings of view
             `i % 2`.

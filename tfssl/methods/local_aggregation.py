@@ -30,6 +30,7 @@ class LocalAggregation(one_view_bank.OneViewBank):
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`.
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
+            `evaluate` speaks of these images only, see `Method.test_step`.
         num_clusters: int, or a tuple with one for each of several clusterings; the
             paper has ten of 30,000 on ImageNet.
         background: int >= 1, how many neighbours B has: 4096. On small data fewer, a

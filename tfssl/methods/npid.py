@@ -18,6 +18,7 @@ class NPID(one_view_bank.OneViewBank):
     Args:
         encoder: a built Keras model, images -> `(batch, dim)`.
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
+            `evaluate` speaks of these images only, see `Method.test_step`.
         negatives: int >= 0, how many other images a step compares its batch with, drawn
             anew for every step. 0 compares with the whole bank, which wants
             `loss="softmax"`: the paper's setting on CIFAR-10.

@@ -36,6 +36,7 @@ class PIRL(base.Method):
         encoder: a built Keras model, images -> `(batch, dim)`; for tiles one that takes
             them and images, `input_shape=(None, None, channels)`.
         num_images: int, images of the data; `tfssl.pretrain` fills it in.
+            `evaluate` speaks of these images only, see `Method.test_step`.
         transform: `"jigsaw"`, `"rotation"` or `"both"`.
         loss: `"nce"` or `"softmax"`.
         temperature: float > 0; 0.1 for the softmax with two layers in the authors'
