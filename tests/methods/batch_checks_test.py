@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.methods.case_table import BATCH
+from tests.methods.case_table import BATCH, IMAGES
 from tests.methods.cases import assert_close, batches, make, one_convolution, state
 from tfssl import data, methods
 
@@ -100,3 +100,34 @@ def test_one_image_a_step_is_refused_where_there_is_nothing_beside_it(build, eno
     method.check_run(2, source)
     if enough:
         build(queue_size=enough).check_run(1, source)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{}, {"jit_compile": True}, {"steps_per_execution": 2}, {"run_eagerly": True}],
+)
+@pytest.mark.parametrize("name", ["npid_nce", "deepcluster"])
+def test_images_that_a_method_does_not_have_are_refused(name, arguments):
+    method = make(name, **arguments)
+    steps = IMAGES // BATCH + 1
+    stream = batches(name, steps).batch(BATCH)
+    before = state(method)
+    for wrong in (stream, stream.map(lambda b: {**b, "index": -1 - b["index"]})):
+        last = wrong.skip(steps - 1).repeat(2)
+        for run in (method.fit, method.evaluate):
+            with pytest.raises(
+                tf.errors.InvalidArgumentError, match=f"has num_images={IMAGES}, but a"
+            ):
+                run(last, verbose=0)
+    assert_close(before, state(method), tolerance=0)
+    method.fit(stream.take(steps - 1), verbose=0)
+    assert int(method.step.numpy()) == steps - 1
+
+
+def test_a_source_of_more_images_is_refused_before_a_run():
+    method = make("npid_nce")
+    source = data.open_source(np.zeros((IMAGES + 1, 1, 1, 1), np.uint8))
+    told = rf"num_images={IMAGES} received, but .* has {IMAGES + 1} images; give NPID "
+    with pytest.raises(ValueError, match=told):
+        method.check_source(source)
+    make("simclr").check_source(source)

@@ -36,6 +36,18 @@ def _frozen(shape):
             },
             "lower projection_dim, or raise max_bank_gib to 15",
         ),
+        (
+            {"method": "npid", "recipe": _ONE_VIEW, "hparams": {"num_images": 39}},
+            "num_images=39 received, but .* has 40 images; give NPID num_images=40",
+        ),
+        (
+            {
+                "method": "deepcluster_v2",
+                "batch_size": 30,
+                "hparams": {"num_clusters": 31},
+            },
+            "full batches of 30 hold 30 of 40 images",
+        ),
         ({"encoder": "resnet19"}, "resnet19"),
         ({"encoder": "keras.applications.Nope"}, "is not in keras.applications"),
         ({"encoder": lambda shape: _frozen(shape)}, "is frozen, and nothing of it"),

@@ -70,6 +70,46 @@ def _single(view):
     return tf.cast(view, tf.float32) if view.dtype == tf.float64 else view
 
 
+def source_fits(method, source):
+    """Raises `ValueError` for a source of more images than `method.num_images`."""
+    most = getattr(method, "num_images", None)
+    if most is not None and source.num_images > most:
+        raise ValueError(
+            f"num_images={most} received, but {source.name} has {source.num_images} "
+            f"images; give {type(method).__name__} num_images={source.num_images}."
+        )
+
+
+def known_images(method, batch):
+    """Operations that fail for the number of an image that `num_images` does not have.
+
+    They run on the host, before the step: compiled by XLA, or on a GPU, a gather takes
+    another image instead. Where a strategy has the batch on its devices they would wait
+    for these, and there are none.
+
+    Args:
+        method: a `Method`.
+        batch: of all replicas.
+
+    Returns:
+        List of operations.
+    """
+    most, strategy = getattr(method, "num_images", None), method.distribute_strategy
+    with strategy.scope():
+        distributed = tf.distribute.has_strategy()
+    if most is None or distributed or not isinstance(batch, dict):
+        return []
+    told = (
+        f"{type(method).__name__} has num_images={most}, but a batch has other numbers "
+        f"in 'index' than 0 to {most - 1}; give the method as many images as the data "
+        "have."
+    )
+    with tf.device("CPU:0"):
+        index = batch.get("index", tf.zeros([0], tf.int64))
+        right = tf.reduce_all((index >= 0) & (tf.cast(index, tf.int64) < most))
+        return [tf.debugging.Assert(right, [told, index], summarize=8)]
+
+
 def single(method, name, batch, others):
     """Raises `ValueError` unless `name` (`train_on_batch`) can take what was given."""
     if not isinstance(batch, dict) or any(other is not None for other in others):

@@ -46,6 +46,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         self.finish = None
         self._images = None
         self._ready_steps = 0
+        self._source_fits = False
 
     def compile(
         self,
@@ -166,6 +167,18 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         held = replicas.copy_to_each(self.distribute_strategy, pixels)
         self._images = {device.mark(source): held}
         self.train_function = self.test_function = None  # They hold those before.
+
+    def check_source(self, source):
+        """Raises `ValueError` for more images than a method with `num_images` has.
+
+        After it no step looks at the numbers of its images, which it otherwise does
+        on the host, without a distribution strategy.
+
+        Args:
+            source: `data.sources.Source`, whose images will train.
+        """
+        batch_checks.source_fits(self, source)
+        self._source_fits = True
 
     def _gains_from_xla(self):
         if replicas.kind_of_devices(self.distribute_strategy) != "GPU":
@@ -314,7 +327,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             with tf.control_dependencies([begin, number]):
                 batch = next(iterator)
             tensors = tf.nest.flatten(batch, expand_composites=True)
-            with tf.control_dependencies(tensors):
+            known = [] if self._source_fits else batch_checks.known_images(self, batch)
+            with tf.control_dependencies([*tensors, *known]):
                 waited += tf.timestamp() - begin
                 arrived = self.waiting.arrive(number)
             with compiling():  # Replicas have threads of their own.
@@ -372,7 +386,9 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             for done in range(self.steps_per_execution):
                 try:
                     with self.waiting.interruptible(iterator):
-                        on_replica(self._with_images(next(iterator)))
+                        batch = next(iterator)
+                        batch_checks.known_images(self, batch)
+                        on_replica(self._with_images(batch))
                 except StopIteration:
                     if not done:
                         raise

@@ -184,6 +184,7 @@ class Trainer:
             record.check()
             with self._surroundings():
                 model = self._compiled(make_model())
+                model.check_source(plan.train)
                 model.check_run(plan.batch_size, plan.train)
                 told = start.summary(
                     model, plan, self._optimization, self._devices, self._strategy
