@@ -12,6 +12,7 @@ import zipfile
 import pytest
 
 import tfssl
+from tests.fixtures import rooms
 from tfssl.tasks import embed, evaluate, pretrain, runs
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -116,6 +117,20 @@ def test_every_room_has_a_build_target():
         # The tasks belong to the target of the package itself.
         found = f'["tfssl/{path.name}' in build
         assert found, f"tfssl/{path.name} is in no target of BUILD."
+
+
+def test_build_targets_need_what_their_rooms_may_import():
+    libraries = {}
+    for node in ast.parse((ROOT / "BUILD").read_text()).body:
+        call = node.value
+        if isinstance(call, ast.Call) and call.func.id == "py_library":
+            given = {keyword.arg: keyword.value for keyword in call.keywords}
+            deps = getattr(given.get("deps"), "elts", [])
+            local = {dep.value for dep in deps if isinstance(dep, ast.Constant)}
+            libraries[given["name"].value] = {name.removeprefix(":") for name in local}
+    for room, imported in rooms.ROOMS.items():
+        if room not in ("tasks", "__init__"):  # Of the package's own target.
+            assert libraries[room] == imported, room
 
 
 def test_the_readme_speaks_of_what_is_there():
