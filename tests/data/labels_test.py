@@ -97,7 +97,7 @@ def test_save_and_load_give_the_selection_back(tmp_path):
     labels = _labels()
     chosen = labels_lib.select(labels, fraction=0.1, seed=2)
     path = tmp_path / "subset.json"
-    chosen.save(path, _source(labels))
+    chosen.save(path, _source(labels).identity())
     assert [p.name for p in tmp_path.iterdir()] == ["subset.json"]
     loaded = labels_lib.load(path, _source(labels))
     np.testing.assert_array_equal(loaded.indices, chosen.indices)
@@ -109,7 +109,7 @@ def test_load_refuses_other_data(tmp_path):
     labels = _labels()
     chosen = labels_lib.select(labels, fraction=0.1)
     path = tmp_path / "subset.json"
-    chosen.save(path, _source(labels))
+    chosen.save(path, _source(labels).identity())
     other = labels.copy()
     other[chosen.indices[4]] = (other[chosen.indices[4]] + 1) % 3
     with pytest.raises(
@@ -129,7 +129,7 @@ def test_load_refuses_other_images_of_the_same_labels(tmp_path):
     """One file more before them, one less behind, or a part of them."""
     old = _files(tmp_path, ["b.png", "c.png", "d.png", "e.png"])
     path = tmp_path / "subset.json"
-    labels_lib.select(old.labels, per_class=1).save(path, old)
+    labels_lib.select(old.labels, per_class=1).save(path, old.identity())
     new = _files(tmp_path, ["a.png", "b.png", "c.png", "d.png"])
     part = _files(tmp_path, [f"{n}.png" for n in "abcdef"]).subset([0, 1, 2, 5])
     for others in (new, part):

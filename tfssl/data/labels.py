@@ -26,14 +26,19 @@ class Selection:
     sha256: str
     description: str
 
-    def save(self, path, source):
-        """Writes the selection of images of a source as JSON, atomically."""
+    def save(self, path, images):
+        """Writes the selection as JSON, atomically.
+
+        Args:
+            path: of the file.
+            images: `identity()` of the source.
+        """
         files.write_json(
             path,
             {
                 "description": self.description,
                 "sha256": self.sha256,
-                "images": source.identity(),
+                "images": images,
                 "indices": self.indices.tolist(),
             },
         )
@@ -206,15 +211,15 @@ def load(path, source):
             f"{source.num_images}; it was made for other data."
         )
     found = _selection(indices, source.labels, description)
-    for what, now, then in (
-        ("images", source.identity(), images),
-        ("labels", found.sha256, sha256),
+    for what, now, then, fix in (
+        ("images", source.identity(), images, "open the images as there, hold-out too"),
+        ("labels", found.sha256, sha256, "give the labels of that time"),
     ):
         if now != then:
             raise ValueError(
                 f"{path} was made for other {what} than those of {source.name}: "
-                f"SHA-256 {now[:12]}… instead of {str(then)[:12]}…; open the images as "
-                "there (with the same hold-out), or make it anew."
+                f"SHA-256 {now[:12]}… instead of {str(then)[:12]}…; {fix}, or make it "
+                "anew."
             )
     return found
 

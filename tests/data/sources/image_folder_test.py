@@ -59,7 +59,9 @@ def test_hidden_files_and_links_out_of_the_folder_are_left_out(
     write_image(root / ".thumbnails" / "small.png", image)
     write_image(outside / "secret.png", image)
     os.symlink(root / "a_dog" / "1.png", root / "b_cat" / "inside.png")
-    files = sorted([*files, str(root / "b_cat" / "inside.png")])
+    write_image(root / "flat.png", image)
+    files = [*files, str(root / "b_cat" / "inside.png"), str(root / "flat.png")]
+    files = sorted(files)
     os.symlink(outside / "secret.png", root / "link.png")
     os.symlink(outside, root / "linked_folder")
     with caplog.at_level("WARNING", "absl"):
@@ -69,6 +71,7 @@ def test_hidden_files_and_links_out_of_the_folder_are_left_out(
     assert "1 images are there more than once" in repeated and "inside.png" in repeated
     assert "2 links that lead out of the folder were left out" in line
     assert "follow_links=True" in line
+    assert sources.open_source(f"{root}/").num_images == len(files)
     source = sources.open_source(root, follow_links=True)
     found = [source.describe(i) for i in range(source.num_images)]
     behind = [root / "link.png", root / "linked_folder" / "secret.png"]

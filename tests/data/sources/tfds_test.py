@@ -140,13 +140,23 @@ def test_images_that_are_no_files_are_refused(image, value, told, opened):
         )
 
 
-def test_one_class_may_be_called_labels(opened):
+@pytest.mark.parametrize("kind", [np.int64, np.float32, np.bool_])
+def test_one_class_may_be_called_labels_and_be_any_number(kind, opened):
+    features = {
+        "image": Tiny.features["image"],
+        "label": tfds.features.Text(),
+        "labels": tfds.features.Scalar(kind),
+    }
     source = opened(
-        {"image": Tiny.features["image"], "labels": tfds.features.Scalar(np.int64)},
-        lambda i: {"image": np.full((6, 6, 1), i, np.uint8), "labels": i % 3},
+        features,
+        lambda i: {
+            "image": np.full((6, 6, 1), i, np.uint8),
+            "label": "a photo",
+            "labels": kind(i % 2),
+        },
     )
     pixels = [int(source.decode(source.read(i))[0, 0, 0]) for i in range(7)]
-    assert source.labels.tolist() == [i % 3 for i in pixels]
+    assert source.labels.tolist() == [i % 2 for i in pixels]
 
 
 def test_labels_that_are_no_classes_are_left_out(opened, caplog):

@@ -265,7 +265,7 @@ def _image_files(path, follow_links):
     endings = EXTENSIONS + (tiff.EXTENSIONS if tiff.available() else ())
     # Of each folder, its real path last, after those of the folders it lies in: a
     # link to one of them is a walk without end.
-    chains = {path: (root,)}
+    chains = {path: (root,), os.path.dirname(os.path.join(path, "")): (root,)}
 
     def enter(directory, name):
         if name.startswith("."):
@@ -297,22 +297,21 @@ def _image_files(path, follow_links):
                 continue
             file = os.path.join(directory, name)
             if local and os.path.islink(file):
-                links[file] = os.path.realpath(file)
-                if not follow_links and not _inside(links[file], root):
+                real = os.path.realpath(file)
+                if not (follow_links or _inside(real, root)):
                     outside.append(file)
                     continue
+                links[file] = real
             found.append(file)
     found = sorted(found)
 
-    def real(file):
-        directory, name = os.path.split(file)
-        return links.get(file) or os.path.join(chains[directory][-1], name)
-
     again, seen = [], set()
     for file in found if links else ():
-        if real(file) in seen:
+        directory, name = os.path.split(file)
+        real = links.get(file) or os.path.join(chains[directory][-1], name)
+        if real in seen:
             again.append(file)
-        seen.add(real(file))
+        seen.add(real)
     return _Found(found, sorted(outside), again, others, tops or [])
 
 

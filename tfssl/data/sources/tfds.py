@@ -123,30 +123,30 @@ def _labels(name, features):
     """
     import tensorflow_datasets as tfds
 
-    title = next((key for key in ("label", "labels") if key in features), None)
-    if title is None:
-        return None, None, False
-    found = features[title]
-    if isinstance(found, tfds.features.Sequence):
-        if isinstance(found.feature, tfds.features.ClassLabel):
-            return title, found.feature, True
-    elif isinstance(found, tfds.features.ClassLabel) or _is_number(found):
-        return title, found, False
-    logging.warning(
-        "TFDS %s: the feature %r is %s, which tells no classes, and is left out.",
-        name,
-        title,
-        _told(found),
-    )
+    for title in ("label", "labels"):
+        found = features[title] if title in features else None
+        if isinstance(found, tfds.features.Sequence):
+            if isinstance(found.feature, tfds.features.ClassLabel):
+                return title, found.feature, True
+        elif isinstance(found, tfds.features.ClassLabel) or _is_number(found):
+            return title, found, False
+        if found is not None:
+            logging.warning(
+                "TFDS %s: the feature %r is %s, which tells no classes, and is left "
+                "out.",
+                name,
+                title,
+                _told(found),
+            )
     return None, None, False
 
 
 def _is_number(feature):
-    """Whether a feature is one whole number."""
-    spec = feature.get_tensor_spec()
-    return (
-        isinstance(spec, tf.TensorSpec) and spec.shape == () and spec.dtype.is_integer
-    )
+    """Whether a feature is one number, which may prove to be a whole one."""
+    spec = feature and feature.get_tensor_spec()
+    if not isinstance(spec, tf.TensorSpec) or spec.shape != ():
+        return False
+    return spec.dtype.is_integer or spec.dtype.is_bool or spec.dtype.is_floating
 
 
 def _marks(element, title, classes):
