@@ -131,3 +131,6 @@ def test_a_source_of_more_images_is_refused_before_a_run():
     with pytest.raises(ValueError, match=told):
         method.check_source(source)
     make("simclr").check_source(source)
+    without_banks = make("cmc")
+    without_banks.num_images = 1
+    without_banks.check_source(source)

@@ -93,3 +93,10 @@ def test_the_warm_up_needs_no_clusters_and_ends_where_they_are_needed():
     method.reassign()
     method.fit(stream, verbose=0)
     assert int(method.step.numpy()) == 4
+
+
+def test_no_step_of_an_execution_is_beyond_the_warm_up():
+    method = without_clusters("local_aggregation_begins", steps_per_execution=3)
+    with pytest.raises(ValueError, match="LocalAggregation received .* no clusters"):
+        method.fit(batches("local_aggregation_begins", 3).batch(BATCH), verbose=0)
+    assert int(method.step.numpy()) == 0

@@ -70,9 +70,15 @@ def _single(view):
     return tf.cast(view, tf.float32) if view.dtype == tf.float64 else view
 
 
+def _stored(method):
+    """`num_images` of a method that stores something of each image, or None."""
+    without = getattr(method, "banks", None) == []  # As CMC may be.
+    return None if without else getattr(method, "num_images", None)
+
+
 def source_fits(method, source):
-    """Raises `ValueError` for a source of more images than `method.num_images`."""
-    most = getattr(method, "num_images", None)
+    """Raises `ValueError` for a source of more images than `method` stores."""
+    most = _stored(method)
     if most is not None and source.num_images > most:
         raise ValueError(
             f"num_images={most} received, but {source.name} has {source.num_images} "
@@ -94,7 +100,7 @@ def known_images(method, batch):
     Returns:
         List of operations.
     """
-    most, strategy = getattr(method, "num_images", None), method.distribute_strategy
+    most, strategy = _stored(method), method.distribute_strategy
     with strategy.scope():
         distributed = tf.distribute.has_strategy()
     if most is None or distributed or not isinstance(batch, dict):

@@ -171,7 +171,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
     def check_source(self, source):
         """Raises `ValueError` for more images than a method with `num_images` has.
 
-        After it no step looks at the numbers of its images, which it otherwise does
+        After it no training step looks at the numbers of its images, as all others do
         on the host, without a distribution strategy.
 
         Args:
@@ -327,7 +327,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             with tf.control_dependencies([begin, number]):
                 batch = next(iterator)
             tensors = tf.nest.flatten(batch, expand_composites=True)
-            known = [] if self._source_fits else batch_checks.known_images(self, batch)
+            fits = self._source_fits and step == self.train_step
+            known = [] if fits else batch_checks.known_images(self, batch)
             with tf.control_dependencies([*tensors, *known]):
                 waited += tf.timestamp() - begin
                 arrived = self.waiting.arrive(number)

@@ -39,7 +39,7 @@ def ready_steps(method, by_hand, *, before=0):
     if int(tf.reduce_max(method.assignments.clusters.value)) >= 0:
         return math.inf
     left = before - int(method.step.numpy())
-    if left <= 0:
+    if left < method.steps_per_execution:
         raise ValueError(
             f"{type(method).__name__} received batches of images that have no "
             "clusters, which fit does not make; train with tfssl.pretrain, or call "
