@@ -98,13 +98,32 @@ def test_what_a_run_held_out_is_that_whatever_labels_are_judged(held_out):
         assert len(_names(setting.test)) == 9 and not _names(setting.test) & trained
 
 
-def test_other_images_than_those_of_the_run_are_cut_by_their_own_labels(held_out):
+def test_other_images_than_those_of_the_run_are_cut_by_their_own_labels(
+    held_out, caplog
+):
     run, folder, _ = held_out
     (folder / "c" / "9.png").rename(folder / "c" / "new.png")
     with pytest.raises(ValueError, match="are others now than those it was trained on"):
         opened(str(run), **_OWN, labels="folders")
     setting = opened(str(run), **_OWN | {"data": str(folder)}, labels="folders")
     assert np.bincount(setting.test.labels).tolist() == [3, 3, 3]
+    assert "some of what this evaluation holds out of them may have" in caplog.text
+
+
+def test_what_a_run_without_labels_held_out_of_arrays(held_out):
+    """Labels come with the data here, whatever the setting is."""
+    run, _, _ = held_out
+    pixels, labels = small.images()
+    train, _ = resolve.sources(data=pixels, validation_fraction=0.3, seed=3)
+    record = files.read_json(run / "run.json")
+    record["settings"]["data"] = {"in_memory": "ndarray"}
+    record["made"]["images"]["identity"] = train.identity()
+    files.write_json(run / "run.json", record)
+    setting = opened(str(run), **_OWN | {"data": (pixels, labels)})
+    assert setting.train.identity() == train.identity()
+    assert setting.test.num_images == 12 and set(setting.test.labels) == {0, 1}
+    with pytest.raises(ValueError, match="needs labelled validation images"):
+        opened(str(run), data=(pixels, labels), validation_data=pixels)
 
 
 def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
@@ -120,5 +139,7 @@ def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
     other = {"data": str(folder), "validation_data": str(folder), "labels": "folders"}
     assert opened(str(run), **other).train.num_images == 30
     assert opened(str(run), **_OWN | {"data": "digits"}).train.num_images == 1797
+    with pytest.raises(ValueError, match="give --validation_data"):
+        opened(str(run), **other | {"validation_data": None})
     with pytest.raises(ValueError, match="split='all' received for array"):
         opened(str(run), split="all")

@@ -61,7 +61,7 @@ class Record:
         self._plan = plan
         self._workers = workers
         self._before, self._made, self._differences = {}, None, []
-        self._judged_otherwise = []
+        self._judged, self._judged_otherwise = {}, []
         self._finished = False
         self._judging = judging
         self.since = 0
@@ -118,8 +118,8 @@ class Record:
         if other_epochs:
             for metric in model.metrics:
                 metric.reset_state()  # No mean over steps of two kinds.
-        judged = {}
-        (since,) = self._workers.from_chief(lambda: (self._judged(model, judged),))
+        self._finished = self._workers.is_chief and self._is_finished(model)
+        (since,) = self._workers.from_chief(lambda: (self._judged_since(step),))
         self.since = int(since)
         if not self._workers.is_chief:
             return
@@ -151,25 +151,16 @@ class Record:
                 "settings": settings.recorded(self._arguments),
                 "made": self._made,
                 "changes": self._changes(step),
-                **judged,
+                **self._judged,
                 "versions": runs.versions(model),
             },
         )
         if self._arguments["on_accept"]:
             self._arguments["on_accept"]()
 
-    def _judged(self, model, entry):
-        """What judges the epochs from here on, on the chief.
-
-        Args:
-            model: the `Method`, restored.
-            entry: dict that gets what run.json is to keep of it, if anything.
-
-        Returns:
-            The step after which all epochs are judged alike.
-        """
-        step, before = int(model.step.numpy()), self._before.get("judged")
-        self._finished = self._is_finished(model)
+    def _judged_since(self, step):
+        """The step after which epochs are judged alike; notes by what, for run.json."""
+        before = self._before.get("judged")
         if self._finished:
             return (before or {}).get(epoch_judges.SINCE, 0)
         lines = history.read(os.path.join(self._out, "metrics.jsonl"))
@@ -178,7 +169,7 @@ class Record:
         differ = epoch_judges.differences(before, now)
         since = epoch_judges.after(differ, before, last)
         if now or before:
-            entry["judged"] = (now or before) | {epoch_judges.SINCE: since}
+            self._judged["judged"] = (now or before) | {epoch_judges.SINCE: since}
         if differ and step:
             self._judged_otherwise = differ
             logging.warning(

@@ -16,17 +16,19 @@ def judging(validation, bank=None, **others):
 
     Args:
         validation: source of the images that judge.
-        bank: source of other images whose labels count, or None.
+        bank: source of other images that they are compared with, or None.
         **others: plain values of settings that count too.
 
     Returns:
         JSON-able dict, settings by name; of images what they are.
     """
-    digest = hashlib.sha256(validation.identity().encode())
+    digest = hashlib.sha256()
     for source in (validation, bank):
-        known = None if source is None else source.known_labels
-        if known is not None:
-            digest.update(known.astype("<i8").tobytes())
+        if source is None:
+            continue
+        digest.update(source.identity().encode())
+        if source.known_labels is not None:
+            digest.update(source.known_labels.astype("<i8").tobytes())
     return {
         "validation_data": {
             "name": validation.name,

@@ -1,5 +1,6 @@
 """What an evaluation leaves behind: a table, and files in a folder."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -91,12 +92,12 @@ def _store_lists(folder, budgets, train, index):
         train: the `Source`.
         index: the position of each row in it.
     """
-    hashes, names = {}, set()
+    hashes, names, images = {}, set(), train.identity()
     for budget in budgets:
         name = budget.name.replace(" ", "_").replace("%", "percent")
         for draw, selection in enumerate(budget.selections):
             of_source = dataclasses.replace(selection, indices=index[selection.indices])
-            of_source.save(os.path.join(folder, LISTS, f"{name}-{draw}.json"), train)
+            of_source.save(os.path.join(folder, LISTS, f"{name}-{draw}.json"), images)
             names.add(f"{name}-{draw}.json")
         hashes[budget.name] = [selection.sha256 for selection in budget.selections]
         names.add(budget.name.removeprefix("list "))
@@ -105,7 +106,7 @@ def _store_lists(folder, budgets, train, index):
 
 
 def remove_lists(folder, kept=()):
-    """Removes what evaluations have left in `labels/`, and nothing else.
+    """Removes the files of `labels/` that have a name as evaluations give one.
 
     Args:
         folder: where `labels/` is.
@@ -114,8 +115,10 @@ def remove_lists(folder, kept=()):
     path = os.path.join(folder, LISTS)
     if not tf.io.gfile.isdir(path):
         return
-    for name in tf.io.gfile.listdir(path):
-        if _LIST.fullmatch(name) and name not in kept:
-            tf.io.gfile.remove(os.path.join(path, name))
-    if not tf.io.gfile.listdir(path):
-        tf.io.gfile.rmtree(path)
+    names = set(tf.io.gfile.listdir(path))
+    gone = {name for name in names if _LIST.fullmatch(name)} - set(kept)
+    for name in gone:
+        tf.io.gfile.remove(os.path.join(path, name))
+    if gone == names:  # An object store has no folder any more.
+        with contextlib.suppress(tf.errors.NotFoundError):
+            tf.io.gfile.rmtree(path)

@@ -78,19 +78,21 @@ class JudgedImages:
     def _sources(self, folder, settings):
         """The images; what is held out of those of a run, as the run held it out."""
         beside = settings.get("validation_data"), settings.get("validation_split")
-        if not settings.get("validation_fraction") or beside != (None, None):
+        held_out = settings.get("validation_fraction")
+        if not held_out or any(value is not None for value in beside):
             return resolve.sources(**settings)
         record = runs.record_of(folder)
-        before = recorded.settings_of(folder)["labels"]
-        if before == "folders" and data_lib.sources.kind_of(settings["data"]) != before:
-            before = None  # Other data, which has no class folders.
-        train, test = resolve.sources(**settings, cut_labels=before)
         trained = (record.get("made") or {}).get("images", {}).get("identity")
-        # A fine-tuned run may have learned from some of the images.
-        if record.get("task", "pretrain") != "pretrain" or trained is None:
-            return train, test
-        if train.identity() == trained:
-            return train, test
+        if record.get("task", "pretrain") != "pretrain":
+            trained = None  # It may have learned from some of the images only.
+        # The run may have had no labels, also where its settings would take some now.
+        cuts = dict.fromkeys((record["settings"].get("labels", "auto"), "none"))
+        if data_lib.sources.kind_of(settings["data"]) != "folder":
+            cuts.pop("folders", None)
+        for cut in cuts:
+            train, test = resolve.sources(**settings, cut_labels=cut)
+            if trained in (None, train.identity()):
+                return train, test
         if self.data is None and self.split is None:
             raise ValueError(
                 f"The images of {folder!r} are others now than those it was trained on "
@@ -98,6 +100,12 @@ class JudgedImages:
                 "may have trained; give the images back, or others as "
                 "validation_data=… (--validation_data)."
             )
+        logging.warning(
+            "%s are other images than those that %s was trained on: some of what this "
+            "evaluation holds out of them may have trained.",
+            train.name,
+            folder,
+        )
         return resolve.sources(**settings)
 
     def _settings(self, folder, preprocessing):
@@ -136,6 +144,8 @@ class JudgedImages:
             found["data_dir"] = settings["data_dir"] if "tfds" in kinds else None
             if kind_of(self.data) != before:
                 found["split"] = None
+                if settings["validation_data"] is None:
+                    found["validation_split"] = None
         if self.validation_data is not None:
             beside = _kind_in(settings, "validation_data") or before
             if kind_of(self.validation_data) != beside:

@@ -87,7 +87,9 @@ def sources(
         return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         by = None
-        if cut_labels not in (None, labels):
+        if cut_labels == "none":
+            by = data_lib.open_source(train, labels="none")
+        elif cut_labels not in (None, labels):
             by = trains(labels_of(data, cut_labels))
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed, by=by)
     return train, None

@@ -243,8 +243,17 @@ class Trainer:
         plan = self.plan
         if self._devices.remat:
             models.remat.switch_on(model.encoder)
+        optimizer = self._optimization.make(
+            plan.batch_size, plan.epochs, plan.steps_per_epoch
+        )
+        if getattr(optimizer, "use_ema", False):
+            raise ValueError(
+                "The optimizer has use_ema=True, whose averages replace the weights at "
+                "every end of Keras's fit, which is called several times here; leave "
+                "it out (fine-tuning has averaging=… instead)."
+            )
         model.compile(
-            self._optimization.make(plan.batch_size, plan.epochs, plan.steps_per_epoch),
+            optimizer,
             jit_compile=self._devices.jit_compile,
             finish=views.finishing(plan.recipe) if self._on_device else None,
             steps_per_execution=self._devices.steps_per_execution,
