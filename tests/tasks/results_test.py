@@ -42,6 +42,10 @@ def test_results_of_the_weights_before_go_when_the_training_goes_on(judged):
     assert not set(results.FILES) & names(judged)
     assert {"encoder.keras", "metrics.jsonl", "run.json", "views.png"} <= names(judged)
     assert names(judged / "labels") == {"mine.json"}  # Nobody's but the user's.
+    (away,) = (judged / results.EARLIER).iterdir()
+    assert away.name == "step-10"
+    assert names(away) == {*results.FILES, "labels"}
+    assert names(away / "labels") == {"3_per_class-0.json"}
     record = json.loads((judged / "run.json").read_text())
     assert record["results"]["steps"] == 15
     assert not {"evaluation", "evaluated_on"} & set(record)
@@ -58,12 +62,12 @@ def test_they_are_gone_before_the_record_is(judged, monkeypatch):
     """A process that is killed in between leaves no number of other weights."""
     record = (judged / "run.json").read_bytes()
 
-    def killed(folder):
-        remove(folder)
+    def killed(*args):
+        put_away(*args)
         raise KeyboardInterrupt
 
-    remove = results.remove
-    monkeypatch.setattr(results, "remove", killed)
+    put_away = results.put_away
+    monkeypatch.setattr(results, "put_away", killed)
     changes = {"epochs": 3, "allow_changes": ("epochs",)}
     with pytest.raises(KeyboardInterrupt):
         pretrain.pretrain(small.images(), str(judged), **SETTINGS | changes)

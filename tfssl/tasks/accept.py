@@ -141,9 +141,10 @@ class Record:
                 plan.train, plan.recipe, path, seed=plan.seed, augment=plan.augment
             )
         # Without the results and the evaluation of an earlier encoder; their files go
-        # first, so that none is ever beside a record that does not know of it.
+        # away first, so that none is ever beside a record that does not know of it.
         if step or self._before:
-            results.remove(self._out)
+            of_encoder = (self._before.get("results") or {}).get("steps", step)
+            results.put_away(self._out, of_encoder)
         files.write_json(
             os.path.join(self._out, "run.json"),
             {

@@ -1,6 +1,5 @@
 """What an evaluation leaves behind: a table, and files in a folder."""
 
-import contextlib
 import dataclasses
 import os
 import re
@@ -101,24 +100,14 @@ def _store_lists(folder, budgets, train, index):
             names.add(f"{name}-{draw}.json")
         hashes[budget.name] = [selection.sha256 for selection in budget.selections]
         names.add(budget.name.removeprefix("list "))
-    remove_lists(folder, names)
+    for name in set(lists_in(folder)) - names:
+        tf.io.gfile.remove(os.path.join(folder, LISTS, name))
     return hashes
 
 
-def remove_lists(folder, kept=()):
-    """Removes the files of `labels/` that have a name as evaluations give one.
-
-    Args:
-        folder: where `labels/` is.
-        kept: names of the files that stay.
-    """
+def lists_in(folder):
+    """Names of the files of `labels/` that are called as evaluations call theirs."""
     path = os.path.join(folder, LISTS)
     if not tf.io.gfile.isdir(path):
-        return
-    names = set(tf.io.gfile.listdir(path))
-    gone = {name for name in names if _LIST.fullmatch(name)} - set(kept)
-    for name in gone:
-        tf.io.gfile.remove(os.path.join(path, name))
-    if gone == names:  # An object store has no folder any more.
-        with contextlib.suppress(tf.errors.NotFoundError):
-            tf.io.gfile.rmtree(path)
+        return []
+    return [name for name in tf.io.gfile.listdir(path) if _LIST.fullmatch(name)]

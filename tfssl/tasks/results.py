@@ -13,6 +13,7 @@ from tfssl.tasks import (
     tokenizer_results,
 )
 
+EARLIER = "earlier"
 FILES = (
     evaluation_results.RESULTS,
     run_report.PAGE,
@@ -26,13 +27,20 @@ FILES = (
 )
 
 
-def remove(folder):
-    """Removes the results of an encoder from its run's folder, as it trains on.
+def put_away(folder, step):
+    """Moves the results of an encoder into `earlier/step-N/`, as its run trains on.
 
     Of `labels/` the lists that an evaluation has written.
+
+    Args:
+        folder: of the run.
+        step: int, that of the encoder.
     """
-    for name in FILES:
-        path = os.path.join(folder, name)
+    away = os.path.join(folder, EARLIER, f"step-{step}")
+    lists = evaluation_results.lists_in(folder)
+    lists = [os.path.join(evaluation_results.LISTS, name) for name in lists]
+    for name in (*FILES, *lists):
+        path, into = os.path.join(folder, name), os.path.join(away, name)
         if tf.io.gfile.exists(path):
-            tf.io.gfile.remove(path)
-    evaluation_results.remove_lists(folder)
+            tf.io.gfile.makedirs(os.path.dirname(into))
+            tf.io.gfile.rename(path, into, overwrite=True)
