@@ -158,3 +158,11 @@ def test_bad_features():
     broken = dataclasses.replace(good, values=good.values * np.nan)
     with pytest.raises(ValueError, match="The linear probe needs finite features"):
         dense_probe.fit(good, broken)
+
+
+def test_a_network_of_nan_is_not_chosen():
+    """It names the first class, which may be the most frequent one."""
+    scores = [(np.array([0.9, 0.5]), np.array([np.nan, 1.0]))]
+    l2, part, tried = dense_probe._choose([0.1, 0.2], [10], scores)
+    assert (l2, part) == (0.2, 1)
+    assert tried == ((0.1, 10, -1.0), (0.2, 10, 0.5))

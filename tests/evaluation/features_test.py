@@ -62,6 +62,15 @@ def test_short_last_batch_and_missing_columns(images):
     np.testing.assert_array_equal(found.index, np.arange(10))
 
 
+def test_a_first_batch_of_padding_alone_is_left_out(images):
+    masks = np.arange(10) >= 4
+    rows = {"image": images, "mask": masks}
+    dataset = tf.data.Dataset.from_tensor_slices(rows).batch(4)
+    found = features.extract(small_encoder(), dataset)
+    np.testing.assert_array_equal(found.index, np.arange(4, 10))
+    assert np.isfinite(found.values).all() and len(found.values) == 6
+
+
 def test_one_trace_for_all_batches_and_calls(images):
     traces = []
 

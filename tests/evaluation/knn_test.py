@@ -157,3 +157,10 @@ def test_missing_labels_and_widths():
         knn.accuracy(unlabelled, train, k=3)
     with pytest.raises(ValueError, match="8 numbers per image and the queries 5"):
         knn.accuracy(train, made(test.values[:, :5], test.labels), k=3)
+
+
+def test_queries_of_nan_have_no_class():
+    queries = clouds(4)
+    queries.values[2] = np.nan
+    with pytest.raises(ValueError, match="The kNN needs finite features, .* of 1 of 4"):
+        knn.predict(clouds(9), queries)

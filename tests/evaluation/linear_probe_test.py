@@ -109,6 +109,24 @@ def test_constant_features_and_zero_rows_are_safe():
         assert np.isfinite(found.accuracy)
 
 
+def test_a_small_feature_counts_beside_a_large_one():
+    """Standardised, whatever their sizes are."""
+    train, test = (clouds(20, classes=2, dim=1, noise=0.1, seed=s) for s in (0, 1))
+    noise = np.random.default_rng(2).normal(size=(2, 40, 1))
+    found = [
+        linear_probe.fit(
+            *(
+                made(np.concatenate([1e-2 * x.values, size * n], 1), x.labels)
+                for x, n in zip((train, test), noise)
+            ),
+            l2=0.1,
+            scaling="standard",
+        ).accuracy
+        for size in (1.0, 1e6)
+    ]
+    assert found[0] == found[1] > 0.7
+
+
 def test_labels_need_not_be_dense_and_unknown_test_classes_count_as_wrong():
     train, test = clouds(20), clouds(20, seed=1)
     plain = linear_probe.fit(train, test, l2=0.1)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import sklearn.exceptions
 import sklearn.linear_model
+from scipy import optimize
 
 from tfssl import kmeans
 from tfssl.evaluation import features, linear_probe, logistic
@@ -47,3 +48,13 @@ def test_the_probe_takes_it_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(kmeans, "on_gpu", lambda: True)
     monkeypatch.delattr(sklearn.linear_model, "LogisticRegression")
     assert linear_probe.fit(train, test) == expected
+
+
+def test_a_search_that_failed_is_said(monkeypatch):
+    def failed(*args, **kwargs):
+        return optimize.OptimizeResult(x=found.x, status=2, message="ABNORMAL")
+
+    found = optimize.minimize(lambda x: (x @ x, 2 * x), np.zeros(24), jac=True)
+    monkeypatch.setattr(logistic.scipy.optimize, "minimize", failed)
+    with pytest.warns(sklearn.exceptions.ConvergenceWarning, match="ABNORMAL"):
+        logistic.LogisticRegression(max_iter=9).fit(*rows(60, 4))

@@ -142,7 +142,13 @@ class Dense(judging.Probe):
         for done in trained.parts():
             if done == part:
                 break
-        accuracy = float(trained.scores(test, np.arange(len(test)))[0][0])
+        (accuracy,), (loss,) = trained.scores(test, np.arange(len(test)))
+        if not np.isfinite(loss):
+            raise ValueError(
+                f"The {self.name} probe has diverged: its loss on the test images is "
+                f"{loss}; give a smaller rate than {self.rate:g}."
+            )
+        accuracy = float(accuracy)
         steps = int(trained.ends[part - 1])
         sizes = " → ".join(str(size) for size in (train.values.shape[1], *units))
         kind = "linear probe"
@@ -348,7 +354,8 @@ def _moments(values, rows):
 def _choose(l2s, ends, scores):
     """The best penalty, its part of the schedule, and the best of each penalty."""
     accuracy, loss = np.moveaxis(np.array(scores), 1, 0)  # (parts, H)
-    loss = np.where(np.isfinite(loss), loss, np.inf)
+    finite = np.isfinite(loss)  # A network of NaN names the first class.
+    accuracy, loss = np.where(finite, accuracy, -1.0), np.where(finite, loss, np.inf)
     best = [int(np.lexsort((loss[:, h], -accuracy[:, h]))[0]) for h in range(len(l2s))]
     heads = range(len(l2s))
     chosen = min(heads, key=lambda h: (-accuracy[best[h], h], loss[best[h], h]))

@@ -169,6 +169,11 @@ def check_labeled(features, purpose, part):
             'have none (label -1); open the source with labels (folders: labels="'
             'folders") or leave this evaluation out.'
         )
+    check_finite(features, purpose, part)
+
+
+def check_finite(features, purpose, part):
+    """Raises `ValueError` for features of NaN or infinity; see `check_labeled`."""
     bad = int((~np.isfinite(features.values).all(axis=1)).sum())
     if bad:
         raise ValueError(
@@ -223,7 +228,7 @@ class _Stack:
     def append(self, rows, mask):
         rows = np.asarray(rows, np.float32)[mask]
         end = self._count + len(rows)
-        if end > len(self._rows):
+        if end > len(self._rows) or not self._count:  # It has no width yet.
             self._resize(max(end, len(self._rows) * 9 // 8), rows.shape[1])
         self._rows[self._count : end] = rows
         self._count = end

@@ -107,6 +107,7 @@ def predict(
     """
     _check_arguments(k, temperature, top, block_size)
     features_lib.check_labeled(train, "The kNN", "training")
+    features_lib.check_finite(test, "The kNN", "test")
     if max_train is not None and max_train < len(train):
         chosen = np.random.default_rng(0).choice(len(train), max_train, replace=False)
         train = train.take(np.sort(chosen))

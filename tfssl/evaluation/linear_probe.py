@@ -200,7 +200,8 @@ def _scaled(scaling, train, test):
     if scaling == "standard":
         train, test = train.astype(np.float64), test.astype(np.float64)
         mean, std = train.mean(axis=0), train.std(axis=0)
-        std[std <= 1e-6 * np.abs(train).max(initial=0.0)] = 1.0  # Constant features.
+        largest = np.abs(train).max(axis=0, initial=0.0)
+        std[std <= 1e-6 * largest] = 1.0  # Constant features.
         return (train - mean) / std, (test - mean) / std
     size = np.sqrt(train.shape[1])
     train = kmeans.unit_norm(train).astype(np.float64) * size

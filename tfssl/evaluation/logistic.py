@@ -76,7 +76,7 @@ class LogisticRegression:
             },
         )
         self._weights = weights_of(found.x)
-        if found.status == 1:
+        if found.status != 0:
             warnings.warn(
                 found.message, sklearn.exceptions.ConvergenceWarning, stacklevel=2
             )
