@@ -354,3 +354,20 @@ def test_a_kill_at_any_rename_leaves_a_checkpoint(tmp_path, monkeypatch):
         if not killed:
             break
     assert kill_at == 4  # Rename of state.json, two of folders, one removal.
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_a_warning(
+    tmp_path, monkeypatch, caplog
+):
+    """The new one is whole; a run that ends by it has lost nothing."""
+
+    def refused(path):
+        raise tf.errors.PermissionDeniedError(None, None, f"{path} is not yours")
+
+    folder, method = str(tmp_path), method_of()
+    checkpoint.save(folder, method, keep=1)
+    monkeypatch.setattr(tf.io.gfile, "rmtree", refused)
+    method.step.assign(1)
+    assert checkpoint.save(folder, method, keep=1) == checkpoint.latest(folder)
+    assert "an old checkpoint could not be removed" in caplog.text
+    assert len(checkpoint.all_checkpoints(folder)) == 2

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+import types
 
 import keras
 import numpy as np
@@ -188,3 +189,14 @@ def test_which_errors_tell_of_a_lost_service():
     message = "Unknown iteration client id 7"
     assert "lost" in service.lost(tf.errors.NotFoundError(None, None, message))
     assert service.lost(tf.errors.InvalidArgumentError(None, None, "no image")) is None
+
+
+def test_a_state_that_is_being_saved_is_no_stall():
+    """After a signal it may take minutes, and ends the training by itself."""
+    waiting = types.SimpleNamespace(stepping=False, calls=3)
+    saver = types.SimpleNamespace(workers=types.SimpleNamespace(count=2), saving=True)
+    watcher = stalls._Watcher(types.SimpleNamespace(waiting=waiting), saver, [])
+    watcher._signal = "SIGTERM"
+    assert [watcher._between_steps(now) for now in (0.0, 100.0)] == [0.0, 0.0]
+    saver.saving = False
+    assert [watcher._between_steps(now) for now in (100.0, 140.0)] == [0.0, 40.0]

@@ -88,6 +88,11 @@ class Saver(keras.callbacks.Callback):
         self._write_best()
 
     @property
+    def saving(self):
+        """Whether a checkpoint is being written just now."""
+        return self._saving.locked()
+
+    @property
     def best_path(self):
         """Path of the checkpoint with the best accuracy so far, or None."""
         return os.path.join(self.folder, self.best["checkpoint"]) if self.best else None

@@ -135,9 +135,10 @@ class _Watcher:
         return self._service_gone(now)
 
     def _between_steps(self, now):
-        """Seconds since a signal in which no step was made or begun."""
+        """Seconds since a signal in which no step was made or begun, nor saved."""
         waiting = self._model.waiting
-        if not self._signal or waiting.stepping or waiting.calls != self._calls:
+        busy = waiting.stepping or self._saver.saving
+        if not self._signal or busy or waiting.calls != self._calls:
             self._calls, self._between = waiting.calls, now
         return now - self._between
 

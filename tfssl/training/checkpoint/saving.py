@@ -1,5 +1,6 @@
 """Writing a checkpoint, whole or not at all, and removing old ones."""
 
+import contextlib
 import os
 import shutil
 
@@ -57,9 +58,11 @@ def save(folder, method, *, keep=3, protect=(), extra=None, also=None, workers=_
         nonlocal failure
         try:
             _write(folder, final, values, state)
-            _prune(folder, keep, protect)
         except files.STORAGE_ERRORS as error:
             failure = error
+        else:
+            with _old_ones_may_stay(folder):
+                _prune(folder, keep, protect)
         return (failure is not None,)
 
     (failed,) = workers.from_chief(write)
@@ -89,13 +92,23 @@ def _write(folder, final, values, state):
             folders.remove(aside)
             tf.io.gfile.rename(final, aside)
         tf.io.gfile.rename(part, final)
-        folders.remove(aside)
+        with _old_ones_may_stay(folder):
+            folders.remove(aside)
     except files.STORAGE_ERRORS:
         try:
             folders.remove(part)  # Its bytes may be what the disk lacks.
         except files.STORAGE_ERRORS:
             logging.warning("%s could not be removed", part)
         raise
+
+
+@contextlib.contextmanager
+def _old_ones_may_stay(folder):
+    """The checkpoint is whole: that another one cannot be removed is a warning."""
+    try:
+        yield
+    except files.STORAGE_ERRORS as error:
+        logging.warning("%s: an old checkpoint could not be removed: %s", folder, error)
 
 
 def _remove_parts(folder):
