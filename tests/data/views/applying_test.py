@@ -4,6 +4,7 @@ import tensorflow as tf
 from scipy import ndimage
 
 from tests.data import plain_views
+from tfssl import data
 from tfssl.data import views
 from tfssl.data.views import applying, recipes
 
@@ -233,3 +234,14 @@ def test_graph_of_unknown_image_size_equals_eager():
     graph = tf.function(lambda n, x: views.apply(n, x, recipe), input_signature=spec)
     for a, b in zip(graph(numbers, noise()), views.apply(numbers, noise(), recipe)):
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_the_blur_of_a_small_view_beside_a_large_one_keeps_the_brightness():
+    """Its kernel is cut out of the recipe's widest."""
+    blurred = dict(blur=1.0, blur_sigma=(2.0, 2.0), blur_border="edge")
+    blurred |= dict(jitter=0.0, flip=0.0)
+    recipe = [views.View(size=size, **blurred) for size in (32, 6, 4)]
+    white = data.open_source(np.full((2, 32, 32, 3), 255, np.uint8))
+    (batch,) = data.multiview(white, recipe, batch_size=2).take(1)
+    for view in batch["views"].values():
+        np.testing.assert_allclose(view, 1.0, atol=1e-5)

@@ -78,7 +78,8 @@ def taps_of(view, taps):
     middle = (taps.shape[-1] - 1) // 2
     if radius == middle:
         return taps
-    return taps[..., middle - radius : middle + radius + 1]
+    taps = taps[..., middle - radius : middle + radius + 1]
+    return taps / tf.reduce_sum(taps, axis=-1, keepdims=True)
 
 
 def solarized(image, view, top=1.0):
