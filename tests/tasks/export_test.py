@@ -168,3 +168,17 @@ def test_the_check_sees_other_logits(tmp_path):
     assert np.isnan(export.largest_difference(path, other, [image]))
     encoder = formats.Encoder(other.network, PREPROCESSING)
     assert export.largest_difference(path, encoder, [image]) <= 1e-5
+
+
+def test_what_differs_gets_no_version(run, tmp_path, monkeypatch):
+    """A server that looks takes a version as soon as it has its number."""
+
+    def differs(path, *_):
+        assert tf.saved_model.load(path).signatures
+        return 0.5
+
+    monkeypatch.setattr(export, "largest_difference", differs)
+    pixels = np.zeros((4, 4, 4, 3), np.uint8)
+    with pytest.raises(ValueError, match="differs .* by 5.0e-01, .* gets no version"):
+        export.export(str(run), str(tmp_path / "served"), check=True, data=pixels)
+    assert not [path for path in (tmp_path / "served").rglob("*") if path.is_file()]

@@ -8,8 +8,8 @@ import tfssl
 from tests.fixtures import interrupted_runs
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
-from tfssl import files
-from tfssl.tasks import runs
+from tfssl import data, files
+from tfssl.tasks import labelled_images, runs, several_classes
 
 
 def several(n=40, seed=0):
@@ -71,3 +71,18 @@ def test_labels_of_the_other_kind_are_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             finetune_test.tuned(tmp_path / "run", **given)
         assert not (tmp_path / "run").exists()
+
+
+def test_validation_images_may_lack_the_last_of_numbered_classes():
+    pixels = np.zeros((6, 8, 8, 1), np.uint8)
+    train = data.open_source((pixels, np.array([0, 1, 2, 0, 1, 2])))
+    held_out = data.open_source((pixels, np.array([0, 1, 0, 1, 0, 1])))
+    found = several_classes.prepared(
+        train, held_out, labelled_images.LabelBudget()
+    ).validation
+    np.testing.assert_array_equal(found.label_sets[:2], [[1, 0, 0], [0, 1, 0]])
+    one = data.sources.ArraySource(pixels, np.zeros(6, int), class_names=("cat",))
+    with pytest.raises(
+        ValueError, match="has the classes cat only, expected 2 or more"
+    ):
+        several_classes.prepared(one, None, labelled_images.LabelBudget())

@@ -172,7 +172,10 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     plain = images()[..., :3]
     two = sources.ArraySource(images(), name="two")
     two.maps = {"one": (3, ("a", "b")), "other": (4, ("a", "b"))}
+    one, elsewhere = (sources.ArraySource(images(), name=name) for name in "ab")
+    one.maps, elsewhere.maps = {"mask": (3, tuple("xyz"))}, {"mask": (4, tuple("xy"))}
     for given, settings, message in (
+        (one, dict(map_start=None, validation_data=elsewhere), "another first channel"),
         (plain, dict(map_start=None), "has no maps of classes to learn from"),
         (plain, dict(map_start=3), "map_start=3 received, but array has 3 channel"),
         (two, dict(map_start=None), "two has the maps one, other, expected one"),

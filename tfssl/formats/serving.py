@@ -35,6 +35,7 @@ def saved_model(
     version=None,
     warmup_images=None,
     model_card=None,
+    verify=None,
 ):
     """Writes an encoder or a classifier as the next version of a served model.
 
@@ -63,6 +64,8 @@ def saved_model(
             `assets.extra/tf_serving_warmup_requests`.
         model_card: dict of sections (`{"results": [...], "settings": {...}}`), each
             a value, a dict or a list of row dicts, for the model card.
+        verify: function of the path of the finished folder, called before it becomes a
+            version, which servers may take at once; what it raises ends the export.
 
     Returns:
         Path of the new version's folder.
@@ -97,6 +100,8 @@ def saved_model(
         _write_version(network, classifier, preprocessing, functions, scratch)
         if records:
             warmup.write(scratch, name, records)
+        if verify is not None:
+            verify(scratch)
         path = _publish(scratch, base_dir, version)
     finally:
         if tf.io.gfile.exists(scratch):

@@ -297,10 +297,10 @@ def _check_start(init_from, class_names):
     else:
         return
     if tuple(theirs) != tuple(class_names):
-        odd = next((name for name in class_names if name not in theirs), theirs[-1])
+        odd = sorted({*class_names} ^ {*theirs})
+        told = f"{odd[0]!r} is not in both" if odd else "they are in another order"
         raise ValueError(
             f"--init_from={init_from} tells {len(theirs)} classes apart and these "
-            f"images have {len(class_names)} ({odd!r} is not in both, or they are in "
-            "another order); begin with its encoder instead (--encoder), which gets a "
-            "new classifier."
+            f"images have {len(class_names)} ({told}); begin "
+            "with its encoder instead (--encoder), which gets a new classifier."
         )

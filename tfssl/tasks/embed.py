@@ -8,7 +8,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.evaluation import features
-from tfssl.tasks import arguments, groups, runs
+from tfssl.tasks import arguments, groups, resolve, runs
 from tfssl.tasks.arguments import Path
 
 
@@ -32,7 +32,7 @@ def embed(
         out: path of the `.npz` file, or None. It holds `features` float32
             `(n, dim)`, `names` (n,) and `labels` int64 (n,), -1 where unknown.
         images: see `groups.Images`; without `channels` files are decoded to what the
-            encoder takes.
+            encoder takes, and with 16 bits for one of such images.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
         batch_size: images per forward pass.
         verbose: 0 silent, 1 progress.
@@ -44,7 +44,11 @@ def embed(
         ValueError: if no preprocessing is known, or the data cannot be read.
     """
     encoder, preprocessing = runs.encoder_of(run, preprocessing)
-    source = images.open(data, channels=images.channels or preprocessing.channels)
+    source = images.open(
+        data,
+        channels=images.channels or preprocessing.channels,
+        bit_depth=resolve.bit_depth(images.bit_depth, preprocessing),
+    )
     if out is not None:
         files.check_writable(out)
     # Unreadable files are logged and left out: `names` says what is there.

@@ -76,27 +76,33 @@ def export(
     if warmup or check:
         source = _source(folder, preprocessing.channels, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
+    differences = []
+
+    def verify(path):
+        differences.append(largest_difference(path, model, images))
+        if not differences[0] <= _TOLERANCE:
+            raise ValueError(
+                f"The SavedModel of {run!r} differs from the Python model by "
+                f"{differences[0]:.1e}, more than {_TOLERANCE:g}, and gets no version; "
+                "please report it."
+            )
+
     path = formats.saved_model(
         model,
         os.path.join(base_dir, name),
+        verify=verify if check else None,
         name=name,
         version=version,
         warmup_images=images[:warmup] if warmup else None,
         model_card=_model_card(record),
     )
     if check:
-        difference = largest_difference(path, model, images)
         tokenizer = isinstance(model.network, models.Tokenizer)
         through = "both signatures" if tokenizer else "the bytes signature"
         print(
             f"Reloaded {path}: {len(images)} images through {through}, "
-            f"largest difference to Python {difference:.1e}"
+            f"largest difference to Python {differences[0]:.1e}"
         )
-        if not difference <= _TOLERANCE:
-            raise ValueError(
-                f"{path} differs from the Python model by {difference:.1e}, more "
-                f"than {_TOLERANCE:g}; do not serve it."
-            )
     return path
 
 

@@ -128,7 +128,7 @@ class JudgedImages:
         else:
             _check_given(given)
             settings = {
-                "bit_depth": 16 if preprocessing.max_value > 255 else 8,
+                "bit_depth": resolve.bit_depth(8, preprocessing),
                 "max_bad_fraction": groups.Monitors.max_bad_fraction,
             }
         return settings | given | {"channels": preprocessing.channels}

@@ -192,6 +192,8 @@ def taught(train, validation, class_names, amount, *, with_labels):
             that are to be learned from and are not there, or a budget without use.
     """
     told, selection = [f"learns from {train.num_images:,} images"], None
+    for source in (train if with_labels else None, validation):
+        labels_lib.check_single(source, "Distillation")
     if with_labels:
         if not len(labels_lib.labelled(train)):
             raise ValueError(

@@ -12,7 +12,14 @@ from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
 from tfssl.data.sources import listed, manifest
 from tfssl.evaluation import features
-from tfssl.tasks import arguments, groups, predicted_masks, predictions, runs
+from tfssl.tasks import (
+    arguments,
+    groups,
+    predicted_masks,
+    predictions,
+    resolve,
+    runs,
+)
 from tfssl.tasks.arguments import Path, Range
 
 _TOP, _THRESHOLD = 5, 0.5
@@ -168,8 +175,7 @@ def _named(classifier, top, threshold):
 def _opened(data, images, preprocessing, kind):
     """The images, as a source of what the classifier, or another `kind`, takes."""
     wanted = preprocessing.channels
-    # Files of 8 bits give the same where 16 are read.
-    bit_depth = 16 if preprocessing.max_value > 255 else images.bit_depth
+    bit_depth = resolve.bit_depth(images.bit_depth, preprocessing)
     options = {"labels": "none", "bit_depth": bit_depth}
     if _is_image_file(data):
         data = [data]

@@ -171,6 +171,14 @@ def input_shape(recipe, source):
     return (side, side, source.channels)
 
 
+def bit_depth(given, preprocessing):
+    """The depth that image files are opened with for an encoder: 16 for one of such.
+
+    Files of 8 bits give it the same pixels then.
+    """
+    return 16 if preprocessing.max_value > 255 else given
+
+
 def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     """An encoder from its name, a `.keras` file, or as given.
 

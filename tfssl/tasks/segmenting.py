@@ -47,7 +47,7 @@ class Maps:
 
         Raises:
             ValueError: for images without a map, with several, with other names than
-                classes, or validation images of other channels.
+                classes, or validation images of other channels or another map.
         """
         if validation is not None and validation.channels != train.channels:
             raise ValueError(
@@ -55,7 +55,19 @@ class Maps:
                 f"channel(s), but {train.name} has {train.channels}; give images with "
                 "the same maps."
             )
-        return MappedImages(train, validation, *self._found(train))
+        found = self._found(train)
+        if validation is not None and self.map_start is None:
+            places, expected = (
+                {name: first for name, (first, _) in source.maps.items()}
+                for source in (validation, train)
+            )
+            if list(validation.maps.values()) != list(train.maps.values()):
+                raise ValueError(
+                    "The map of classes has another first channel or other classes in "
+                    f"{validation.name} ({places}) than in {train.name} ({expected}); "
+                    "give the columns of both manifests in one order."
+                )
+        return MappedImages(train, validation, *found)
 
     def _found(self, source):
         """`(first channel, tuple of names)` of the map."""

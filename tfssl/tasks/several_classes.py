@@ -23,7 +23,8 @@ def prepared(train, validation, amount):
         ValueError: without labels, for a class of the validation images that no image
             to learn from has, or a budget of another kind.
     """
-    train, validation = _with_marks(train), _with_marks(validation)
+    train = _with_marks(train)
+    validation = _with_marks(validation, train.label_sets.shape[1])
     rows = np.flatnonzero((train.label_sets >= 0).any(axis=1))
     names = train.class_names or tuple(map(str, range(train.label_sets.shape[1])))
     selection = _select(train, rows, amount)
@@ -55,8 +56,8 @@ def prepared(train, validation, amount):
     )
 
 
-def _with_marks(source):
-    """The source with rows of marks, whatever its labels are."""
+def _with_marks(source, least=2):
+    """The source with rows of `least` or more marks, whatever its labels are."""
     if source is None or source.label_sets is not None:
         return source
     rows = labels_lib.labelled(source)
@@ -66,10 +67,16 @@ def _with_marks(source):
             "give images with labels (a manifest with several in a field, arrays with "
             "a row of 0 and 1 per image)."
         )
-    count = len(source.class_names or range(source.labels.max() + 1))
+    names = source.class_names
+    if names is not None and len(names) < least:
+        raise ValueError(
+            f"{source.name} has the classes {', '.join(names)} only, expected {least} "
+            "or more for task=multilabel; give images of all of them."
+        )
+    count = max(least, len(names or range(source.labels.max() + 1)))
     lists = [None if label < 0 else (label,) for label in source.labels.tolist()]
     source = copy.copy(source)
-    source.labels = label_sets.of_numbers(lists, max(count, 2))
+    source.labels = label_sets.of_numbers(lists, count)
     return source
 
 

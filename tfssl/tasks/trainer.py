@@ -93,13 +93,23 @@ class Plan:
         """Raises `ValueError` for batches that do not divide."""
         strategies.per_replica_batch(strategy, self.batch_size)
         order.check_repeats(self.train, self.batch_size, self.repeats)
-        steps = self.steps_per_epoch
-        if steps % steps_per_execution:
-            fits = [n for n in range(1, steps + 1) if steps % n == 0]
-            raise ValueError(
-                f"steps_per_execution={steps_per_execution} does not divide the "
-                f"{steps} steps of an epoch; use one of {', '.join(map(str, fits))}."
-            )
+        _check_divides(steps_per_execution, self.steps_per_epoch, "of an epoch")
+
+    def check_rest(self, step, steps_per_execution):
+        """Raises `ValueError` if steps from here on would run beyond their epoch."""
+        rest = -step % self.steps_per_epoch
+        if rest and step < self.total_steps:
+            left = f"that are left of an epoch at step {step}"
+            _check_divides(steps_per_execution, rest, left)
+
+
+def _check_divides(steps_per_execution, steps, what):
+    if steps % steps_per_execution:
+        fits = [n for n in range(1, steps + 1) if steps % n == 0]
+        raise ValueError(
+            f"steps_per_execution={steps_per_execution} does not divide the {steps} "
+            f"steps {what}; use one of {', '.join(map(str, fits))}."
+        )
 
 
 class Trainer:
@@ -198,6 +208,9 @@ class Trainer:
                     saves.init_from,
                     workers,
                     verbose=self._given["verbose"],
+                )
+                plan.check_rest(
+                    int(model.step.numpy()), self._devices.steps_per_execution
                 )
                 watchers = watch.callbacks(model, self, resumed)
                 self._check_batches(model)
