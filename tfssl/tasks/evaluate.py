@@ -107,7 +107,7 @@ def evaluate(
         order = [budget.name for budget in drawn]
         rows.sort(key=lambda row: [*order, row["labels"]].index(row["labels"]))
         if into is not None:
-            evaluation_results.write(into, run, judged, rows, drawn, setting.train)
+            evaluation_results.write(into, run, judged, rows, drawn)
         if verbose:
             evaluation_results.show(rows, into)
         return rows

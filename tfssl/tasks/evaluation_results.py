@@ -14,7 +14,7 @@ RESULTS, LISTS = "evaluation.json", "labels"
 _LIST = re.compile(r"(\d+_per_class|[\d.e+-]+_percent|list_.*)-\d+\.json")
 
 
-def write(folder, run, judged, rows, budgets, train):
+def write(folder, run, judged, rows, budgets):
     """Writes `evaluation.json`, `labels/` and `report.html`.
 
     The evaluation of a run in its own folder is noted in its `run.json` too.
@@ -25,7 +25,6 @@ def write(folder, run, judged, rows, budgets, train):
         judged: `judging.Subject` of the trained encoder.
         rows: of the evaluation.
         budgets: list of `budgets.Budget`.
-        train: `Source` of the training images, some of which they choose.
     """
     setting = judged.setting
     images = {"data": setting.train.name, "validation_data": setting.test.name}
@@ -35,7 +34,7 @@ def write(folder, run, judged, rows, budgets, train):
             "encoder": run if isinstance(run, str) else judged.network.name,
             "images": images,
             "rows": rows,
-            "label_lists": _store_lists(folder, budgets, train, judged.bank.index),
+            "label_lists": _store_lists(folder, budgets, judged),
             "versions": runs.versions(),
         },
     )
@@ -80,7 +79,7 @@ def _cell(row):
     return text + (f" ± {100 * row['std']:.1f}" if row["draws"] > 1 else "")
 
 
-def _store_lists(folder, budgets, train, index):
+def _store_lists(folder, budgets, judged):
     """Writes which images were labelled to `labels/`; returns the lists' hashes.
 
     Lists of an evaluation before go, but those that this one was given.
@@ -88,10 +87,10 @@ def _store_lists(folder, budgets, train, index):
     Args:
         folder: where to make `labels/`.
         budgets: list of `budgets.Budget`, whose selections are of rows.
-        train: the `Source`.
-        index: the position of each row in it.
+        judged: `judging.Subject` whose training images they choose from.
     """
-    hashes, names, images = {}, set(), train.identity()
+    index, images = judged.bank.index, judged.setting.train.identity()
+    hashes, names = {}, set()
     for budget in budgets:
         name = budget.name.replace(" ", "_").replace("%", "percent")
         for draw, selection in enumerate(budget.selections):

@@ -57,11 +57,11 @@ class Maps:
             )
         found = self._found(train)
         if validation is not None and self.map_start is None:
-            places, expected = (
-                {name: first for name, (first, _) in source.maps.items()}
-                for source in (validation, train)
-            )
             if list(validation.maps.values()) != list(train.maps.values()):
+                places, expected = (
+                    {name: first for name, (first, _) in source.maps.items()}
+                    for source in (validation, train)
+                )
                 raise ValueError(
                     "The map of classes has another first channel or other classes in "
                     f"{validation.name} ({places}) than in {train.name} ({expected}); "
