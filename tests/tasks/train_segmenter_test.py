@@ -138,7 +138,7 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
 
 
-def test_encodedof_a_manifest(tmp_path):
+def test_maps_of_a_manifest(tmp_path):
     given = images(8)
     lines = ["path,channels:objects:map3"]
     for i, image in enumerate(given):
