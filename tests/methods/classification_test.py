@@ -6,7 +6,7 @@ import tensorflow as tf
 from tests.methods.cases import batch_of, one_convolution, state
 from tfssl import models, optimizers
 from tfssl.methods import classification, mixing
-from tfssl.models import norms
+from tfssl.models import heads, norms
 
 NAMES = ("ant", "bee", "cat")
 
@@ -174,6 +174,39 @@ def test_layer_decay_is_another_rate_for_each_stage(name):
         np.testing.assert_allclose(
             decayed[path], 0.5**depth * plain[path], rtol=1e-2, atol=1e-8, err_msg=path
         )
+
+
+@pytest.mark.parametrize("name", ["lars", "larc", "lamb"])
+@pytest.mark.parametrize("two_tokens", [False, True])
+def test_a_classifier_grows_by_an_optimizer_of_layers(name, two_tokens):
+    """It starts at zero, where a step of a share of its size leads nowhere."""
+    inputs = keras.Input((4,))
+    encoder = keras.Model(inputs, keras.layers.Activation("linear")(inputs))
+    method = classification.Classification(encoder, class_names=NAMES)
+    if two_tokens:
+        last = heads.TwoTokens(len(NAMES), dtype="float32", name="logits")
+        method.classifier = keras.Sequential([keras.Input((4,)), last])
+    network = method.classifier
+    optimizer = optimizers.build(name, learning_rate=0.02 if name == "lamb" else 0.1)
+    optimizer.build(network.trainable_variables)
+    features = np.tile(np.eye(len(NAMES), 2, dtype=np.float32), 2)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = keras.losses.sparse_categorical_crossentropy(
+                tf.range(len(NAMES)), network(features), from_logits=True
+            )
+            loss = tf.reduce_mean(loss)
+        variables = network.trainable_variables
+        optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    losses = [float(step()) for _ in range(60)]
+    assert losses[-1] < 0.6 * losses[0]
+    kernels = [v for v in network.trainable_variables if v.path.endswith("kernel")]
+    assert len(kernels) == 1 + two_tokens
+    assert min(np.linalg.norm(kernel) for kernel in kernels) > 1
 
 
 def test_the_average_leaves_with_its_statistics():

@@ -8,9 +8,9 @@ from tfssl import optimizers
 _CLASSES = {
     "lars": optimizers.LARS,
     "sgd": optimizers.SGD,
-    "keras_sgd": keras.optimizers.SGD,
+    "keras_sgd": optimizers.DecoupledSGD,
     "adamw": optimizers.AdamW,
-    "lamb": keras.optimizers.Lamb,
+    "lamb": optimizers.Lamb,
 }
 
 

@@ -284,7 +284,7 @@ def test_loss_scaling_of_mixed_float16():
         ({"trust_coefficient": 0}, "trust_coefficient=0 received"),
         ({"momentum_form": "nesterov"}, "momentum_form='nesterov' received"),
         ({"exclude_from_decay": "bias"}, "exclude_from_decay .* got 'bias'"),
-        ({"exclude_from_adaptation": ["a/b"]}, "exclude_from_adaptation .* got"),
+        ({"exclude_from_adaptation": ["/a"]}, "exclude_from_adaptation .* got"),
     ],
 )
 def test_bad_arguments(kwargs, message):

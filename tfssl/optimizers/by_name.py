@@ -8,17 +8,18 @@ import keras
 from tfssl import checks
 from tfssl.optimizers import updates
 from tfssl.optimizers.adamw import AdamW
+from tfssl.optimizers.lamb import Lamb
 from tfssl.optimizers.larc import LARC
 from tfssl.optimizers.lars import LARS
-from tfssl.optimizers.sgd import SGD
+from tfssl.optimizers.sgd import SGD, DecoupledSGD
 
 OPTIMIZERS = {
     "lars": LARS,
     "larc": LARC,
     "sgd": SGD,
-    "keras_sgd": keras.optimizers.SGD,
+    "keras_sgd": DecoupledSGD,
     "adamw": AdamW,
-    "lamb": keras.optimizers.Lamb,
+    "lamb": Lamb,
 }
 
 # Arguments of every optimizer of Keras, which ours take among their `kwargs`.
@@ -39,6 +40,10 @@ def _exclude(optimizer, exclude_from_decay):
                 rf"(?:^|/){re.escape(name)}(?::\d+)?$" for name in exclude_from_decay
             ]
         )
+        optimizer.excluded = {
+            **optimizer.excluded,
+            "exclude_from_decay": exclude_from_decay,
+        }
 
 
 def _with_momentum(name, known, arguments, momentum):
@@ -72,9 +77,9 @@ def build(
     | `"lars"` | `LARS` | coupled, inside the trust ratio |
     | `"larc"` | `LARC` | coupled, inside the trust ratio |
     | `"sgd"` | `SGD`, as PyTorch's and the papers' | coupled (L2) |
-    | `"keras_sgd"` | `keras.optimizers.SGD` | decoupled |
+    | `"keras_sgd"` | `DecoupledSGD`, Keras's | decoupled |
     | `"adamw"` | `AdamW`, Keras's | decoupled, times the rate |
-    | `"lamb"` | `keras.optimizers.Lamb` | decoupled, outside the trust ratio |
+    | `"lamb"` | `Lamb`, Keras's | decoupled, outside the trust ratio |
 
     Args:
         name: a name of the table.
@@ -84,8 +89,9 @@ def build(
         momentum: float in [0, 1), or None for 0.9. `"adamw"` and `"lamb"` call it
             `beta_1` and take it by that name as well.
         exclude_from_decay: names of variables without weight decay, compared
-            with the last part of their path. `None`: the optimizer's default,
-            bias, gamma and beta for LARS, nothing for the others.
+            with the last part of their path (or parts, as `"logits/kernel"`). `None`:
+            the optimizer's default, bias, gamma and beta for LARS, nothing for the
+            others. A name that no variable has is warned of.
         **arguments: further arguments of the class, as `nesterov=True` or
             `momentum_form="adapted"` of LARS, or `clipnorm=3.0` of all: the gradient
             of each variable is cut to this length.

@@ -18,8 +18,8 @@ class LARC(updates.CoupledMomentum):
     gradient is switched off does not move.
 
     It differs from `LARS` in the denominator, `|g| + weight_decay * |w|` in place of
-    `|g + weight_decay * w|`, and in that by default every variable is adapted and
-    decayed, also biases and those of batch norm.
+    `|g + weight_decay * w|`, and in that by default every variable but the kernels of a
+    classifier is adapted, and every one decayed, also biases and those of batch norm.
 
     Args:
         learning_rate: float, or a schedule of `keras.optimizers.schedules`. SwAV: 4.8
@@ -31,8 +31,10 @@ class LARC(updates.CoupledMomentum):
             and `lr` its bound (apex's default; solo-learn's LARS with 0.02 as
             `trust_coefficient`).
         nesterov: whether to look ahead.
-        exclude_from_decay: names (last part of `variable.path`, compared exactly) that
-            get no weight decay.
+        exclude_from_adaptation: names of variables (the last part or parts of
+            `variable.path`, compared exactly) whose `local` is 1: those that start at
+            zero, by default the kernels of a classifier (`methods.Classification`).
+        exclude_from_decay: names that get no weight decay.
         exclude_from_momentum: names whose momentum is 0.
         epsilon: float > 0.
         name: name of the optimizer.
@@ -42,7 +44,8 @@ class LARC(updates.CoupledMomentum):
         ValueError: if an argument is out of range.
 
     Reference:
-        NVIDIA apex, `LARC`; with `clip=False`, as facebookresearch/swav uses it.
+        NVIDIA apex, `LARC`; with `clip=False`, as facebookresearch/swav uses it. Apex
+        spares nothing from adaptation.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class LARC(updates.CoupledMomentum):
         trust_coefficient=1e-3,
         clip=False,
         nesterov=False,
+        exclude_from_adaptation=updates.ZERO_STARTS,
         exclude_from_decay=(),
         exclude_from_momentum=(),
         epsilon=1e-8,
@@ -74,6 +78,15 @@ class LARC(updates.CoupledMomentum):
         self.trust_coefficient = trust_coefficient
         self.clip = clip
         self.epsilon = epsilon
+        self.exclude_from_adaptation = updates.names(
+            "exclude_from_adaptation", exclude_from_adaptation
+        )
+        self.excluded["exclude_from_adaptation"] = self.exclude_from_adaptation
+
+    def build(self, variables):
+        """Makes one momentum slot per variable and looks up its exclusions."""
+        super().build(variables)
+        self._adapts = updates.flags(variables, self.exclude_from_adaptation)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
@@ -86,6 +99,7 @@ class LARC(updates.CoupledMomentum):
         rate = ops.cast(learning_rate, variable.dtype)
         local = self.trust_coefficient * size / (length + decay * size + self.epsilon)
         local = ops.minimum(local / rate, 1.0) if self.clip else local
+        local = local if self._adapts[index] else 1.0
         adapted = local * (plain + decay * value)
         added = ops.where((size > 0) & (length > 0), adapted, plain)
         self.assign_sub(variable, rate * self.move(index, added))
@@ -97,4 +111,5 @@ class LARC(updates.CoupledMomentum):
             "trust_coefficient": self.trust_coefficient,
             "clip": self.clip,
             "epsilon": self.epsilon,
+            "exclude_from_adaptation": self.exclude_from_adaptation,
         }

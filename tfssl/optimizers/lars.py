@@ -27,8 +27,10 @@ class LARS(updates.CoupledMomentum):
     takes `momentum * m` plus the new term in place of `m` (and `trust` of that in
     the popular form).
 
-    A variable is recognised by the last part of its `path` alone, compared
-    exactly: `"bias"` means `dense/bias`, not `debias_proj/kernel`.
+    A variable is recognised by the end of its `path`, part by part: `"bias"` means
+    `dense/bias`, not `debias_proj/kernel`, and `"logits/kernel"` one kernel. Exclude
+    from adaptation what starts at zero: a step of a share of its size hardly lets it
+    grow.
 
     Args:
         learning_rate: float, or a schedule of `keras.optimizers.schedules`.
@@ -42,7 +44,8 @@ class LARS(updates.CoupledMomentum):
         momentum_form: `"classic"`, as SimCLR's code, `"adapted"`, as the code of
             BYOL and MoCo v3, or `"popular"`, the other form in SimCLR's code.
         nesterov: whether to look ahead.
-        exclude_from_adaptation: names whose trust is 1.
+        exclude_from_adaptation: names whose trust is 1. By default also the kernels
+            of a classifier (`methods.Classification`), as in SimCLR's code.
         exclude_from_decay: names that get no weight decay.
         exclude_from_momentum: names whose momentum is 0.
         name: name of the optimizer.
@@ -55,7 +58,8 @@ class LARS(updates.CoupledMomentum):
     Reference:
         You et al., 2017, https://arxiv.org/abs/1708.03888; classic form and
         defaults: google-research/simclr, lars_optimizer.py. Difference: that
-        code excludes by substrings of names such as "batch_normalization".
+        code excludes by substrings of names: "batch_normalization", "bias",
+        "head_supervised".
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class LARS(updates.CoupledMomentum):
         trust_coefficient=1e-3,
         momentum_form="classic",
         nesterov=False,
-        exclude_from_adaptation=("bias", "gamma", "beta"),
+        exclude_from_adaptation=("bias", "gamma", "beta", *updates.ZERO_STARTS),
         exclude_from_decay=("bias", "gamma", "beta"),
         exclude_from_momentum=(),
         name="lars",
@@ -89,6 +93,7 @@ class LARS(updates.CoupledMomentum):
         self.exclude_from_adaptation = updates.names(
             "exclude_from_adaptation", exclude_from_adaptation
         )
+        self.excluded["exclude_from_adaptation"] = self.exclude_from_adaptation
 
     def build(self, variables):
         """Makes one momentum slot per variable and looks up its exclusions."""

@@ -24,8 +24,8 @@ class SGD(updates.CoupledMomentum):
         momentum: float in [0, 1).
         weight_decay: float >= 0. MoCo takes 1e-4, on every variable.
         nesterov: whether to look ahead.
-        exclude_from_decay: names (last part of `variable.path`, compared
-            exactly) that get no weight decay. None by default, as in PyTorch.
+        exclude_from_decay: names (the last part or parts of `variable.path`,
+            compared exactly) that get no weight decay. None by default, as in PyTorch.
         exclude_from_momentum: names whose momentum is 0, as that of DeepCluster's
             classifier.
         name: name of the optimizer.
@@ -66,3 +66,11 @@ class SGD(updates.CoupledMomentum):
         index = internals.variable_index(self, variable)
         step = self.move(index, self.decayed(gradient, variable))
         self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * step)
+
+
+@keras.saving.register_keras_serializable(package="tfssl")
+class DecoupledSGD(updates.InOnePiece, keras.optimizers.SGD):
+    """`keras.optimizers.SGD`, clipping the gradient of all replicas together.
+
+    Keras clips the part of each replica, another number than that of one device.
+    """

@@ -1,14 +1,50 @@
 """What the optimizers of this folder share."""
 
+import logging
+
 import keras
 import tensorflow as tf
 from keras import ops
 
 from tfssl import checks, internals, pieces
 
+# Kernels of classifiers (`Classification`, `heads.TwoTokens`). They start at zero: a
+# step in proportion to their size would hardly let them grow.
+ZERO_STARTS = ("logits/kernel", "of_class/kernel", "of_teacher/kernel")
+
+# Names that may well be those of no variable of a network.
+_USUAL = ("bias", "gamma", "beta", *ZERO_STARTS)
+
 
 class InOnePiece(internals.UpdatedTogether):
-    """Mix-in before a Keras optimizer: its update is one piece of the step."""
+    """Mix-in before a Keras optimizer: its update is one piece of the step.
+
+    Attributes:
+        excluded: dict, argument -> names of variables that it spares.
+    """
+
+    excluded = {}
+
+    def build(self, variables):
+        """Builds the optimizer of Keras; warns of names that no variable has."""
+        if self.built:
+            return
+        super().build(variables)
+        for argument, spared in self.excluded.items():
+            missing = [
+                name
+                for name in spared
+                if name not in _USUAL and all(flags(variables, (name,)))
+            ]
+            if missing:
+                logging.warning(
+                    "%s=%s of the optimizer spares nothing by %s: a name is how the "
+                    "path of a variable ends, as in %s.",
+                    argument,
+                    spared,
+                    ", ".join(map(repr, missing)),
+                    variables[0].path,
+                )
 
     def update_all(self, gradients, variables, learning_rate):
         """Updates the variables of one replica, by their summed gradients.
@@ -35,8 +71,7 @@ class CoupledMomentum(InOnePiece, keras.optimizers.Optimizer):
         momentum: float in [0, 1).
         weight_decay: float >= 0, factor of the coupled decay (L2).
         nesterov: whether to look ahead.
-        exclude_from_decay: names (last part of `variable.path`, compared exactly)
-            that get no weight decay.
+        exclude_from_decay: names (see `names`) that get no weight decay.
         exclude_from_momentum: names whose momentum is 0.
         name: name of the optimizer.
         **kwargs: further arguments of `keras.optimizers.Optimizer`.
@@ -68,6 +103,10 @@ class CoupledMomentum(InOnePiece, keras.optimizers.Optimizer):
         self.exclude_from_momentum = names(
             "exclude_from_momentum", exclude_from_momentum
         )
+        self.excluded = {
+            "exclude_from_decay": self.exclude_from_decay,
+            "exclude_from_momentum": self.exclude_from_momentum,
+        }
 
     def build(self, variables):
         """Makes one momentum slot per variable and looks up its exclusions."""
@@ -122,21 +161,22 @@ def names(argument, value):
 
     Args:
         argument: name of the argument, for the error.
-        value: list or tuple of variable names, as `("bias", "gamma")`.
+        value: list or tuple of names of variables: the last part of their path, as
+            `"bias"`, or several, as `"logits/kernel"`, each compared exactly.
 
     Returns:
         A tuple of str.
 
     Raises:
         ValueError: if `value` is a string, which would be read as its letters,
-            or holds something else than strings without a slash.
+            or holds something else than parts of a path.
     """
     if isinstance(value, str) or not all(
-        isinstance(name, str) and name and "/" not in name for name in value
+        isinstance(name, str) and all(name.split("/")) for name in value
     ):
         raise ValueError(
             f"{argument} must be a tuple of last parts of variable paths, such as "
-            f"('bias', 'gamma'), got {value!r}."
+            f"('bias', 'logits/kernel'), got {value!r}."
         )
     return tuple(value)
 
@@ -146,9 +186,10 @@ def flags(variables, excluded):
 
     Args:
         variables: Keras variables.
-        excluded: names that the last part of `variable.path` is compared with.
+        excluded: names, see `names`.
 
     Returns:
         A list of bool in the order of `variables`.
     """
-    return [v.path.rsplit("/", 1)[-1] not in excluded for v in variables]
+    ends = tuple(f"/{name}" for name in excluded)
+    return [not f"/{variable.path}".endswith(ends) for variable in variables]
