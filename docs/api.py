@@ -67,7 +67,16 @@ def _call(full, found):
     line = f"{name}({', '.join(words)})"
     if len(line) <= 88:
         return line
-    return "\n".join([f"{name}(", *(f"    {word}," for word in words), ")"])
+    return "\n".join([f"{name}(", *map(_line, words), ")"])
+
+
+def _line(word):
+    line = f"    {word},"
+    head, _, entries = word.partition("=(")
+    if len(line) <= 88 or not entries:
+        return line
+    entries = (f"        {entry}," for entry in entries.rstrip("),").split(", "))
+    return "\n".join([f"    {head}=(", *entries, "    ),"])
 
 
 def _parameter(parameter):

@@ -209,6 +209,52 @@ def test_rotation_of_revnet50_is_the_authors():
     schedule = schedule_of("rotation_revnet50_imagenet", 10)
     for epoch, rate in ((5, 0.2), (14, 0.2), (15, 0.02), (25, 0.002)):
         assert float(schedule(10 * epoch)) == pytest.approx(rate)
+    spared = given["optimizer_args"]["exclude_from_decay"]
+    assert spared == ("bias", "gamma", "beta")  # There kernels alone have a penalty.
+
+
+@pytest.mark.parametrize(
+    "name, batch_size, spared, rates",
+    [
+        # _base_/datasets/imagenet_rotation-pred.py: 8 times 16 images, in four turns.
+        ("rotation_imagenet", 128, None, {0: 0.02, 5: 0.2, 30: 0.02, 50: 0.002}),
+        # jigsaw_resnet.yaml of vissl: `regularize_bn: False, regularize_bias: True`.
+        (
+            "jigsaw_imagenet",
+            256,
+            ("gamma", "beta"),
+            {0: 0.025, 5: 0.1, 29: 0.1, 30: 0.01, 60: 1e-3, 90: 1e-4, 100: 1e-5},
+        ),
+        (
+            "local_aggregation_imagenet",
+            128,
+            None,
+            {0: 0.03, 159: 0.03, 160: 3e-3, 187: 3e-4},
+        ),
+    ],
+)
+def test_rates_and_decay_of_other_authors_settings(name, batch_size, spared, rates):
+    given = arguments_of(name)
+    assert (given["batch_size"], given["weight_decay"]) == (batch_size, 1e-4)
+    assert (given["optimizer_args"] or {}).get("exclude_from_decay") == spared
+    schedule = schedule_of(name, 10)
+    for epoch, rate in rates.items():
+        assert float(schedule(10 * epoch)) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("transform", ["jigsaw", "rotation"])
+def test_pirl_on_cifar10_is_trained_as_moco(transform):
+    given, mocos = (
+        arguments_of(f"pirl_{transform}_cifar10"),
+        arguments_of("moco_cifar10"),
+    )
+    for name in ("epochs", "batch_size", "optimizer", "weight_decay"):
+        assert given[name] == mocos[name]
+    found, expected = (
+        schedule_of(name, 10) for name in (f"pirl_{transform}_cifar10", "moco_cifar10")
+    )
+    for step in (0, 5, 17, 4000, 7999):
+        assert float(found(step)) == float(expected(step))
 
 
 def test_mocos_demo_has_one_linear_head():

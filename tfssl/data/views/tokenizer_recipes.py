@@ -4,7 +4,8 @@ from tfssl.data.views.specs import Recipe, View
 
 # Ramesh et al., 2021, https://arxiv.org/abs/2102.12092, listing 1: the largest square,
 # its sides made 288 to 384 pixels long by the area filter, of which 256 x 256 are cut,
-# and a flip. Here a square of 256/384 to 256/288 of the shorter side, in area.
+# and a flip. Here a square of (256/384)^2 to (256/288)^2 of the area: the same of a
+# square image; of one of 4:3, 0.77 to 1 of the shorter side (there 0.67 to 0.89).
 TOKENIZER = Recipe(
     [
         View(
