@@ -161,6 +161,11 @@ def test_views_share_no_weights_and_the_head_is_one_layer_each():
     np.testing.assert_array_equal(z, method.head(method.encoder(images())))
 
 
+def test_banks_have_the_authors_settings():
+    given = make(loss="nce", num_images=40).settings
+    assert (given["negatives"], given["bank_momentum"]) == (4096, 0.5)
+
+
 @pytest.mark.parametrize(
     "arguments, sentence",
     [
@@ -170,6 +175,8 @@ def test_views_share_no_weights_and_the_head_is_one_layer_each():
          "core='depth' received, but the views of the encoder .* are a, b, c, d"),
         ({"temperature": 0}, "temperature=0 received"),
         ({"loss": "ce"}, "loss='ce' received, expected one of in_batch, nce, softmax"),
+        ({"negatives": 7}, "negatives=7 received with loss='in_batch', .* give loss="),
+        ({"bank_momentum": 0.5}, "bank_momentum=0.5 received with loss='in_batch'"),
         ({"loss": "nce"}, "num_images=None received, expected a whole number"),
         ({"loss": "nce", "num_images": 10**6, "max_bank_gib": 0.05},
          r"max_bank_gib=0.05 received, but 4 bank\(s\) of 1,000,000 images by 4"),

@@ -280,6 +280,7 @@ def test_the_heads_have_the_papers_sizes():
         ({"teacher_warmup_epochs": 0.5}, "teacher_warmup_epochs=0.5 received"),
         ({"freeze_epochs": 1}, "freeze_epochs=1, .* without steps_per_epoch"),
         ({"teacher_warmup_epochs": 3}, "teacher_warmup_epochs=3 received without"),
+        ({"teacher_temperature_start": 0.03}, "start=0.03 received with .*epochs=0"),
     ],
 )
 def test_clear_errors(arguments, sentence):

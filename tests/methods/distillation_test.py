@@ -160,6 +160,8 @@ def test_settings_that_cannot_work():
         ({"label_weight": 1.0}, "label_weight=1.0"),
         ({"temperature": 0.0}, "temperature=0.0"),
         ({"temperature": 2.0, "hard_labels": True}, "temperature=2.0 .*hard_labels"),
+        ({"label_smoothing": 0.1}, "label_smoothing=0.1 .*with label_weight=0"),
+        ({"class_weights": (1.0, 2.0, 3.0)}, "class_weights=.*with label_weight=0"),
     ):
         with pytest.raises(ValueError, match=message):
             method_of(**given)

@@ -60,3 +60,9 @@ def test_an_overflow_is_left_out():
     for step, values in enumerate(([1.0, -3.0], [np.inf, 0.0], [2.0, 0.0])):
         watch.see([tf.constant(values), tf.zeros([2, 2])], tf.constant(step), 2.0)
     assert float(watch.largest) == 1.5
+
+
+def test_a_variable_that_the_loss_does_not_depend_on_has_none():
+    watch = gradient_watch.GradientWatch(10)
+    watch.see([tf.constant([1.0, -3.0]), None], tf.constant(0), tf.constant(1.0))
+    assert float(watch.largest.numpy()) == 3

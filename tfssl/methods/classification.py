@@ -3,13 +3,13 @@
 import keras
 import tensorflow as tf
 
-from tfssl import checks, ema
-from tfssl.methods import base, mixing
+from tfssl import checks
+from tfssl.methods import averaged, mixing
 from tfssl.models import freezing
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class Classification(base.Method):
+class Classification(averaged.Averaged):
     """Trains an encoder, or a part of it, to tell classes apart.
 
     The method of `tfssl.finetune`. A batch has the true classes beside the view:
@@ -108,11 +108,7 @@ class Classification(base.Method):
             [keras.Input((self.feature_dim,)), self.last_layer()],
             name="classifier",
         )
-        self.average = None
-        if averaging:
-            self.average = ema.TargetNetwork(
-                encoder, self.classifier, name="average", statistics=True
-            )
+        self.average_of(encoder, self.classifier)
 
     @classmethod
     def check_settings(cls, given):
@@ -155,12 +151,10 @@ class Classification(base.Method):
 
     def product(self):
         """The averaged networks, if there are any, all of their layers trainable."""
-        networks = self.encoder, self.classifier
-        if self.average is not None:
-            networks = self.average.networks
+        networks = self.networks(training=False)
         for network in networks:
             freezing.thaw(network)
-        return tuple(networks)
+        return networks
 
     def chance_loss(self, global_batch):
         if self.class_weights is not None:
@@ -193,7 +187,7 @@ class Classification(base.Method):
 
     def image_losses(self, batch, training):
         images, share = self.mixed(batch, training)
-        logits = self.trained_logits(images, training)
+        logits = self.logits_of(images, training)
         values = {"loss": self.mixed_losses(logits, batch["label"], share)}
         if not self.multilabel:
             said = tf.argmax(logits, axis=1)
@@ -208,13 +202,15 @@ class Classification(base.Method):
             return images, None
         return mixing.apply(images, self._mixing.draw(self.seed, batch["position"]))
 
-    def trained_logits(self, images, training):
-        """float32 `(batch, classes)` of the networks that learn."""
-        return self.classifier(self.trained_features(images, training))
+    def logits_of(self, images, training):
+        """float32 `(batch, classes)` of `networks(training)`."""
+        _, classifier = self.networks(training)
+        return classifier(self.features_of(images, training))
 
-    def trained_features(self, images, training):
-        """`(batch, dim)` of the encoder that learns, or of one that is frozen."""
-        features = self.encoder(images, training=training and self.freeze != "all")
+    def features_of(self, images, training):
+        """`(batch, dim)` of the encoder among `networks(training)`, or a frozen one."""
+        encoder, _ = self.networks(training)
+        features = encoder(images, training=training and self.freeze != "all")
         return tf.stop_gradient(features) if self.freeze == "all" else features
 
     def mixed_losses(self, logits, labels, share):
@@ -259,14 +255,6 @@ class Classification(base.Method):
         logits = tf.cast(logits, tf.float32)
         return tf.sigmoid(logits) if self.multilabel else tf.nn.softmax(logits)
 
-    def train_step(self, batch):
-        with self.recording() as recorded:
-            values = self.image_losses(batch, training=True)
-        self.minimize(recorded, values, batch)
-        if self.average is not None:
-            made = tf.cast(self.step, tf.float32)  # This step among them.
-            self.average.update(tf.minimum(self.averaging, made / (9 + made)))
-
     def apply_gradients(self, gradients, variables):
         before = [
             (variable, tf.identity(variable.value), self._scales[id(variable)])
@@ -281,10 +269,7 @@ class Classification(base.Method):
 
     def logits(self, images):
         """float32 `(batch, classes)` in inference mode, of the networks that leave."""
-        if self.average is not None:
-            return tf.cast(self.average(images, training=False), tf.float32)
-        features = self.encoder(images, training=False)
-        return tf.cast(self.classifier(features, training=False), tf.float32)
+        return tf.cast(self.logits_of(images, training=False), tf.float32)
 
 
 def _is_weight(value):

@@ -29,6 +29,7 @@ _MODES = ("full", "core")
 _IN_BATCH = "in_batch"
 _FEWEST = 2  # Views.
 _LOSSES = (_IN_BATCH, *bank_contrast.LOSSES)
+_BANKS = {"negatives": 4096, "bank_momentum": 0.5}
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
@@ -46,9 +47,10 @@ class CMC(base.Method):
         loss: `"in_batch"`, InfoNCE among the images of the global batch; or against a
             bank of each view's embeddings, one per image of the data, `"nce"` (the
             authors') or `"softmax"`.
-        negatives: int >= 1, embeddings that each bank is asked for; the authors have
-            4,096 or 16,384.
+        negatives: int >= 1, embeddings that each bank is asked for. None is 4,096; the
+            authors have these or 16,384. Without a bank there are none.
         bank_momentum: float in [0, 1], the share of the old embedding in the new one.
+            None is 0.5, the authors'.
         num_images: int >= 1, images of the data, for the banks; `tfssl.pretrain` fills
             it in. With banks `evaluate` speaks of these images only, see
             `Method.test_step`.
@@ -77,13 +79,14 @@ class CMC(base.Method):
         mode="full",
         core=None,
         loss="in_batch",
-        negatives=4096,
-        bank_momentum=0.5,
+        negatives=None,
+        bank_momentum=None,
         num_images=None,
         seed=0,
         max_bank_gib=bank_contrast.MAX_GIB,
         name=None,
     ):
+        of_banks = _of_banks(loss, negatives=negatives, bank_momentum=bank_momentum)
         super().__init__(
             encoder,
             name=name,
@@ -92,8 +95,7 @@ class CMC(base.Method):
             mode=mode,
             core=core,
             loss=loss,
-            negatives=negatives,
-            bank_momentum=bank_momentum,
+            **of_banks,
             num_images=num_images,
             seed=seed,
             max_bank_gib=max_bank_gib,
@@ -135,8 +137,18 @@ class CMC(base.Method):
                 f"core={given['core']!r} received with mode={given['mode']!r}, which "
                 "compares every pair of views; give mode='core' too, or leave core out."
             )
+        of_banks = {name: given[name] for name in _BANKS}
         if given["loss"] != _IN_BATCH:
+            given = given | _of_banks(given["loss"], **of_banks)
             bank_contrast.check_settings(given, banks=_FEWEST)
+            return
+        for name, value in of_banks.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name}={value!r} received with loss={_IN_BATCH!r}, which has no "
+                    "bank; give loss='nce' (the authors') or loss='softmax' as well, "
+                    f"or leave {name} out."
+                )
 
     @classmethod
     def check_memory(cls, given):
@@ -240,6 +252,13 @@ class CMC(base.Method):
         if self._has_banks:
             lines += bank_contrast.notes(self, banks=len(views))
         return lines
+
+
+def _of_banks(loss, **given):
+    """Settings of banks, with the authors' in place of None where there are banks."""
+    if loss == _IN_BATCH:
+        return given
+    return {k: _BANKS[k] if value is None else value for k, value in given.items()}
 
 
 def _projector(encoder, dim):

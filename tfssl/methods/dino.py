@@ -17,6 +17,7 @@ from tfssl.losses import soft_targets
 from tfssl.methods import base, multicrop
 from tfssl.models import dropout, heads
 
+_START = 0.04  # The teacher's temperature of the first epoch.
 _TEACHERS = 2  # Views that the teacher sees.
 # In nats: what the outputs say of which image it is. An untrained ResNet says more.
 _LEAST_INFORMATION = 1e-3
@@ -35,7 +36,8 @@ class DINO(base.Method):
             4096 on CIFAR-10.
         temperature: float > 0, of the student.
         teacher_temperature: float > 0. Above 0.07 training becomes unstable.
-        teacher_temperature_start: float > 0, that of the first epoch.
+        teacher_temperature_start: float > 0, that of the first epoch where it rises.
+            None is 0.04.
         teacher_warmup_epochs: int >= 0, epochs in which the temperature rises linearly
             from the one to the other, epoch by epoch: 30 in the paper's runs with
             0.07. 0 for none.
@@ -93,7 +95,7 @@ class DINO(base.Method):
         num_outputs=65_536,
         temperature=0.1,
         teacher_temperature=0.04,
-        teacher_temperature_start=0.04,
+        teacher_temperature_start=None,
         teacher_warmup_epochs=0,
         momentum=0.996,
         total_steps=None,
@@ -115,7 +117,11 @@ class DINO(base.Method):
             num_outputs=num_outputs,
             temperature=temperature,
             teacher_temperature=teacher_temperature,
-            teacher_temperature_start=teacher_temperature_start,
+            teacher_temperature_start=(
+                _START
+                if teacher_warmup_epochs and teacher_temperature_start is None
+                else teacher_temperature_start
+            ),
             teacher_warmup_epochs=teacher_warmup_epochs,
             momentum=momentum,
             total_steps=total_steps,
@@ -170,10 +176,16 @@ class DINO(base.Method):
     def check_settings(cls, given):
         checks.whole(given, "num_outputs", least=2)
         checks.whole(given, "projection_layers", "projection_hidden", "projection_dim")
-        checks.positive(
-            given, "temperature", "teacher_temperature", "teacher_temperature_start"
-        )
+        checks.positive(given, "temperature", "teacher_temperature")
         checks.whole(given, "teacher_warmup_epochs", least=0)
+        start = given["teacher_temperature_start"]
+        checks.positive(given, "teacher_temperature_start", optional=True)
+        if start is not None and not given["teacher_warmup_epochs"]:
+            raise ValueError(
+                f"teacher_temperature_start={start} received with "
+                "teacher_warmup_epochs=0, in which nothing rises; give "
+                "teacher_warmup_epochs as well, or leave it out."
+            )
         checks.not_negative(given, "freeze_epochs")
         checks.share(given, "center_momentum")
         checks.whole(given, "steps_per_epoch", optional=True)

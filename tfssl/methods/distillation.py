@@ -86,13 +86,14 @@ class Distillation(classification.Classification):
         }
         _check(own, len(class_names))
         _check_token(encoder, label_weight)
+        of_labels = {"label_smoothing": label_smoothing, "class_weights": class_weights}
+        _check_labels(label_weight, of_labels)
         super().__init__(
             encoder,
             class_names=class_names,
             freeze=freeze,
             layer_decay=layer_decay,
-            label_smoothing=label_smoothing,
-            class_weights=class_weights,
+            **of_labels,
             mixup=mixup,
             cutmix=cutmix,
             averaging=averaging,
@@ -144,10 +145,11 @@ class Distillation(classification.Classification):
     def _said(self, images, training):
         """Logits to learn true classes by, those for the teacher's, and what counts."""
         if not _has_token(self.encoder):
-            logits = self.trained_logits(images, training)
+            logits = self.logits_of(images, training)
             return logits, logits, logits
-        layer = self.classifier.layers[-1]
-        both = layer.both(self.trained_features(images, training))
+        _, classifier = self.networks(training)
+        layer = classifier.layers[-1]
+        both = layer.both(self.features_of(images, training))
         return *both, layer.mean(*both)
 
     def _taught_losses(self, taught, logits):
@@ -189,6 +191,16 @@ def _check(given, count):
             f"{count} classes, (batch, {count}); give one that tells these classes "
             "apart."
         )
+
+
+def _check_labels(weight, given):
+    for name, value in given.items():
+        if value and not weight:
+            raise ValueError(
+                f"{name}={value} received with label_weight={weight}, with which "
+                "nothing is learned from labels; give label_weight as well, or leave "
+                f"{name} out."
+            )
 
 
 def _has_token(encoder):

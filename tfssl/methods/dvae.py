@@ -10,10 +10,10 @@ import math
 import keras
 import tensorflow as tf
 
-from tfssl import checks, ema, replicas, stateless
+from tfssl import checks, replicas, stateless
 from tfssl.data.views import tokenizer_recipes
 from tfssl.losses import variational
-from tfssl.methods import base
+from tfssl.methods import averaged
 from tfssl.models import pixel_maps, tokenizer
 from tfssl.optimizers import schedules
 
@@ -24,7 +24,7 @@ _DEAD = 0.01
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class DVAE(base.Method):
+class DVAE(averaged.Averaged):
     """Trains a tokenizer: image -> grid of codes -> image.
 
     The method of `tfssl.train_tokenizer`. Every cell of the grid is a sample of the
@@ -101,9 +101,7 @@ class DVAE(base.Method):
             averaging=averaging,
             seed=seed,
         )
-        self.average = None
-        if averaging:
-            self.average = ema.TargetNetwork(encoder, name="average", statistics=True)
+        self.average_of(encoder)
 
     @classmethod
     def check_settings(cls, given):
@@ -115,9 +113,8 @@ class DVAE(base.Method):
 
     def product(self):
         """The averaged tokenizer, if there is one."""
-        if self.average is None:
-            return self.encoder, None
-        return self.average.networks[0], None
+        (network,) = self.networks(training=False)
+        return network, None
 
     def embed(self, images):
         """The share of each code in an image's tokens: `(batch, vocabulary)`.
@@ -128,24 +125,19 @@ class DVAE(base.Method):
         return tf.reduce_mean(tf.one_hot(tokens, self.encoder.vocabulary), axis=[1, 2])
 
     def train_step(self, batch):
-        with self.recording() as recorded:
-            values = self.image_losses(batch, training=True)
-        self.minimize(recorded, values, batch)
-        self._remember(values["shares"])
-        if self.average is not None:
-            made = tf.cast(self.step, tf.float32)  # This step among them.
-            self.average.update(tf.minimum(self.averaging, made / (9 + made)))
+        self._remember(super().train_step(batch)["shares"])
 
     def image_losses(self, batch, training):
         (images,) = self.views(batch)
         images = tf.cast(images, tf.float32)
-        logits = tf.cast(self.encoder.logits(images, training=training), tf.float32)
+        (network,) = self.networks(training)
+        logits = tf.cast(network.logits(images, training=training), tf.float32)
         tokens = tf.argmax(logits, axis=-1)
         if training:
             weights = self.sampled(logits, batch["position"])
         else:
-            weights = tf.one_hot(tokens, self.encoder.vocabulary)
-        outputs = self.encoder.decode(weights, training=training)
+            weights = tf.one_hot(tokens, network.vocabulary)
+        outputs = network.decode(weights, training=training)
         likelihood = self._log_likelihood(outputs, images)
         weight = schedules.cosine(self.step, 0.0, self.kl_weight, self.kl_steps)
         elbo = variational.dvae_elbo(likelihood, logits, kl_weight=weight)

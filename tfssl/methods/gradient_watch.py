@@ -32,11 +32,13 @@ class GradientWatch:
         """Takes the gradients of a step, on each replica.
 
         Args:
-            gradients: list of tensors, to be summed over replicas.
+            gradients: list of tensors, to be summed over replicas, and None of
+                variables that the loss does not depend on.
             step: integer scalar, the number of this step, from 0.
             scale: float32 scalar, by which the loss was multiplied.
         """
-        sums = replicas.sum_of_each([tf.convert_to_tensor(g) for g in gradients])
+        given = [tf.convert_to_tensor(g) for g in gradients if g is not None]
+        sums = replicas.sum_of_each(given)
         found = [tf.reduce_max(tf.abs(tf.cast(g, tf.float32))) for g in sums]
         found = tf.reduce_max(tf.stack(found))
         found = tf.where(tf.math.is_finite(found), found / scale, 0.0)

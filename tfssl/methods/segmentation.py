@@ -3,14 +3,14 @@
 import keras
 import tensorflow as tf
 
-from tfssl import checks, ema, losses, replicas
+from tfssl import checks, losses, replicas
 from tfssl.data import label_maps
-from tfssl.methods import base
+from tfssl.methods import averaged
 from tfssl.models import freezing, segmenter
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class Segmentation(base.Method):
+class Segmentation(averaged.Averaged):
     """Trains an encoder, or a part of it, and a head to say what every pixel shows.
 
     The method of `tfssl.train_segmenter`. The channels of a view are those of the
@@ -72,9 +72,7 @@ class Segmentation(base.Method):
             )
         self._map = (start, start + self.num_classes)
         freezing.freeze(encoder.encoder, freeze)
-        self.average = None
-        if averaging:
-            self.average = ema.TargetNetwork(encoder, name="average", statistics=True)
+        self.average_of(encoder)
 
     @classmethod
     def check_settings(cls, given):
@@ -93,7 +91,7 @@ class Segmentation(base.Method):
 
     def product(self):
         """The averaged segmenter, if there is one, all of its layers trainable."""
-        network = self.encoder if self.average is None else self.average.networks[0]
+        (network,) = self.networks(training=False)
         freezing.thaw(network)
         return network, None
 
@@ -119,18 +117,11 @@ class Segmentation(base.Method):
 
     # The loss. ---------------------------------------------------------------
 
-    def train_step(self, batch):
-        with self.recording() as recorded:
-            values = self.image_losses(batch, training=True)
-        self.minimize(recorded, values, batch)
-        if self.average is not None:
-            made = tf.cast(self.step, tf.float32)  # This step among them.
-            self.average.update(tf.minimum(self.averaging, made / (9 + made)))
-
     def image_losses(self, batch, training):
         (view,) = self.views(batch)
         images, labels = self.parted(view)
-        logits = self.encoder.logits(images, training=training and self.freeze != "all")
+        (network,) = self.networks(training)
+        logits = network.logits(images, training=training and self.freeze != "all")
         right, known = self._counted(logits, labels)
         counts = replicas.sum_over_replicas(tf.stack([right, known]))
         return {
@@ -172,7 +163,7 @@ class Segmentation(base.Method):
             `(labels, mask, loss)`: int64 `(batch, height, width)` twice, the true
             classes and those that it says, and float32 `(batch,)`.
         """
-        network = self.encoder if self.average is None else self.average.networks[0]
+        (network,) = self.networks(training=False)
         images, labels = self.parted(view)
         logits = network.logits(images)
         mask = tf.argmax(logits, axis=-1)
