@@ -50,6 +50,7 @@ class Linear(dense_probe.Dense):
 
     name = "linear"
     titles = {"linear": "Linear probe"}
+    copies = 2  # Float64 instead of float32.
 
     scaling: str = "unit"
 
