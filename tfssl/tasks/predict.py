@@ -59,7 +59,8 @@ def predict(
             is 5. For classifiers of one class per image.
         threshold: probability from which on a class is named; None is 0.5. For
             multi-label classifiers.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; of a segmenter fewer, where the
+            probabilities of their pixels would take more than half a GiB.
         max_bad_fraction: share of unreadable images that stops it; up to there they are
             logged and left out.
         verbose: 0 silent, 1 progress.
