@@ -103,7 +103,7 @@ def _write_page(trained, found, labelled):
         os.path.join(run.path, PAGE),
         title=os.path.basename(os.path.abspath(run.path)),
         outputs={
-            name: np.asarray(run.method.probabilities_of(logits.values))
+            name: features.by_rows(run.method.probabilities_of, logits.values)
             for name, (logits, _) in found.items()
         },
         labels=validation_images.known_labels[judged.index],

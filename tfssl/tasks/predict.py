@@ -3,7 +3,6 @@
 import os
 from typing import Annotated, Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, files, formats, models
@@ -114,7 +113,9 @@ def predict(
     found = predictions.Predictions(
         images=tuple(source.describe(int(i)) for i in logits.index),
         positions=logits.index,
-        probabilities=np.asarray(classifier.probabilities_of(logits.values)),
+        probabilities=features.by_rows(
+            classifier.probabilities_of, logits.values, out=logits.values
+        ),
         class_names=classifier.class_names,
         unreadable=bad_files.listed,
         top=top,
