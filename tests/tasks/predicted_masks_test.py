@@ -78,6 +78,12 @@ def test_arrays_have_numbers_for_names(segmenter, tmp_path):
     assert sorted(os.listdir(out)) == ["000000.png", "000001.png", "masks.csv"]
 
 
+def test_masks_in_memory_are_small(segmenter):
+    found = predict.predict(segmenter, np.zeros((2, 400, 500, 3), np.uint8), verbose=0)
+    assert found[1].mask.shape == (400, 500)
+    assert all(memoryview(mask).nbytes < 400 * 500 / 50 for mask in found.masks)
+
+
 def test_what_cannot_work_is_refused_at_the_start(segmenter, tmp_path):
     pixels = np.zeros((2, 8, 8, 3), np.uint8)
     for given, message in (

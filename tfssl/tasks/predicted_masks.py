@@ -59,7 +59,8 @@ class Masks(predictions.OfImages):
     Attributes:
         images: tuple of the images' names, in the order of their source.
         positions: int64 `(n,)`, their places in it.
-        masks: list of the masks, or of the paths of their files.
+        masks: list of the masks as PNG files: their paths, or, since whole masks take a
+            byte per pixel, their content.
         class_names: tuple of names, by number.
         unreadable: list of the images that are left out, with the reason where it is
             known.
@@ -75,10 +76,10 @@ class Masks(predictions.OfImages):
 
     def row(self, place):
         """The `Mask` of an image."""
-        mask = self.masks[place]
-        if isinstance(mask, str):
-            encoded = tf.io.read_file(mask)
-            mask = tf.io.decode_png(encoded, 1)[..., 0].numpy()
+        encoded = self.masks[place]
+        if isinstance(encoded, str):
+            encoded = tf.io.read_file(encoded)
+        mask = tf.io.decode_png(encoded, 1)[..., 0].numpy()
         return Mask(self.images[place], mask, self.class_names)
 
 
@@ -132,10 +133,10 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
             predictions.check_finite(said, "segmenter")
             for index, chances in zip(batch["index"].numpy()[real].tolist(), said):
                 mask = _mask(chances, size_of(index))
+                encoded = tf.io.encode_png(mask[..., np.newaxis]).numpy()
                 positions.append(index)
-                masks.append(mask)
+                masks.append(encoded)
                 if out is not None:
-                    encoded = tf.io.encode_png(mask[..., np.newaxis]).numpy()
                     files.write_bytes(os.path.join(part, names(index)), encoded)
                     masks[-1] = os.path.join(out, names(index))
         found = Masks(
