@@ -88,6 +88,15 @@ def test_the_matrix_of_many_classes_takes_memory_where_it_is_asked_for_only():
     assert found.top1 == 10 / 30 and found.mean_per_class == 0.5
 
 
+def test_outputs_are_not_copied_whole():
+    outputs, labels = drawn(100_000, 20)
+    tracemalloc.start()
+    classification.single_label(outputs, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (labels < 0).any() and peak < outputs.nbytes / 2 + 5 * labels.nbytes
+
+
 def test_a_classifier_that_says_the_same_of_all_is_no_better_than_chance():
     labels = np.repeat(np.arange(10), 7)
     for outputs in (np.zeros((70, 10)), np.tile(np.arange(10.0), (70, 1))):

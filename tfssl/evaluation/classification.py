@@ -122,16 +122,17 @@ def single_label(outputs, labels):
             f"None of the {len(labels)} images has a label (0 or more), so there is "
             "nothing to score."
         )
-    outputs, true = outputs[known], labels[known]
-    classes, predicted = outputs.shape[1], outputs.argmax(axis=1)
+    classes, true = outputs.shape[1], labels[known]
+    predicted = outputs.argmax(axis=1)[known]
     images, right = (
         np.bincount(some, minlength=classes) for some in (true, true[predicted == true])
     )
+    places = _places(outputs, np.maximum(labels, 0))[known]
     cells, counts = np.unique(true * classes + predicted, return_counts=True)
     per_class = np.where(images > 0, right / np.maximum(images, 1), np.nan)
     return SingleLabel(
         top1=float(right.sum() / images.sum()),
-        top5=float((_places(outputs, true) < _TOP).mean()) if classes > _TOP else None,
+        top5=float((places < _TOP).mean()) if classes > _TOP else None,
         mean_per_class=float(per_class[images > 0].mean()),
         per_class=per_class,
         images=images,
