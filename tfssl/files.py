@@ -103,12 +103,22 @@ def reason_of(error):
 
 def write_bytes(path, content):
     """Writes `content` (bytes) to `path`; its folder is made if it is missing."""
-    _write(path, content, "wb")
+    write_in_pieces(path, lambda file: file.write(content))
+
+
+def write_in_pieces(path, write):
+    """Writes bytes to `path` as `write_bytes`, without holding all of them.
+
+    Args:
+        path: of the file.
+        write: function of a file that is open for bytes, which can only be written to.
+    """
+    _write(path, write, "wb")
 
 
 def write_text(path, text):
     """Writes `text` to `path`; its folder is made if it is missing."""
-    _write(path, text, "w")
+    _write(path, lambda file: file.write(text), "w")
 
 
 def write_json(path, value):
@@ -125,7 +135,7 @@ def check_writable(path):
     if tf.io.gfile.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     probe = f"{path}.writable"
-    _write(probe, "", "w")
+    write_text(probe, "")
     tf.io.gfile.remove(probe)
 
 
@@ -169,7 +179,7 @@ def failures_logged(path):
         logging.warning("%s could not be written (%s). Training goes on.", path, reason)
 
 
-def _write(path, content, mode):
+def _write(path, write, mode):
     path = os.fspath(path)
     folder = os.path.dirname(path)
     if folder:
@@ -177,7 +187,7 @@ def _write(path, content, mode):
     part = f"{path}{_PART}"
     try:
         with tf.io.gfile.GFile(part, mode) as file:
-            file.write(content)
+            write(file)
         tf.io.gfile.rename(part, path, overwrite=True)
     except BaseException:
         if tf.io.gfile.exists(part):

@@ -2,6 +2,7 @@ import base64
 import io
 import os
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -109,6 +110,27 @@ def test_many_classes_have_pairs_in_place_of_a_matrix(tmp_path):
         assert wrong[int(true), int(predicted)] == int(count)
         share = int(count) / found.confusion[int(true)].sum()
         assert percent == f"{100 * share:.1f}"
+
+
+def test_very_many_classes_take_no_matrix_in_memory(tmp_path):
+    probabilities = np.zeros((6, 20_000), np.float32)
+    probabilities[:, 3] = 1
+    tracemalloc.start()
+    text, checker = written(
+        tmp_path,
+        outputs={"x": probabilities},
+        labels=np.array([3, 3, 4, 19_999, 4, 5]),
+        class_names=None,
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100e6  # The matrix would have 3.2e9.
+    pairs = cells(text, "Most confused classes")
+    assert pairs == [
+        ["4", "3", "2", "100.0"],
+        ["5", "3", "1", "100.0"],
+        ["19999", "3", "1", "100.0"],
+    ]
 
 
 def test_several_classes_per_image(tmp_path):

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn import metrics
@@ -69,6 +71,30 @@ def test_single_label_by_hand():
     # A class that no image has counts nowhere.
     found = classification.single_label(outputs[:1], np.array([0]))
     assert found.mean_per_class == 1.0 and np.isnan(found.per_class[1:]).all()
+
+
+def test_the_matrix_of_many_classes_takes_memory_where_it_is_asked_for_only():
+    """Of ImageNet-21k's it would take 3.8 GB."""
+    classes = 20_000
+    outputs = np.zeros((30, classes), np.float32)
+    outputs[np.arange(30), [7] * 15 + [19_999] * 15] = 1
+    tracemalloc.start()
+    found = classification.single_label(outputs, np.array([7] * 10 + [9] * 20))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 * outputs.nbytes
+    assert found.cells.tolist() == [[7, 7, 10], [9, 7, 5], [9, 19_999, 15]]
+    assert found.images[[7, 9]].tolist() == [10, 20] and found.images.sum() == 30
+    assert found.top1 == 10 / 30 and found.mean_per_class == 0.5
+
+
+def test_outputs_are_not_copied_whole():
+    outputs, labels = drawn(100_000, 20)
+    tracemalloc.start()
+    classification.single_label(outputs, labels)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (labels < 0).any() and peak < outputs.nbytes / 2 + 5 * labels.nbytes
 
 
 def test_a_classifier_that_says_the_same_of_all_is_no_better_than_chance():

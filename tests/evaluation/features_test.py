@@ -144,3 +144,20 @@ def test_check_labeled_names_what_is_missing():
         features.check_labeled(made(bad, [0, 1, 2]), "The probe", "test")
     with pytest.raises(ValueError, match="no test images"):
         features.check_labeled(made(good[:0], []), "The probe", "test")
+
+
+def test_by_rows_computes_some_rows_at_a_time(monkeypatch):
+    monkeypatch.setattr(features, "_ROWS", 3)
+    x, y = np.random.default_rng(0).normal(size=(2, 7, 5)).astype(np.float32)
+    seen = []
+
+    def summed(a, b):
+        seen.append(len(a))
+        return tf.reduce_sum(a * b, axis=1)
+
+    found = features.by_rows(summed, x, y)
+    np.testing.assert_allclose(found, (x * y).sum(axis=1), rtol=1e-5)
+    assert seen == [3, 3, 1] and found.dtype == np.float32
+    expected = tf.nn.softmax(x).numpy()
+    assert features.by_rows(tf.nn.softmax, x, out=x) is x  # Without a copy.
+    np.testing.assert_allclose(x, expected, rtol=1e-6)

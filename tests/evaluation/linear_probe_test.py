@@ -1,7 +1,10 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import optimize, special
 
+from tfssl import kmeans
 from tfssl.evaluation import features, linear_probe
 
 
@@ -165,3 +168,34 @@ def test_bad_labels():
         linear_probe.fit(made(good.values, [-1] * 20), good)
     with pytest.raises(ValueError, match="at least two classes"):
         linear_probe.fit(made(good.values, [3] * 20), good)
+
+
+@pytest.mark.parametrize("scaling", ["unit", "standard"])
+def test_features_are_copied_once_in_float64(scaling):
+    train, test = clouds(4000, dim=64), clouds(500, dim=64, seed=1)
+    once = 2 * (train.values.nbytes + test.values.nbytes)
+    for l2 in (0.1, None):  # Nor are held-out images another copy.
+        tracemalloc.start()
+        linear_probe.fit(train, test, l2=l2, scaling=scaling, sweep=(0.1,), max_iter=2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 1.4 * once
+
+
+@pytest.mark.parametrize("scaling", ["unit", "standard"])
+def test_scaled_features_are_those_of_the_plain_formulas(scaling):
+    values = 3 + np.random.default_rng(0).normal(size=(3000, 5)).astype(np.float32)
+    values[:, 4] = 7
+    rows = np.random.default_rng(1).permutation(3000)
+    rows = rows[:2500], rows[2500:]
+    found = linear_probe._scaled(scaling, *((values, some) for some in rows))
+    train, test = (values[some].astype(np.float64) for some in rows)
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    std[4] = 1
+    if scaling == "unit":
+        train, test = (
+            kmeans.unit_norm(x).astype(np.float64) * np.sqrt(5) for x in (train, test)
+        )
+        mean, std = train.mean(axis=0), 1
+    for some, expected in zip(found, (train, test)):
+        np.testing.assert_array_equal(some, (expected - mean) / std)

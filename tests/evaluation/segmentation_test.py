@@ -49,3 +49,11 @@ def test_refused():
         segmentation.confusion([0, 2], [0, 1], 2)
     with pytest.raises(ValueError, match="None of the pixels has a class"):
         segmentation.scores(segmentation.confusion([0], [255], 2))
+
+
+def test_images_at_once_are_bounded_by_their_pixels():
+    assert segmentation.images_at_once(256, 8, 2) == 256
+    # Of ADE20K's classes half a GiB in float32.
+    found = segmentation.images_at_once(256, 224, 150)
+    assert found == 17 and found * 224**2 * 150 * 4 < 2**29
+    assert segmentation.images_at_once(256, 4096, 256) == 1

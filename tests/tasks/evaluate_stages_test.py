@@ -5,6 +5,8 @@ import pytest
 
 from tests.tasks import pretrain_test as small
 from tests.tasks.evaluate_test import evaluated
+from tfssl import processor
+from tfssl.evaluation import features
 from tfssl.tasks import pretrain
 
 
@@ -136,3 +138,10 @@ def test_the_augmented_probe_of_a_stage(staged):
 def test_bad_stages(staged, changes, sentence):
     with pytest.raises(ValueError, match=sentence):
         evaluated_stages(staged, **{"stages": ("all",)} | changes)
+
+
+def test_features_that_do_not_fit_into_memory_are_refused(staged, monkeypatch):
+    monkeypatch.setattr(processor, "free_memory", lambda: 80 * 4 * 200)
+    monkeypatch.setattr(features, "Extractor", None)  # Before any is computed.
+    with pytest.raises(ValueError, match="or a lower stage_features than 10,000"):
+        evaluated_stages(staged, probes=("mlp",), stages=("conv1",))

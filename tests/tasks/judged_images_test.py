@@ -143,3 +143,12 @@ def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
         opened(str(run), **other | {"validation_data": None})
     with pytest.raises(ValueError, match="split='all' received for array"):
         opened(str(run), split="all")
+
+
+def test_one_class_is_nothing_to_tell_apart():
+    pixels, labels = small.images()
+    with pytest.raises(ValueError, match=r"of one class only \(1\), expected two or"):
+        opened(data=(pixels, 0 * labels + 1))
+    with pytest.raises(ValueError, match=r"of one class only \(0\), expected two or"):
+        opened(data=(pixels, np.where(labels, -1, 0)))
+    opened(validation_data=(pixels, 0 * labels))  # All of which may be wrong.

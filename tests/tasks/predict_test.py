@@ -18,6 +18,7 @@ from tests.fixtures.classifiers import (
 )
 from tfssl import data as data_lib
 from tfssl import formats
+from tfssl.evaluation import features
 from tfssl.tasks import predict, runs
 
 
@@ -230,3 +231,17 @@ def test_a_version_is_a_start_for_what_comes_next(tmp_path, folder):
     assert runs.folder_of(path) is None  # Nothing is written beside what is served.
     network, preprocessing = runs.encoder_of(path)
     assert preprocessing == PREPROCESSING and network.output_shape[-1] == 6
+
+
+def test_probabilities_are_computed_for_some_images_at_a_time(expected, monkeypatch):
+    monkeypatch.setattr(features, "_ROWS", 3)
+    seen, plain = [], formats.Classifier.probabilities_of
+
+    def probabilities_of(self, logits):
+        seen.append(len(logits))
+        return plain(self, logits)
+
+    monkeypatch.setattr(formats.Classifier, "probabilities_of", probabilities_of)
+    found = said(classifier(), list(pictures()))
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
+    assert seen == [3, 1]

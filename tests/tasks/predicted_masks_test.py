@@ -7,6 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfssl import data, formats, models
+from tfssl.evaluation import segmentation
 from tfssl.tasks import predict, predicted_masks
 
 NAMES = ("sky", "road", "tree")
@@ -75,6 +76,12 @@ def test_arrays_have_numbers_for_names(segmenter, tmp_path):
     found = predict.predict(segmenter, pixels, out, verbose=0)
     assert found[0].mask.shape == (10, 12)
     assert sorted(os.listdir(out)) == ["000000.png", "000001.png", "masks.csv"]
+
+
+def test_masks_in_memory_are_small(segmenter):
+    found = predict.predict(segmenter, np.zeros((2, 400, 500, 3), np.uint8), verbose=0)
+    assert found[1].mask.shape == (400, 500)
+    assert all(memoryview(mask).nbytes < 400 * 500 / 50 for mask in found.masks)
 
 
 def test_what_cannot_work_is_refused_at_the_start(segmenter, tmp_path):
@@ -266,3 +273,30 @@ def test_a_folder_may_have_a_dot_in_its_name(segmenter, tmp_path):
 def test_images_of_other_channels_are_told_of_a_segmenter(segmenter):
     with pytest.raises(ValueError, match="but the segmenter takes 3; give images of 3"):
         predict.predict(segmenter, np.zeros((2, 8, 8, 1), np.uint8), verbose=0)
+
+
+def test_probabilities_of_few_images_are_held_at_once(segmenter, folder, monkeypatch):
+    expected = predict.predict(segmenter, str(folder), max_bad_fraction=0.5, verbose=0)
+    seen = []
+
+    def probabilities(self, images):
+        seen.append(images.shape[0])
+        return keras.ops.softmax(self.logits(images), axis=-1)
+
+    monkeypatch.setattr(models.Segmenter, "probabilities", probabilities)
+    # Two images of the network's size; of the largest image one class of three.
+    monkeypatch.setattr(segmentation, "NUMBERS", 2 * 8 * 8 * 3)
+    found = predict.predict(segmenter, str(folder), max_bad_fraction=0.5, verbose=0)
+    assert set(seen) == {2}
+    assert [row.image for row in found] == [row.image for row in expected]
+    for row, other in zip(found, expected):
+        np.testing.assert_array_equal(row.mask, other.mask)
+
+
+def test_of_equal_probabilities_the_first_class_is_said(monkeypatch):
+    chances = np.full((2, 2, 4), 0.25, np.float32)
+    chances[0, 0] = 0.2, 0.3, 0.3, 0.2
+    for numbers in (1000, 4):
+        monkeypatch.setattr(segmentation, "NUMBERS", numbers)
+        mask = predicted_masks._mask(chances, (2, 2))
+        assert mask.tolist() == [[1, 0], [0, 0]] and mask.dtype == np.uint8

@@ -1,4 +1,5 @@
 import os
+import types
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tfssl.tasks import (
     export,
     runs,
     segmentation_results,
+    segmenting,
     train_segmenter,
 )
 
@@ -247,3 +249,22 @@ def test_an_encoder_that_learns_is_better_than_a_random_one(tmp_path):
         found[name] = run.history[-1]["val_mean_iou"]
         assert run.encoder.network.class_names[:2] == ("floor", "wall")
     assert found["learned"] > found["random"] + 0.1, found
+
+
+def test_validation_images_at_once_are_those_that_fit(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        segmenting.data_lib,
+        "labeled",
+        lambda *_, batch_size, **__: seen.append(batch_size),
+    )
+    trainer = types.SimpleNamespace(workers=None)
+    for side, batch_size in ((8, 4), (512, 4), (512, 100)):
+        model = types.SimpleNamespace(
+            encoder=types.SimpleNamespace(image_size=side), num_classes=150
+        )
+        plan = types.SimpleNamespace(batch_size=batch_size, epochs=1)
+        watch = segmenting.Watch(plan, "source", None, every=1, max_bad_fraction=0.0)
+        monkeypatch.setattr(segmenting.monitoring, "in_order", lambda *given: given)
+        watch.callbacks(model, trainer, resumed=False)
+    assert seen == [64, 4, 100]

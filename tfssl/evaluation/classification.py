@@ -15,6 +15,7 @@ import dataclasses
 import numpy as np
 
 _TOP = 5
+_ROWS = 4096  # Images that are ranked at once: bounds the memory.
 # Sums of half-precision probabilities over 1,000 classes are that near to 1.
 _SUM_TOLERANCE = 0.02
 
@@ -30,8 +31,9 @@ class SingleLabel:
         mean_per_class: mean of `per_class` over the classes that occur.
         per_class: float64 `(classes,)`, share of a class's images that are right; NaN
             for a class without images.
-        confusion: int64 `(classes, classes)`, images by true class (row) and predicted
-            class (column).
+        images: int64 `(classes,)`, labelled images of each class.
+        cells: int64 `(cells, 3)`, what of `confusion` is not 0: true class, predicted
+            class, number of images; ordered by the classes.
         unlabelled: number of images that were left out, their label being negative.
     """
 
@@ -39,8 +41,20 @@ class SingleLabel:
     top5: float | None
     mean_per_class: float
     per_class: np.ndarray
-    confusion: np.ndarray
+    images: np.ndarray
+    cells: np.ndarray
     unlabelled: int
+
+    @property
+    def confusion(self):
+        """int64 `(classes, classes)`, images by true (row) and predicted class.
+
+        Made anew: of 20,000 classes it takes 3.2 GB.
+        """
+        matrix = np.zeros((len(self.images), len(self.images)), np.int64)
+        true, predicted, count = self.cells.T
+        matrix[true, predicted] = count
+        return matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,20 +122,21 @@ def single_label(outputs, labels):
             f"None of the {len(labels)} images has a label (0 or more), so there is "
             "nothing to score."
         )
-    outputs, true = outputs[known], labels[known]
-    classes = outputs.shape[1]
-    cells = np.bincount(
-        true * classes + outputs.argmax(axis=1), minlength=classes * classes
+    classes, true = outputs.shape[1], labels[known]
+    predicted = outputs.argmax(axis=1)[known]
+    images, right = (
+        np.bincount(some, minlength=classes) for some in (true, true[predicted == true])
     )
-    confusion = cells.reshape(classes, classes).astype(np.int64)
-    images, right = confusion.sum(axis=1), confusion.diagonal()
+    places = _places(outputs, np.maximum(labels, 0))[known]
+    cells, counts = np.unique(true * classes + predicted, return_counts=True)
     per_class = np.where(images > 0, right / np.maximum(images, 1), np.nan)
     return SingleLabel(
         top1=float(right.sum() / images.sum()),
-        top5=float((_places(outputs, true) < _TOP).mean()) if classes > _TOP else None,
+        top5=float((places < _TOP).mean()) if classes > _TOP else None,
         mean_per_class=float(per_class[images > 0].mean()),
         per_class=per_class,
-        confusion=confusion,
+        images=images,
+        cells=np.stack([*np.divmod(cells, classes), counts], axis=1),
         unlabelled=int((~known).sum()),
     )
 
@@ -236,9 +251,15 @@ def _average_precisions(scores, has):
 
 def _places(outputs, true):
     """How many classes come before each image's own."""
-    own = np.take_along_axis(outputs, true[:, np.newaxis], axis=1)
-    earlier = np.arange(outputs.shape[1]) < true[:, np.newaxis]
-    return ((outputs > own) | ((outputs == own) & earlier)).sum(axis=1)
+    found = np.empty(len(true), np.int64)
+    for start in range(0, len(true), _ROWS):
+        rows = outputs[start : start + _ROWS]
+        of_rows = true[start : start + _ROWS, np.newaxis]
+        own = np.take_along_axis(rows, of_rows, axis=1)
+        earlier = np.arange(outputs.shape[1]) < of_rows
+        places = (rows > own) | ((rows == own) & earlier)
+        found[start : start + _ROWS] = places.sum(axis=1)
+    return found
 
 
 def _single(outputs, labels):

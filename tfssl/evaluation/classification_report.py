@@ -96,7 +96,7 @@ def _of_one(outputs, labels, names, images):
     if columns["top-5"][0] is None:
         del columns["top-5"]
     judged = next(iter(found.values()))
-    total = judged.confusion.sum(axis=1)
+    total = judged.images
     left_out = f", {judged.unlabelled:,} unlabelled ones left out"
     small = len(names) <= _MATRIX_CLASSES
     return {
@@ -104,7 +104,7 @@ def _of_one(outputs, labels, names, images):
         "images": f"{total.sum():,} images of {(total > 0).sum():,} classes"
         f"{left_out if judged.unlabelled else ''}.",
         "matrix": _matrix(judged.confusion, names) if small else None,
-        "pairs": None if small else _pairs(judged.confusion, names),
+        "pairs": None if small else _pairs(judged, names),
         "classes": _classes(names, total, {"%": judged.per_class}),
         "mistakes": _mistakes(next(iter(outputs.values())), labels, names, images),
     }
@@ -173,19 +173,17 @@ def _matrix(confusion, names):
     }
 
 
-def _pairs(confusion, names):
-    wrong = confusion * (1 - np.eye(len(confusion), dtype=confusion.dtype))
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
-    rows, columns = np.unravel_index(order, wrong.shape)
+def _pairs(judged, names):
+    wrong = judged.cells[judged.cells[:, 0] != judged.cells[:, 1]]
+    order = np.argsort(-wrong[:, 2], kind="stable")[:_PAIRS]
     return [
         {
-            "true": names[row],
-            "predicted": names[column],
-            "count": f"{wrong[row, column]:,}",
-            "percent": _percent(wrong[row, column] / confusion[row].sum()),
+            "true": names[true],
+            "predicted": names[predicted],
+            "count": f"{count:,}",
+            "percent": _percent(count / judged.images[true]),
         }
-        for row, column in zip(rows, columns)
-        if wrong[row, column]
+        for true, predicted, count in wrong[order]
     ]
 
 

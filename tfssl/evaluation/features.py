@@ -12,6 +12,8 @@ import tensorflow as tf
 from tfssl import internals
 from tfssl import progress as progress_lib
 
+_ROWS = 4096  # That `by_rows` computes at once.
+
 
 @dataclasses.dataclass(frozen=True)
 class Features:
@@ -150,6 +152,27 @@ def raw_pixels(dataset, batches=None):
         return images.reshape(len(images), -1)
 
     return _collect(dataset, rows, progress=False, batches=batches)
+
+
+def by_rows(function, *arrays, out=None):
+    """A function of rows, of some thousand at a time: a device never holds all.
+
+    Args:
+        function: of arrays `(rows, …)` to a tensor of one entry per row, which depends
+            on that row only.
+        *arrays: `(n, …)`, one row or more.
+        out: array for the result, which may be one of `arrays`; None makes one.
+
+    Returns:
+        `out`, `(n, …)`.
+    """
+    for start in range(0, len(arrays[0]), _ROWS):
+        rows = slice(start, start + _ROWS)
+        part = np.asarray(function(*(array[rows] for array in arrays)))
+        if out is None:
+            out = np.empty((len(arrays[0]), *part.shape[1:]), part.dtype)
+        out[rows] = part
+    return out
 
 
 def check_labeled(features, purpose, part):

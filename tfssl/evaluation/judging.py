@@ -113,11 +113,14 @@ class Probe:
         name: by which users choose it.
         titles: dict, what the report calls it, by the entry `probe` of its rows.
         of_stages: whether it judges stages of an encoder as well as the output.
+        copies: how many times the memory of the features of an output (of stages
+            none) it takes beside them.
     """
 
     name: ClassVar[str]
     titles: ClassVar[dict] = {}
     of_stages: ClassVar[bool] = True
+    copies: ClassVar[int] = 0
 
     def rows(self, subject, budgets):
         """Yields the rows about a subject, see `Subject.row`.

@@ -33,6 +33,8 @@ _FEW, _DRAWS_WHEN_FEW = 500, 5
 # Below this many numbers the threads of BLAS wait for each other: one is faster
 # (10 times, for 1,300 rows of 128 on two busy cores).
 _ONE_THREAD_BELOW = 2_000_000
+# Rows that are converted at once: bounds the memory.
+_ROWS = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Linear(dense_probe.Dense):
 
     name = "linear"
     titles = {"linear": "Linear probe"}
+    copies = 2  # Float64 instead of float32.
 
     scaling: str = "unit"
 
@@ -146,7 +149,7 @@ def fit(
         l2, chosen = _choose(
             train, validation_fraction, seed, scaling, sorted(sweep)[::-1], max_iter
         )
-    train_x, test_x = _scaled(scaling, train.values, test.values)
+    train_x, test_x = _scaled(scaling, _all_rows(train), _all_rows(test))
     model = _model(max_iter)
     converged = _fit(model, train_x, train.labels, l2)
     accuracy = float((model.predict(test_x) == test.labels).mean())
@@ -168,9 +171,9 @@ def _choose(train, fraction, seed, scaling, sweep, max_iter):
         mask = labels_lib.held_out(
             train.labels, fraction, np.random.default_rng((seed, draw))
         )
-        rest, part = train.take(~mask), train.take(mask)
-        values = _scaled(scaling, rest.values, part.values)
-        draws.append((_model(max_iter), values, rest.labels, part.labels))
+        rows = np.flatnonzero(~mask), np.flatnonzero(mask)
+        values = _scaled(scaling, *((train.values, some) for some in rows))
+        draws.append((_model(max_iter), values, *(train.labels[some] for some in rows)))
     best, lowest, worse = sweep[0], np.inf, 0
     for l2 in sweep:
         loss = 0.0
@@ -195,20 +198,53 @@ def _cross_entropy(model, values, labels):
     return -np.maximum(log_probabilities[np.arange(len(labels)), columns], -50).mean()
 
 
-def _scaled(scaling, train, test):
-    """Both sets in float64, typical entries near 1, by numbers of `train` only."""
-    if scaling == "standard":
-        train, test = train.astype(np.float64), test.astype(np.float64)
-        mean, std = train.mean(axis=0), train.std(axis=0)
-        largest = np.abs(train).max(axis=0, initial=0.0)
-        std[std <= 1e-6 * largest] = 1.0  # Constant features.
-        return (train - mean) / std, (test - mean) / std
-    size = np.sqrt(train.shape[1])
-    train = kmeans.unit_norm(train).astype(np.float64) * size
-    test = kmeans.unit_norm(test).astype(np.float64) * size
+def _scaled(scaling, *parts):
+    """Both sets in float64, typical entries near 1, by numbers of the first only.
+
+    Nothing else of their size is there meanwhile.
+
+    Args:
+        scaling: see `fit`.
+        *parts: two pairs of values and the rows of them to take: training, test.
+    """
+    train, test = (_in_float64(scaling, *part) for part in parts)
     # The free biases absorb the shift; without it L-BFGS needs far more steps.
     mean = train.mean(axis=0)
-    return train - mean, test - mean
+    if scaling == "standard":
+        ends = train.max(axis=0, initial=0.0), train.min(axis=0, initial=0.0)
+        largest = np.maximum(ends[0], -ends[1])
+    train -= mean
+    test -= mean
+    if scaling == "standard":
+        std = _root_mean_square(train)
+        std[std <= 1e-6 * largest] = 1.0  # Constant features.
+        train /= std
+        test /= std
+    return train, test
+
+
+def _all_rows(features):
+    return features.values, np.arange(len(features))
+
+
+def _in_float64(scaling, values, rows):
+    found = np.empty((len(rows), values.shape[1]))
+    for start in range(0, len(rows), _ROWS):
+        block = values[rows[start : start + _ROWS]]
+        if scaling == "unit":
+            size = np.sqrt(values.shape[1])
+            block = kmeans.unit_norm(block).astype(np.float64) * size
+        found[start : start + _ROWS] = block
+    return found
+
+
+def _root_mean_square(rows):
+    """That of each column, added up in the order of `np.std`."""
+    total = np.zeros((1, rows.shape[1]))
+    for start in range(0, len(rows), _ROWS):
+        squares = np.square(rows[start : start + _ROWS])
+        total = np.concatenate([total, squares]).sum(axis=0, keepdims=True)
+    return np.sqrt(total[0] / len(rows))
 
 
 def _model(max_iter):

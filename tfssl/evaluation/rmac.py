@@ -93,7 +93,11 @@ def describe(feature_map, levels=LEVELS, whitening=None):
     Returns:
         float32 `(dim,)` of length 1: `channels`, or the components of the whitening.
     """
-    vectors = region_vectors(feature_map, levels)
+    return summed(region_vectors(feature_map, levels), whitening)
+
+
+def summed(vectors, whitening=None):
+    """The R-MAC vector of an image by its `region_vectors`, see `describe`."""
     if whitening is not None:
         vectors = kmeans.unit_norm(whitening.transform(vectors))
     return kmeans.unit_norm(vectors.sum(axis=0, keepdims=True))[0]

@@ -10,6 +10,9 @@ import dataclasses
 
 import numpy as np
 
+# Of all classes and pixels, that are held at once: half a GiB in float32.
+NUMBERS = 1 << 27
+
 
 @dataclasses.dataclass(frozen=True)
 class Segmentation:
@@ -31,6 +34,20 @@ class Segmentation:
     iou: np.ndarray
     pixels: np.ndarray
     confusion: np.ndarray
+
+
+def images_at_once(wanted, side, classes):
+    """How many images a segmenter is given at once, so that their maps fit `NUMBERS`.
+
+    Args:
+        wanted: int, how many at most.
+        side: int, of the square images that it takes.
+        classes: int.
+
+    Returns:
+        int, 1 or more.
+    """
+    return max(1, min(wanted, NUMBERS // (side**2 * classes)))
 
 
 def confusion(predicted, labels, classes):

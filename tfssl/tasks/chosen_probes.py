@@ -131,22 +131,29 @@ class Baselines:
         baselines: `raw_pixels`, the pixels themselves, `random_encoder`, the same
             encoder untrained, `supervised`, the same encoder trained on the labels from
             scratch; and `fine_tuned`, the encoder itself trained on the labels by the
-            same steps. Empty for nothing. All but the pixels are left out, with a
-            warning, where Keras cannot build the encoder anew from its `get_config`.
+            same steps. Empty for nothing. None takes the first three, without the
+            pixels where these would take more than half of the free memory. All but
+            the pixels are left out, with a warning, where Keras cannot build the
+            encoder anew from its `get_config`.
         supervised_epochs: passes of the supervised baseline and of fine-tuning, see
             `evaluation.supervised.train`.
         supervised_min_steps: its steps at least: few labels make short epochs.
         supervised_draws: draws of the labels that they train on, which is slow.
     """
 
-    baselines: Sequence[str] = BASELINES
+    baselines: Sequence[str] | None = None
     supervised_epochs: groups.Count = 30
     supervised_min_steps: groups.CountOrZero = 300
     supervised_draws: groups.Count = 1
 
+    @property
+    def names(self):
+        """The baselines, also those that nobody asked for by name."""
+        return BASELINES if self.baselines is None else self.baselines
+
     def check(self):
         """Raises `ValueError` for a baseline that there is not."""
-        unknown = [name for name in self.baselines if name not in COMPARED]
+        unknown = [name for name in self.names if name not in COMPARED]
         if unknown:
             raise ValueError(
                 f"baseline {unknown[0]!r} received, expected some of "
@@ -155,7 +162,7 @@ class Baselines:
 
     def starts(self):
         """Where trainings on the labels begin, see `evaluation.supervised.train`."""
-        return [s for name, s in _BEGINNINGS.items() if name in self.baselines]
+        return [s for name, s in _BEGINNINGS.items() if name in self.names]
 
     def of(self, encoder, seed):
         """The baselines of an encoder.
@@ -168,7 +175,7 @@ class Baselines:
             `(networks, probes)`: dict from a name to a Keras model that is judged
             beside the encoder, and list of what is trained on the labels.
         """
-        if not set(self.baselines) - {"raw_pixels"}:
+        if not set(self.names) - {"raw_pixels"}:
             return {}, []
         try:
             networks = {"random encoder": supervised.untrained(encoder, seed)}
@@ -187,4 +194,4 @@ class Baselines:
             )
             for start in self.starts()
         ]
-        return networks if "random_encoder" in self.baselines else {}, trained
+        return networks if "random_encoder" in self.names else {}, trained

@@ -14,6 +14,8 @@ from tfssl.tasks import epoch_judges, runs, tiles
 from tfssl.training import monitors, validation
 
 RESULTS, PAGE = "classification.json", "classification.html"
+# Of more classes a matrix is mostly zeros, and a large file: of 1,000 it has 8 MB.
+_MATRIX_CLASSES = 1000
 
 
 def write(trained, labelled, training, verbose, teacher=None):
@@ -101,7 +103,7 @@ def _write_page(trained, found, labelled):
         os.path.join(run.path, PAGE),
         title=os.path.basename(os.path.abspath(run.path)),
         outputs={
-            name: np.asarray(run.method.probabilities_of(logits.values))
+            name: features.by_rows(run.method.probabilities_of, logits.values)
             for name, (logits, _) in found.items()
         },
         labels=validation_images.known_labels[judged.index],
@@ -127,8 +129,14 @@ def _told(scored):
         "top5": scored.top5,
         "mean_per_class": scored.mean_per_class,
         "per_class": _known(scored.per_class),
-        "confusion": scored.confusion.tolist(),
-    }
+    } | _confusion(scored)
+
+
+def _confusion(scored):
+    """The matrix, or of many classes the cells that are not 0."""
+    if len(scored.images) <= _MATRIX_CLASSES:
+        return {"confusion": scored.confusion.tolist()}
+    return {"confusion_cells": scored.cells.tolist()}
 
 
 def _known(scores):

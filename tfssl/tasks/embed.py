@@ -1,6 +1,5 @@
 """Features of any images, with a trained encoder."""
 
-import io
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.evaluation import features
-from tfssl.tasks import arguments, groups, resolve, runs
+from tfssl.tasks import arguments, groups, npz, resolve, runs
 from tfssl.tasks.arguments import Path
 
 
@@ -66,7 +65,5 @@ def embed(
     )
     if out is not None:
         names = np.array([source.describe(int(i)) for i in found.index])
-        content = io.BytesIO()
-        np.savez(content, features=found.values, names=names, labels=found.labels)
-        files.write_bytes(out, content.getvalue())
+        npz.write(out, features=found.values, names=names, labels=found.labels)
     return found

@@ -10,6 +10,7 @@ from tfssl.tasks import (
     arguments,
     chosen_probes,
     evaluation_features,
+    evaluation_memory,
     evaluation_results,
     groups,
     judged_images,
@@ -63,8 +64,8 @@ def evaluate(
         `report.html`.
 
     Raises:
-        ValueError: if there is no encoder or it has not trained a step, or images,
-            labels or preprocessing are missing.
+        ValueError: if there is no encoder or it has not trained a step, images,
+            labels or preprocessing are missing, or features do not fit into memory.
     """
     folder = runs.folder_of(run)
     into = folder if out is None else out
@@ -83,10 +84,18 @@ def evaluate(
 
         others, of_architecture = compared.of(encoder, seed)
         networks = {"pre-trained": encoder} | others
+        left_out = evaluation_memory.left_out(
+            compared,
+            networks,
+            stages,
+            probes,
+            setting,
+            limit=chosen.stage_features,
+        )
         subjects = evaluation_features.of_networks(
             networks,
             setting,
-            raw_pixels="raw_pixels" in compared.baselines,
+            raw_pixels="raw_pixels" in {*compared.names} - {*left_out},
             batch_size=batch_size,
         )
         judged = subjects[0]
@@ -107,7 +116,7 @@ def evaluate(
         order = [budget.name for budget in drawn]
         rows.sort(key=lambda row: [*order, row["labels"]].index(row["labels"]))
         if into is not None:
-            evaluation_results.write(into, run, judged, rows, drawn)
+            evaluation_results.write(into, run, judged, rows, drawn, left_out)
         if verbose:
             evaluation_results.show(rows, into)
         return rows

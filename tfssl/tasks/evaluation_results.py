@@ -14,7 +14,7 @@ RESULTS, LISTS = "evaluation.json", "labels"
 _LIST = re.compile(r"(\d+_per_class|[\d.e+-]+_percent|list_.*)-\d+\.json")
 
 
-def write(folder, run, judged, rows, budgets):
+def write(folder, run, judged, rows, budgets, left_out):
     """Writes `evaluation.json`, `labels/` and `report.html`.
 
     The evaluation of a run in its own folder is noted in its `run.json` too.
@@ -25,6 +25,7 @@ def write(folder, run, judged, rows, budgets):
         judged: `judging.Subject` of the trained encoder.
         rows: of the evaluation.
         budgets: list of `budgets.Budget`.
+        left_out: dict from the name of a baseline to the reason why it is not there.
     """
     setting = judged.setting
     images = {"data": setting.train.name, "validation_data": setting.test.name}
@@ -36,12 +37,13 @@ def write(folder, run, judged, rows, budgets):
             "rows": rows,
             "label_lists": _store_lists(folder, budgets, judged),
             "versions": runs.versions(),
-        },
+        }
+        | ({"left_out": left_out} if left_out else {}),
     )
     own = runs.folder_of(run)
     if folder == own:
         runs.update(own, evaluation=rows, evaluated_on=images)
-    run_report.write(folder, own, judged, rows)
+    run_report.write(folder, own, judged, rows, notes=left_out.values())
 
 
 def show(rows, folder):

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from absl import logging
 
 from tfssl import data as data_lib
@@ -59,12 +60,13 @@ class JudgedImages:
             `judging.Setting`.
 
         Raises:
-            ValueError: if images or labels are missing.
+            ValueError: if images or labels are missing, or there is one class only.
         """
         settings = self._settings(folder, preprocessing)
         train, test = self._sources(folder, settings)
         _check_labels(train, "training", verbose)
         _check_labels(test, "validation", verbose)
+        _check_classes(train)
         return judging.Setting(
             train,
             test,
@@ -200,6 +202,17 @@ def _check_labels(source, part, verbose):
         print(
             f"Evaluation: the {len(rows):,} of {source.num_images:,} {part} images of "
             f"{source.name} that have a label"
+        )
+
+
+def _check_classes(source):
+    """Raises unless there is something to tell apart."""
+    classes = np.unique(source.labels[labels_lib.labelled(source)])
+    if len(classes) < 2:
+        raise ValueError(
+            f"The training images ({source.name}) have labels of one class only "
+            f"({classes[0]}), expected two or more to tell apart; give --data with "
+            "several classes."
         )
 
 

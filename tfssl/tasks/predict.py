@@ -3,7 +3,6 @@
 import os
 from typing import Annotated, Any
 
-import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, files, formats, models
@@ -59,7 +58,8 @@ def predict(
             is 5. For classifiers of one class per image.
         threshold: probability from which on a class is named; None is 0.5. For
             multi-label classifiers.
-        batch_size: images per forward pass.
+        batch_size: images per forward pass; of a segmenter fewer, where the
+            probabilities of their pixels would take more than half a GiB.
         max_bad_fraction: share of unreadable images that stops it; up to there they are
             logged and left out.
         verbose: 0 silent, 1 progress.
@@ -113,7 +113,9 @@ def predict(
     found = predictions.Predictions(
         images=tuple(source.describe(int(i)) for i in logits.index),
         positions=logits.index,
-        probabilities=np.asarray(classifier.probabilities_of(logits.values)),
+        probabilities=features.by_rows(
+            classifier.probabilities_of, logits.values, out=logits.values
+        ),
         class_names=classifier.class_names,
         unreadable=bad_files.listed,
         top=top,

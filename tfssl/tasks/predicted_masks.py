@@ -15,6 +15,7 @@ from tfssl import checks, files, internals, progress
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
+from tfssl.evaluation import segmentation
 from tfssl.tasks import predictions
 
 LIST = "masks.csv"  # Which mask is which image's, in the folder of masks.
@@ -58,7 +59,8 @@ class Masks(predictions.OfImages):
     Attributes:
         images: tuple of the images' names, in the order of their source.
         positions: int64 `(n,)`, their places in it.
-        masks: list of the masks, or of the paths of their files.
+        masks: list of the masks as PNG files: their paths, or, since whole masks take a
+            byte per pixel, their content.
         class_names: tuple of names, by number.
         unreadable: list of the images that are left out, with the reason where it is
             known.
@@ -74,10 +76,10 @@ class Masks(predictions.OfImages):
 
     def row(self, place):
         """The `Mask` of an image."""
-        mask = self.masks[place]
-        if isinstance(mask, str):
-            encoded = tf.io.read_file(mask)
-            mask = tf.io.decode_png(encoded, 1)[..., 0].numpy()
+        encoded = self.masks[place]
+        if isinstance(encoded, str):
+            encoded = tf.io.read_file(encoded)
+        mask = tf.io.decode_png(encoded, 1)[..., 0].numpy()
         return Mask(self.images[place], mask, self.class_names)
 
 
@@ -93,7 +95,7 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
         out: folder for the masks, PNG files of one channel whose values are the
             numbers of classes, and for `masks.csv`, or None; see `check_out`. What it
             holds is replaced at the end, and stays as it is if anything fails before.
-        batch_size: int.
+        batch_size: int, at most; see `segmentation.images_at_once`.
         max_bad_fraction: float, share of unreadable images that stops it.
         verbose: 0 silent, 1 progress.
 
@@ -102,6 +104,9 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
             those that cannot be read, or a segmenter that has diverged.
     """
     network = segmenter.network
+    batch_size = segmentation.images_at_once(
+        batch_size, network.image_size, len(network.class_names)
+    )
     size_of = _size_of(source)
     bad_files = data_lib.pipeline.BadFiles(max_bad_fraction)
     dataset = data_lib.labeled(
@@ -127,12 +132,11 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
             said = run(batch["image"]).numpy()[real]
             predictions.check_finite(said, "segmenter")
             for index, chances in zip(batch["index"].numpy()[real].tolist(), said):
-                resized = tf.image.resize(chances, size_of(index), antialias=True)
-                mask = tf.cast(tf.argmax(resized, axis=-1), tf.uint8)
+                mask = _mask(chances, size_of(index))
+                encoded = tf.io.encode_png(mask[..., np.newaxis]).numpy()
                 positions.append(index)
-                masks.append(mask.numpy())
+                masks.append(encoded)
                 if out is not None:
-                    encoded = tf.io.encode_png(mask[..., tf.newaxis]).numpy()
                     files.write_bytes(os.path.join(part, names(index)), encoded)
                     masks[-1] = os.path.join(out, names(index))
         found = Masks(
@@ -145,6 +149,30 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
         if out is not None:
             files.write_bytes(os.path.join(part, LIST), _list(found))
     return found
+
+
+def _mask(chances, size):
+    """The likeliest class of each pixel of an image, the first of equal ones.
+
+    Args:
+        chances: float32 `(h, w, classes)`.
+        size: `(height, width)` of the image, which may be so large that its classes
+            must be looked at in parts.
+
+    Returns:
+        uint8 `(height, width)`.
+    """
+    height, width = map(int, size)
+    mask, best = np.zeros((height, width), np.uint8), np.float32(-np.inf)
+    step = max(1, segmentation.NUMBERS // (height * width))
+    for first in range(0, chances.shape[-1], step):
+        part = chances[..., first : first + step]
+        resized = tf.image.resize(part, (height, width), antialias=True)
+        largest = tf.reduce_max(resized, axis=-1).numpy()
+        said = tf.argmax(resized, axis=-1, output_type=tf.int32).numpy() + first
+        mask = np.where(largest > best, said, mask).astype(np.uint8)
+        best = np.maximum(largest, best)
+    return mask
 
 
 def check_out(out, data, source):

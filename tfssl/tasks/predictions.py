@@ -9,6 +9,7 @@ import json
 import numpy as np
 
 from tfssl import checks, files
+from tfssl.tasks import npz
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,11 +118,11 @@ def write(path, found):
         path: as `check_out` takes it.
         found: `Predictions`.
     """
-    (content,) = (make for end, make in _WRITERS.items() if path.endswith(end))
-    files.write_bytes(path, content(found))
+    (write_to,) = (some for end, some in _WRITERS.items() if path.endswith(end))
+    write_to(path, found)
 
 
-def _csv(found):
+def _csv(path, found):
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "probability"])
@@ -130,26 +131,24 @@ def _csv(found):
             writer.writerow([row.image, "", "", ""])
         for rank, (name, value) in enumerate(zip(row.classes, row.probabilities), 1):
             writer.writerow([row.image, rank, name, f"{value:.6g}"])
-    return text.getvalue().encode()
+    files.write_bytes(path, text.getvalue().encode())
 
 
-def _json_lines(found):
+def _json_lines(path, found):
     lines = []
     for row in found:
         shown = [float(f"{value:.6g}") for value in row.probabilities]
         lines.append(json.dumps(vars(row) | {"probabilities": shown}) + "\n")
-    return "".join(lines).encode()
+    files.write_bytes(path, "".join(lines).encode())
 
 
-def _npz(found):
-    content = io.BytesIO()
-    np.savez(
-        content,
+def _npz(path, found):
+    npz.write(
+        path,
         probabilities=found.probabilities,
         names=np.array(found.images),
         class_names=np.array(found.class_names),
     )
-    return content.getvalue()
 
 
 _WRITERS = {".csv": _csv, ".jsonl": _json_lines, ".npz": _npz}

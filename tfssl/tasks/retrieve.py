@@ -77,16 +77,27 @@ def retrieve(
     source = _source(data, preprocessing)
     names = _names(source)
     _check_queries(queries, names, data)
-    files.check_writable(out)
-
-    bad, bad_others = (bad_files_lib.BadFiles(max_bad_fraction) for _ in range(2))
-    whitening, learned = None, "no whitening"
     if whiten_data is not None:
         others = _source(whiten_data, preprocessing)
         if others.identity() == source.identity():
             raise checks.refused(
                 "whiten_data", whiten_data, "other images than those of data"
             )
+    files.check_writable(out)
+    # They are few, and what is wrong with them is known before all others are read.
+    of_queries = [
+        rmac.region_vectors(_map_of(query, names, source, reader), levels)
+        for query in queries
+    ]
+    channels = of_queries[0].shape[1]
+    if components is not None and components > channels:
+        raise checks.refused(
+            "components", components, f"1 to {channels}, the channels of {stage}"
+        )
+
+    bad, bad_others = (bad_files_lib.BadFiles(max_bad_fraction) for _ in range(2))
+    whitening, learned = None, "no whitening"
+    if whiten_data is not None:
         maps = (m for _, m in _shown(reader, others, bad_others, "whitening", verbose))
         whitening = rmac.learn_whitening(maps, levels=levels, components=components)
         learned = (
@@ -97,12 +108,7 @@ def retrieve(
     for index, feature_map in _shown(reader, source, bad, "images", verbose):
         kept.append(names[index])
         vectors.append(rmac.describe(feature_map, levels, whitening))
-    wanted = np.stack(
-        [
-            rmac.describe(_map_of(query, names, source, reader), levels, whitening)
-            for query in queries
-        ]
-    )
+    wanted = np.stack([rmac.summed(vectors, whitening) for vectors in of_queries])
     precisions = retrieval.score(queries, kept, wanted @ np.stack(vectors).T)
     result = {
         "mean_average_precision": float(np.mean(list(precisions.values()))),

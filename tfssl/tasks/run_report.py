@@ -40,7 +40,7 @@ _CURVES = {
 }
 
 
-def write(folder, run, judged, rows):
+def write(folder, run, judged, rows, *, notes=()):
     """Writes `report.html` into a folder.
 
     Args:
@@ -49,12 +49,14 @@ def write(folder, run, judged, rows):
             for an encoder that came from elsewhere.
         judged: `judging.Subject` of the trained encoder.
         rows: the evaluation, see `tasks.evaluate`.
+        notes: further texts.
 
     Returns:
         Path of the report.
     """
     source, seed = judged.setting.test, judged.setting.seed
     title, settings, parts = _of_encoder(judged) if run is None else _of_run(run)
+    parts["notes"] = [*parts["notes"], *notes]
     return report.write(
         os.path.join(folder, PAGE),
         title=f"{title} on {source.name.split('[')[0]}",

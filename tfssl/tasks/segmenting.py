@@ -8,7 +8,7 @@ from tfssl import data as data_lib
 from tfssl import methods, models
 from tfssl.data import pipeline
 from tfssl.data.views import color, recipes
-from tfssl.evaluation import supervised
+from tfssl.evaluation import segmentation, supervised
 from tfssl.tasks import (
     classifying,
     epoch_judges,
@@ -21,7 +21,8 @@ from tfssl.tasks.arguments import OneOf, Range
 from tfssl.training import pixel_validation
 
 _COLOURS = 3  # Channels of the images that encoders of several channels take.
-_BATCH = 64  # Images of a pass of validation, at least.
+# Images of a pass of validation, where training has fewer and the memory allows it.
+_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -258,10 +259,13 @@ class Watch:
         """As of `monitoring.Watch`."""
         found = []
         if self._validation is not None:
+            at_once = segmentation.images_at_once(
+                _BATCH, model.encoder.image_size, model.num_classes
+            )
             test = data_lib.labeled(
                 self._validation,
                 self._prepared,
-                batch_size=max(self._plan.batch_size, _BATCH),
+                batch_size=max(self._plan.batch_size, at_once),
                 bad_files=self.bad_files[0],
             )
             found.append(

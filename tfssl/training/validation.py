@@ -48,7 +48,7 @@ class Validation(keras.callbacks.Callback):
     def _scores(self):
         found = self._extract(self.test)
         labels = self.labels[found.index]
-        losses = self.model.label_losses(found.values, labels)
+        losses = features_lib.by_rows(self.model.label_losses, found.values, labels)
         if self.model.multilabel:
             score = classification.multi_label(found.values, labels).mean_ap
         else:
