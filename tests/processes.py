@@ -90,8 +90,14 @@ def _run(module, arguments, env, out, err):
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
-def start(count, command):
-    """Starts `command` as `count` workers, each with a TF_CONFIG of its own."""
+def start(count, command, of_last=()):
+    """Starts `command` as `count` workers, each with a TF_CONFIG of its own.
+
+    Args:
+        count: int.
+        command: list, see `Worker`.
+        of_last: further arguments of the last worker.
+    """
     addresses = [f"127.0.0.1:{port}" for port in free_ports(count)]
     path = os.pathsep.join(p for p in (ROOT, os.environ.get("PYTHONPATH")) if p)
     started = []
@@ -99,10 +105,11 @@ def start(count, command):
         task = {"type": "worker", "index": index}
         config = {"cluster": {"worker": addresses}, "task": task}
         env = os.environ | {"TF_CONFIG": json.dumps(config), "PYTHONPATH": path}
-        started.append(Worker(command, env))
+        more = of_last if index == count - 1 else ()
+        started.append(Worker([*command, *more], env))
     return started
 
 
-def run(count, command):
+def run(count, command, of_last=()):
     """Starts the workers and waits for all of them: a list of `End`."""
-    return [worker.wait() for worker in start(count, command)]
+    return [worker.wait() for worker in start(count, command, of_last)]

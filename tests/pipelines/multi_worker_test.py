@@ -89,6 +89,18 @@ def whole(command, tmp_path_factory):
     return out
 
 
+def test_workers_that_were_started_otherwise_are_refused(command, tmp_path):
+    """A rate changes the result, and of another number of epochs one would wait."""
+    out = tmp_path / "out"
+    ends = processes.run(2, command(out), ["--learning_rate=2e-3", "--epochs=4"])
+    assert [end.code for end in ends] == [2, 2], ends[0].stderr + ends[1].stderr
+    assert "A worker was started otherwise than the chief" in ends[0].stderr
+    told = "Worker 1 was started otherwise than the chief: epochs is 3 there and 4 here"
+    assert told in ends[1].stderr
+    assert "learning_rate is 0.001 there and 0.002 here" in ends[1].stderr
+    assert not out.exists()
+
+
 def test_the_chief_alone_writes(whole):
     expected = {"checkpoints", "encoder.keras", "metrics.jsonl", "run.flags"}
     assert expected | {"run.json", "tensorboard", "views.png"} == set(os.listdir(whole))

@@ -93,6 +93,28 @@ def test_differences_name_setting_and_both_values():
     assert "array, 40 images of 1 channel(s), uint8" in images[1]
 
 
+def test_workers_do_the_same_and_watch_alike():
+    def differ(chiefs, mine):
+        kept = record(**chiefs)[2]
+        arguments, made, _ = record(**mine)
+        found = settings.between_workers(kept, arguments, made)
+        return [(one.name, one.before, one.now) for one in found]
+
+    assert not differ({}, {})
+    assert differ({"knn_epochs": 1, "seed": 3}, {"seed": 4}) == [
+        ("seed", 3, 4),
+        ("knn_epochs", 1, 0),
+    ]
+    assert differ({}, {"steps_per_execution": 5}) == [("steps_per_execution", 1, 5)]
+    assert differ({}, {"data": small.images(seed=1)})[0][0] == "data"
+    # Places are each worker's own, but whether there are images to watch is not.
+    assert differ({"validation_data": "a"}, {}) == [("validation_data", "a", None)]
+    own = {"out": "/elsewhere", "validation_data": "/there", "verbose": 0}
+    own["callbacks"] = [keras.callbacks.Callback()]
+    assert not differ({"validation_data": "/here"}, own)
+    assert set(settings._OF_EACH_WORKER) <= settings.FREE.keys()
+
+
 def test_a_teacher_is_compared_by_what_it_is_wherever_it_lies():
     grey = data.Preprocessing(size=8, channels=1)
     keras.utils.set_random_seed(0)

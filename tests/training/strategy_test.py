@@ -1,11 +1,17 @@
 import json
+import os
+import signal
+import sys
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tfssl import replicas
 from tfssl.training import strategy as strategies
+from tfssl.training import workers
 
 
 def test_names():
@@ -99,3 +105,17 @@ def test_the_chief_is_known_before_the_strategy(monkeypatch):
     named = {"chief": ["c:1"], "worker": ["a:1"]}
     assert chief(named, "chief", 0) and not chief(named, "worker", 0)
     assert strategies.is_chief("mirrored")
+
+
+def test_a_worker_that_is_told_to_end_before_it_trains_ends():
+    """TensorFlow's coordination takes SIGTERM over, and would do nothing then."""
+    ends = processes.run(2, [sys.executable, "-m", "tests.training.strategy_test"])
+    assert [end.code for end in ends] == [-signal.SIGTERM] * 2, ends[0].stderr
+    assert "made" in ends[0].stdout
+
+
+if __name__ == "__main__":
+    workers.Workers(strategies.make("multi_worker")).part()
+    print("made", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)

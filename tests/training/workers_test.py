@@ -44,6 +44,16 @@ def error(kind, message):
     return kind(None, None, message)
 
 
+def test_a_text_of_the_chief_reaches_all():
+    text = 'Über {"rate": 0.1}'
+    chief, other = pair(is_chief=True, failed=False), pair(is_chief=False, failed=False)
+    sent = []
+    chief._sum = lambda mine: sent.append(np.asarray(mine)) or sent[-1]
+    assert chief.chiefs_text(text) == text
+    other._sum = lambda mine: sent.pop(0) + np.zeros_like(mine)
+    assert other.chiefs_text("mine") == text
+
+
 def test_what_tells_of_a_lost_worker():
     workers = workers_lib.Workers()
     workers.count = 2
@@ -55,6 +65,14 @@ def test_what_tells_of_a_lost_worker():
     with pytest.raises(workers_lib.WorkerLost, match=r"\(Collective ops .*Socket cl"):
         with workers.losses_explained():
             raise lost
+    unlike = error(
+        tf.errors.InternalError,
+        "Graph execution error:\nCollective instance 336 expected type 0 and data_type "
+        "9 but got type 1 and data_type 1\nAdditional GRPC error information",
+    )
+    with pytest.raises(ValueError, match=r"same program \(Collective .* data_type 1\)"):
+        with workers.losses_explained():
+            raise unlike
     # A storage that is away is not a worker, nor is a lost one when alone.
     storage = error(tf.errors.UnavailableError, "gs://bucket: try again later")
     with pytest.raises(tf.errors.UnavailableError, match="try again"):

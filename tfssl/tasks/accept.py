@@ -5,6 +5,7 @@ as it was, and makes none.
 """
 
 import contextlib
+import json
 import os
 
 import tensorflow as tf
@@ -67,13 +68,17 @@ class Record:
         self.since = 0
 
     def check(self):
-        """Compares the settings, where there is a state to go on from or a result.
+        """Compares the settings: with those of the folder, and of all workers.
+
+        Those of the folder where there is a state to go on from or a result.
 
         Raises:
             ValueError: for those that another result would come of, unless they are
-                among `allow_changes`.
+                among `allow_changes`, and where workers were started otherwise.
         """
+        self._made = settings.made(self._arguments, self._plan)
         _on_chief(self._workers, self._check)
+        self._check_workers()
 
     def _check(self):
         self._before = runs.record_of(self._out) or {}
@@ -83,7 +88,6 @@ class Record:
                 f"{self._out} holds a training of another kind ({task}, and not "
                 f"{plan.task}); choose another --out."
             )
-        self._made = settings.made(self._arguments, self._plan)
         folder = os.path.join(self._out, "checkpoints")
         newest = checkpoint.latest(folder)
         if newest and not self._arguments["resume"]:
@@ -102,6 +106,27 @@ class Record:
                 "Start with those of that run, or in another --out, or allow the "
                 f"change: --allow_changes={','.join(names)}."
             )
+
+    def _check_workers(self):
+        workers = self._workers
+        if workers.count == 1:
+            return
+        mine = {"settings": settings.recorded(self._arguments), "made": self._made}
+        chiefs = json.loads(workers.chiefs_text(json.dumps(mine)))
+        found = settings.between_workers(chiefs, self._arguments, self._made)
+        (differ,) = workers.any(found)
+        if not differ:
+            return
+        workers.part()
+        if not found:
+            raise ValueError(
+                "A worker was started otherwise than the chief; its error says how."
+            )
+        raise ValueError(
+            f"Worker {workers.index} was started otherwise than the chief: "
+            f"{_listed(found)}. Start all workers with the same command, and with the "
+            "same images."
+        )
 
     def accept(self, model, told):
         """Writes the settings, and a sheet of the views; a finished run keeps its own.

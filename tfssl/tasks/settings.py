@@ -128,6 +128,24 @@ FREE = {
     "verbose": "what to print",
 }
 _DATA = ("data", "validation_data", "online_probe_data")
+# Of those above, what each worker of a training may have its own way: places, its own
+# means, and what the chief alone looks at.
+_OF_EACH_WORKER = (
+    "out",
+    "labels",
+    "validation_data",
+    "validation_split",
+    "online_probe_data",
+    "online_probe_split",
+    "tpu",
+    "data_service",
+    "cache_gib",
+    "max_bank_gib",
+    "on_accept",
+    "allow_changes",
+    "callbacks",
+    "verbose",
+)
 # What of `made` is compared in ways of its own, or not at all.
 _MADE = ("images", "views", "optimizer", "teacher", "steps_per_epoch")
 _NOT_RECORDED = ("on_accept", "allow_changes", "callbacks")
@@ -224,6 +242,31 @@ def differences(record, arguments, now):
         if there["optimizer"] and now["optimizer"]:
             name = "optimizer"
             found += _unlike(name, name, there[name], now[name])
+    return found
+
+
+def between_workers(chiefs, arguments, now):
+    """What a worker of a training was told otherwise than the chief.
+
+    Args:
+        chiefs: dict with the chief's `recorded` arguments (`settings`) and what `made`
+            gave there (`made`).
+        arguments: of the task, here.
+        now: of `made`, here.
+
+    Returns:
+        List of `Difference`.
+    """
+    found, mine = differences(chiefs, arguments, now), recorded(arguments)
+    for name in filter(mine.__contains__, FREE):
+        there = chiefs["settings"].get(name)
+        if name in _OF_EACH_WORKER:
+            missing = (there is None) != (mine[name] is None)
+            compared = name in _DATA and missing
+        else:
+            compared = _by_name(arguments[name])
+        if compared:
+            found += _unlike(name, name, there, mine[name])
     return found
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import os
+import signal
+import threading
 
 import tensorflow as tf
 
@@ -54,7 +56,8 @@ def make(name="default", *, num_replicas=None, tpu=None):
 def _multi_worker_strategy():
     cluster, job, index = _task_of_environment()
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _signals_kept():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except (tf.errors.UnknownError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
             f"strategy='multi_worker' received, but {cluster[job][index]}, the address "
@@ -70,6 +73,22 @@ def _multi_worker_strategy():
             "strategy='multi_worker' must be made before TensorFlow runs its first "
             f"operation ({error}); start the training in a fresh process."
         ) from error
+
+
+@contextlib.contextmanager
+def _signals_kept():
+    """Leaves the handling of SIGTERM as it was.
+
+    TensorFlow's coordination takes it over, and a process that is told to end would not
+    before its training asks for signals.
+    """
+    try:
+        yield
+    finally:
+        handler = signal.getsignal(signal.SIGTERM)
+        main = threading.current_thread() is threading.main_thread()
+        if main and handler is not None:  # None: not one of Python's.
+            signal.signal(signal.SIGTERM, handler)
 
 
 def is_chief(name):

@@ -24,6 +24,8 @@ _LOST = (
     tf.errors.FailedPreconditionError,
     tf.errors.InternalError,
 )
+# What TensorFlow says where one worker adds up what another does not.
+_UNLIKE = re.compile(r"[Cc]ollective instance \d+ expected")
 _OF_OTHERS = re.compile(r"[Cc]ollective|/job:(chief|worker)|[Hh]eartbeat|[Cc]oordinat")
 
 
@@ -118,6 +120,13 @@ class Workers:
         mine = array if self.is_chief else np.zeros_like(array)
         return self.sum(mine).astype(array.dtype)
 
+    def chiefs_text(self, text):
+        """The chief's text, on all workers."""
+        mine = np.frombuffer(text.encode(), np.uint8)
+        (size,) = self.from_chief(lambda: (len(mine),))
+        content = mine if self.is_chief else np.zeros(int(size), np.uint8)
+        return self.chiefs(content).tobytes().decode()
+
     def part(self):
         """Meets the others before this process may end.
 
@@ -147,12 +156,21 @@ class Workers:
 
     @contextlib.contextmanager
     def losses_explained(self):
-        """Raises `WorkerLost` for an error that tells of another worker's end."""
+        """Raises `WorkerLost` for an error that tells of another worker's end.
+
+        Or a `ValueError` for one that tells that the workers do not do the same.
+        """
         try:
             yield
         except _LOST as error:
             if self.count == 1 or not _OF_OTHERS.search(str(error)):
                 raise
+            if unlike := _UNLIKE.search(str(error)):
+                told = str(error)[unlike.start() :].splitlines()[0][:200]
+                raise ValueError(
+                    f"The workers do not run the same program ({told}); start all of "
+                    "them with the same command, code and versions."
+                ) from error
             raise WorkerLost(
                 f"A worker was lost ({_reason(error)}); start all workers again with "
                 "the same command, they continue from the last checkpoint."
