@@ -85,6 +85,19 @@ def test_bad_ground_truth(tmp_path, query, good, sentence):
         retrieval.read_ground_truth(str(tmp_path))
 
 
+def test_an_image_to_find_and_to_leave_out_is_refused(tmp_path):
+    write_query(tmp_path, "q_1", "image 1 2 3 4", "a\nb", junk="c\nb")
+    with pytest.raises(ValueError, match=r"q_1 .* has b \(1 image\(s\)\) to find and"):
+        retrieval.read_ground_truth(str(tmp_path))
+
+
+def test_ground_truth_that_is_no_text(tmp_path):
+    write_query(tmp_path, "q_1", "image 1 2 3 4", "a")
+    (tmp_path / "q_1_good.txt").write_bytes("Übung".encode("latin-1"))
+    with pytest.raises(ValueError, match="q_1_good.txt is no text in UTF-8"):
+        retrieval.read_ground_truth(str(tmp_path))
+
+
 def test_missing_ground_truth(tmp_path):
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(ValueError, match="No ground truth in"):

@@ -94,6 +94,13 @@ def test_bad_settings(given, message):
         tiny(**given)
 
 
+def test_whole_numbers_are_no_pixels():
+    images = np.zeros((1, 32, 32, 3), "uint8")
+    for given in (images, images.astype("int32")):
+        with pytest.raises(ValueError, match="int.* received, .* floats in .* by 255"):
+            models.Tokenizer(vocabulary=8, width=8).tokens(given)
+
+
 def test_sizes_that_do_not_divide():
     model = tiny()
     with pytest.raises(ValueError, match="Images of 30 x 32 pixels received"):

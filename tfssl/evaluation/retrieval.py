@@ -88,6 +88,12 @@ def _query(folder, name):
             f"The query {name} of {folder} has no image to find: its _good.txt and "
             "_ok.txt are empty; give it one, or remove its files."
         )
+    both = sorted((good | ok) & junk)
+    if both:
+        raise ValueError(
+            f"The query {name} of {folder} has {both[0]} ({len(both)} image(s)) to "
+            "find and in its _junk.txt, which is left out; take it from one of them."
+        )
     return Query(name, words[0].removeprefix(_PREFIX), box, good | ok, junk)
 
 
@@ -99,6 +105,11 @@ def _lines(path):
         raise ValueError(
             f"{path} is missing; every query has four files, ending in _query.txt, "
             "_good.txt, _ok.txt and _junk.txt (the last three may be empty)."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}); save "
+            "it as UTF-8."
         ) from error
     return [line.strip() for line in lines if line.strip()]
 

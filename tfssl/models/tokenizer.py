@@ -136,8 +136,15 @@ class Tokenizer(keras.Model):
             float32 `(batch, rows, columns, vocabulary)`.
 
         Raises:
-            ValueError: for sides that `downsampling` does not divide.
+            ValueError: for sides that `downsampling` does not divide, and for whole
+                numbers.
         """
+        dtype = keras.backend.standardize_dtype(images.dtype)
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(
+                f"Images of {dtype} received, but the tokenizer {self.name!r} takes "
+                "floats in [0, 1]; divide them by 255 (uint8)."
+            )
         height, width = images.shape[1:3]
         if None not in (height, width):
             self.check_images(height, width)

@@ -199,6 +199,7 @@ def _others_of(tmp_path, write_image):
     rgb = np.zeros((_SIDE, _SIDE, 3), np.uint8)
     palette = Image.fromarray(grey).convert("P")
     palette.save(tmp_path / "palette.png")
+    numbers = "a map in colours or with a palette; save the numbers of .*"
     Image.fromarray(grey).save(tmp_path / "jpeg.png", "JPEG")
     write_image(tmp_path / "rgb.png", rgb)
     write_image(tmp_path / "small.png", grey[1:])
@@ -215,6 +216,8 @@ def _others_of(tmp_path, write_image):
         ("depth/1.png", "cut.png", "channels:depth:gray .*cut.png"),
         ("depth/1.png", "small.png", "files of different sizes"),
         ("objects/1.png", "jpeg.png", f".*jpeg.png: {form}"),
+        ("objects/1.png", "palette.png", f".*palette.png: {numbers}"),
+        ("objects/1.png", "rgb.png", f".*rgb.png: {numbers}"),
         ("objects/1.png", "classes.png", ".*classes.png: a map with values .*"),
         (",0.png", ",depth/0.png", f"channels:next:rgb .*depth/0.png: {form}"),
     ]

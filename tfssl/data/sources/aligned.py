@@ -27,9 +27,10 @@ _MOST = 255  # Classes of a map, and the value of a pixel that has none.
 # Why an image cannot be used.
 FORM = "no PNG or JPEG file (of a map PNG) with the channels of its column"
 DEEP = "a file of 16 bits, which bit_depth=16 keeps"
+PALETTE = "a map in colours or with a palette; save the numbers of the classes as grey"
 CLASS = "a map with values that are no classes of its column"
 SIZES = "files of different sizes"
-REASONS = (FORM, DEEP, CLASS, SIZES)
+REASONS = (FORM, PALETTE, DEEP, CLASS, SIZES)
 # Channels of a PNG file by its colour type; a palette's values are not its colours.
 _OF_PNG = (1, 0, 3, 0, 2, 0, 4)
 
@@ -219,7 +220,7 @@ def _png_channels(color_type):
 def _marks(encoded, classes, dtype):
     """A channel for each class of a map in a PNG file."""
     *size, bits, color_type = image_headers.png_form(encoded)
-    form = tf.debugging.Assert(tf.equal(_png_channels(color_type), 1), [FORM])
+    form = tf.debugging.Assert(tf.equal(_png_channels(color_type), 1), [PALETTE])
     with tf.control_dependencies([form]):
         limited = image_headers.refuse_large(encoded, *size)
     # As 16 bits, values of fewer are stretched over all of the range.
