@@ -296,7 +296,7 @@ class Trainer:
                 plan.recipe,
                 batch_size=plan.batch_size,
                 seed=plan.seed if seed is None else seed,
-                start=int(model.position.numpy()),
+                start=model.reached.start(shard),
                 sampling=sampling,
                 repeats=plan.repeats,
                 augment=plan.augment,
