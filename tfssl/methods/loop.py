@@ -19,6 +19,7 @@ from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
 from tfssl.methods import batch_checks
+from tfssl.optimizers import slots
 
 
 class StepLoop(internals.BuiltBeforehand, keras.Model):
@@ -103,11 +104,11 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             run_eagerly=run_eagerly,
             **kwargs,
         )
-        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+        adding = slots.innermost(self.optimizer).gradient_accumulation_steps
+        if adding:
             raise ValueError(
-                "The optimizer has gradient_accumulation_steps="
-                f"{self.optimizer.gradient_accumulation_steps}, which adds no "
-                "negatives and fails under several replicas; set it to None."
+                f"The optimizer has gradient_accumulation_steps={adding}, which adds "
+                "no negatives and fails under several replicas; set it to None."
             )
 
     @property

@@ -12,7 +12,7 @@ from tfssl import data as data_lib
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
-from tfssl.optimizers import schedules
+from tfssl.optimizers import schedules, slots
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
@@ -183,7 +183,7 @@ class Optimization:
                 that has trained another model.
         """
         if not isinstance(self.optimizer, str):
-            if self.optimizer.built:
+            if slots.innermost(self.optimizer).built:
                 raise ValueError(
                     f"optimizer={type(self.optimizer).__name__} received, which "
                     "belongs to another training; make a new one for every training."
@@ -242,7 +242,7 @@ class Optimization:
     def told(self, batch_size):
         """A line for the start of a run."""
         if not isinstance(self.optimizer, str):
-            return f"{self.optimizer.name}, with its own learning rate"
+            return f"{slots.innermost(self.optimizer).name}, with its own learning rate"
         peak = self.peak(batch_size)
         return (
             f"{self.optimizer}: base rate {self.learning_rate:g}, {self.lr_scaling} "
