@@ -45,7 +45,7 @@ class Images:
             evaluations.
         channels: 1, 3 or 4, what image files are decoded to; None is the data's own. Of
             a manifest with further files 1, 3 or 4 leaves these out.
-        bit_depth: 8 or 16, of image files.
+        bit_depth: 8 or 16, of image files; a trained encoder of 16 bits gets 16.
         data_dir: folder of prepared TFDS data, for `tfds:NAME`.
         data_args: arguments of one kind of data: `follow_links=True` (folders),
             `root=FOLDER` (manifests), `verify=True` (records). They hold for other
