@@ -22,7 +22,7 @@ from tfssl.methods import batch_checks
 from tfssl.optimizers import slots
 
 
-class StepLoop(internals.BuiltBeforehand, keras.Model):
+class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Model):
     """A Keras model with train and test functions of its own.
 
     A subclass has `train_step(batch)` and `test_step(batch)` (perhaps
@@ -173,7 +173,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """Raises `ValueError` for more images than a method with `num_images` has.
 
         After it no training step looks at the numbers of its images, as all others do
-        on the host, without a distribution strategy.
+        on the host, but for a dataset that is distributed already.
 
         Args:
             source: `data.sources.Source`, whose images will train.
