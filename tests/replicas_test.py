@@ -74,7 +74,7 @@ def test_gradient_of_a_gathered_row_returns_to_its_replica(mirrored, count):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
-def test_sums_means_and_maxima(mirrored, count):
+def test_sums_and_means(mirrored, count):
     strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
     rows = np.arange(4, dtype="float32")[:, None] * [1.0, -1.0]
 
@@ -83,13 +83,11 @@ def test_sums_means_and_maxima(mirrored, count):
         return (
             replicas.sum_over_replicas(total),
             replicas.mean_over_replicas(total),
-            replicas.max_over_replicas(tf.reduce_max(local, axis=0)),
         )
 
-    for total, mean, largest in run(strategy, function, rows.astype("float32")):
+    for total, mean in run(strategy, function, rows.astype("float32")):
         np.testing.assert_allclose(total, [6, -6])
         np.testing.assert_allclose(mean, np.array([6, -6]) / count)
-        np.testing.assert_allclose(largest, [3, 0])
 
 
 @pytest.mark.parametrize("count", [1, 4])

@@ -23,6 +23,7 @@ from tfssl import files
 
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
+_held = set()  # An `ExitStack` for each context that is open.
 
 
 class InUse(ValueError):
@@ -46,23 +47,28 @@ def hold(folder, name=""):
     folder = os.fspath(folder)
     path = os.path.join(folder, f".{name}{'.' if name else ''}lock")
     what = os.path.join(folder, name) if name else folder
-    made = _missing(folder)
-    try:
-        release = None
+    with contextlib.ExitStack() as held:
+        held.callback(_remove_empty, _missing(folder))
         try:
             tf.io.gfile.makedirs(folder)
-            release = _lock_file(path, what)
+            held.callback(_lock_file(path, what))
         except files.STORAGE_ERRORS as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(
                 f"The output folder {folder!r} cannot be written ({reason}); choose "
                 "another one."
             ) from error
-        yield
-    finally:
-        if release:
-            release()
-        _remove_empty(made)
+        _held.add(held)
+        try:
+            yield
+        finally:
+            _held.discard(held)
+
+
+def give_back_all():
+    """Ends all that this process holds; for one that leaves without its contexts."""
+    for held in list(_held):
+        held.close()
 
 
 def _lock_file(path, what):

@@ -183,9 +183,3 @@ def mean_of_each(tensors):
     sizes = [tensor.shape.num_elements() for tensor in tensors]
     parts = tf.split(mean_over_replicas(flat), sizes)
     return [tf.reshape(part, t.shape) for part, t in zip(parts, tensors)]
-
-
-def max_over_replicas(tensor):
-    """Elementwise maximum over all replicas. No gradient is defined."""
-    gathered, _ = gather_rows(tf.stop_gradient(tensor)[tf.newaxis])
-    return tf.reduce_max(gathered, axis=0)

@@ -124,6 +124,22 @@ def test_images_that_a_method_does_not_have_are_refused(name, arguments):
     assert int(method.step.numpy()) == steps - 1
 
 
+def test_images_that_a_method_does_not_have_are_refused_before_distribution(mirrored):
+    with mirrored(2).scope():
+        method = make("npid_nce")
+    steps = IMAGES // BATCH + 1
+    stream = batches("npid_nce", steps).batch(BATCH)
+    before = state(method)
+    for run in (method.fit, method.evaluate):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"has num_images={IMAGES}, but a"
+        ):
+            run(stream.skip(steps - 1), verbose=0)
+    assert_close(before, state(method), tolerance=0)
+    method.fit(stream.take(2), verbose=0)
+    assert int(method.step.numpy()) == 2
+
+
 def test_a_source_of_more_images_is_refused_before_a_run():
     method = make("npid_nce")
     source = data.open_source(np.zeros((IMAGES + 1, 1, 1, 1), np.uint8))

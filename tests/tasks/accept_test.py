@@ -144,6 +144,29 @@ def test_epochs_of_another_length_are_said(half, caplog):
     ]
 
 
+def test_epochs_that_become_shorter_have_no_line_without_a_mean(half):
+    """Step 5 was inside of an epoch of 10 steps, and ends one of 5 now."""
+    record = record_of(half)
+    record["made"]["steps_per_epoch"] = 10
+    (half / "run.json").write_text(json.dumps(record))
+    (half / "metrics.jsonl").unlink()
+    run = start(half)
+    assert [line["step"] for line in run.history] == [10]
+    assert run.history[0]["loss"] > 0
+
+
+def test_an_epoch_that_ended_before_its_length_changed_has_its_mean(half):
+    """Its monitors had not run; step 5 ends an epoch of one step, too."""
+    text = (half / "metrics.jsonl").read_text()
+    (half / "metrics.jsonl").unlink()
+    record = record_of(half)
+    record["made"]["steps_per_epoch"] = 1
+    (half / "run.json").write_text(json.dumps(record))
+    run = start(half)
+    before = [json.loads(line) for line in text.splitlines()]
+    assert [line["loss"] for line in run.history] == [line["loss"] for line in before]
+
+
 def test_without_a_checkpoint_a_start_is_new(half):
     shutil.rmtree(half / "checkpoints")
     start(half, seed=7, epochs=1)

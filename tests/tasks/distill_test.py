@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import interrupted_runs
+from tests.fixtures import deep_images, interrupted_runs
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
 from tfssl import files, formats
@@ -54,6 +54,14 @@ def test_without_a_student_it_is_a_new_network_like_the_teacher(teacher, tmp_pat
     assert run.encoder.count_params() == of_teacher.count_params()
     mine, its = run.encoder.get_weights()[0], of_teacher.get_weights()[0]
     assert np.abs(mine - its).max() > 0
+
+
+def test_files_of_sixteen_bits_keep_them_for_a_student_of_such(teacher, tmp_path):
+    given = deep_images.folder(tmp_path / "deep")
+    deep = deep_images.encoder()
+    changes = {"labels": "none", "validation_data": None, "epochs": 1}
+    run = distilled(tmp_path / "run", teacher, given, student=deep, **changes)
+    assert runs.record_of(run.path)["made"]["images"]["dtype"] == "uint16"
 
 
 def test_true_labels_count_as_much_as_is_said(teacher, tmp_path):

@@ -20,6 +20,11 @@ def test_an_optimizer_of_another_training_is_refused():
     made.build([keras.Variable(1.0)])
     with pytest.raises(ValueError, match="optimizer=SGD received, which belongs"):
         optimization.make(8, 1, 1)
+    wrapper = keras.optimizers.LossScaleOptimizer(made)
+    optimization = groups.Optimization(optimizer=wrapper)
+    with pytest.raises(ValueError, match="optimizer=LossScaleOptimizer received, whi"):
+        optimization.make(8, 1, 1)
+    assert optimization.told(8) == f"{made.name}, with its own learning rate"
 
 
 def test_a_warm_up_that_is_not_over_in_time_is_told_by_its_own_name():

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import deep_images
+from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import files
@@ -45,6 +47,18 @@ def test_files_are_decoded_to_what_the_preprocessing_is_for(folder):
     deep = data_lib.Preprocessing(size=8, channels=1, max_value=65535)
     assert opened(preprocessing=deep, **files_of).train.dtype == "uint16"
     assert opened(preprocessing=deep, bit_depth=8, **files_of).train.dtype == "uint8"
+
+
+def test_what_learned_from_files_of_sixteen_bits_is_judged_on_such(tmp_path):
+    folder, out = deep_images.folder(tmp_path / "deep"), str(tmp_path / "run")
+    encoder = deep_images.encoder()
+    changes = {"validation_data": None, "validation_fraction": 0.25, "epochs": 1}
+    run = finetune_test.tuned(out, encoder, folder, **changes)
+    assert files.read_json(f"{out}/run.json")["made"]["images"]["dtype"] == "uint16"
+    assert run.encoder.preprocessing.max_value == 65535
+    of_run = {"data": None, "validation_data": None}
+    setting = opened(out, run.encoder.preprocessing, **of_run)
+    assert setting.train.dtype == setting.test.dtype == "uint16"
 
 
 def test_what_is_not_given_is_that_of_the_run(run, tmp_path):

@@ -71,6 +71,8 @@ def test_what_is_the_same_in_other_words_is_no_difference():
     assert not found({"encoder": lambda shape: 1}, {"encoder": small.tiny_encoder})
     first, second = keras.optimizers.Adam(0.1), keras.optimizers.Adam(0.1)
     assert not found({"optimizer": first}, {"optimizer": second})
+    first, second = map(keras.optimizers.LossScaleOptimizer, (first, second))
+    assert not found({"optimizer": first}, {"optimizer": second})
     named = recipes.SIMCLR_DIGITS
     assert not found({"recipe": named}, {"recipe": recipes.Recipe(named, "mine")})
     assert not found({}, {name: "other" for name in settings.FREE})
@@ -83,6 +85,10 @@ def test_differences_name_setting_and_both_values():
     first, second = keras.optimizers.Adam(0.5), keras.optimizers.Adam(0.25)
     assert found({"optimizer": first}, {"optimizer": second}) == [
         ("optimizer.learning_rate", 0.5, 0.25)
+    ]
+    first, second = map(keras.optimizers.LossScaleOptimizer, (first, second))
+    assert found({"optimizer": first}, {"optimizer": second}) == [
+        ("optimizer.inner_optimizer.config.learning_rate", 0.5, 0.25)
     ]
     mine = recipes.Recipe(
         [recipes.SIMCLR_DIGITS[0], recipes.SIMCLR_DIGITS[1].scaled(rotation=0.5)]

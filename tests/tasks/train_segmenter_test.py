@@ -9,7 +9,7 @@ from PIL import Image
 import tfssl
 from tests.fixtures import interrupted_runs, networks
 from tests.tasks import pretrain_test as small
-from tfssl import data, files, models
+from tfssl import data, files, formats, models
 from tfssl.data import sources
 from tfssl.tasks import (
     beginnings,
@@ -140,18 +140,24 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
 
 
-def test_maps_of_a_manifest(tmp_path):
+def manifest(folder):
+    """Eight images of 8 bits, and a map of each without its left column."""
     given = images(8)
     lines = ["path,channels:objects:map3"]
     for i, image in enumerate(given):
         pixels = np.ascontiguousarray(image[..., :3])
         objects = image[..., 3:].argmax(-1).astype(np.uint8)
         objects[:, 0] = 255
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        Image.fromarray(objects).save(tmp_path / f"{i}_map.png")
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        Image.fromarray(objects).save(folder / f"{i}_map.png")
         lines.append(f"{i}.png,{i}_map.png")
-    path = tmp_path / "list.csv"
+    path = folder / "list.csv"
     path.write_text("\n".join(lines))
+    return path
+
+
+def test_maps_of_a_manifest(tmp_path):
+    path = manifest(tmp_path)
     out = tmp_path / "out"
     given = dict(map_start=None, epochs=1, batch_size=2)
     trained(out, str(path), validation_fraction=0.25, **given)
@@ -168,6 +174,19 @@ def test_maps_of_a_manifest(tmp_path):
         Image.fromarray(wrong.astype(np.uint8)).save(tmp_path / "3_map.png")
         with pytest.raises(ValueError, match=f"3.png.*{reason}"):
             trained(tmp_path / "bad", str(path), max_bad_fraction=0.0, **given)
+
+
+def test_files_are_opened_with_the_depth_of_the_encoder(tmp_path):
+    network = models.encoder("resnet18", input_shape=(8, 8, 3), **ENCODER)
+    deep = data.Preprocessing(size=8, max_value=65535)
+    run = train_segmenter.train_segmenter(
+        formats.Encoder(network, deep),
+        str(manifest(tmp_path)),
+        str(tmp_path / "out"),
+        **TINY | {"map_start": None, "epochs": 1, "batch_size": 2, "encoder_args": {}},
+    )
+    assert runs.record_of(run.path)["made"]["images"]["dtype"] == "uint16"
+    assert tfssl.load_segmenter(run.path).preprocessing.max_value == 65535
 
 
 def test_what_cannot_work_is_refused_at_the_start(tmp_path):

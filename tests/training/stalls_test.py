@@ -146,6 +146,8 @@ def test_a_read_that_hangs_in_the_system(tmp_path, where, kinds, code, told):
     assert end.code == code, end.stderr
     assert told in end.stderr and "Traceback" not in end.stderr
     assert ("restart Python" in end.stderr) == (where == "notebook")
+    # What is killed leaves it behind.
+    assert (tmp_path / "saved" / ".lock").exists() == (where == "notebook")
     model = method()
     model.build_optimizer()
     checkpoint.restore(checkpoint.latest(str(tmp_path / "saved")), model)

@@ -18,6 +18,7 @@ _REASONS = (
     image_headers.TOO_LARGE,
     image_headers.MOVES,
     image_headers.MASKS,
+    image_headers.PACKED,
     tiff.NOT_FOR_PNG,
     OUT_OF_RANGE,
     *aligned.REASONS,

@@ -57,13 +57,14 @@ class Order:
         self.source = source
         self.batch_size = batch_size
         self.seed = seed
-        self.start = start
         self.workers = workers
         self.rows = batch_size // workers
         self.first_row = worker * self.rows
         self.epoch_size = source.num_images // batch_size * batch_size
         batch, row = divmod(start, batch_size)
         row = int(np.clip(row - self.first_row, 0, self.rows))
+        # Without the rest of a batch, or of an epoch, in which no row is its own.
+        self.start = start if row < self.rows else (batch + 1) * batch_size
         self.first = batch * self.rows + row  # The `k` of the first element.
         self.hand = hand
         self.repeats = repeats

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfssl import internals, replicas
 from tfssl.data.views import device
-from tfssl.methods import encoder_checks, loop, tapes
+from tfssl.methods import encoder_checks, loop, reached, tapes
 from tfssl.models import norms
 
 
@@ -63,7 +63,9 @@ class Method(loop.StepLoop):
         step: int64 variable, number of batches consumed. Schedules of a method
             read it: it counts also the steps whose gradients overflowed under
             `mixed_float16`, which `optimizer.iterations` leaves out.
-        position: int64 variable, the stream position of the next image.
+        position: int64 variable, the stream position of the next image; of several
+            replicas, whose places unreadable images part, the furthest.
+        reached: `reached.Reached`, the place of each replica.
         gradient_watch: `gradient_watch.GradientWatch` that is told the gradients of
             every step, or None; to be set before the first.
 
@@ -92,6 +94,7 @@ class Method(loop.StepLoop):
         self.feature_dim = int(encoder.output_shape[-1])
         self.step = self._counter("step")
         self.position = self._counter("position")
+        self.reached = reached.Reached(self.position)
         self.gradient_watch = None
         self._means = {key: keras.metrics.Mean(name=key) for key in self.logged}
         self.built = True
@@ -350,8 +353,7 @@ class Method(loop.StepLoop):
 
     def _advance(self, batch):
         self.step.assign_add(1)
-        last = replicas.max_over_replicas(tf.reduce_max(batch["position"]))
-        self.position.assign(last + 1)
+        self.reached.advance(batch["position"])
 
     def _report(self, values):
         for key in self.logged:

@@ -91,7 +91,7 @@ def known_images(method, batch):
 
     They run on the host, before the step: compiled by XLA, or on a GPU, a gather takes
     another image instead. Where a strategy has the batch on its devices they would wait
-    for these, and there are none.
+    for these, and there are none: see `CheckedOnHost`.
 
     Args:
         method: a `Method`.
@@ -100,10 +100,20 @@ def known_images(method, batch):
     Returns:
         List of operations.
     """
-    most, strategy = _stored(method), method.distribute_strategy
-    with strategy.scope():
-        distributed = tf.distribute.has_strategy()
-    if most is None or distributed or not isinstance(batch, dict):
+    if not isinstance(batch, dict) or _distributed(method):
+        return []
+    return _known(method, batch.get("index", tf.zeros([0], tf.int64)))
+
+
+def _distributed(method):
+    with method.distribute_strategy.scope():
+        return tf.distribute.has_strategy()
+
+
+def _known(method, index):
+    """As `known_images`, of the numbers alone."""
+    most = _stored(method)
+    if most is None:
         return []
     told = (
         f"{type(method).__name__} has num_images={most}, but a batch has other numbers "
@@ -111,9 +121,40 @@ def known_images(method, batch):
         "have."
     )
     with tf.device("CPU:0"):
-        index = batch.get("index", tf.zeros([0], tf.int64))
         right = tf.reduce_all((index >= 0) & (tf.cast(index, tf.int64) < most))
         return [tf.debugging.Assert(right, [told, index], summarize=8)]
+
+
+class CheckedOnHost:
+    """Mix-in before `keras.Model`: what a strategy is to distribute is checked before.
+
+    That is a dataset as `fit` and `evaluate` take it. One that is distributed already
+    cannot be changed; `check_source` looks at the images that it is made of.
+    """
+
+    def fit(self, x=None, *args, **kwargs):
+        """As `keras.Model.fit`."""
+        return super().fit(_checked(self, x), *args, **kwargs)
+
+    def evaluate(self, x=None, *args, **kwargs):
+        """As `keras.Model.evaluate`."""
+        return super().evaluate(_checked(self, x), *args, **kwargs)
+
+
+def _checked(method, data):
+    """The same data, that fails for images that a method does not have."""
+    if _stored(method) is None or not isinstance(data, tf.data.Dataset):
+        return data
+    spec = data.element_spec
+    numbered = isinstance(spec, dict) and isinstance(spec.get("index"), tf.TensorSpec)
+    if not numbered or not spec["index"].dtype.is_integer or not _distributed(method):
+        return data
+
+    def check(batch):
+        with tf.control_dependencies(_known(method, batch["index"])):
+            return {**batch, "index": tf.identity(batch["index"])}
+
+    return data.map(check)
 
 
 def single(method, name, batch, others):

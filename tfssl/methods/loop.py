@@ -19,9 +19,10 @@ from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
 from tfssl.methods import batch_checks
+from tfssl.optimizers import slots
 
 
-class StepLoop(internals.BuiltBeforehand, keras.Model):
+class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Model):
     """A Keras model with train and test functions of its own.
 
     A subclass has `train_step(batch)` and `test_step(batch)` (perhaps
@@ -103,11 +104,11 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
             run_eagerly=run_eagerly,
             **kwargs,
         )
-        if getattr(self.optimizer, "gradient_accumulation_steps", None):
+        adding = slots.innermost(self.optimizer).gradient_accumulation_steps
+        if adding:
             raise ValueError(
-                "The optimizer has gradient_accumulation_steps="
-                f"{self.optimizer.gradient_accumulation_steps}, which adds no "
-                "negatives and fails under several replicas; set it to None."
+                f"The optimizer has gradient_accumulation_steps={adding}, which adds "
+                "no negatives and fails under several replicas; set it to None."
             )
 
     @property
@@ -172,7 +173,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """Raises `ValueError` for more images than a method with `num_images` has.
 
         After it no training step looks at the numbers of its images, as all others do
-        on the host, without a distribution strategy.
+        on the host, but for a dataset that is distributed already.
 
         Args:
             source: `data.sources.Source`, whose images will train.

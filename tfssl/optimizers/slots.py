@@ -1,6 +1,16 @@
-"""Which of an optimizer's variables belong to which trained variable."""
+"""What belongs to what: optimizers in others, and slots of trained variables."""
 
 from tfssl import internals
+
+
+def innermost(optimizer):
+    """The optimizer whose settings hold: of a `LossScaleOptimizer` the one inside.
+
+    Keras wraps one under `mixed_float16`, and a user may.
+    """
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def owner(path, variable_paths):
@@ -42,6 +52,6 @@ def reset(optimizer, variables):
     for slot in optimizer.variables:
         if owner(slot.path, paths)[0] in wanted:
             slot.assign(slot.value * 0)
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    inner = innermost(optimizer)
     if hasattr(inner, "restart"):
         inner.restart(variables)

@@ -137,10 +137,11 @@ class Record:
         """
         step, plan = int(model.step.numpy()), self._plan
         before = (self._before.get("made") or {}).get("steps_per_epoch")
-        (other_epochs,) = self._workers.any(
-            step and before and before != plan.steps_per_epoch
+        other = step and before and before != plan.steps_per_epoch
+        other_epochs, inside = self._workers.any(
+            other, other and (step % before or step % plan.steps_per_epoch)
         )
-        if other_epochs:
+        if inside:
             for metric in model.metrics:
                 metric.reset_state()  # No mean over steps of two kinds.
         self._finished = self._workers.is_chief and self._is_finished(model)

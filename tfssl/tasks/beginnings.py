@@ -65,7 +65,8 @@ def of(
             whose channels a new encoder takes.
         seed: int, of a new encoder's weights.
         head_layer: int.
-        channels: int, what a new encoder takes instead: the first ones of the images.
+        channels: function without arguments -> int, how many a new encoder takes
+            instead: the first ones of the images.
 
     Raises:
         ValueError: for what is no encoder, or has no preprocessing, no such layer or
@@ -78,7 +79,7 @@ def of(
                 "encoder, which has no trained head; leave it out."
             )
         made = preprocessing or _for_images(
-            open_images(), image_size or _SIZE, channels
+            open_images(), image_size or _SIZE, channels and channels()
         )
         if image_size is not None:
             made = dataclasses.replace(made, size=image_size)

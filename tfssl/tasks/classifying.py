@@ -13,7 +13,14 @@ from tfssl.data import pipeline
 from tfssl.data.views import recipes
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
-from tfssl.tasks import groups, judging_epochs, labelled_images, runs, trainer
+from tfssl.tasks import (
+    groups,
+    judging_epochs,
+    labelled_images,
+    resolve,
+    runs,
+    trainer,
+)
 from tfssl.tasks.arguments import OneOf, Range
 
 _BATCH_SIZE = 64
@@ -250,22 +257,24 @@ def spaced(epochs):
     return max(1, epochs // _RECORDS)
 
 
-def opened(images, channels):
+def opened(images, preprocessing):
     """How the images of an encoder are opened, a `groups.TrainingImages`.
 
     Args:
         images: `groups.TrainingImages` as given.
-        channels: int, what the encoder takes.
+        preprocessing: `data.Preprocessing` of the encoder.
 
     Raises:
         ValueError: if other channels are asked for.
     """
+    channels = preprocessing.channels
     if images.channels not in (None, channels):
         raise ValueError(
             f"channels={images.channels} received, but the encoder takes images of "
             f"{channels} channel(s); leave channels out."
         )
-    return dataclasses.replace(images, channels=channels)
+    depth = resolve.bit_depth(images.bit_depth, preprocessing)
+    return dataclasses.replace(images, channels=channels, bit_depth=depth)
 
 
 def check_baseline(validation, optimization):

@@ -105,7 +105,7 @@ def distill(
     beginning = _beginning(
         student, teacher, preprocessing, encoder_args, learning.image_size, seed
     )
-    images = classifying.opened(images, beginning.preprocessing.channels)
+    images = classifying.opened(images, beginning.preprocessing)
     labelled = labelled_images.taught(
         *validation.sources(
             data, images, seed, class_folders=True, unlabelled=not label_weight

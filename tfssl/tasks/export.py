@@ -74,7 +74,7 @@ def export(
             "file has; leave it out."
         )
     if warmup or check:
-        source = _source(folder, preprocessing.channels, data, split)
+        source = _source(folder, preprocessing, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
     differences = []
 
@@ -148,10 +148,12 @@ def _of_tokenizer(served, model, images):
     return max(float(np.mean(np.not_equal(tokens, others))), float(pixels))
 
 
-def _source(run, channels, data, split):
+def _source(run, preprocessing, data, split):
     """The images that the export is tried on."""
+    channels = preprocessing.channels
     if data is not None:
-        return resolve.source(data, split=split, channels=channels)
+        depth = resolve.bit_depth(8, preprocessing)
+        return resolve.source(data, split=split, channels=channels, bit_depth=depth)
     if run is None:
         raise ValueError(
             "check and warmup need images, which come from the run's data; pass "
@@ -162,6 +164,7 @@ def _source(run, channels, data, split):
     options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
     given = {key: settings[key] for key in options}
     given["channels"] = given["channels"] or channels  # Without maps of classes.
+    given["bit_depth"] = resolve.bit_depth(given["bit_depth"], preprocessing)
     return resolve.source(settings["data"], **given)
 
 

@@ -123,7 +123,7 @@ def finetune(
         open_images=lambda: images.open(data),
         seed=seed,
     )
-    images = classifying.opened(images, beginning.preprocessing.channels)
+    images = classifying.opened(images, beginning.preprocessing)
     sources = validation.sources(data, images, seed, class_folders=True)
     prepare = several_classes if task == "multilabel" else labelled_images
     labelled = prepare.prepared(*sources, amount).kept(images)

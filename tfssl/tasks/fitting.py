@@ -1,6 +1,7 @@
 """The epochs of a run: from where it stands to its last, each closed by its line."""
 
 import keras
+import numpy as np
 
 from tfssl import progress
 from tfssl.training import saving
@@ -26,7 +27,7 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
     epoch, inside = divmod(step, steps_per_epoch)
     verbose = progress.of_fit(verbose)
     callbacks = [*callbacks, history]
-    if epoch and not inside and not history.closed(step):
+    if epoch and not inside and not history.closed(step) and _has_means(model):
         _close(model, epoch - 1, callbacks)
     lines = [_Lines(epochs)] if verbose == 2 else []
     while epoch < epochs:
@@ -66,6 +67,11 @@ class _Lines(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._lines.close()
+
+
+def _has_means(model):
+    """Whether there are means of the epoch; none are of one whose length changed."""
+    return any(np.any(v.numpy()) for m in model.metrics for v in m.variables)
 
 
 def _close(model, epoch, callbacks):

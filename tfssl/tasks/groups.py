@@ -12,7 +12,7 @@ from tfssl import data as data_lib
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
-from tfssl.optimizers import schedules
+from tfssl.optimizers import schedules, slots
 from tfssl.tasks import resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
@@ -45,7 +45,7 @@ class Images:
             evaluations.
         channels: 1, 3 or 4, what image files are decoded to; None is the data's own. Of
             a manifest with further files 1, 3 or 4 leaves these out.
-        bit_depth: 8 or 16, of image files.
+        bit_depth: 8 or 16, of image files; a trained encoder of 16 bits gets 16.
         data_dir: folder of prepared TFDS data, for `tfds:NAME`.
         data_args: arguments of one kind of data: `follow_links=True` (folders),
             `root=FOLDER` (manifests), `verify=True` (records). They hold for other
@@ -183,7 +183,7 @@ class Optimization:
                 that has trained another model.
         """
         if not isinstance(self.optimizer, str):
-            if self.optimizer.built:
+            if slots.innermost(self.optimizer).built:
                 raise ValueError(
                     f"optimizer={type(self.optimizer).__name__} received, which "
                     "belongs to another training; make a new one for every training."
@@ -242,7 +242,7 @@ class Optimization:
     def told(self, batch_size):
         """A line for the start of a run."""
         if not isinstance(self.optimizer, str):
-            return f"{self.optimizer.name}, with its own learning rate"
+            return f"{slots.innermost(self.optimizer).name}, with its own learning rate"
         peak = self.peak(batch_size)
         return (
             f"{self.optimizer}: base rate {self.learning_rate:g}, {self.lr_scaling} "

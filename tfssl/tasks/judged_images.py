@@ -127,6 +127,8 @@ class JudgedImages:
             task = runs.record_of(folder).get("task")
             settings["class_folders"] = task in ("finetune", "distill")
             settings |= self._fitting(settings)
+            depth = resolve.bit_depth(settings["bit_depth"], preprocessing)
+            settings["bit_depth"] = depth
         else:
             _check_given(given)
             settings = {

@@ -192,7 +192,7 @@ def made(arguments, plan):
     """
     optimizer, source = arguments["optimizer"], plan.train
     if isinstance(optimizer, keras.Optimizer):
-        optimizer = _plain(optimizer.get_config() | {"name": None})
+        optimizer = _plain(optimizer.get_config())
     else:
         optimizer = None
     return {
@@ -240,8 +240,8 @@ def differences(record, arguments, now):
         found += _of_views(there["views"], now["views"])
         found += _of_teachers(there.get("teacher"), now["teacher"])
         if there["optimizer"] and now["optimizer"]:
-            name = "optimizer"
-            found += _unlike(name, name, there[name], now[name])
+            old, new = (_without_names(one["optimizer"]) for one in (there, now))
+            found += _unlike("optimizer", "optimizer", old, new)
     return found
 
 
@@ -268,6 +268,13 @@ def between_workers(chiefs, arguments, now):
         if compared:
             found += _unlike(name, name, there, mine[name])
     return found
+
+
+def _without_names(config):
+    """Of an optimizer, and of what is in it: Keras numbers names in every process."""
+    if not isinstance(config, dict):
+        return config
+    return {k: _without_names(v) for k, v in config.items() if k != "name"}
 
 
 def _of_views(before, now):

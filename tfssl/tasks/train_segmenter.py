@@ -1,5 +1,7 @@
 """Semantic segmentation: from an encoder and maps of classes to a segmenter."""
 
+import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -11,6 +13,7 @@ from tfssl.tasks import (
     classifying,
     groups,
     judging_epochs,
+    resolve,
     segmentation_results,
     segmenting,
 )
@@ -98,18 +101,24 @@ def train_segmenter(
             "remat=True received, but a segmenter is made of the feature maps inside "
             "of its encoder, which remat does not keep; leave it out."
         )
-    mapped = maps.prepared(*validation.sources(data, images, seed, unlabelled=True))
-    if baseline:
-        classifying.check_baseline(mapped.validation, optimization)
+
+    @functools.cache
+    def of_depth(depth):
+        opened = dataclasses.replace(images, bit_depth=depth)
+        return maps.prepared(*validation.sources(data, opened, seed, unlabelled=True))
+
     beginning = beginnings.of(
         encoder,
         preprocessing=preprocessing,
         encoder_args=encoder_args,
         image_size=learning.image_size,
-        open_images=lambda: mapped.train,
+        open_images=lambda: of_depth(images.bit_depth).train,
         seed=seed,
-        channels=mapped.channels,
+        channels=lambda: of_depth(images.bit_depth).channels,
     )
+    mapped = of_depth(resolve.bit_depth(images.bit_depth, beginning.preprocessing))
+    if baseline:
+        classifying.check_baseline(mapped.validation, optimization)
     course = segmenting.Course(
         mapped.kept(images),
         learning,

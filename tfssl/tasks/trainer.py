@@ -16,6 +16,7 @@ from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import order, pipeline, service, views
 from tfssl.data.views import recipes
+from tfssl.optimizers import slots
 from tfssl.tasks import (
     accept,
     epoch_images,
@@ -259,7 +260,7 @@ class Trainer:
         optimizer = self._optimization.make(
             plan.batch_size, plan.epochs, plan.steps_per_epoch
         )
-        if getattr(optimizer, "use_ema", False):
+        if slots.innermost(optimizer).use_ema:
             raise ValueError(
                 "The optimizer has use_ema=True, whose averages replace the weights at "
                 "every end of Keras's fit, which is called several times here; leave "
@@ -296,7 +297,7 @@ class Trainer:
                 plan.recipe,
                 batch_size=plan.batch_size,
                 seed=plan.seed if seed is None else seed,
-                start=int(model.position.numpy()),
+                start=model.reached.start(shard),
                 sampling=sampling,
                 repeats=plan.repeats,
                 augment=plan.augment,

@@ -19,7 +19,7 @@ import time
 import tensorflow as tf
 from absl import logging
 
-from tfssl import input_wait
+from tfssl import input_wait, locks
 from tfssl.data import service
 from tfssl.training import saving
 
@@ -55,7 +55,10 @@ def leave(message, code):
     """Ends the process with a message, and waits for none of its threads."""
     print(message, file=sys.stderr, flush=True)
     sys.stdout.flush()
-    os._exit(code)
+    try:
+        locks.give_back_all()
+    finally:
+        os._exit(code)
 
 
 class _Watcher:

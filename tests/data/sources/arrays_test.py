@@ -1,3 +1,4 @@
+import copy
 import re
 
 import numpy as np
@@ -104,3 +105,39 @@ def test_shapes_that_look_like_another_layout_are_said(shape, message, caplog):
     assert len(caplog.messages) == (message is not None)
     if message:
         assert re.search(message, caplog.text)
+
+
+@pytest.mark.parametrize("kind", ["array", "bytes"])
+def test_images_are_hashed_once_by_each_source(kind, make_images, monkeypatch):
+    images = make_images()
+    calls = []
+    if kind == "array":
+        hold = lambda: sources.ArraySource(images)  # noqa: E731
+    else:
+        files = [tf.io.encode_png(image).numpy() for image in images]
+        hold = lambda: sources.BytesSource(  # noqa: E731
+            files,
+            name="png",
+            channels=3,
+            dtype="uint8",
+            labels=None,
+            class_names=None,
+        )
+    plain = type(hold())._fingerprint
+
+    def counted(self, digest):
+        calls.append(self)
+        plain(self, digest)
+
+    monkeypatch.setattr(type(hold()), "_fingerprint", counted)
+    source = hold()
+    other = copy.copy(source)
+    first = source.identity()
+    assert other.identity() == first
+    parts = {source.subset(range(n)).identity() for n in (2, 3)}
+    assert source.identity() == first and len(parts) == 2 and len(calls) == 1
+    if kind == "array":
+        images[0] = 255 - images[0]
+    else:
+        files[0] = files[1]
+    assert hold().identity() != first

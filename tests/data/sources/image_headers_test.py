@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.data.sources.bmp_test import bmp_by_hand, noise
 from tfssl.data.sources import decoding, image_headers
 
 
@@ -128,6 +129,18 @@ def test_a_bmp_file_of_other_colours_is_no_image(ways):
         with pytest.raises(tf.errors.InvalidArgumentError) as caught:
             decode(tf.constant(bmp_of_masks((0, 1, 2))))
         assert image_headers.MASKS in str(caught.value)
+
+
+@pytest.mark.parametrize("file, reason", [
+    (bmp_by_hand(8, noise(40), table=noise(1024), packing=1), image_headers.PACKED),
+    (bmp_by_hand(4, noise(40), table=noise(64), packing=2), image_headers.PACKED),
+    (bmp_by_hand(16, noise(80), masks=(0x1F, 0x3E0, 0x7C00)), image_headers.MASKS),
+])  # fmt: skip
+def test_bmp_files_of_other_kinds_are_no_images(file, reason, ways):
+    for decode in ways:
+        with pytest.raises(tf.errors.InvalidArgumentError) as caught:
+            decode(tf.constant(file))
+        assert reason in str(caught.value)
 
 
 def test_a_bmp_file_that_names_more_colours_than_it_has_is_no_image():

@@ -7,7 +7,21 @@ from absl import logging
 from tfssl.data.sources import base as source_lib
 
 
-class ArraySource(source_lib.Source):
+class _InMemory(source_lib.Source):
+    """Images that a source holds, and that are not to be changed while it does."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._identities = []  # None or one; copies with other labels share it.
+
+    def identity(self):
+        """As of any source; all bytes are hashed, once."""
+        if not self._identities:
+            self._identities.append(super().identity())
+        return self._identities[0]
+
+
+class ArraySource(_InMemory):
     """Decoded images of one size, in memory.
 
     Args:
@@ -91,7 +105,7 @@ def _warn_of_one_image(shape, name):
         )
 
 
-class BytesSource(source_lib.Source):
+class BytesSource(_InMemory):
     """Encoded image files kept in memory.
 
     Args:

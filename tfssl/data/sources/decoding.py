@@ -11,7 +11,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.sources import image_headers
+from tfssl.data.sources import bmp, image_headers
 
 # ITU-R BT.601 luma, the grey of PIL, torchvision and `tf.image`.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -110,27 +110,12 @@ def _decode_other(encoded, channels):
     # It makes no RGB of WebP and BMP with alpha, and no grey of some kinds.
     image = tf.case(
         [
-            (image_headers.is_bmp(encoded), lambda: _decode_bmp(encoded)),
+            (image_headers.is_bmp(encoded), lambda: bmp.decode(encoded)),
             (image_headers.is_webp(encoded), lambda: read(channels=0)),
         ],
         default=lambda: read(channels=3),
     )
     return _to_channels(image, channels)
-
-
-def _decode_bmp(encoded):
-    """A BMP file in channels of its own.
-
-    TensorFlow takes the numbers of a table's colours for grey.
-    """
-    image = tf.io.decode_bmp(encoded)
-    return tf.cond(
-        image_headers.bmp_is_indexed(encoded),
-        lambda: tf.gather(
-            image_headers.bmp_table(encoded), tf.cast(image[..., 0], tf.int32)
-        ),
-        lambda: image,
-    )
 
 
 def _decode_any(encoded, channels, dtype):

@@ -9,14 +9,18 @@ import tensorflow as tf
 
 MAX_PIXELS = 100_000_000
 MOVES = "an animated WebP file, which TensorFlow does not read safely"
-MASKS = "a BMP file of 32 bits whose colours are not in the usual order"
+MASKS = "a BMP file of 16 or 32 bits whose colours are not in the usual order"
+PACKED = "a compressed BMP file; save it as PNG"
 TOO_LARGE = f"too large: more than {MAX_PIXELS // 10**6} megapixels"
 _JPEG = b"\xff\xd8\xff"
 _PNG = b"\x89PNG"
 _GIF = b"GIF8"
 _BMP = b"BM"
-_BY_MASKS = 3  # How pixels of a BMP file are packed.
-_USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"  # Red, green, blue.
+_PLAIN, _BY_MASKS = 0, 3  # How pixels of a BMP file are packed.
+# Red, green and blue of pixels of 32 bits, and of 16.
+_USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
+_MASKS_565 = b"\0\xf8\0\0\xe0\x07\0\0\x1f\0\0\0"
+_MASKS_555 = b"\0\x7c\0\0\xe0\x03\0\0\x1f\0\0\0"
 
 
 def _starts_with(encoded, magic):
@@ -102,27 +106,54 @@ def _bmp_header(encoded):
         lambda: _pair(encoded, 18, tf.int32),
     )
     bits, packing = _pair(encoded, 28, tf.uint16)[0], _pair(encoded, 30, tf.uint16)[0]
-    masked = ~old & tf.equal(bits, 32) & tf.equal(packing, _BY_MASKS)
+    masked = ~old & tf.equal(packing, _BY_MASKS)
+    deep, middle = tf.equal(bits, 32), tf.equal(bits, 16)
 
     def usual():
-        masks = tf.strings.substr(encoded, 54, len(_USUAL_MASKS))
-        check = tf.debugging.Assert(tf.equal(masks, _USUAL_MASKS), [MASKS])
+        masks = _bmp_masks(encoded)
+        of_16 = tf.reduce_any(tf.equal(masks, [_MASKS_565, _MASKS_555]))
+        found = tf.where(deep, tf.equal(masks, _USUAL_MASKS), of_16)
+        check = tf.debugging.Assert(found, [MASKS])
         with tf.control_dependencies([check]):
             return tf.identity(encoded)
 
+    known = old | tf.equal(packing, _PLAIN) | tf.equal(packing, _BY_MASKS)
+    check = tf.debugging.Assert(known, [PACKED])
+    with tf.control_dependencies([check]):
+        masked &= deep | middle
     return tf.cond(masked, usual, lambda: encoded), width, height
 
 
-def bmp_is_indexed(encoded):
-    """Whether the pixels of a BMP file (scalar string) are numbers of colours."""
-    return tf.equal(_pair(encoded, 28, tf.uint16)[0], 8)
+def bmp_form(encoded):
+    """Where the pixels of a BMP file (scalar string) begin, and what they are.
+
+    Four int64: the first byte, width, height (less than 0 where the upper row comes
+    first) and bits per pixel.
+    """
+    start, _ = _pair(encoded, 10, tf.int32)
+    bits, _ = _pair(encoded, 28, tf.uint16)
+    return [start, *_pair(encoded, 18, tf.int32), bits]
+
+
+def bmp_has_more_green(encoded):
+    """Whether a BMP file of 16 bits per pixel has 6 of them for green, and not 5."""
+    masked = tf.equal(_pair(encoded, 30, tf.uint16)[0], _BY_MASKS)
+    return masked & tf.equal(_bmp_masks(encoded), _MASKS_565)
+
+
+def _bmp_masks(encoded):
+    """Which bits of a pixel are red, green and blue; some bytes of an unmasked file."""
+    place = tf.minimum(54, tf.strings.length(encoded))
+    return tf.strings.substr(encoded, place, len(_USUAL_MASKS))
 
 
 def bmp_table(encoded):
-    """The colours of such a file, uint8 `(colours, 3)`."""
+    """The colours of a file of at most 8 bits per pixel, uint8 `(colours, 3)`."""
     header = tf.cast(_pair(encoded, 14, tf.int32)[0], tf.int32)
     used = tf.cast(_pair(encoded, 46, tf.int32)[0], tf.int32)
-    used = tf.where((used > 0) & (used < 256), used, 256)
+    bits = tf.cast(bmp_form(encoded)[3], tf.int32)
+    most = tf.bitwise.left_shift(1, bits)
+    used = tf.where((used > 0) & (used < most), used, most)
     bytes_ = tf.io.decode_raw(
         tf.strings.substr(encoded, 14 + header, 4 * used), tf.uint8
     )

@@ -8,8 +8,9 @@ to the process or the disk. It holds
   metrics, by name, with a checksum each (TensorFlow's tensor bundle);
 * tensors of what stands beside the method (the online probe), which come and go
   without making the checkpoint another one;
-* `state.json`: the step, the stream position, and name, shape and dtype of each
-  variable, so that a mismatch is told before anything is touched; with a checksum.
+* `state.json`: the step, the stream position, also that of each replica, and name,
+  shape and dtype of each variable, so that a mismatch is told before anything is
+  touched; with a checksum.
 
 Where a checkpoint of the same step is there already, it is set aside as
 `replaced-<step>/` until the new one is in place, and counts until then.

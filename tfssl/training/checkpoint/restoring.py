@@ -76,6 +76,7 @@ def restore(path, method):
             "empty folder."
         )
     _read(path, variables)
+    method.reached.restore(state.get("reached"))
     return state
 
 

@@ -44,6 +44,7 @@ def save(folder, method, *, keep=3, protect=(), extra=None, also=None, workers=_
         "format": folders.FORMAT,
         "step": step,
         "position": int(method.position.numpy()),
+        "reached": method.reached.each(),
         "method": type(method).__name__,
         "variables": {
             name: [list(v.shape), v.dtype.name] for name, v in values.items()
