@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
-from tfssl.methods import batch_checks
+from tfssl.methods import batch_checks, loss_scale
 
 
 class StepLoop(internals.BuiltBeforehand, keras.Model):
@@ -60,7 +60,8 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         """Sets the optimizer and how steps are run.
 
         Args:
-            optimizer: a Keras optimizer, or its name.
+            optimizer: a Keras optimizer, or its name; where a network learns in
+                float16, it is put in a `LossScaleOptimizer`.
             jit_compile: bool, compile each step with XLA; of several replicas, which
                 exchange numbers in the middle of a step, the parts between (a TPU
                 compiles by itself). `"auto"` does so on GPUs, where it is several
@@ -98,7 +99,7 @@ class StepLoop(internals.BuiltBeforehand, keras.Model):
         if finish is None:
             self._images = None  # Nothing would make views of them.
         super().compile(
-            optimizer=optimizer,
+            optimizer=loss_scale.scaled(optimizer, self),
             jit_compile=jit_compile,
             run_eagerly=run_eagerly,
             **kwargs,
