@@ -40,7 +40,7 @@ def export(
             segmenter or a tokenizer.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
-            folder's name.
+            folder's name, of a version of an exported model that of the model.
         version: version number; None takes the next free one.
         warmup: warm-up records to store, made from images of `data`.
         check: reload the SavedModel and compare its bytes signature with the
@@ -64,9 +64,9 @@ def export(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
             "encoder takes; save it with formats.keras_file.save, which stores both."
         )
-    if name is None:
-        name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
     folder = runs.folder_of(run)
+    if name is None:
+        name = _name_of(os.path.abspath(run), folder)
     record = runs.record_of(folder) if folder else None
     images = None
     if (warmup or check) and preprocessing.channels not in (1, 3, 4):
@@ -106,6 +106,12 @@ def export(
             f"largest difference to Python {differences[0]:.1e}"
         )
     return path
+
+
+def _name_of(path, folder):
+    above, name = os.path.split(path)
+    is_version = folder is None and name.isdecimal()
+    return os.path.basename(above) if is_version else name.removesuffix(".keras")
 
 
 def largest_difference(path, model, images):
