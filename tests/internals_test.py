@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+import traceback
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfssl import internals
+from tfssl import checks, internals
 
 _VERSIONS = f"Keras {keras.__version__}, TensorFlow {tf.__version__}"
 
@@ -277,3 +278,32 @@ def test_a_function_can_be_run_eagerly():
     del function
     gc.collect()
     assert tf.constant(1.0) + 1 == 2.0
+
+
+def _refuse(x):
+    if x.shape[0] == 1:
+        raise ValueError("one received, expected two.")
+    if tf.reduce_sum(x) > 2:
+        x = x + 1
+    return checks.whole({"x": 0}, "x") if x.shape[0] == 2 else x
+
+
+def test_what_autograph_rewrites_raises_what_its_author_wrote():
+    function = internals.function(_refuse, autograph=True)
+    assert function(tf.ones(3)).numpy().tolist() == [2, 2, 2]
+    told = _changed("how AutoGraph tells of errors", "messages of encoders")
+    for count, sentence, file in (
+        (1, "one received, expected two.", "__autograph_generated_file"),
+        (2, "x=0 received, expected a whole number, 1 or more.", "tfssl/internals.py"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            function(tf.ones(count))
+        assert str(caught.value) == sentence, told
+        place = traceback.extract_tb(caught.value.__traceback__)[-1].filename
+        assert file in place, told
+    # Those of the running graph are TensorFlow's own.
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        failing = internals.function(
+            lambda x: tf.debugging.check_numerics(x, "no number"), autograph=True
+        )
+        failing(tf.constant(np.nan))

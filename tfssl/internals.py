@@ -6,6 +6,7 @@ which of them a new release has changed.
 """
 
 import functools
+import os
 import weakref
 
 import tensorflow as tf
@@ -13,6 +14,8 @@ from tensorflow.python.eager import cancellation
 from tensorflow.python.framework import func_graph, ops
 from tensorflow.python.ops import control_flow_v2_func_graphs as branches
 from tensorflow.python.util import _pywrap_util_port
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 def layers_of(layer):
@@ -98,10 +101,12 @@ def function(run, *, autograph=False, **arguments):
     Args:
         run: function of tensors.
         autograph: bool, whether Python's `if` and `while` inside of it may ask tensors.
+            Errors are those that were raised, where TensorFlow raises others of them,
+            whose message is a stack.
         **arguments: of `tf.function`.
 
     Returns:
-        What `tf.function` returns.
+        What `tf.function` returns; with `autograph` a function.
     """
     graphs = []
 
@@ -113,7 +118,26 @@ def function(run, *, autograph=False, **arguments):
 
     made = tf.function(traced, autograph=autograph, **arguments)
     weakref.finalize(made, _free, graphs).atexit = False
-    return made
+    return _with_plain_errors(made) if autograph else made
+
+
+def _with_plain_errors(made):
+    @functools.wraps(made.python_function)
+    def called(*args, **kwargs):
+        try:
+            return made(*args, **kwargs)
+        except Exception as error:
+            raised = error.__context__
+            rewritten = getattr(raised, "ag_error_metadata", None)
+            if rewritten is None:
+                raise
+        stack = rewritten.translated_stack
+        if stack and stack[0].filename.startswith(_OURS):
+            # From here: the code that raised it lies in a file of AutoGraph's.
+            raise type(raised)(*raised.args) from raised
+        raise raised
+
+    return called
 
 
 def _free(graphs):

@@ -38,6 +38,12 @@ def test_any_size_is_the_encoder_up_to_the_stage():
     np.testing.assert_array_equal(again(images), encoder(images))
 
 
+def test_an_encoder_of_some_sizes_is_not_made_for_any():
+    vit = models.ViT(8, depth=1, heads=1, patch=4, input_shape=(8, 8, 3))
+    with pytest.raises(ValueError, match="'vit' .ViT. takes images of some sizes only"):
+        stages.any_size(vit, "block1")
+
+
 def test_names_and_what_is_no_stage():
     encoder = small_encoder()
     assert stages.names(encoder) == ("res2", "res5")

@@ -178,3 +178,10 @@ def test_of_a_segmenter_its_encoder_learns(recwarn):
     assert not [w for w in recwarn if "Gradients do not exist" in str(w.message)]
     again = resolve.encoder(segmenter, (12, 12, 1))
     assert len(again.trainable_variables) == learned
+
+
+@pytest.mark.parametrize("start", supervised.ROWS)
+def test_an_encoder_in_float16_is_trained_with_a_scaled_loss(start):
+    found = run(encoder=encoder(dtype="mixed_float16"), start=start, min_steps=2)
+    assert isinstance(found.model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert found.model.layers[-1].compute_dtype == "float32"

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from tests.fixtures import networks
-from tfssl.models import copying
+from tfssl import internals, models
+from tfssl.models import copying, heads
 
 
 @pytest.mark.parametrize("kind", ["own", "sequential", "ours"])
@@ -19,20 +20,98 @@ def test_a_copy_is_equal_and_has_variables_of_its_own(kind):
     np.testing.assert_array_equal(copy(images), before)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "float32"])
-def test_a_copy_computes_in_the_precision_that_is_asked_for(policy):
-    other = {"float32": "mixed_bfloat16"}.get(policy, "float32")
-    network = networks.ours(dtype=other)
-    copied = copying.copied(network, "a test", policy)
-    assert {layer.dtype_policy.name for layer in copied.layers} == {policy}
-    assert {v.dtype for v in copied.trainable_variables} == {"float32"}
-    assert network.layers[1].dtype_policy.name == other
-    np.testing.assert_allclose(
-        np.array(copied(networks.pixels()), np.float32),
-        network(networks.pixels()),
-        rtol=0.1,
-        atol=0.05,
+_TINY_RESNET = dict(width=1 / 16, stem="cifar")
+# Arguments of a builder of `models.ENCODERS`: one of each kind.
+_TINY = {
+    "resnet18": dict(_TINY_RESNET, sobel=True, selective_kernels=True),
+    "revnet50": dict(width=1 / 16, stem="cifar"),
+    "alexnet": dict(width=1 / 32, stem="cifar", sobel=True),
+    "vgg16": dict(width=1 / 64),
+    "vit_tiny_4": dict(dim=8, depth=2, relative="shared"),
+    "vit_large_16": dict(dim=8, depth=1, patch=8, pooling="mean", layer_scale=0.1),
+    "branches": dict(
+        of="alexnet",
+        width=1 / 32,
+        stem="cifar",
+        depth_channel=3,
+        views={"ab": (1, 2), "normals": (4, 5, 6)},
+    ),
+    "patches": dict(_TINY_RESNET, patch=16, stride=8),
+}
+_POLICIES = [("float32", "mixed_bfloat16"), ("mixed_bfloat16", "float32")]
+
+
+def _encoder(kind, policy):
+    channels = 4 if kind == "branches" else 3
+    return models.encoder(
+        kind, input_shape=(32, 32, channels), dtype=policy, **_TINY[kind]
     )
+
+
+def _policies(network):
+    return [
+        (layer.name, layer.dtype_policy.name)
+        for layer in internals.layers_of(network)
+        if not isinstance(layer, keras.layers.InputLayer)
+    ]
+
+
+def _again(network, tmp_path):
+    """What its config and its file give back."""
+    config = keras.saving.serialize_keras_object(network)
+    of_config = keras.saving.deserialize_keras_object(config)
+    of_config.set_weights(network.get_weights())
+    network.save(tmp_path / "copy.keras")
+    return of_config, keras.saving.load_model(tmp_path / "copy.keras")
+
+
+@pytest.mark.parametrize("had, asked", _POLICIES)
+@pytest.mark.parametrize("kind", _TINY)
+def test_a_copy_is_the_network_that_its_file_gives_back(kind, had, asked, tmp_path):
+    network = _encoder(kind, had)
+    copy = copying.copied(network, "a test", asked)
+    assert copying.policy_of(copy) == asked and copying.policy_of(network) == had
+    assert _policies(copy) == _policies(_encoder(kind, asked))
+    assert {v.dtype for v in copy.trainable_variables} == {"float32"}
+    images = np.random.default_rng(0).uniform(size=(2, 32, 32, copy.input_shape[-1]))
+    found = copy(images)
+    assert found.dtype == "float32"
+    for again in _again(copy, tmp_path):
+        assert _policies(again) == _policies(copy)
+        np.testing.assert_array_equal(again(images), found)
+    np.testing.assert_allclose(found, network(images), rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("had, asked", _POLICIES)
+def test_layers_of_pixels_and_the_features_stay_wide(had, asked, tmp_path):
+    x = images = keras.Input((8, 8, 3))
+    for layer in (
+        keras.layers.Rescaling(255.0, dtype="float32", name="pixels"),
+        keras.layers.Conv2D(4, 3, dtype=had, name="conv"),
+        keras.layers.GlobalAveragePooling2D(dtype="float32", name="mean"),
+    ):
+        x = layer(x)
+    network = keras.Model(images, x)
+    copy = copying.copied(network, "a test", asked)
+    assert copy.get_layer("conv").compute_dtype == asked.removeprefix("mixed_")
+    assert copy.get_layer("pixels").compute_dtype == "float32"
+    assert copy.get_layer("mean").compute_dtype == "float32"
+    assert network.get_layer("conv").dtype_policy.name == had
+    for again in _again(copy, tmp_path):
+        assert _policies(again) == _policies(copy)
+        np.testing.assert_array_equal(again(networks.pixels()), copy(networks.pixels()))
+
+
+def test_a_network_that_goes_on_into_its_head_is_copied_with_it(tmp_path):
+    encoder = networks.ours()
+    head = heads.mlp(encoder.output_shape[-1], (6, 4))
+    network = models.Headed(encoder, heads.first_layers(head, 1))
+    copy = copying.copied(network, "a test", "mixed_bfloat16")
+    assert copy(networks.pixels()).dtype == "float32"
+    assert copying.policy_of(copy.head) == "mixed_bfloat16"
+    for again in _again(copy, tmp_path):
+        assert _policies(again) == _policies(copy)
+        np.testing.assert_array_equal(again(networks.pixels()), copy(networks.pixels()))
 
 
 class Unknown(keras.layers.Layer):

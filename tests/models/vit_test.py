@@ -8,9 +8,6 @@ import tensorflow as tf
 from tests.models import transformer_test
 from tfssl import models
 
-# The deviation of a normal of 0.02 that is cut at two deviations.
-_CUT = 0.02 * 0.8796
-
 
 def _tiny(**changes):
     keras.utils.set_random_seed(0)
@@ -140,9 +137,9 @@ def test_kernels_start_as_the_papers_say(init):
     )
     limit = np.sqrt(6 / 256)
     expected = {
-        "truncated_normal": (_CUT, _CUT, _CUT),
+        "truncated_normal": (0.02, 0.02, 0.02),
         "xavier": (limit / np.sqrt(3), limit / np.sqrt(3), np.sqrt(2 / 640)),
-        "beit": (_CUT, _CUT / 2, _CUT / 2),
+        "beit": (0.02, 0.01, 0.01),
     }[init]
     block = network.block_layers[1]
     kernels = (
@@ -152,6 +149,9 @@ def test_kernels_start_as_the_papers_say(init):
     )
     for kernel, deviation in zip(kernels, expected):
         assert np.std(np.array(kernel)) == pytest.approx(deviation, rel=0.05)
+    if init != "xavier":
+        maps = network.get_layer("patches").kernel
+        assert np.std(np.array(maps)) == pytest.approx(0.02, rel=0.05)
 
 
 def test_frozen_patches_get_no_gradient_and_all_else_does():

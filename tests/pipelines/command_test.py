@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +13,8 @@ from absl import app, flags
 
 from pipelines import command
 from tests import processes
-from tfssl import checks
+from tfssl import checks, data
+from tfssl.evaluation import features
 from tfssl.training import checkpoint, saving
 
 
@@ -36,6 +38,18 @@ def test_a_sentence_of_tfssl_is_printed_as_it_is(ends):
     code, said = ends(lambda: checks.whole({"epochs": 0}, "epochs"))
     assert code == 2
     assert said == "error: epochs=0 received, expected a whole number, 1 or more.\n"
+
+
+def test_a_sentence_from_a_function_that_autograph_rewrites(ends):
+    """An encoder that gives a feature map."""
+    images = keras.Input((8, 8, 3))
+    encoder = keras.Model(images, keras.layers.Conv2D(4, 3)(images))
+    dataset = data.labeled(
+        data.open_source(np.zeros((3, 8, 8, 3), np.uint8)), data.Preprocessing(size=8)
+    )
+    code, said = ends(lambda: features.extract(encoder, dataset))
+    assert code == 2 and said.count("\n") == 1
+    assert said.startswith("error: The encoder gives (256, 6, 6, 4) for a batch")
 
 
 def test_what_another_library_refuses_is_said_with_its_place(ends):

@@ -16,7 +16,7 @@ from tests.fixtures.classifiers import (
 )
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
-from tfssl import formats
+from tfssl import formats, models
 from tfssl.formats import keras_file
 from tfssl.tasks import export, pretrain, runs
 
@@ -168,6 +168,65 @@ def test_the_check_sees_other_logits(tmp_path):
     assert np.isnan(export.largest_difference(path, other, [image]))
     encoder = formats.Encoder(other.network, PREPROCESSING)
     assert export.largest_difference(path, encoder, [image]) <= 1e-5
+
+
+def test_large_features_are_compared_as_logits_are(tmp_path):
+    encoder = formats.Encoder(classifier().network, PREPROCESSING)
+    scale = encoder.network.layers[1].gamma
+    scale.assign(1e4 * scale)
+    path = formats.saved_model(encoder, tmp_path / "m")
+    image = tf.io.encode_png(np.full((9, 9, 3), 77, np.uint8)).numpy()
+    scale.assign((1 + 3e-6) * scale)
+    features = np.max(encoder(PREPROCESSING.apply_encoded(image)[None]))
+    assert features > 1000
+    assert 0 < export.largest_difference(path, encoder, [image]) <= 1e-5
+    scale.assign(1.01 * scale)
+    assert export.largest_difference(path, encoder, [image]) > 1e-3
+
+
+class Tied(models.Segmenter):
+    """Whose last two classes are as good as equal everywhere."""
+
+    gap = 1e-7
+
+    def logits(self, images, training=False):
+        first = tf.zeros_like(images[..., 0])
+        return tf.stack([first, first + 2 - self.gap, first + 2], axis=-1)
+
+    def features_and_logits(self, images):
+        return self(images), self.logits(images)
+
+
+def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path):
+    encoder = models.resnet(
+        18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3), name="small"
+    )
+    network = Tied(encoder, ("a", "b", "c"), image_size=8, width=16)
+    model = formats.Encoder(network, PREPROCESSING)
+    path = formats.saved_model(model, tmp_path / "m")
+    image = tf.io.encode_png(np.full((9, 9, 3), 77, np.uint8)).numpy()
+    assert export.largest_difference(path, model, [image]) <= 1e-5
+    network.gap = -1e-6  # The other class is the first now, by very little.
+    assert 0 < export.largest_difference(path, model, [image]) <= 1e-5
+    network.gap = -1e-2
+    assert export.largest_difference(path, model, [image]) > 1e-4
+
+
+def test_images_that_cannot_be_read_are_passed_over(run, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(4):
+        (folder / f"{i}.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="^No image of .*images could be decoded"):
+        export.export(str(run), str(tmp_path / "none"), data=str(folder), check=True)
+    assert not (tmp_path / "none").exists()
+    for i in range(4, 7):
+        image = np.full((6, 6, 3), 40 * i, np.uint8)
+        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    export.export(
+        str(run), str(tmp_path / "models"), data=str(folder), check=True, warmup=2
+    )
+    assert ": 3 images through the bytes" in capsys.readouterr().out
 
 
 def test_what_differs_gets_no_version(run, tmp_path, monkeypatch):

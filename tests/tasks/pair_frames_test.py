@@ -98,6 +98,37 @@ def test_fields_around_a_frame(tmp_path, monkeypatch):
     assert len(asked) == 8  # What is there is kept.
 
 
+def test_a_clip_gets_no_flow_of_another(tmp_path, monkeypatch):
+    asked = []
+
+    def flow(first, second):
+        asked.append(first)
+        return _shifts(first, second)
+
+    monkeypatch.setattr(pair_frames, "_flow", lambda: flow)
+
+    def fields():
+        out = pair_frames.pair_frames(
+            frames, tmp_path / "flow.csv", flow_fields=1, verbose=0
+        )
+        return {row["path"]: row["channels:flow0x:gray"] for row in _rows(out)}
+
+    frames = _write(tmp_path, {"b": range(2), "c": range(3)})
+    before, text = fields(), frames.read_text()
+    assert len(asked) == 3
+    # A clip in front of the others, and a frame that has gone to another file.
+    header, *lines = text.splitlines()
+    added = _write(tmp_path, {"a": range(2)}).read_text().splitlines()[1:]
+    lines[-1] = lines[-1].replace("c/2.png", "moved.png")
+    (tmp_path / "moved.png").write_bytes((tmp_path / "b/0.png").read_bytes())
+    frames.write_text("\n".join([header, *added, *lines, ""]))
+    after = fields()
+    assert len(asked) == 3 + 1 + 2
+    assert after["b/0.png"] == before["b/0.png"]
+    assert after["c/1.png"] != before["c/1.png"]
+    assert len(set(after.values())) == len(after) == 4
+
+
 def test_opencv_finds_the_motion(tmp_path):
     pytest.importorskip("cv2")
     frames = _write(tmp_path, {"a": range(3)})

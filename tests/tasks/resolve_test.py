@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.fixtures import networks
 from tfssl import data
 from tfssl.evaluation import features, knn
+from tfssl.models import copying
 from tfssl.tasks import make_tfrecords, pretrain, resolve
 
 _COLORS = {"ant": (250, 20, 20), "bee": (20, 250, 20), "cat": (20, 20, 250)}
@@ -217,3 +219,56 @@ def test_an_encoder_of_one_size_is_refused_for_views_of_several(tmp_path):
             images, tmp_path / "run", encoder=_takes(16, 16, 3), batch_size=4, **given
         )
     assert not list(tmp_path.rglob("*.*"))
+
+
+def _in(policy):
+    """A small encoder that computes so."""
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", dtype=policy),
+            keras.layers.GlobalAveragePooling2D(dtype="float32"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "from_file, had, asked",
+    [
+        (True, "mixed_float16", "float32"),
+        (True, "float32", "mixed_float16"),
+        (False, "float32", "mixed_bfloat16"),
+    ],
+)
+def test_an_encoder_that_is_there_is_trained_in_the_precision_that_is_asked_for(
+    from_file, had, asked, tmp_path, capsys
+):
+    encoder = given = _in(had)
+    if from_file:
+        given = str(tmp_path / "given.keras")
+        encoder.save(given)
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 8, 8, 3), np.uint8)
+    before = encoder.get_weights()
+    run = pretrain.pretrain(
+        pixels,
+        tmp_path / "run",
+        encoder=given,
+        recipe="simclr_cifar10",
+        image_size=8,
+        hparams={"projection_dim": 4},
+        epochs=1,
+        batch_size=4,
+        warmup_epochs=0,
+        precision=asked,
+    )
+    assert f"features, {asked}, input" in capsys.readouterr().out
+    assert copying.policy_of(run.method.encoder) == asked
+    scaled = isinstance(run.method.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (asked == "mixed_float16")
+    assert copying.policy_of(encoder) == had
+    for old, new in zip(before, encoder.get_weights()):
+        np.testing.assert_array_equal(old, new)
+    saved = keras.saving.load_model(tmp_path / "run/encoder.keras")
+    assert copying.policy_of(saved) == asked
+    trained = run.encoder.network
+    np.testing.assert_array_equal(saved(networks.pixels()), trained(networks.pixels()))

@@ -212,3 +212,23 @@ def test_a_file_without_a_head_is_refused(older, tmp_path):
     os.remove(older / "run.json")  # Nobody knows what trained it.
     with pytest.raises(ValueError, match="kept no head"):
         runs.load(older, head_layer=1)
+
+
+def test_the_folder_of_an_exported_model_is_no_run(run, tmp_path):
+    version = export.export(str(run), str(tmp_path / "models"), name="small")
+    model = os.path.dirname(version)
+    assert runs.folder_of(str(run)) == str(run)
+    assert runs.folder_of(version) is runs.folder_of(model) is None
+    before = sorted(os.listdir(model))
+    rows = evaluated(model, baselines=(), budgets=("100%",))
+    assert {row["features"] for row in rows} == {"pre-trained"}
+    assert sorted(os.listdir(model)) == before
+    # A run with versions below it is a run all the same.
+    inside = tmp_path / "both"
+    shutil.copytree(model, inside)
+    shutil.copy(run / "encoder.keras", inside)
+    assert runs.folder_of(str(inside)) == str(inside)
+    # The version is exported again as the next one of its model.
+    again = export.export(version, str(tmp_path / "models"))
+    assert again == os.path.join(model, "2")
+    assert export.export(model, str(tmp_path / "more")).endswith("more/small/1")

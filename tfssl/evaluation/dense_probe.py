@@ -278,11 +278,11 @@ class _Trainer:
         )
         mean, scale = _moments(bank.values, rows)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(autograph=False, reduce_retracing=True)
         def update(x, labels, step, factor):
             networks.update((x - mean) * scale, labels, step, factor)
 
-        @tf.function(reduce_retracing=True)
+        @tf.function(autograph=False, reduce_retracing=True)
         def score(x, labels):
             known = labels >= 0
             x = (x - mean) * scale

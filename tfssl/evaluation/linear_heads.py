@@ -74,7 +74,7 @@ class LinearHeads:
         self.initial = initial
         self.standardize = standardize
         self.seed = seed
-        self._count = tf.function(self._counts, reduce_retracing=True)
+        self._count = tf.function(self._counts, autograph=False, reduce_retracing=True)
 
     def start(self):
         """The state before the first update.

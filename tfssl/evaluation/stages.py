@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfssl import internals
 from tfssl.models import feature_maps
 
 # The papers' maps are pooled to about this many numbers.
@@ -40,8 +41,21 @@ def any_size(encoder, stage):
     Returns:
         Keras model `(batch, h, w, c)` -> `(batch, h', w', c')`. It shares the layers
         of the encoder.
+
+    Raises:
+        ValueError: for an unknown stage, and an encoder that takes only some sizes, as
+            a vision transformer.
     """
     check(encoder, [stage])
+    choosy = [
+        part for part in internals.layers_of(encoder) if hasattr(part, "check_images")
+    ]
+    if choosy:
+        raise ValueError(
+            f"The encoder {encoder.name!r} ({type(choosy[0]).__name__}) takes images "
+            "of some sizes only, but these are to keep their own; take an encoder of "
+            "convolutions, as a ResNet."
+        )
     images = encoder.inputs[0]
     # The encoder may be built for one size; its layers up to here are not.
     return keras.models.clone_model(

@@ -12,7 +12,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data import pipeline, running, views
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import judging
-from tfssl.models import freezing, segmenter
+from tfssl.models import copying, freezing, segmenter
 
 _SMALL_IMAGE = 64
 _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
@@ -269,7 +269,10 @@ def _model(encoder, num_classes, preprocessing):
     head = keras.layers.Dense(
         num_classes, kernel_initializer="zeros", dtype="float32", name="head"
     )
-    return keras.Model(images, head(encoder(images)), name="supervised")
+    model = keras.Model(images, head(encoder(images)), name="supervised")
+    # By which Keras scales the loss where it learns in float16.
+    model.dtype_policy = keras.dtype_policies.get(copying.policy_of(encoder))
+    return model
 
 
 def _optimizer(name, learning_rate, weight_decay, steps):

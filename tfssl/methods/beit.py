@@ -88,7 +88,7 @@ class BEiT(base.Method):
         self._masked = lambda: passes
         self.classifier = keras.layers.Dense(
             teacher.network.vocabulary,
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            kernel_initializer=keras.initializers.RandomNormal(stddev=0.02),
             name="classifier",
         )
         self.classifier.build((None, None, self.feature_dim))

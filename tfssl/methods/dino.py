@@ -144,7 +144,7 @@ class DINO(base.Method):
             activation="gelu",
             hidden_bias=True,
             kernel_initializer={
-                "class_name": "TruncatedNormal",
+                "class_name": "RandomNormal",
                 "config": {"stddev": 0.02},
             },
             norm_statistics=norm_statistics,

@@ -32,9 +32,8 @@ from tfssl.models import feature_maps, heads
 
 # AM-RADIO's shares of the smooth L1, by the rank of what the teacher gives.
 _SHARES = {2: 0.0, 4: 0.1}
-# lightly-train's start of the projection, here cut at two deviations. Its biases start
-# as PyTorch's, here at zero.
-_START = {"class_name": "TruncatedNormal", "config": {"stddev": 0.02}}
+# lightly-train's start of the projection. Its biases start as PyTorch's, here at zero.
+_START = {"class_name": "RandomNormal", "config": {"stddev": 0.02}}
 
 
 @keras.saving.register_keras_serializable(package="tfssl")

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
-from tfssl.methods import batch_checks
+from tfssl.methods import batch_checks, loss_scale
 from tfssl.optimizers import slots
 
 
@@ -61,7 +61,7 @@ class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Mode
         """Sets the optimizer and how steps are run.
 
         Args:
-            optimizer: a Keras optimizer, or its name.
+            optimizer: a Keras optimizer, or its name, see `loss_scale.scaled`.
             jit_compile: bool, compile each step with XLA; of several replicas, which
                 exchange numbers in the middle of a step, the parts between (a TPU
                 compiles by itself). `"auto"` does so on GPUs, where it is several
@@ -99,7 +99,7 @@ class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Mode
         if finish is None:
             self._images = None  # Nothing would make views of them.
         super().compile(
-            optimizer=optimizer,
+            optimizer=loss_scale.scaled(optimizer, self),
             jit_compile=jit_compile,
             run_eagerly=run_eagerly,
             **kwargs,

@@ -23,7 +23,7 @@ class HiddenPatches(keras.layers.Layer):
         self.token = self.add_weight(
             name="mask_token",
             shape=(1, 1, input_shape[-1]),
-            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
         )
 
     def call(self, maps, mask):

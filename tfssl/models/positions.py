@@ -151,11 +151,11 @@ class Tokens(keras.layers.Layer):
             self.table = self.add_weight(
                 name="positions",
                 shape=(*self.grid, dim),
-                initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+                initializer=keras.initializers.RandomNormal(stddev=0.02),
             )
 
     def _token(self, name, dim):
-        start = keras.initializers.TruncatedNormal(stddev=self.class_std)
+        start = keras.initializers.RandomNormal(stddev=self.class_std)
         return self.add_weight(name=name, shape=(1, 1, dim), initializer=start)
 
     def call(self, maps):

@@ -46,10 +46,11 @@ class ViT(remat.Blockwise):
             are none. 0.1 and 1e-5 in BEiT's base and large networks.
         drop_path: float in [0, 1), how often an image skips a branch of the last block
             in training (stochastic depth); it grows linearly from 0 at the first.
-        init: how kernels start. `"truncated_normal"`: with a deviation of 0.02 (DINO,
-            DeiT). `"xavier"`: uniform by fan in and fan out, queries, keys and values
-            for themselves (MoCo v3; its class token's deviation is 1e-6). `"beit"`:
-            the first, with the last layers of block `l` divided by `sqrt(2 l)`.
+        init: how kernels start. `"truncated_normal"`: normal with a deviation of 0.02
+            (DINO, DeiT: PyTorch's `trunc_normal_` cuts at -2 and 2, where nothing is).
+            `"xavier"`: uniform by fan in and fan out, queries, keys and values for
+            themselves (MoCo v3; its class token's deviation is 1e-6). `"beit"`: the
+            first, with the last layers of block `l` divided by `sqrt(2 l)`.
         freeze_patches: whether the projection of the patches stays as it starts, which
             keeps MoCo v3 stable.
         dtype: Keras dtype policy. None: the global policy.
@@ -323,7 +324,7 @@ def _patches(given, policy):
         inside = given["input_shape"][2] * patch * patch
         start = _uniform(inside + dim)
     else:
-        start = keras.initializers.TruncatedNormal(stddev=0.02)
+        start = keras.initializers.RandomNormal(stddev=0.02)
     return Patches(
         dim,
         patch,
@@ -376,6 +377,6 @@ def _inits(name, dim, number):
     std = 0.02 / math.sqrt(2 * number) if name == "beit" else 0.02
 
     def normal(std=0.02):
-        return keras.initializers.TruncatedNormal(stddev=std)
+        return keras.initializers.RandomNormal(stddev=std)
 
     return {"one": normal, "three": normal, "last": lambda: normal(std)}

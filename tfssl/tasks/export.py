@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from tfssl import data as data_lib
 from tfssl import formats, models
+from tfssl.data import bad_files as bad_files_lib
+from tfssl.data import pipeline
 from tfssl.formats import signatures
 from tfssl.formats import warmup as warmup_lib
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
@@ -38,7 +40,7 @@ def export(
             segmenter or a tokenizer.
         base_dir: folder of all exported models.
         name: name of the model there, a file name and no path; None takes the run
-            folder's name.
+            folder's name, of a version of an exported model that of the model.
         version: version number; None takes the next free one.
         warmup: warm-up records to store, made from images of `data`.
         check: reload the SavedModel and compare its bytes signature with the
@@ -62,9 +64,9 @@ def export(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
             "encoder takes; save it with formats.keras_file.save, which stores both."
         )
-    if name is None:
-        name = os.path.basename(os.path.abspath(run)).removesuffix(".keras")
     folder = runs.folder_of(run)
+    if name is None:
+        name = _name_of(os.path.abspath(run), folder)
     record = runs.record_of(folder) if folder else None
     images = None
     if (warmup or check) and preprocessing.channels not in (1, 3, 4):
@@ -106,14 +108,21 @@ def export(
     return path
 
 
+def _name_of(path, folder):
+    above, name = os.path.split(path)
+    is_version = folder is None and name.isdecimal()
+    return os.path.basename(above) if is_version else name.removesuffix(".keras")
+
+
 def largest_difference(path, model, images):
     """Largest difference of any output, SavedModel against Python.
 
     Infinite if the SavedModel says that one of the images cannot be read. Differences
-    are absolute, but those of logits, which have no bound, relative to the largest
-    logit, where that is above 1. Of a mask it is the share of pixels that differ, of a
-    tokenizer the share of tokens, or the largest difference of the images of the same
-    tokens.
+    are absolute, but those of features and logits, which have no bound, relative to the
+    largest of them, where that is above 1. Of a mask and of tokens it is how far the
+    logits can have been moved, also relative: half of what the logit of the class or
+    code in the SavedModel lies below the largest of its place, 0 where it is that one.
+    Of a tokenizer it is also the largest difference of the images of the same tokens.
 
     Args:
         path: a SavedModel with our signatures.
@@ -132,9 +141,10 @@ def largest_difference(path, model, images):
         name: np.abs(served[name] - values).max() for name, values in expected.items()
     }
     if "mask" in differences:
-        differences["mask"] = np.mean(np.not_equal(served["mask"], expected["mask"]))
-    if "logits" in differences:
-        differences["logits"] /= max(1.0, np.abs(expected["logits"]).max())
+        logits = model.network.logits(tf.stack(inputs))
+        differences["mask"] = _moved(logits, served["mask"])
+    for name in {"features", "logits"} & set(differences):
+        differences[name] /= _scale(expected[name])
     return float(np.max(list(differences.values())))  # NaN, if one of them is.
 
 
@@ -145,7 +155,19 @@ def _of_tokenizer(served, model, images):
     others = served["tokens"](images=inputs)["tokens"]
     again = served["images"](tokens=tokens)["images"]
     pixels = np.abs(again - model.network.images(tokens)).max()
-    return max(float(np.mean(np.not_equal(tokens, others))), float(pixels))
+    return float(np.max([_moved(model.network.logits(inputs), others), pixels]))
+
+
+def _scale(values):
+    return max(1.0, np.abs(values).max())
+
+
+def _moved(logits, chosen):
+    """How far logits must be moved for these choices to be the largest ones."""
+    logits = np.asarray(logits, np.float32)
+    of_chosen = np.take_along_axis(logits, np.asarray(chosen)[..., np.newaxis], -1)
+    below = logits.max(axis=-1, keepdims=True) - of_chosen
+    return below.max() / 2 / _scale(logits)
 
 
 def _source(run, preprocessing, data, split):
@@ -169,15 +191,18 @@ def _source(run, preprocessing, data, split):
 
 
 def _png_images(source, preprocessing, count):
-    """Some images of a source, as PNG files in memory."""
+    """The first images of a source that can be read, as PNG files in memory."""
+    bad_files = pipeline.BadFiles(max_fraction=1.0)  # They are passed over.
     dataset = data_lib.labeled(
-        source,
-        preprocessing.raw(),
-        batch_size=count,
-        indices=np.arange(min(count, source.num_images)),
+        source, preprocessing.raw(), batch_size=count, bad_files=bad_files
     )
-    batch = next(iter(dataset))
-    pixels = tf.cast(tf.round(batch["image"]), preprocessing.image_dtype)
+    images = []
+    with bad_files_lib.explained(bad_files):
+        for batch in dataset:
+            images.extend(batch["image"][batch["mask"]])
+            if len(images) >= count:
+                break
+    pixels = tf.cast(tf.round(images[:count]), preprocessing.image_dtype)
     return [tf.io.encode_png(image).numpy() for image in pixels]
 
 

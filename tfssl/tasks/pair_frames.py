@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import hashlib
 import io
 import json
 import os
@@ -42,7 +43,9 @@ def pair_frames(
     OpenCV's DIS (preset medium). The fields of frame t begin at t - flow_fields // 2.
     They are stored as PNG files beside `out`, where 128 is 0 and 255 is 20 pixels;
     faster pixels are held as these. Files that are there are kept, so that a run that
-    was stopped goes on; delete their folder when frames have changed.
+    was stopped goes on, in a folder for each clip, which is another one if the clip's
+    name, or the path or number of one of its frames, is; delete it when a file of
+    frames has other content.
 
     Args:
         frames: manifest of the frames, with the columns `path`, `clip` (any text) and
@@ -89,7 +92,7 @@ def pair_frames(
             folder = f"{os.path.splitext(os.path.basename(out))[0]}_flow"
             wanted = {pair for pair, _ in found for pair in _fields(*pair, flow_fields)}
             stored = _write_flow(
-                frames, clips, sorted(wanted), folder, flow_of, bool(verbose)
+                frames, rows, clips, sorted(wanted), folder, flow_of, bool(verbose)
             )
         written = [
             _row(rows[place][1], rows, clips, clip, t, ahead, flow_fields, stored)
@@ -201,11 +204,11 @@ def _flow():
     return lambda first, second: dis.calc(first, second, None)
 
 
-def _write_flow(frames, clips, fields, folder, flow_of, progress):
+def _write_flow(frames, rows, clips, fields, folder, flow_of, progress):
     """Writes the fields that are not there; `{(clip, frame): their two files}`."""
     source = manifest.manifest(frames, split="all", channels=1)
     root = os.path.dirname(frames)
-    numbers = {clip: number for number, clip in enumerate(clips)}
+    marks = {clip: _mark(clip, clips[clip], rows) for clip in clips}
     stored, last = {}, (None, None)
 
     def gray(clip, j):
@@ -224,8 +227,7 @@ def _write_flow(frames, clips, fields, folder, flow_of, progress):
 
     for clip, j in progress_lib.bar(fields, wanted=progress, unit="field"):
         names = [
-            os.path.join(folder, f"{numbers[clip]:05d}", f"{j:06d}_{axis}.png")
-            for axis in _AXES
+            os.path.join(folder, marks[clip], f"{j:06d}_{axis}.png") for axis in _AXES
         ]
         stored[clip, j] = names
         paths = [os.path.join(root, name) for name in names]
@@ -243,6 +245,13 @@ def _write_flow(frames, clips, fields, folder, flow_of, progress):
             png = tf.io.encode_png(channel[..., np.newaxis]).numpy()
             files.write_bytes(path, png)
     return stored
+
+
+def _mark(clip, numbers, rows):
+    """What tells a clip from others, and from itself with other frames: 16 digits."""
+    paths = {number: rows[place][1]["path"] for number, place in numbers.items()}
+    told = json.dumps([clip, sorted(paths.items())])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def _as_gray(flow):

@@ -357,7 +357,7 @@ def _size_of(source):
             "size, which a mask is to have; give files, or arrays."
         )
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.int64)])
+    @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
     def size(index):
         return tf.shape(source.decode(source.read(index)))[:2]
 

@@ -17,7 +17,7 @@ from tfssl import data as data_lib
 from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
-from tfssl.models import input_range, segmenter
+from tfssl.models import copying, input_range, segmenter
 from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
@@ -190,7 +190,8 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
             values than those it makes; None stands for images in [0, 1].
 
     Returns:
-        A Keras model of images as `preprocessing` makes them.
+        A Keras model of images as `preprocessing` makes them, which computes by Keras's
+        global policy: of a file or a model in another precision it is a copy.
 
     Raises:
         ValueError: for what is no encoder, arguments that it does not have, and one
@@ -203,6 +204,8 @@ def encoder(given, input_shape, encoder_args=None, preprocessing=None):
     # An encoder's own preprocessing makes room for that of these images.
     network = network_of(_network(given, input_shape, encoder_args or {}, normalized))
     network = segmenter.encoder_of(network)
+    if isinstance(given, keras.Model) or _is_file(given):
+        network = _in_precision(network)
     check_shape(network, input_shape)
     if network.weights and not network.trainable_variables:
         raise ValueError(
@@ -305,6 +308,13 @@ def _built(function, input_shape):
 
 def _is_file(encoder):
     return str(encoder).endswith(".keras")
+
+
+def _in_precision(network):
+    """A network that is there already, or its copy that computes as new ones do."""
+    asked = keras.config.dtype_policy().name
+    same = copying.policy_of(network) == asked
+    return network if same else copying.copied(network, f"precision={asked!r}", asked)
 
 
 def _from_file(path, normalized):

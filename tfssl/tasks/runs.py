@@ -35,6 +35,7 @@ from tfssl.training import checkpoint
 ENCODER = methods.Method.kept_as
 TOKENIZER = methods.DVAE.kept_as
 SEGMENTER = methods.Segmentation.kept_as
+_OF_RUNS = (ENCODER, TOKENIZER, SEGMENTER)
 _WHOLE = (serving.CLASSIFIER, serving.ENCODER)
 
 
@@ -174,15 +175,8 @@ def _file_of(path, exported=(serving.ENCODER,)):
     """
     places = [path]
     if tf.io.gfile.isdir(path):
-        newest = [os.path.join(path, str(n)) for n in serving.versions(path)[-1:]]
-        places = [
-            *(os.path.join(path, name) for name in (ENCODER, TOKENIZER, SEGMENTER)),
-            *(
-                os.path.join(of, name)
-                for of in (path, *newest)
-                for name in (*exported, serving.TOKENIZER)
-            ),
-        ]
+        of_version = (*exported, serving.TOKENIZER)
+        places = _places([path], _OF_RUNS) + _places(_exports(path), of_version)
     for place in places:
         if tf.io.gfile.exists(place):
             return place
@@ -190,6 +184,15 @@ def _file_of(path, exported=(serving.ENCODER,)):
         f"No encoder at {places[0]!r}; pass the --out folder of a finished run, that "
         "of an exported model, or a .keras file."
     )
+
+
+def _exports(path):
+    """A folder itself, and the newest version in it."""
+    return [path, *(os.path.join(path, str(n)) for n in serving.versions(path)[-1:])]
+
+
+def _places(folders, names):
+    return [os.path.join(folder, name) for folder in folders for name in names]
 
 
 def load_tokenizer(path):
@@ -304,13 +307,17 @@ def _check_head(path, head, head_layer):
 
 
 def folder_of(run):
-    """The folder of a run, None for an encoder that came from elsewhere."""
+    """The folder of a run, None for an encoder that came from elsewhere.
+
+    As the folder of an exported model does, of all its versions or of one.
+    """
     if not isinstance(run, str | os.PathLike) or not tf.io.gfile.isdir(run):
         return None
     path = files.expanded(run)
-    kept = (serving.ENCODER, serving.TOKENIZER)
-    exported = any(tf.io.gfile.exists(os.path.join(path, name)) for name in kept)
-    return None if exported else path
+    of_run = _places([path], ("run.json", *_OF_RUNS))
+    exported = _places(_exports(path), (serving.ENCODER, serving.TOKENIZER))
+    of_run, exported = (any(map(tf.io.gfile.exists, x)) for x in (of_run, exported))
+    return None if exported and not of_run else path
 
 
 def encoder_of(run, preprocessing=None, *, any_size=False):

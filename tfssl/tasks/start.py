@@ -6,7 +6,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import processor
-from tfssl.models import input_range
+from tfssl.models import copying, input_range
 from tfssl.tasks import resolve
 from tfssl.training import checkpoint
 
@@ -97,7 +97,7 @@ def summary(model, plan, optimization, devices, strategy):
         f"{_pixels(source)}; {len(plan.recipe)} views of {sizes} px "
         f"({plan.recipe.name})",
         f"encoder {model.encoder.name}: {model.encoder.count_params():,} parameters, "
-        f"{model.feature_dim} features, {devices.precision}, input from "
+        f"{model.feature_dim} features, {copying.policy_of(model.encoder)}, input from "
         f"{_input_ends(model.encoder, plan.preprocessing)}",
         f"global batch {batch_size} on {strategy.num_replicas_in_sync} replica(s), "
         f"{plan.steps_per_epoch} steps per epoch, {plan.epochs} epochs",
