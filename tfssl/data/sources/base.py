@@ -39,7 +39,7 @@ class Source:
         image_size: `(height, width)` if all images share it, or None. Where it is set
             and images are decoded, `read` also takes several indices, see `stacked`.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
-        random_access: whether `read` exists; else `stream` does.
+        random_access: whether `read` exists; else `stream` and `image_bytes` do.
         memory: `kept.Memory` of the decoded images, or None, see `kept.keep`.
         maps: dict of a map of classes among the channels, by its name, to its first
             channel and the names of its classes, `(int, tuple)`. Each class has a
@@ -310,7 +310,10 @@ class _StreamSubset(_Subset):
                 "indices, each once; sort them."
             )
         super().__init__(source, indices, name)
-        self.bytes_per_image = source.bytes_per_image
+
+    @property
+    def image_bytes(self):
+        return self._source.image_bytes[self._indices]
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""

@@ -31,11 +31,13 @@ class _Notes:
     Attributes:
         images: int64 `(images,)`, hashes of the images.
         hashes: int64 `(images,)`, of the images and their labels.
+        sizes: int64 `(images,)`, bytes of the images.
         labels: `(images,)`, or None.
     """
 
     images: np.ndarray
     hashes: np.ndarray
+    sizes: np.ndarray
     labels: np.ndarray | None
 
 
@@ -53,7 +55,6 @@ class StreamSource(source_lib.Source):
         name: for logs.
         num_images: int, or None to count them.
         channels: int, needed for encoded files.
-        bytes_per_image: estimate, which bounds the shuffle buffer.
 
     Raises:
         ValueError: for elements of another kind; and, when the dataset is read, if it
@@ -72,7 +73,6 @@ class StreamSource(source_lib.Source):
         channels=None,
         class_names=None,
         bit_depth=8,
-        bytes_per_image=None,
     ):
         dataset, spec = _as_dicts(dataset, name)
         # Else a user's `deterministic = False` would hold for this pipeline too.
@@ -102,13 +102,11 @@ class StreamSource(source_lib.Source):
             class_names=class_names,
             image_size=size,
         )
-        pixels = int(
-            np.prod([n or 256 for n in image.shape.as_list() or [256, 256, 3]])
-        )
-        width = 1 if self.encoded else image.dtype.size
-        self.bytes_per_image = bytes_per_image or (
-            100_000 if self.encoded else pixels * width
-        )
+
+    @property
+    def image_bytes(self):
+        """Int64 `(num_images,)`: what each image takes in memory, as it comes."""
+        return self._checked.sizes
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""
@@ -137,6 +135,7 @@ class StreamSource(source_lib.Source):
                 "image": of_image,
                 "hash": of_element,
                 "empty": tf.equal(tf.size(image), 0),
+                "size": _size(image),
             }
             if not encoded and image.dtype.is_floating:
                 # The sum is 0, or NaN where a value is: minima leave NaN out.
@@ -147,7 +146,7 @@ class StreamSource(source_lib.Source):
             return found
 
         dataset = self._dataset.map(note, num_parallel_calls=tf.data.AUTOTUNE)
-        images, hashes, labels = [], [], []
+        images, hashes, sizes, labels = [], [], [], []
         for batch in _read(dataset.batch(_NOTED), self.name):
             if batch["empty"].any():
                 place = _NOTED * len(hashes) + int(batch["empty"].argmax())
@@ -159,11 +158,12 @@ class StreamSource(source_lib.Source):
                 source_lib.check_floats(low, high, self.name)
             images.append(batch["image"])
             hashes.append(batch["hash"])
+            sizes.append(batch["size"])
             labels.append(batch.get("label"))
         if not hashes:
             raise ValueError(f"{self.name} holds no image; give at least one.")
         labels = None if labels[0] is None else np.concatenate(labels)
-        return _Notes(np.concatenate(images), np.concatenate(hashes), labels)
+        return _Notes(*map(np.concatenate, (images, hashes, sizes)), labels)
 
     @functools.cached_property
     @running.as_written
@@ -232,6 +232,13 @@ def _hashes(element):
 def _hash(element):
     """Int64 hash of an element, image and label."""
     return _hashes(element)[1]
+
+
+def _size(image):
+    """Int64 bytes of an image, pixels or a file."""
+    if image.dtype == tf.string:
+        return tf.cast(tf.strings.length(image), tf.int64)
+    return tf.size(image, tf.int64) * image.dtype.size
 
 
 def _read(dataset, name):
