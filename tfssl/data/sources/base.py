@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl.data import passes
 from tfssl.data.sources import decoding, label_sets
 
 MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
@@ -317,11 +318,9 @@ class _StreamSubset(_Subset):
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""
-        number = np.full(self._source.num_images, -1, np.int64)
-        number[self._indices] = np.arange(len(self._indices))
-        number = tf.constant(number)
-        renumbered = self._source.stream().map(lambda i, x: (tf.gather(number, i), x))
-        return renumbered.filter(lambda i, _: i >= 0)
+        numbers = np.full(self._source.num_images, -1, np.int64)
+        numbers[self._indices] = np.arange(len(self._indices))
+        return passes.renumbered(self._source.stream(), numbers)
 
 
 def whole_labels(labels, count, name):

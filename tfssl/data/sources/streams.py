@@ -7,21 +7,17 @@ pass notes a hash of each image with its label, and every later pass must agree 
 
 import dataclasses
 import functools
-import re
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data import running
+from tfssl.data import passes, running
 from tfssl.data.sources import base as source_lib
 
 # Elements of further passes that are compared before the sequence is used.
 _COMPARED = 256
 _NOTED = 256  # Elements that are noted at a time.
-_CHANGED = re.compile(
-    r"assertion failed: \[(.*? does not give the same images .*? itself\.)\]"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,14 +105,25 @@ class StreamSource(source_lib.Source):
         return self._checked.sizes
 
     def stream(self):
-        """Dataset of `(index, raw image)`, in the source's own order."""
+        """Dataset of `(index, raw image)`, in the source's own order.
+
+        Of encoded files, one that is lost on the way is `b""`; and the index is
+        `passes.CHANGED` from where on the files are others than in the first pass.
+        """
         noted = self._checked.hashes
+        if self.encoded:
+            files = self._dataset.map(
+                lambda element: (_hash(element), element["image"]),
+                num_parallel_calls=running.parallel(),
+            )
+            return passes.followed(files, noted)
 
         def raw(index, element):
             hashes = tf.constant(noted)
             place = tf.minimum(index, len(noted) - 1)
             same = (index < len(noted)) & (_hash(element) == tf.gather(hashes, place))
-            check = tf.debugging.Assert(same, [self._changed("this image"), index])
+            told = passes.told(self.name, "this image")
+            check = tf.debugging.Assert(same, [told, index])
             with tf.control_dependencies([check]):
                 return index, tf.identity(element["image"])
 
@@ -179,37 +186,18 @@ class StreamSource(source_lib.Source):
         again = self._dataset.repeat().map(_hash).take(_COMPARED).batch(_COMPARED)
         found = next(_read(again, self.name), np.zeros(0, np.int64))
         if not len(found):
-            raise ValueError(self._changed("image 0"))
+            raise ValueError(passes.told(self.name, "image 0"))
         differ = found != hashes[np.arange(len(found)) % len(hashes)]
         if differ.any():
             place = int(differ.argmax()) % len(hashes)
-            raise ValueError(self._changed(f"image {place}"))
+            raise ValueError(passes.told(self.name, f"image {place}"))
         return self._notes
-
-    def _changed(self, what):
-        return (
-            f"{self.name} does not give the same images in the same order in every "
-            f"pass ({what} is another one than in the first); give it without "
-            "shuffle() (keras.utils.image_dataset_from_directory: shuffle=False; "
-            "list_files: shuffle=False) and without random changes of the images. "
-            "Training shuffles and augments them itself."
-        )
 
     def _fingerprint(self, digest):
         digest.update(self._checked.hashes.astype("<i8").tobytes())
 
     def _identity(self, digest):
         digest.update(self._checked.images.astype("<i8").tobytes())
-
-
-def changed(error):
-    """What an error of a pipeline says of a dataset that has changed, or None.
-
-    Args:
-        error: `tf.errors.OpError`, whose message has TensorFlow's words around it.
-    """
-    found = _CHANGED.search(str(error))
-    return found and found[1]
 
 
 def _hashes(element):
