@@ -18,6 +18,7 @@ from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
 from tfssl.models import input_range, segmenter
+from tfssl.tasks import apart
 from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
@@ -84,6 +85,7 @@ def sources(
                 labels=labels_of(validation_data),
                 **options,
             )
+        apart.check(train, validation)
         return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         by = None

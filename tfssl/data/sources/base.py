@@ -45,11 +45,14 @@ class Source:
         maps: dict of a map of classes among the channels, by its name, to its first
             channel and the names of its classes, `(int, tuple)`. Each class has a
             channel, see `data.label_maps`.
+        places: function of nothing that gives a text for each image, where it lies, by
+            which others can be found to be the same; or None.
     """
 
     random_access = True
     encoded = False
     memory = None
+    places = None
 
     def __init__(
         self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
@@ -102,7 +105,7 @@ class Source:
         names, value = self.class_names, np.asarray(value)
         if label_sets.are_sets(value):
             return label_sets.checked(value, self.num_images, names, self.name)
-        value = whole_labels(value, self.num_images, self.name)
+        value = label_sets.whole_labels(value, self.num_images, self.name)
         if names is not None and value.max() >= len(names):
             raise ValueError(
                 f"{self.name} has labels up to {value.max()}, but names of only "
@@ -292,6 +295,16 @@ class _Subset(Source):
     def has_names(self):
         return self._source.has_names
 
+    @property
+    def places(self):
+        of_all = self._source.places
+
+        def of_these():
+            found = of_all()
+            return [found[index] for index in self._indices]
+
+        return None if of_all is None else of_these
+
     def _fingerprint(self, digest):
         digest.update(self._source.fingerprint().encode())
         digest.update(self._indices.astype("<i8").tobytes())
@@ -321,47 +334,6 @@ class _StreamSubset(_Subset):
         numbers = np.full(self._source.num_images, -1, np.int64)
         numbers[self._indices] = np.arange(len(self._indices))
         return passes.renumbered(self._source.stream(), numbers)
-
-
-def whole_labels(labels, count, name):
-    """Labels as int64.
-
-    Args:
-        labels: `(count,)` whole numbers of any dtype.
-        count: int, images.
-        name: of the images, for the message.
-
-    Raises:
-        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
-            numbers beyond int64.
-    """
-    labels = np.asarray(labels)
-    if labels.shape != (count,):
-        hint = (
-            "; of one-hot labels give the argmax, of several classes per image whole "
-            "numbers: 1, 0, and -1 where unknown"
-            if labels.ndim == 2
-            else ""
-        )
-        raise ValueError(
-            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
-            f"per image{hint}."
-        )
-    if labels.dtype.kind not in "biuf":
-        first = labels[:1].tolist()[0]
-        raise ValueError(
-            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
-            "numbers, -1 where unknown; number the classes."
-        )
-    with np.errstate(invalid="ignore"):  # What does not fit is found below.
-        whole = labels.astype(np.int64)
-        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
-    if len(wrong):
-        raise ValueError(
-            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
-            "whole numbers, -1 where unknown."
-        )
-    return whole
 
 
 def check_floats(low, high, name):

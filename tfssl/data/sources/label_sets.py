@@ -1,4 +1,4 @@
-"""Labels of images that have any number of classes: a row of marks per image."""
+"""Labels of images: a number each, or of any number of classes a row of marks."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ HAS, HAS_NOT, UNKNOWN = 1, 0, -1
 
 
 def are_sets(labels):
-    """Whether these are such rows: a matrix of whole numbers, two columns or more.
+    """Whether these are rows of marks: a matrix of whole numbers, two columns or more.
 
     A matrix of floats is not: it is what one-hot encoders give, of one class per image.
     One column is a list of labels of the wrong shape.
@@ -60,3 +60,44 @@ def of_numbers(lists, classes):
         else:
             marks[row, list(numbers)] = HAS
     return marks
+
+
+def whole_labels(labels, count, name):
+    """Labels as int64.
+
+    Args:
+        labels: `(count,)` whole numbers of any dtype.
+        count: int, images.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
+            numbers beyond int64.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        hint = (
+            "; of one-hot labels give the argmax, of several classes per image whole "
+            "numbers: 1, 0, and -1 where unknown"
+            if labels.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
+            f"per image{hint}."
+        )
+    if labels.dtype.kind not in "biuf":
+        first = labels[:1].tolist()[0]
+        raise ValueError(
+            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
+            "numbers, -1 where unknown; number the classes."
+        )
+    with np.errstate(invalid="ignore"):  # What does not fit is found below.
+        whole = labels.astype(np.int64)
+        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
+            "whole numbers, -1 where unknown."
+        )
+    return whole

@@ -75,15 +75,27 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
     small = _bytes(builder.info.splits, info) <= _MEMORY_BYTES
     elements = _elements(dataset) if small else None
     if elements is None:
-        return streams.StreamSource(
+        source = streams.StreamSource(
             dataset, num_images=info.num_examples, bit_depth=bit_depth, **shared
         )
-    return arrays.BytesSource(
-        [e["image"] for e in elements],
-        dtype="uint16" if bit_depth == 16 else "uint8",
-        labels=[e["label"] for e in elements] if title else None,
-        **shared,
-    )
+    else:
+        source = arrays.BytesSource(
+            [e["image"] for e in elements],
+            dtype="uint16" if bit_depth == 16 else "uint8",
+            labels=[e["label"] for e in elements] if title else None,
+            **shared,
+        )
+    source.places = lambda: _places(info)
+    return source
+
+
+def _places(part):
+    """Where each image of a part lies: its file, and its number there."""
+    return [
+        f"{file.filename} {number}"
+        for file in part.file_instructions
+        for number in range(file.skip, file.skip + file.take)
+    ]
 
 
 def _bytes(splits, part):
