@@ -138,6 +138,7 @@ def test_manifests_in_csv(tmp_path):
         (json_lines([[0, -1]]), "line 1: -1 among 'labels'"),
         (json_lines([["ant"]], label="bee"), "line 1: 'labels', but line 1 has a"),
         (json_lines([["ant"], [], ["ant"]]), "one class only in 'labels'"),
+        (json_lines([[3_000_001, 7], [7], [5]]), "labels up to 3000001 of 3 classes"),
     ],
 )
 def test_manifests_that_are_refused(tmp_path, text, message):

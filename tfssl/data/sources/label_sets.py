@@ -3,6 +3,7 @@
 import numpy as np
 
 HAS, HAS_NOT, UNKNOWN = 1, 0, -1
+_SPARSE = 1000  # A number is no id below this, nor below so many times the classes.
 
 
 def are_sets(labels):
@@ -60,6 +61,23 @@ def of_numbers(lists, classes):
         else:
             marks[row, list(numbers)] = HAS
     return marks
+
+
+def check_numbers(numbers, name):
+    """Raises `ValueError` for ids, which would need as many columns as the largest.
+
+    Args:
+        numbers: iterable of ints, the classes of all images.
+        name: of the images, for the message.
+    """
+    classes = set(numbers) - {UNKNOWN}
+    largest = max(classes, default=0)
+    if largest >= _SPARSE * max(1, len(classes)):
+        raise ValueError(
+            f"{name} has labels up to {largest} of {len(classes)} classes, expected "
+            "numbers from 0 without large gaps; number the classes from 0, or give "
+            "their names."
+        )
 
 
 def whole_labels(labels, count, name):

@@ -339,6 +339,7 @@ def _numbered(path, known):
     """`(number of each label, names)`; names are None where labels are numbers."""
     numbers = [_number(path, *pair) for pair in known]
     if None not in numbers:
+        label_sets.check_numbers(numbers, path)
         return numbers, None
     if any(number is not None for number in numbers):
         line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)
