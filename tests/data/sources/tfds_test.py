@@ -181,6 +181,17 @@ def test_one_class_may_be_called_labels_and_be_any_number(kind, opened):
     assert source.labels.tolist() == [i % 2 for i in pixels]
 
 
+def test_fractions_are_refused_where_labels_are_asked_for(opened):
+    source = opened(
+        {"image": Tiny.features["image"], "label": tfds.features.Scalar(np.float32)},
+        lambda i: {"image": np.full((6, 6, 1), i, np.uint8), "label": i + 0.5},
+    )
+    assert source.num_images == 7
+    assert sources.open_source(source, labels="none").fingerprint()
+    with pytest.raises(ValueError, match="has the label .* expected whole numbers"):
+        _ = source.labels
+
+
 def test_labels_that_are_no_classes_are_left_out(opened, caplog):
     source = opened(
         {"image": Tiny.features["image"], "label": tfds.features.Text()},

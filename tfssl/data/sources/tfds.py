@@ -82,7 +82,7 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         source = arrays.BytesSource(
             [e["image"] for e in elements],
             dtype="uint16" if bit_depth == 16 else "uint8",
-            labels=[e["label"] for e in elements] if title else None,
+            labels=(lambda: [e["label"] for e in elements]) if title else None,
             **shared,
         )
     source.places = lambda: _places(info)
