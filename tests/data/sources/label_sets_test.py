@@ -127,6 +127,11 @@ def test_manifests_in_csv(tmp_path):
     written(tmp_path, "m.csv", csv_of(["cat|ant,train", "bee|7,train"]))
     with pytest.raises(ValueError, match="line 2: .* numbers .7 in line 3.*one kind"):
         sources.open_source(path)
+    written(tmp_path, "m.csv", csv_of(["cat|ant,train", "[],train", "ant,train"]))
+    assert_marks(sources.open_source(path), [[1, 1], [0, 0], [1, 0]])
+    written(tmp_path, "m.csv", csv_of(["cat|ant,train", """"[""cat""]",train"""]))
+    with pytest.raises(ValueError, match="line 3: labels .* expected a list .*cat.dog"):
+        sources.open_source(path)
 
 
 @pytest.mark.parametrize(

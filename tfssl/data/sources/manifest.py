@@ -323,10 +323,12 @@ def _labels(path, rows):
 
 def _members(path, line, given):
     """The classes of an image, a list of names or numbers, or None if unknown."""
-    if given in (None, ""):
-        return None
+    if given in (None, "", "[]"):  # The last in CSV: none, which is known.
+        return [] if given else None
     members = given.split(_BETWEEN) if isinstance(given, str) else given
-    if not isinstance(members, list) or any(m in (None, "") for m in members):
+    json_in_csv = isinstance(given, str) and given.startswith("[")
+    known = isinstance(members, list) and not any(m in (None, "") for m in members)
+    if json_in_csv or not known:
         raise refused(
             path,
             line,
