@@ -66,7 +66,7 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
     folder = os.path.dirname(path)
     allowed = [folder or "."] + ([os.fspath(root)] if root else [])
     columns = _columns(path, rows, channels)
-    files, *others = _files(path, rows, folder, allowed, list(columns.values()))
+    files, *others = files_of(path, rows, folder, allowed, list(columns.values()))
     labels, names = _labels(path, rows)
     kept = _of_split(path, rows, split)
     about = {
@@ -214,7 +214,7 @@ def _counting(row, more):
     }
 
 
-def _files(path, rows, folder, allowed, titles):
+def files_of(path, rows, folder, allowed, titles):
     """Lists of the rows' files, of `path` and of each further column.
 
     Each file is in an allowed folder; an image is listed once, further files may be
