@@ -95,6 +95,28 @@ def test_repeats_that_do_not_fit_are_refused():
         order_lib.Order(stream, 10, 0, 0, (0, 1), repeats=2)
 
 
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_buffer_of_a_sequence_is_bounded_by_its_largest_images(
+    encoded, monkeypatch
+):
+    monkeypatch.setattr(order_lib, "_SHUFFLE_BYTES", 1 << 20)
+    sides = tf.data.Dataset.from_tensor_slices([100] * 30 + [400] * 20)
+    images = sides.map(lambda side: tf.zeros([side, side, 3], tf.uint8))
+    if encoded:
+        images = images.map(lambda image: tf.io.serialize_tensor(image))
+    source = sources.open_source(images)
+    buffered = []
+
+    class Watched(tf.data.Dataset):
+        shuffle = staticmethod(lambda size, **_: buffered.append(size))
+
+    for part in (source, source.subset(np.arange(40)), source.subset(np.arange(3))):
+        order = order_lib.Order(part, 2, 0, 0, (0, 1))
+        order._shuffled(Watched, 0)
+    # 480,000 bytes each; the small ones of the last part all fit.
+    assert buffered == [2, 2, 3]
+
+
 def test_a_list_of_images_takes_the_place_of_the_shuffle():
     drawn = np.random.default_rng(0).integers(1000, size=1000)
     source = sources.open_source(np.zeros((1000, 1, 1, 1), np.uint8))

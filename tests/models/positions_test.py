@@ -1,5 +1,7 @@
 """Positions of patches: at their own grid, at another one, relative ones."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -138,10 +140,24 @@ def test_relative_bias_takes_another_square_grid_and_no_other():
         layer.bias(None)
 
 
+def test_relative_positions_are_not_misread():
+    """Of 8 x 2 patches there are as many as of 4 x 4."""
+    layer = positions.Tokens((4, 4), positions="none", relative=True)
+    for grid in ((4, 4), (6, 6)):
+        assert layer(_maps(*grid)).shape[1] == math.prod(grid) + 1
+    with pytest.raises(ValueError, match="8 x 2 patches received by .* 4 x 4 patches"):
+        layer(_maps(8, 2))
+    positions.check_relative((2, 8), (2, 8))
+    for grid in ((4, 4), (8, 2), (2, 4)):
+        with pytest.raises(ValueError, match="interpolated to squares of another num"):
+            positions.check_relative((2, 8), grid)
+
+
 def test_layers_are_rebuilt_from_their_configs():
     for layer in (
         positions.Tokens((2, 3), positions="sincos", class_std=1e-6),
         positions.Tokens((2, 3), distillation_token=True),
+        positions.Tokens((2, 3), relative=True),
         positions.RelativeBias((2, 3), 4, class_token=False),
     ):
         again = keras.saving.deserialize_keras_object(

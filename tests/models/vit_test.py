@@ -222,3 +222,16 @@ def test_images_that_the_patch_does_not_divide_are_refused():
         models.check_images(network, 10, 10)
     with pytest.raises(ValueError, match="10 x 10 pixels"):
         network(_images(10))
+
+
+@pytest.mark.parametrize("relative", ["shared", "blocks"])
+def test_relative_positions_refuse_a_grid_of_as_many_patches(relative):
+    network = _tiny(input_shape=(16, 16, 3), relative=relative)
+    for refused in (
+        lambda: network(np.zeros((1, 8, 32, 3), "float32")),
+        lambda: network.check_images(8, 32),
+    ):
+        with pytest.raises(ValueError, match="2 x 8 patches received by .* 4 x 4 pat"):
+            refused()
+    network.check_images(24, 24)
+    _tiny(input_shape=(16, 16, 3)).check_images(8, 32)

@@ -54,7 +54,7 @@ def test_from_images_to_a_served_model(folder, tmp_path, method):
     assert list(encoder.network.branches) == ["L", "ab"]
     assert encoder.output_shape == (None, 16)
     rows = evaluate.evaluate(
-        out, data=folder, validation_data=folder, labels="folders", verbose=0,
+        out, data=folder, validation_fraction=0.5, labels="folders", verbose=0,
         budgets=("100%",), draws=1, baselines=("random_encoder",), probes=("knn",),
     )  # fmt: skip
     assert {row["features"] for row in rows} == {"pre-trained", "random encoder"}

@@ -130,7 +130,7 @@ NO_BASELINES = {"baselines": ()}
         ({"probe_options": {"mlp.rate": 1}}, "probe_option 'mlp.rate' received"),
         ({"probe_options": {"k": 0}}, "k=0 received, expected a whole number"),
         ({"data": small.images()[0]}, "labelled training images, but there are no lab"),
-        ({"validation_data": small.images()[0]}, "labelled validation images"),
+        ({"validation_data": small.images(seed=1)[0]}, "labelled validation images"),
     ],
 )
 def test_bad_input(run, changes, sentence, monkeypatch):

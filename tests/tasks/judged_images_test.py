@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -41,8 +43,9 @@ def test_what_an_encoder_without_a_run_is_judged_on():
     assert opened(max_bad_fraction=0.5).max_bad_fraction == 0.5
 
 
-def test_files_are_decoded_to_what_the_preprocessing_is_for(folder):
-    files_of = {"data": folder, "validation_data": folder, "labels": "folders"}
+def test_files_are_decoded_to_what_the_preprocessing_is_for(folder, tmp_path):
+    others = str(shutil.copytree(folder, tmp_path / "others"))
+    files_of = {"data": folder, "validation_data": others, "labels": "folders"}
     assert opened(**files_of).train.dtype == "uint8"
     deep = data_lib.Preprocessing(size=8, channels=1, max_value=65535)
     assert opened(preprocessing=deep, **files_of).train.dtype == "uint16"
@@ -137,7 +140,7 @@ def test_what_a_run_without_labels_held_out_of_arrays(held_out):
     assert setting.train.identity() == train.identity()
     assert setting.test.num_images == 12 and set(setting.test.labels) == {0, 1}
     with pytest.raises(ValueError, match="needs labelled validation images"):
-        opened(str(run), data=(pixels, labels), validation_data=pixels)
+        opened(str(run), data=(pixels, labels), validation_data=pixels[::-1])
 
 
 def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
@@ -145,14 +148,15 @@ def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
     record = files.read_json(run / "run.json")
     record["settings"] |= {
         "data": "digits",
-        "split": "all",
-        "validation_split": "test",
+        "split": "test",
+        "validation_split": "train",
         "validation_fraction": 0.0,
     }
     files.write_json(run / "run.json", record)
-    other = {"data": str(folder), "validation_data": str(folder), "labels": "folders"}
+    others = shutil.copytree(folder, run / "others")
+    other = {"data": str(folder), "validation_data": str(others), "labels": "folders"}
     assert opened(str(run), **other).train.num_images == 30
-    assert opened(str(run), **_OWN | {"data": "digits"}).train.num_images == 1797
+    assert opened(str(run), **_OWN | {"data": "digits"}).train.num_images == 500
     with pytest.raises(ValueError, match="give --validation_data"):
         opened(str(run), **other | {"validation_data": None})
     with pytest.raises(ValueError, match="split='all' received for array"):

@@ -60,6 +60,21 @@ def test_a_frame_and_the_one_that_comes_later(tmp_path, capsys):
     )
 
 
+def test_frames_of_other_splits_are_not_taken(tmp_path, monkeypatch, capsys):
+    frames = _write(tmp_path, {"a": range(6)})
+    text = frames.read_text().replace("note", "split")
+    lines = text.replace(",x", ",all").splitlines()
+    for number in (4, 5):  # Frames 3 and 4.
+        lines[number] = lines[number].replace(",all", ",test")
+    frames.write_text("\n".join(lines))
+    out = pair_frames.pair_frames(frames, tmp_path / "pairs.csv", ahead=1)
+    assert "3 images of 6 frames in 1 clips; 3 have not" in capsys.readouterr().out
+    assert [row["path"] for row in _rows(out)] == ["a/0.png", "a/1.png", "a/3.png"]
+    monkeypatch.setattr(pair_frames, "_flow", lambda: _shifts)
+    out = pair_frames.pair_frames(frames, tmp_path / "flow.csv", flow_fields=1)
+    assert [row["path"] for row in _rows(out)] == ["a/0.png", "a/1.png", "a/3.png"]
+
+
 def _shifts(first, second):
     """Stands in for OpenCV: a field that tells which frames it is of."""
     shift = [first.mean(), second.mean()]

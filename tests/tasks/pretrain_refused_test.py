@@ -58,21 +58,21 @@ def _frozen(shape):
         ({"steps_per_execution": 2}, "does not divide the 5 steps of an epoch; use"),
         ({"knn_epochs": 1}, "there are no validation images"),
         (
-            {"knn_epochs": 1, "validation_data": images()[0]},
+            {"knn_epochs": 1, "validation_data": images(seed=1)[0]},
             "there are no validation labels",
         ),
         (
             {
                 "knn_epochs": 1,
                 "data": (images()[0], [-1] * 40),
-                "validation_data": images(),
+                "validation_data": images(seed=1),
             },
             "there are no training labels",
         ),
         (
             {
                 "online_probe_epochs": 1,
-                "validation_data": (images()[0], [-1] * 40),
+                "validation_data": (images(seed=1)[0], [-1] * 40),
             },
             "there are no labelled validation images",
         ),

@@ -129,7 +129,8 @@ def test_a_folder_of_tfds_data_is_for_tfds_data(tmp_path, monkeypatch):
 
     def opened(given, data_dir=None, **_):
         asked.append((given, data_dir))
-        return data.sources.ArraySource(np.zeros((4, 8, 8, 3), np.uint8))
+        images = np.full((4, 8, 8, 3), len(asked), np.uint8)
+        return data.sources.ArraySource(images)
 
     monkeypatch.setattr(data, "open_source", opened)
     for train, validation in (

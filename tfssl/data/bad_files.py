@@ -7,8 +7,8 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import checks
-from tfssl.data import running
-from tfssl.data.sources import aligned, image_headers, streams, tiff
+from tfssl.data import passes, running
+from tfssl.data.sources import aligned, image_headers, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
 
 # Errors of reading an image outside of a graph. The second is what Python makes of a
@@ -129,7 +129,7 @@ def explained(*collectors):
         for collector in collectors:
             if collector.error:
                 raise ValueError(collector.error) from error
-        changed = streams.changed(error)
+        changed = passes.changed(error)
         if changed:
             raise ValueError(changed) from error
         raise
@@ -175,6 +175,7 @@ def _raws(source):
     """`(index, raw)` of all images, some from all over the source first."""
     if not source.random_access:
         for index, raw in source.stream():
+            passes.check(index, source)
             yield int(index), raw
         return
     spread = np.linspace(0, source.num_images - 1, _SPREAD).astype(np.int64)
@@ -223,11 +224,11 @@ def skip(elements, size, first, index_of, source, bad_files, end=None):
     Returns:
         Dataset of batches. Elements after a failed one move up.
     """
-    batches = readable(elements, size, first, end)
+    batches = readable(elements, size, first, source, end)
     return record_gaps(batches, first, index_of, source, bad_files, end)
 
 
-def readable(elements, size, first, end=None):
+def readable(elements, size, first, source, end=None):
     """Batches the elements that do not fail; the first half of `skip`, without Python.
 
     It may run in another process; the gaps in the numbers are still to be recorded.
@@ -238,7 +239,7 @@ def readable(elements, size, first, end=None):
     how far the reading came.
     """
     if end is not None:
-        batches = elements.ignore_errors().batch(size)
+        batches = passes.unchanged(elements.ignore_errors().batch(size), source)
         return batches.concatenate(_marks(batches.element_spec, lambda _: end, 1))
     count = max(1, size // _MARKS)
     of_elements = elements.element_spec
@@ -256,8 +257,8 @@ def readable(elements, size, first, end=None):
             lambda: _good_rows(batch),
         )
 
-    batches = marked.ignore_errors().batch(size + count).map(unmarked)
-    return batches.rebatch(size, drop_remainder=True)
+    batches = passes.unchanged(marked.ignore_errors().batch(size + count), source)
+    return batches.map(unmarked).rebatch(size, drop_remainder=True)
 
 
 def tried(number):

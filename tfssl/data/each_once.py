@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import running
+from tfssl.data import passes, running
 from tfssl.data.bad_files import BadFiles
 
 
@@ -60,7 +60,8 @@ def labeled(
 
     def prepare(ordinal, element):
         index, content = element
-        label = tf.gather(tf.constant(labels), index)
+        ordinal = passes.numbered(ordinal, index)
+        label = tf.gather(tf.constant(labels), tf.maximum(index, 0))
         return ordinal, index, make(content), label
 
     elements = raw.enumerate().map(prepare, num_parallel_calls=parallel)
@@ -104,7 +105,6 @@ def _in_order(source, indices, parallel):
         return order, dataset.map(read, num_parallel_calls=parallel)
     if indices is None:
         return order, source.stream()
-    wanted = np.zeros(source.num_images, bool)
-    wanted[order] = True
-    keep = tf.constant(wanted)
-    return np.unique(order), source.stream().filter(lambda i, _: tf.gather(keep, i))
+    numbers = np.full(source.num_images, -1, np.int64)
+    numbers[order] = order
+    return np.unique(order), passes.renumbered(source.stream(), numbers)

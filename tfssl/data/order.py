@@ -12,6 +12,8 @@ A worker takes its own block of rows out of every global batch. Its elements are
 counted by `k`: row `k % rows` of its block in global batch `k // rows`.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
@@ -215,12 +217,17 @@ class Order:
     def _shuffled(self, dataset, epoch):
         """A dataset of the source's images in the order of an epoch."""
         internals.pin_graph_seed()  # Or the global seed would change the order.
-        fits = max(1, _SHUFFLE_BYTES // self.source.bytes_per_image)
         return dataset.shuffle(
-            min(self.source.num_images, fits),
+            self._buffered,
             seed=self.seed + epoch * 1_000_003,
             reshuffle_each_iteration=False,
         )
+
+    @functools.cached_property
+    def _buffered(self):
+        """How many images the buffer of a shuffle takes: as many as always fit."""
+        largest_first = np.sort(self.source.image_bytes)[::-1]
+        return max(1, int((largest_first.cumsum() <= _SHUFFLE_BYTES).sum()))
 
 
 def check_repeats(source, batch_size, repeats):

@@ -15,7 +15,7 @@ from absl import logging
 from tfssl import checks
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import order as order_lib
-from tfssl.data import running, service
+from tfssl.data import passes, running, service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
 from tfssl.data.each_once import labeled
@@ -356,6 +356,7 @@ def _images(order, batches, size, make, bad_files, parallel):
         def join(of_place, of_image):
             k, position, _, packed = of_place
             index, raw = of_image
+            k = passes.numbered(k, index)
             return k, position, index, make(raw, packed)
 
         both = tf.data.Dataset.zip(numbers, order.stream())
@@ -364,4 +365,4 @@ def _images(order, batches, size, make, bad_files, parallel):
         return elements.batch(size, drop_remainder=True)
     first = next(iter(batches))[-1][0]
     bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
-    return bad_files_lib.readable(elements, size, order.first)
+    return bad_files_lib.readable(elements, size, order.first, source)

@@ -121,6 +121,8 @@ class Tokens(keras.layers.Layer):
         class_token: whether a learned token without a place comes first.
         class_std: float, the standard deviation that it starts with.
         distillation_token: whether another one comes behind it.
+        relative: whether attention has a `RelativeBias` for this grid, which knows of
+            another map only the number of its patches.
         **kwargs: of `keras.layers.Layer`.
     """
 
@@ -132,6 +134,7 @@ class Tokens(keras.layers.Layer):
         class_token=True,
         class_std=0.02,
         distillation_token=False,
+        relative=False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -140,6 +143,7 @@ class Tokens(keras.layers.Layer):
         self.class_token = class_token
         self.class_std = class_std
         self.distillation_token = distillation_token
+        self.relative = relative
 
     def build(self, input_shape):
         dim = input_shape[-1]
@@ -162,10 +166,13 @@ class Tokens(keras.layers.Layer):
         """`(batch, rows, columns, dim)` -> `(batch, tokens, dim)`.
 
         Raises:
-            ValueError: for positions of a map of unknown size.
+            ValueError: for positions of a map of unknown size, and relative ones of a
+                map that they would be misread for.
         """
         _, rows, columns, dim = maps.shape
         unknown = rows is None or columns is None
+        if self.relative and not unknown:
+            check_relative(self.grid, (rows, columns))
         count = ops.shape(maps)[1] * ops.shape(maps)[2] if unknown else rows * columns
         x = ops.reshape(maps, (-1, count, dim))
         if self.positions != "none":
@@ -202,7 +209,25 @@ class Tokens(keras.layers.Layer):
             "class_token": self.class_token,
             "class_std": self.class_std,
             "distillation_token": self.distillation_token,
+            "relative": self.relative,
         }
+
+
+def check_relative(table, grid):
+    """Raises `ValueError` for a grid that relative positions are not made for.
+
+    Args:
+        table: `(rows, columns)` of their table.
+        grid: `(rows, columns)` of an image's patches.
+    """
+    (rows, columns), patches = grid, math.prod(grid)
+    if grid == tuple(table) or (rows == columns and patches != math.prod(table)):
+        return
+    raise ValueError(
+        f"{rows} x {columns} patches received by relative positions of {table[0]} x "
+        f"{table[1]} patches, which are interpolated to squares of another number of "
+        "patches only; give square images, or some of that grid."
+    )
 
 
 def _behind(token, x):

@@ -132,6 +132,7 @@ class ViT(remat.Blockwise):
             class_token=class_token,
             class_std=1e-6 if init == "xavier" else 0.02,
             distillation_token=distillation_token,
+            relative=relative != "none",
             dtype=policy,
             name="tokens",
         )(maps)
@@ -162,8 +163,12 @@ class ViT(remat.Blockwise):
         self.settings = settings
 
     def check_images(self, height, width):
-        """Raises `ValueError` for images that the patches do not divide."""
-        check_sides((height, width), self.settings["patch"])
+        """Raises `ValueError` for images of a size that it does not take."""
+        patch = self.settings["patch"]
+        check_sides((height, width), patch)
+        if self.settings["relative"] != "none":
+            table = self.get_layer("tokens").grid
+            positions_lib.check_relative(table, (height // patch, width // patch))
 
     def get_config(self):
         """Every constructor argument."""

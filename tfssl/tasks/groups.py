@@ -101,7 +101,7 @@ class Validation:
 
     Attributes:
         validation_data: where they are, given like `data`. Their classes are matched
-            by name with those of `data`.
+            by name with those of `data`. Images that train are refused.
         validation_split: their part; alone, it is a part of `data`.
         validation_fraction: part of `data` to hold out of training instead. It is
             class-balanced and takes labelled images, where some are not.

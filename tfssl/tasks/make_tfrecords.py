@@ -10,7 +10,7 @@ from tfssl import data as data_lib
 from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files as bad_files_lib
-from tfssl.data import running
+from tfssl.data import passes, running
 from tfssl.data.sources import record_writer, records
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import FileName, Path, Range
@@ -86,7 +86,8 @@ def make_tfrecords(
         ) as bar:
             found = _images(source, limits, notes, pixels, max_side, quality)
             writer = _Shards(source, paths, limits, notes, origin, bad_files, bar)
-            writer.write(found)
+            with bad_files_lib.explained(bad_files):
+                writer.write(found)
         record_writer.write_index(
             index_path, paths, notes, source=source, pixels=pixels, origin=origin
         )
@@ -139,14 +140,15 @@ def _images(source, limits, notes, pixels, max_side, quality):
             lambda i: make(i, source.read(i)), num_parallel_calls=tf.data.AUTOTUNE
         )
     else:
-        wanted = np.zeros(source.num_images, bool)
-        wanted[missing] = True
-        wanted = tf.constant(wanted)
-        stream = source.stream().filter(lambda i, _: tf.gather(wanted, i))
+        numbers = np.full(source.num_images, -1, np.int64)
+        numbers[missing] = missing
+        stream = passes.renumbered(source.stream(), numbers)
         dataset = stream.map(make, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()
     options.deterministic = True
-    return dataset.ignore_errors().with_options(options).as_numpy_iterator()
+    if source.encoded:
+        dataset = dataset.ignore_errors()
+    return dataset.with_options(options).as_numpy_iterator()
 
 
 def _smaller(image, max_side, quality):
@@ -192,6 +194,7 @@ class _Shards:
         expected, skipped = low, []
         while image is not None and image[0] < high:
             index = int(image[0])
+            passes.check(index, self._source)
             skipped += self._skip(range(expected, index))
             writer.write(*self._record(*image))
             self._bar.update(index + 1 - self._bar.n)

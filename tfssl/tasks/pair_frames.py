@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfssl import files, locks
 from tfssl import progress as progress_lib
-from tfssl.data.sources import manifest
+from tfssl.data.sources import image_folder, manifest
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import Path, Range
 
@@ -37,7 +37,7 @@ def pair_frames(
     red, green and blue the frame `ahead` numbers later (channels 3 to 5), and behind
     that `flow_fields` fields of optical flow around it, two channels each, right and
     down. So nothing else is needed to learn from video. A frame whose clip does not
-    have all of the frames that this takes is left out.
+    have all of the frames that this takes, in the frame's own split, is left out.
 
     A field is the motion of every pixel from a frame to the next, of grey frames, by
     OpenCV's DIS (preset medium). The fields of frame t begin at t - flow_fields // 2.
@@ -78,7 +78,8 @@ def pair_frames(
             "frames."
         )
     clips = _clips(frames, rows)
-    found = _windows(clips, ahead, flow_fields)
+    splits = [row["split"] for _, row in rows]
+    found = _windows(clips, splits, ahead, flow_fields)
     if not found:
         longest = max(map(len, clips.values()))
         raise ValueError(
@@ -102,7 +103,8 @@ def pair_frames(
     if verbose:
         print(
             f"{out}: {len(written)} images of {len(rows)} frames in {len(clips)} "
-            f"clips; {len(rows) - len(written)} have not all that they take."
+            f"clips; {len(rows) - len(written)} have not all that they take in their "
+            "split."
         )
     return out
 
@@ -154,15 +156,19 @@ def _fields(clip, t, count):
     return [(clip, j) for j in range(t - count // 2, t - count // 2 + count)]
 
 
-def _windows(clips, ahead, count):
-    """`[((clip, frame), place)]` of the frames whose clip has all that they take."""
+def _windows(clips, splits, ahead, count):
+    """`[((clip, frame), place)]` of the frames whose clip has all that they take.
+
+    All of it in the frame's own split.
+    """
     found = []
     for clip, numbers in clips.items():
         for t, place in numbers.items():
             needed = [t + ahead] if ahead else []
             for _, j in _fields(clip, t, count):
                 needed += [j, j + 1]
-            if all(j in numbers for j in needed):
+            taken = [numbers.get(j) for j in needed]
+            if all(p is not None and splits[p] == splits[place] for p in taken):
                 found.append(((clip, t), place))
     return sorted(found, key=lambda pair: pair[1])
 
@@ -206,8 +212,9 @@ def _flow():
 
 def _write_flow(frames, rows, clips, fields, folder, flow_of, progress):
     """Writes the fields that are not there; `{(clip, frame): their two files}`."""
-    source = manifest.manifest(frames, split="all", channels=1)
     root = os.path.dirname(frames)
+    (paths,) = manifest.files_of(frames, rows, root, [root or "."], [])
+    source = image_folder.FileSource(paths, name=frames, channels=1)
     marks = {clip: _mark(clip, clips[clip], rows) for clip in clips}
     stored, last = {}, (None, None)
 

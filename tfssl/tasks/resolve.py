@@ -18,6 +18,7 @@ from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
 from tfssl.models import copying, input_range, segmenter
+from tfssl.tasks import apart
 from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
@@ -57,11 +58,7 @@ def sources(
         found = class_folders and data_lib.sources.kind_of(data) == "folder"
         return "folders" if found and labels == "auto" else labels
 
-    options = dict(
-        channels=channels,
-        bit_depth=bit_depth,
-        data_dir=data_dir,
-    )
+    options = dict(channels=channels, bit_depth=bit_depth, data_dir=data_dir)
     if validation_data is None and validation_split is not None:
         validation_data = data
     training = options
@@ -84,6 +81,7 @@ def sources(
                 labels=labels_of(validation_data),
                 **options,
             )
+        apart.check(train, validation)
         return train, data_lib.class_names.matched(validation, train)
     if validation_fraction:
         by = None

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, files
-from tfssl.data import pipeline
+from tfssl.data import passes, pipeline
 from tfssl.data.views import recipes, tiles
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import OneOf, Path
@@ -68,6 +68,7 @@ def _originals(source, indices, size):
         wanted = {int(i): row for row, i in enumerate(indices)}
         found = [None] * len(wanted)
         for index, raw in source.stream().take(max(wanted) + 1):
+            passes.check(index, source)
             if int(index) in wanted:
                 found[wanted[int(index)]] = source.decode(raw)
     else:

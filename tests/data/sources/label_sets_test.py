@@ -127,6 +127,11 @@ def test_manifests_in_csv(tmp_path):
     written(tmp_path, "m.csv", csv_of(["cat|ant,train", "bee|7,train"]))
     with pytest.raises(ValueError, match="line 2: .* numbers .7 in line 3.*one kind"):
         sources.open_source(path)
+    written(tmp_path, "m.csv", csv_of(["cat|ant,train", "[],train", "ant,train"]))
+    assert_marks(sources.open_source(path), [[1, 1], [0, 0], [1, 0]])
+    written(tmp_path, "m.csv", csv_of(["cat|ant,train", """"[""cat""]",train"""]))
+    with pytest.raises(ValueError, match="line 3: labels .* expected a list .*cat.dog"):
+        sources.open_source(path)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +143,7 @@ def test_manifests_in_csv(tmp_path):
         (json_lines([[0, -1]]), "line 1: -1 among 'labels'"),
         (json_lines([["ant"]], label="bee"), "line 1: 'labels', but line 1 has a"),
         (json_lines([["ant"], [], ["ant"]]), "one class only in 'labels'"),
+        (json_lines([[3_000_001, 7], [7], [5]]), "labels up to 3000001 of 3 classes"),
     ],
 )
 def test_manifests_that_are_refused(tmp_path, text, message):

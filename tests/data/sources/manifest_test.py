@@ -72,6 +72,11 @@ def test_labels_that_are_numbers_and_no_labels(folder):
     assert source.labels is None
     text = '{"path": "in/0.png", "label": 3}\n{"path": "in/1.png"}'
     assert sources.open_source(_csv(root / "c.jsonl", text)).labels.tolist() == [3, -1]
+    ids = _csv(root / "d.csv", "path,label\nin/0.png,3000001\nin/1.png,-1\n")
+    with pytest.raises(
+        ValueError, match="up to 3000001 of 1 classes.* from 0, or give"
+    ):
+        sources.open_source(ids)
 
 
 def test_a_byte_order_mark_and_windows_lines(folder):

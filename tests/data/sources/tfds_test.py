@@ -98,6 +98,28 @@ def test_large_tfds_data_are_read_in_sequence(prepared, monkeypatch, pixels):
     np.testing.assert_array_equal(source.labels, small.labels)
 
 
+@pytest.mark.parametrize("split, count", [("train[:50%]", 4), ("train[5:]+train", 9)])
+@pytest.mark.parametrize("known", [True, False])
+def test_large_parts_are_read_in_sequence(
+    split, count, known, prepared, monkeypatch, pixels
+):
+    small = sources.open_source(f"tfds-dir:{prepared}", split=split)
+    assert small.random_access and small.num_images == count
+    if known:
+        monkeypatch.setattr(tfds_source, "_elements", list)  # It would take all.
+    else:
+        monkeypatch.setattr(tfds_source, "_bytes", lambda *_: 0)
+    for limit in (count // 2 * 75, count * 500):
+        monkeypatch.setattr(tfds_source, "_MEMORY_BYTES", limit)
+        source = sources.open_source(f"tfds-dir:{prepared}", split=split)
+        assert source.random_access == (limit == count * 500)
+        assert source.num_images == count
+        np.testing.assert_array_equal(source.labels, small.labels)
+        if not source.random_access:
+            for i, raw in source.stream():
+                np.testing.assert_array_equal(source.decode(raw), pixels(small, int(i)))
+
+
 def test_tfds_that_is_not_there(prepared, tmp_path):
     with pytest.raises(ValueError, match="TFDS cannot open 'no_such_set'"):
         sources.open_source("tfds:no_such_set", data_dir=tmp_path)
@@ -157,6 +179,17 @@ def test_one_class_may_be_called_labels_and_be_any_number(kind, opened):
     )
     pixels = [int(source.decode(source.read(i))[0, 0, 0]) for i in range(7)]
     assert source.labels.tolist() == [i % 2 for i in pixels]
+
+
+def test_fractions_are_refused_where_labels_are_asked_for(opened):
+    source = opened(
+        {"image": Tiny.features["image"], "label": tfds.features.Scalar(np.float32)},
+        lambda i: {"image": np.full((6, 6, 1), i, np.uint8), "label": i + 0.5},
+    )
+    assert source.num_images == 7
+    assert sources.open_source(source, labels="none").fingerprint()
+    with pytest.raises(ValueError, match="has the label .* expected whole numbers"):
+        _ = source.labels
 
 
 def test_labels_that_are_no_classes_are_left_out(opened, caplog):

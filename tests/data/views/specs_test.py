@@ -90,3 +90,12 @@ def test_one_number_normalises_all_channels(mean):
     assert view == specs.View(mean=(0.5,), std=(1.0,)) and hash(view)
     assert view.scaled(8).mean == (0.5,) and type(view.mean[0]) is float
     assert specs.View(mean=np.array([0.1, 0.2]), std=[1, 2]).std == (1.0, 2.0)
+
+
+def test_pairs_may_be_lists():
+    pairs = {"area": [0.2, 1.0], "aspect": [0.5, 2.0], "blur_sigma": [0.5, 1.0]}
+    view = specs.View(crop_rule="height", **pairs)
+    assert view == specs.View(
+        crop_rule="height", **{name: tuple(pair) for name, pair in pairs.items()}
+    )
+    assert hash(view)

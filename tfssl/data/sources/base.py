@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl.data import passes
 from tfssl.data.sources import decoding, label_sets
 
 MAX_VALUE = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
@@ -39,16 +40,19 @@ class Source:
         image_size: `(height, width)` if all images share it, or None. Where it is set
             and images are decoded, `read` also takes several indices, see `stacked`.
         encoded: whether `read` gives encoded files, to be decoded by the caller.
-        random_access: whether `read` exists; else `stream` does.
+        random_access: whether `read` exists; else `stream` and `image_bytes` do.
         memory: `kept.Memory` of the decoded images, or None, see `kept.keep`.
         maps: dict of a map of classes among the channels, by its name, to its first
             channel and the names of its classes, `(int, tuple)`. Each class has a
             channel, see `data.label_maps`.
+        places: function of nothing that gives a text for each image, where it lies, by
+            which others can be found to be the same; or None.
     """
 
     random_access = True
     encoded = False
     memory = None
+    places = None
 
     def __init__(
         self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
@@ -101,7 +105,7 @@ class Source:
         names, value = self.class_names, np.asarray(value)
         if label_sets.are_sets(value):
             return label_sets.checked(value, self.num_images, names, self.name)
-        value = whole_labels(value, self.num_images, self.name)
+        value = label_sets.whole_labels(value, self.num_images, self.name)
         if names is not None and value.max() >= len(names):
             raise ValueError(
                 f"{self.name} has labels up to {value.max()}, but names of only "
@@ -291,6 +295,16 @@ class _Subset(Source):
     def has_names(self):
         return self._source.has_names
 
+    @property
+    def places(self):
+        of_all = self._source.places
+
+        def of_these():
+            found = of_all()
+            return [found[index] for index in self._indices]
+
+        return None if of_all is None else of_these
+
     def _fingerprint(self, digest):
         digest.update(self._source.fingerprint().encode())
         digest.update(self._indices.astype("<i8").tobytes())
@@ -310,56 +324,16 @@ class _StreamSubset(_Subset):
                 "indices, each once; sort them."
             )
         super().__init__(source, indices, name)
-        self.bytes_per_image = source.bytes_per_image
+
+    @property
+    def image_bytes(self):
+        return self._source.image_bytes[self._indices]
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""
-        number = np.full(self._source.num_images, -1, np.int64)
-        number[self._indices] = np.arange(len(self._indices))
-        number = tf.constant(number)
-        renumbered = self._source.stream().map(lambda i, x: (tf.gather(number, i), x))
-        return renumbered.filter(lambda i, _: i >= 0)
-
-
-def whole_labels(labels, count, name):
-    """Labels as int64.
-
-    Args:
-        labels: `(count,)` whole numbers of any dtype.
-        count: int, images.
-        name: of the images, for the message.
-
-    Raises:
-        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
-            numbers beyond int64.
-    """
-    labels = np.asarray(labels)
-    if labels.shape != (count,):
-        hint = (
-            "; of one-hot labels give the argmax, of several classes per image whole "
-            "numbers: 1, 0, and -1 where unknown"
-            if labels.ndim == 2
-            else ""
-        )
-        raise ValueError(
-            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
-            f"per image{hint}."
-        )
-    if labels.dtype.kind not in "biuf":
-        first = labels[:1].tolist()[0]
-        raise ValueError(
-            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
-            "numbers, -1 where unknown; number the classes."
-        )
-    with np.errstate(invalid="ignore"):  # What does not fit is found below.
-        whole = labels.astype(np.int64)
-        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
-    if len(wrong):
-        raise ValueError(
-            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
-            "whole numbers, -1 where unknown."
-        )
-    return whole
+        numbers = np.full(self._source.num_images, -1, np.int64)
+        numbers[self._indices] = np.arange(len(self._indices))
+        return passes.renumbered(self._source.stream(), numbers)
 
 
 def check_floats(low, high, name):

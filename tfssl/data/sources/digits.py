@@ -29,9 +29,11 @@ def digits(split="train"):
         "test": order[_TRAIN:],
         "all": np.arange(len(images)),
     }[split]
-    return arrays.ArraySource(
+    source = arrays.ArraySource(
         images[rows],
         data.target[rows],
         name="digits" if split == "all" else f"digits/{split}",
         class_names=tuple(str(digit) for digit in range(10)),
     )
+    source.places = lambda: [f"digits {row}" for row in rows]
+    return source

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import stat
 
@@ -80,6 +81,18 @@ class FileSource(source_lib.Source):
     @property
     def has_names(self):
         return True
+
+    def places(self):
+        """The files' paths, without links to folders."""
+        real = functools.cache(os.path.realpath)
+
+        def place(path):
+            if "://" in path:
+                return path
+            folder, name = os.path.split(path)
+            return os.path.join(real(folder), name)
+
+        return [place(path) for path in self._files]
 
     def _fingerprint(self, digest):
         for path in self._files:

@@ -1,12 +1,13 @@
-"""Labels of images that have any number of classes: a row of marks per image."""
+"""Labels of images: a number each, or of any number of classes a row of marks."""
 
 import numpy as np
 
 HAS, HAS_NOT, UNKNOWN = 1, 0, -1
+_SPARSE = 1000  # A number is no id below this, nor below so many times the classes.
 
 
 def are_sets(labels):
-    """Whether these are such rows: a matrix of whole numbers, two columns or more.
+    """Whether these are rows of marks: a matrix of whole numbers, two columns or more.
 
     A matrix of floats is not: it is what one-hot encoders give, of one class per image.
     One column is a list of labels of the wrong shape.
@@ -60,3 +61,61 @@ def of_numbers(lists, classes):
         else:
             marks[row, list(numbers)] = HAS
     return marks
+
+
+def check_numbers(numbers, name):
+    """Raises `ValueError` for ids, which would need as many columns as the largest.
+
+    Args:
+        numbers: iterable of ints, the classes of all images.
+        name: of the images, for the message.
+    """
+    classes = set(numbers) - {UNKNOWN}
+    largest = max(classes, default=0)
+    if largest >= _SPARSE * max(1, len(classes)):
+        raise ValueError(
+            f"{name} has labels up to {largest} of {len(classes)} classes, expected "
+            "numbers from 0 without large gaps; number the classes from 0, or give "
+            "their names."
+        )
+
+
+def whole_labels(labels, count, name):
+    """Labels as int64.
+
+    Args:
+        labels: `(count,)` whole numbers of any dtype.
+        count: int, images.
+        name: of the images, for the message.
+
+    Raises:
+        ValueError: for anything else: another shape (one-hot), text, fractions, NaN,
+            numbers beyond int64.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != (count,):
+        hint = (
+            "; of one-hot labels give the argmax, of several classes per image whole "
+            "numbers: 1, 0, and -1 where unknown"
+            if labels.ndim == 2
+            else ""
+        )
+        raise ValueError(
+            f"{name} has {count} images, but labels of shape {labels.shape}; give one "
+            f"per image{hint}."
+        )
+    if labels.dtype.kind not in "biuf":
+        first = labels[:1].tolist()[0]
+        raise ValueError(
+            f"{name} has labels of dtype {labels.dtype} ({first!r}, …), expected whole "
+            "numbers, -1 where unknown; number the classes."
+        )
+    with np.errstate(invalid="ignore"):  # What does not fit is found below.
+        whole = labels.astype(np.int64)
+        wrong = np.flatnonzero((whole != labels) | ((whole < 0) & (labels >= 0)))
+    if len(wrong):
+        raise ValueError(
+            f"{name} has the label {labels[wrong[0]]!s} of image {wrong[0]}, expected "
+            "whole numbers, -1 where unknown."
+        )
+    return whole

@@ -66,7 +66,7 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
     folder = os.path.dirname(path)
     allowed = [folder or "."] + ([os.fspath(root)] if root else [])
     columns = _columns(path, rows, channels)
-    files, *others = _files(path, rows, folder, allowed, list(columns.values()))
+    files, *others = files_of(path, rows, folder, allowed, list(columns.values()))
     labels, names = _labels(path, rows)
     kept = _of_split(path, rows, split)
     about = {
@@ -214,7 +214,7 @@ def _counting(row, more):
     }
 
 
-def _files(path, rows, folder, allowed, titles):
+def files_of(path, rows, folder, allowed, titles):
     """Lists of the rows' files, of `path` and of each further column.
 
     Each file is in an allowed folder; an image is listed once, further files may be
@@ -323,10 +323,12 @@ def _labels(path, rows):
 
 def _members(path, line, given):
     """The classes of an image, a list of names or numbers, or None if unknown."""
-    if given in (None, ""):
-        return None
+    if given in (None, "", "[]"):  # The last in CSV: none, which is known.
+        return [] if given else None
     members = given.split(_BETWEEN) if isinstance(given, str) else given
-    if not isinstance(members, list) or any(m in (None, "") for m in members):
+    json_in_csv = isinstance(given, str) and given.startswith("[")
+    known = isinstance(members, list) and not any(m in (None, "") for m in members)
+    if json_in_csv or not known:
         raise refused(
             path,
             line,
@@ -339,6 +341,7 @@ def _numbered(path, known):
     """`(number of each label, names)`; names are None where labels are numbers."""
     numbers = [_number(path, *pair) for pair in known]
     if None not in numbers:
+        label_sets.check_numbers(numbers, path)
         return numbers, None
     if any(number is not None for number in numbers):
         line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)

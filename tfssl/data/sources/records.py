@@ -158,6 +158,11 @@ class RecordSource(source_lib.Source):
     def has_names(self):
         return self._names is not None
 
+    def places(self):
+        """The files' paths, without links, and where in them the records begin."""
+        paths = [p if "://" in p else os.path.realpath(p) for p in self._paths]
+        return [f"{paths[n]} {at}" for n, at in zip(self._shard_of, self._starts)]
+
     def _fingerprint(self, digest):
         digest.update(self._digest)
 

@@ -7,21 +7,17 @@ pass notes a hash of each image with its label, and every later pass must agree 
 
 import dataclasses
 import functools
-import re
 
 import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl.data import running
+from tfssl.data import passes, running
 from tfssl.data.sources import base as source_lib
 
 # Elements of further passes that are compared before the sequence is used.
 _COMPARED = 256
 _NOTED = 256  # Elements that are noted at a time.
-_CHANGED = re.compile(
-    r"assertion failed: \[(.*? does not give the same images .*? itself\.)\]"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +27,13 @@ class _Notes:
     Attributes:
         images: int64 `(images,)`, hashes of the images.
         hashes: int64 `(images,)`, of the images and their labels.
+        sizes: int64 `(images,)`, bytes of the images.
         labels: `(images,)`, or None.
     """
 
     images: np.ndarray
     hashes: np.ndarray
+    sizes: np.ndarray
     labels: np.ndarray | None
 
 
@@ -53,7 +51,6 @@ class StreamSource(source_lib.Source):
         name: for logs.
         num_images: int, or None to count them.
         channels: int, needed for encoded files.
-        bytes_per_image: estimate, which bounds the shuffle buffer.
 
     Raises:
         ValueError: for elements of another kind; and, when the dataset is read, if it
@@ -72,7 +69,6 @@ class StreamSource(source_lib.Source):
         channels=None,
         class_names=None,
         bit_depth=8,
-        bytes_per_image=None,
     ):
         dataset, spec = _as_dicts(dataset, name)
         # Else a user's `deterministic = False` would hold for this pipeline too.
@@ -102,23 +98,32 @@ class StreamSource(source_lib.Source):
             class_names=class_names,
             image_size=size,
         )
-        pixels = int(
-            np.prod([n or 256 for n in image.shape.as_list() or [256, 256, 3]])
-        )
-        width = 1 if self.encoded else image.dtype.size
-        self.bytes_per_image = bytes_per_image or (
-            100_000 if self.encoded else pixels * width
-        )
+
+    @property
+    def image_bytes(self):
+        """Int64 `(num_images,)`: what each image takes in memory, as it comes."""
+        return self._checked.sizes
 
     def stream(self):
-        """Dataset of `(index, raw image)`, in the source's own order."""
+        """Dataset of `(index, raw image)`, in the source's own order.
+
+        Of encoded files, one that is lost on the way is `b""`; and the index is
+        `passes.CHANGED` from where on the files are others than in the first pass.
+        """
         noted = self._checked.hashes
+        if self.encoded:
+            files = self._dataset.map(
+                lambda element: (_hash(element), element["image"]),
+                num_parallel_calls=running.parallel(),
+            )
+            return passes.followed(files, noted)
 
         def raw(index, element):
             hashes = tf.constant(noted)
             place = tf.minimum(index, len(noted) - 1)
             same = (index < len(noted)) & (_hash(element) == tf.gather(hashes, place))
-            check = tf.debugging.Assert(same, [self._changed("this image"), index])
+            told = passes.told(self.name, "this image")
+            check = tf.debugging.Assert(same, [told, index])
             with tf.control_dependencies([check]):
                 return index, tf.identity(element["image"])
 
@@ -137,6 +142,7 @@ class StreamSource(source_lib.Source):
                 "image": of_image,
                 "hash": of_element,
                 "empty": tf.equal(tf.size(image), 0),
+                "size": _size(image),
             }
             if not encoded and image.dtype.is_floating:
                 # The sum is 0, or NaN where a value is: minima leave NaN out.
@@ -147,7 +153,7 @@ class StreamSource(source_lib.Source):
             return found
 
         dataset = self._dataset.map(note, num_parallel_calls=tf.data.AUTOTUNE)
-        images, hashes, labels = [], [], []
+        images, hashes, sizes, labels = [], [], [], []
         for batch in _read(dataset.batch(_NOTED), self.name):
             if batch["empty"].any():
                 place = _NOTED * len(hashes) + int(batch["empty"].argmax())
@@ -159,11 +165,12 @@ class StreamSource(source_lib.Source):
                 source_lib.check_floats(low, high, self.name)
             images.append(batch["image"])
             hashes.append(batch["hash"])
+            sizes.append(batch["size"])
             labels.append(batch.get("label"))
         if not hashes:
             raise ValueError(f"{self.name} holds no image; give at least one.")
         labels = None if labels[0] is None else np.concatenate(labels)
-        return _Notes(np.concatenate(images), np.concatenate(hashes), labels)
+        return _Notes(*map(np.concatenate, (images, hashes, sizes)), labels)
 
     @functools.cached_property
     @running.as_written
@@ -179,37 +186,18 @@ class StreamSource(source_lib.Source):
         again = self._dataset.repeat().map(_hash).take(_COMPARED).batch(_COMPARED)
         found = next(_read(again, self.name), np.zeros(0, np.int64))
         if not len(found):
-            raise ValueError(self._changed("image 0"))
+            raise ValueError(passes.told(self.name, "image 0"))
         differ = found != hashes[np.arange(len(found)) % len(hashes)]
         if differ.any():
             place = int(differ.argmax()) % len(hashes)
-            raise ValueError(self._changed(f"image {place}"))
+            raise ValueError(passes.told(self.name, f"image {place}"))
         return self._notes
-
-    def _changed(self, what):
-        return (
-            f"{self.name} does not give the same images in the same order in every "
-            f"pass ({what} is another one than in the first); give it without "
-            "shuffle() (keras.utils.image_dataset_from_directory: shuffle=False; "
-            "list_files: shuffle=False) and without random changes of the images. "
-            "Training shuffles and augments them itself."
-        )
 
     def _fingerprint(self, digest):
         digest.update(self._checked.hashes.astype("<i8").tobytes())
 
     def _identity(self, digest):
         digest.update(self._checked.images.astype("<i8").tobytes())
-
-
-def changed(error):
-    """What an error of a pipeline says of a dataset that has changed, or None.
-
-    Args:
-        error: `tf.errors.OpError`, whose message has TensorFlow's words around it.
-    """
-    found = _CHANGED.search(str(error))
-    return found and found[1]
 
 
 def _hashes(element):
@@ -232,6 +220,13 @@ def _hashes(element):
 def _hash(element):
     """Int64 hash of an element, image and label."""
     return _hashes(element)[1]
+
+
+def _size(image):
+    """Int64 bytes of an image, pixels or a file."""
+    if image.dtype == tf.string:
+        return tf.cast(tf.strings.length(image), tf.int64)
+    return tf.size(image, tf.int64) * image.dtype.size
 
 
 def _read(dataset, name):

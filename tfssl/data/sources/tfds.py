@@ -59,7 +59,6 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
     channels = channels or features["image"].shape[-1] or 3
     title, kind, several = _labels(name, features)
     class_names = getattr(kind, "names", None)
-    size = info.num_bytes or 0
     shared = dict(
         name=f"tfds:{name}/{split}",
         channels=channels,
@@ -73,21 +72,51 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
         return {"image": element["image"], "label": label}
 
     dataset = dataset.map(needed)
-    if size > _MEMORY_BYTES:
-        return streams.StreamSource(
-            dataset,
-            num_images=info.num_examples,
-            bit_depth=bit_depth,
-            bytes_per_image=size // max(1, info.num_examples),
+    small = _bytes(builder.info.splits, info) <= _MEMORY_BYTES
+    elements = _elements(dataset) if small else None
+    if elements is None:
+        source = streams.StreamSource(
+            dataset, num_images=info.num_examples, bit_depth=bit_depth, **shared
+        )
+    else:
+        source = arrays.BytesSource(
+            [e["image"] for e in elements],
+            dtype="uint16" if bit_depth == 16 else "uint8",
+            labels=(lambda: [e["label"] for e in elements]) if title else None,
             **shared,
         )
-    elements = list(dataset.as_numpy_iterator())
-    return arrays.BytesSource(
-        [e["image"] for e in elements],
-        dtype="uint16" if bit_depth == 16 else "uint8",
-        labels=[e["label"] for e in elements] if title else None,
-        **shared,
-    )
+    source.places = lambda: _places(info)
+    return source
+
+
+def _places(part):
+    """Where each image of a part lies: its file, and its number there."""
+    return [
+        f"{file.filename} {number}"
+        for file in part.file_instructions
+        for number in range(file.skip, file.skip + file.take)
+    ]
+
+
+def _bytes(splits, part):
+    """Bytes of a split or of parts of some, by their examples; 0 where not known."""
+    each = {}
+    for split in splits.values():
+        if split.num_examples:
+            files = (file.filename for file in split.file_instructions)
+            each |= dict.fromkeys(files, split.num_bytes / split.num_examples)
+    return sum(file.take * each[file.filename] for file in part.file_instructions)
+
+
+def _elements(dataset):
+    """List of what a dataset gives, or None where its images are many bytes."""
+    elements, size = [], 0
+    for element in dataset.as_numpy_iterator():
+        size += len(element["image"])
+        if size > _MEMORY_BYTES:
+            return None
+        elements.append(element)
+    return elements
 
 
 def _check_image(name, features):

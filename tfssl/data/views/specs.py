@@ -112,15 +112,17 @@ class View:
     def __post_init__(self):
         given = vars(self)
         checks.whole(given, "size", "crop_tries")
-        low, high = _pair(self.area, "area")
+        for name in ("area", "aspect", "blur_sigma"):  # Given as lists, no dict's key.
+            object.__setattr__(self, name, _pair(given[name], name))
+        low, high = self.area
         if not 0 < low <= high <= 1:
             raise checks.refused(
                 "area", self.area, "fractions of the image: 0 < low <= high <= 1"
             )
-        low, high = _pair(self.aspect, "aspect")
+        low, high = self.aspect
         if not 0 < low <= high:
             raise checks.refused("aspect", self.aspect, "ratios with 0 < low <= high")
-        low, high = _pair(self.blur_sigma, "blur_sigma")
+        low, high = self.blur_sigma
         if not 0 < low <= high:
             raise checks.refused(
                 "blur_sigma", self.blur_sigma, "pixels with 0 < low <= high"

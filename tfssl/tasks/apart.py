@@ -1,0 +1,35 @@
+"""Images that judge must be others than those that train."""
+
+
+def check(train, validation):
+    """Raises `ValueError` where validation images are among those that train.
+
+    Where it is known in which files images lie, by these; else whether both sources
+    hold the same images.
+
+    Args:
+        train: `Source`.
+        validation: `Source`.
+    """
+    shared = _shared(train, validation)
+    if shared:
+        raise ValueError(
+            f"{shared:,} of the {validation.num_images:,} validation images "
+            f"({validation.name}) are among those that train ({train.name}), which "
+            "they cannot judge; give others, or hold some out by validation_fraction "
+            "(--validation_fraction)."
+        )
+
+
+def _shared(train, validation):
+    """How many validation images are training images too, as far as can be told."""
+    if train.places is not None and validation.places is not None:
+        trains = set(train.places())
+        return sum(place in trains for place in validation.places())
+    form = [
+        (source.num_images, source.channels, source.dtype, source.image_size)
+        for source in (train, validation)
+    ]
+    if form[0] != form[1] or train.identity() != validation.identity():
+        return 0
+    return validation.num_images
