@@ -29,6 +29,7 @@ class Plain:
 
     Attributes:
         name, method: of the case. Tests share the method: each says where it begins.
+        start: its state as it was made.
         logs, state: what `STEPS` steps came to.
         traces: list, an entry for each time that its training step was traced.
     """
@@ -43,13 +44,13 @@ class Plain:
             return losses(batch, training)
 
         self.method.image_losses = counted
-        self._start = state(self.method)
+        self.start = state(self.method)
         self.logs = train(self.method, batches(name))
         self.state = state(self.method)
 
     def from_start(self):
         """The method as it was made."""
-        return give(self.method, self._start)
+        return give(self.method, self.start)
 
     def trained(self):
         """The method as it was after these steps."""
@@ -85,6 +86,20 @@ def test_every_learned_variable_gets_a_gradient_and_no_other_moves(plain):
     for variable in method.variables:
         if id(variable) not in ids and variable.dtype == "float32":
             assert tape.gradient(losses, variable.value) is None, variable.path
+
+
+@every_method
+def test_networks_are_in_training_mode_in_a_step(plain):
+    """Else batch norms would keep their statistics, and dropout would do nothing."""
+    method = plain.trained()
+    still = {id(v) for v in method.constants}
+    moving = [
+        name
+        for name, variable in named(method).items()
+        if "moving_" in name and id(variable) not in still
+    ]
+    for name in moving:
+        assert np.any(plain.state[name] != plain.start[name]), name
 
 
 @every_method
