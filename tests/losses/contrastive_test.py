@@ -290,6 +290,25 @@ def test_info_nce_at_chance_and_in_half_precision():
     np.testing.assert_allclose(flat, np.log(8), rtol=1e-5)
 
 
+def test_gradients_of_in_batch_info_nce_reach_queries_and_all_keys():
+    rng = np.random.default_rng(4)
+    query, keys = map(tf.constant, rng.normal(size=(2, 6, 4)).astype("float32"))
+
+    def slow(query, keys):
+        rows = [tf.math.l2_normalize(x, axis=1) for x in (query, keys)]
+        similar = tf.matmul(*rows, transpose_b=True) / 0.3
+        return -tf.linalg.diag_part(tf.nn.log_softmax(similar))
+
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch([query, keys])
+        found = contrastive.in_batch_info_nce(query, keys, temperature=0.3)
+        expected = slow(query, keys)
+    for given in (query, keys):
+        np.testing.assert_allclose(
+            tape.gradient(found, given), tape.gradient(expected, given), atol=1e-5
+        )
+
+
 def test_in_batch_info_nce_equals_the_slow_form_at_any_offset():
     rng = np.random.default_rng(4)
     query, keys = rng.normal(size=(2, 6, 4)).astype("float32")

@@ -42,6 +42,19 @@ def slow_tokens(method, views):
     return np.array([[[np.argmax(c) for c in row] for row in x] for x in logits])
 
 
+def test_stochastic_depth_acts_in_training_only():
+    keras.utils.set_random_seed(0)
+    sizes = dict(depth=2, heads=2, patch=4, input_shape=(SIZE, SIZE, 3))
+    encoder = models.ViT(16, **sizes, **AUTHORS, drop_path=0.5)
+    method = methods.BEiT(encoder, frozen_tokenizer(), min_patches=2, seed=3)
+    views = images(16)
+    mask = method.mask(tf.range(16), (4, 4))
+    first, second = (method.guess(views, mask, training=True) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
+    first, second = (method.guess(views, mask) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
 def test_loss_and_accuracy_are_means_over_all_hidden_patches():
     method = made()
     views = images()

@@ -125,6 +125,15 @@ def test_two_reassignments_of_one_state_are_the_same():
         np.testing.assert_array_equal(a, b)
 
 
+def test_clusterings_of_as_many_clusters_have_starts_of_their_own():
+    method = filled(make(num_clusters=(4, 4, 4)))
+    seen = []
+    for step in (0, 7):
+        method.step.assign(step)
+        seen += [tuple(one.assignments.tolist()) for one in method.reassign()]
+    assert len(set(seen)) == len(seen)
+
+
 def test_one_clustering_may_be_given_as_a_number():
     method = make(num_clusters=7)
     assert method.num_clusters == (7,) and len(method.prototypes) == 1

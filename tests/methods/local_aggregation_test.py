@@ -94,6 +94,16 @@ def test_clusters_are_those_of_the_bank():
         np.testing.assert_array_equal(assigned, distances.argmin(1))
 
 
+def test_clusterings_of_as_many_clusters_have_starts_of_their_own():
+    method = make(num_clusters=(4, 4, 4))
+    seen = []
+    for step in (0, 7):
+        method.step.assign(step)
+        method.reassign()
+        seen += method.assignments.clusters.numpy().tolist()
+    assert len(set(map(tuple, seen))) == len(seen)
+
+
 def test_the_bank_is_clustered_from_the_end_of_the_warm_up_on():
     method = make(warmup_epochs=2, steps_per_epoch=5, reassign_epochs=2)
     seen = []
