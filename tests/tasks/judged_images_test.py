@@ -169,4 +169,5 @@ def test_one_class_is_nothing_to_tell_apart():
         opened(data=(pixels, 0 * labels + 1))
     with pytest.raises(ValueError, match=r"of one class only \(0\), expected two or"):
         opened(data=(pixels, np.where(labels, -1, 0)))
-    opened(validation_data=(pixels, 0 * labels))  # All of which may be wrong.
+    others, _ = small.images(seed=1)
+    opened(validation_data=(others, 0 * labels))  # All of which may be wrong.
