@@ -8,7 +8,7 @@ from tfssl.optimizers import updates
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class LARC(updates.CoupledMomentum):
+class LARC(updates.AdaptedMomentum):
     """Momentum SGD on gradients that are scaled to the size of their variable.
 
     For variable `w`, gradient `g`, momentum slot `m` and learning rate `lr`:
@@ -68,25 +68,16 @@ class LARC(updates.CoupledMomentum):
             momentum=momentum,
             weight_decay=weight_decay,
             nesterov=nesterov,
+            trust_coefficient=trust_coefficient,
+            exclude_from_adaptation=exclude_from_adaptation,
             exclude_from_decay=exclude_from_decay,
             exclude_from_momentum=exclude_from_momentum,
             name=name,
             **kwargs,
         )
-        scale = {"trust_coefficient": trust_coefficient, "epsilon": epsilon}
-        checks.positive(scale, *scale)
-        self.trust_coefficient = trust_coefficient
+        checks.positive({"epsilon": epsilon}, "epsilon")
         self.clip = clip
         self.epsilon = epsilon
-        self.exclude_from_adaptation = updates.names(
-            "exclude_from_adaptation", exclude_from_adaptation
-        )
-        self.excluded["exclude_from_adaptation"] = self.exclude_from_adaptation
-
-    def build(self, variables):
-        """Makes one momentum slot per variable and looks up its exclusions."""
-        super().build(variables)
-        self._adapts = updates.flags(variables, self.exclude_from_adaptation)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
@@ -108,8 +99,6 @@ class LARC(updates.CoupledMomentum):
         """Every constructor argument."""
         return {
             **super().get_config(),
-            "trust_coefficient": self.trust_coefficient,
             "clip": self.clip,
             "epsilon": self.epsilon,
-            "exclude_from_adaptation": self.exclude_from_adaptation,
         }

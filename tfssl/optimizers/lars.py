@@ -10,7 +10,7 @@ _FORMS = ("classic", "adapted", "popular")
 
 
 @keras.saving.register_keras_serializable(package="tfssl")
-class LARS(updates.CoupledMomentum):
+class LARS(updates.AdaptedMomentum):
     """Momentum SGD with a learning rate per variable, proportional to its norm.
 
     For variable `w`, gradient `g`, momentum slot `m` and learning rate `lr`:
@@ -81,24 +81,15 @@ class LARS(updates.CoupledMomentum):
             momentum=momentum,
             weight_decay=weight_decay,
             nesterov=nesterov,
+            trust_coefficient=trust_coefficient,
+            exclude_from_adaptation=exclude_from_adaptation,
             exclude_from_decay=exclude_from_decay,
             exclude_from_momentum=exclude_from_momentum,
             name=name,
             **kwargs,
         )
-        checks.positive({"trust_coefficient": trust_coefficient}, "trust_coefficient")
         checks.one_of({"momentum_form": momentum_form}, "momentum_form", _FORMS)
-        self.trust_coefficient = trust_coefficient
         self.momentum_form = momentum_form
-        self.exclude_from_adaptation = updates.names(
-            "exclude_from_adaptation", exclude_from_adaptation
-        )
-        self.excluded["exclude_from_adaptation"] = self.exclude_from_adaptation
-
-    def build(self, variables):
-        """Makes one momentum slot per variable and looks up its exclusions."""
-        super().build(variables)
-        self._adapts = updates.flags(variables, self.exclude_from_adaptation)
 
     def update_step(self, gradient, variable, learning_rate):
         """Updates one variable and its slot."""
@@ -129,7 +120,5 @@ class LARS(updates.CoupledMomentum):
         """Every constructor argument."""
         return {
             **super().get_config(),
-            "trust_coefficient": self.trust_coefficient,
             "momentum_form": self.momentum_form,
-            "exclude_from_adaptation": self.exclude_from_adaptation,
         }

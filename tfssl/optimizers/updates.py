@@ -156,6 +156,42 @@ class CoupledMomentum(InOnePiece, keras.optimizers.Optimizer):
         }
 
 
+class AdaptedMomentum(CoupledMomentum):
+    """The same, whose step of a variable is in proportion to its size.
+
+    Args:
+        *args: of `CoupledMomentum`.
+        trust_coefficient: float > 0.
+        exclude_from_adaptation: names whose step is not.
+        **kwargs: of `CoupledMomentum`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+    def __init__(self, *args, trust_coefficient, exclude_from_adaptation, **kwargs):
+        super().__init__(*args, **kwargs)
+        checks.positive({"trust_coefficient": trust_coefficient}, "trust_coefficient")
+        self.trust_coefficient = trust_coefficient
+        self.exclude_from_adaptation = names(
+            "exclude_from_adaptation", exclude_from_adaptation
+        )
+        self.excluded["exclude_from_adaptation"] = self.exclude_from_adaptation
+
+    def build(self, variables):
+        """Makes one momentum slot per variable and looks up its exclusions."""
+        super().build(variables)
+        self._adapts = flags(variables, self.exclude_from_adaptation)
+
+    def get_config(self):
+        """Every constructor argument."""
+        return {
+            **super().get_config(),
+            "trust_coefficient": self.trust_coefficient,
+            "exclude_from_adaptation": self.exclude_from_adaptation,
+        }
+
+
 def names(argument, value):
     """`value` as a tuple of strings.
 
