@@ -193,7 +193,8 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     plain = images()[..., :3]
     two = sources.ArraySource(images(), name="two")
     two.maps = {"one": (3, ("a", "b")), "other": (4, ("a", "b"))}
-    one, elsewhere = (sources.ArraySource(images(), name=name) for name in "ab")
+    one = sources.ArraySource(images(), name="a")
+    elsewhere = sources.ArraySource(images()[::-1], name="b")
     one.maps, elsewhere.maps = {"mask": (3, tuple("xyz"))}, {"mask": (4, tuple("xy"))}
     for given, settings, message in (
         (one, dict(map_start=None, validation_data=elsewhere), "another first channel"),
