@@ -105,6 +105,4 @@ def _in_order(source, indices, parallel):
         return order, dataset.map(read, num_parallel_calls=parallel)
     if indices is None:
         return order, source.stream()
-    numbers = np.full(source.num_images, -1, np.int64)
-    numbers[order] = order
-    return np.unique(order), passes.renumbered(source.stream(), numbers)
+    return np.unique(order), passes.renumbered(source, order, order)

@@ -54,19 +54,22 @@ def numbered(number, index):
     return tf.where(index == CHANGED, CHANGED, number)
 
 
-def renumbered(stream, numbers):
-    """Elements of a stream under other numbers.
+def renumbered(source, indices, numbers):
+    """Some elements of a source's stream, under other numbers.
 
     Args:
-        stream: dataset of `(index, raw image)`.
-        numbers: int64 `(num_images,)`, -1 for what is left out.
+        source: `Source` that is read in sequence.
+        indices: int64 `(n,)`, the images that are not left out.
+        numbers: int64 `(n,)`, what each of them is called.
     """
+    of_all = np.full(source.num_images, -1, np.int64)
+    of_all[indices] = numbers
 
     def renumber(index, image):
-        number = tf.gather(tf.constant(numbers), tf.maximum(index, 0))
+        number = tf.gather(tf.constant(of_all), tf.maximum(index, 0))
         return numbered(number, index), image
 
-    return stream.map(renumber).filter(lambda number, _: number != -1)
+    return source.stream().map(renumber).filter(lambda number, _: number != -1)
 
 
 def unchanged(batches, source):

@@ -76,7 +76,6 @@ class Record:
             ValueError: for those that another result would come of, unless they are
                 among `allow_changes`, and where workers were started otherwise.
         """
-        self._made = settings.made(self._arguments, self._plan)
         _on_chief(self._workers, self._check)
         self._check_workers()
 
@@ -88,6 +87,7 @@ class Record:
                 f"{self._out} holds a training of another kind ({task}, and not "
                 f"{plan.task}); choose another --out."
             )
+        self._made = settings.made(self._arguments, self._plan)
         folder = os.path.join(self._out, "checkpoints")
         newest = checkpoint.latest(folder)
         if newest and not self._arguments["resume"]:
@@ -111,22 +111,21 @@ class Record:
         workers = self._workers
         if workers.count == 1:
             return
-        mine = {"settings": settings.recorded(self._arguments), "made": self._made}
+        made = self._made or settings.made(self._arguments, self._plan)
+        mine = {"settings": settings.recorded(self._arguments), "made": made}
         chiefs = json.loads(workers.chiefs_text(json.dumps(mine)))
-        found = settings.between_workers(chiefs, self._arguments, self._made)
-        (differ,) = workers.any(found)
-        if not differ:
-            return
-        workers.part()
-        if not found:
-            raise ValueError(
-                "A worker was started otherwise than the chief; its error says how."
-            )
-        raise ValueError(
+        found = settings.between_workers(chiefs, self._arguments, made)
+        refused = found and ValueError(
             f"Worker {workers.index} was started otherwise than the chief: "
             f"{_listed(found)}. Start all workers with the same command, and with the "
             "same images."
         )
+        if any(workers.any(refused)):
+            _refuse_on_all(
+                workers,
+                refused,
+                "A worker was started otherwise than the chief; its error says how.",
+            )
 
     def accept(self, model, told):
         """Writes the settings, and a sheet of the views; a finished run keeps its own.
@@ -308,8 +307,12 @@ def _on_chief(workers, do):
 
     (any_refused,) = workers.from_chief(call)
     if any_refused:
-        workers.part()
-    if refused:
-        raise refused
-    if any_refused:
-        raise ValueError("The chief worker refuses this start; its error says why.")
+        _refuse_on_all(
+            workers, refused, "The chief worker refuses this start; its error says why."
+        )
+
+
+def _refuse_on_all(workers, refused, elsewhere):
+    """Raises what this worker refuses, or that another one does, in words."""
+    workers.part()
+    raise refused or ValueError(elsewhere)

@@ -140,9 +140,7 @@ def _images(source, limits, notes, pixels, max_side, quality):
             lambda i: make(i, source.read(i)), num_parallel_calls=tf.data.AUTOTUNE
         )
     else:
-        numbers = np.full(source.num_images, -1, np.int64)
-        numbers[missing] = missing
-        stream = passes.renumbered(source.stream(), numbers)
+        stream = passes.renumbered(source, missing, missing)
         dataset = stream.map(make, num_parallel_calls=tf.data.AUTOTUNE)
     options = tf.data.Options()
     options.deterministic = True

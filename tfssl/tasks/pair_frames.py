@@ -213,8 +213,8 @@ def _flow():
 def _write_flow(frames, rows, clips, fields, folder, flow_of, progress):
     """Writes the fields that are not there; `{(clip, frame): their two files}`."""
     root = os.path.dirname(frames)
-    (paths,) = manifest.files_of(frames, rows, root, [root or "."], [])
-    source = image_folder.FileSource(paths, name=frames, channels=1)
+    (of_frames,) = manifest.files_of(frames, rows, root, [root or "."], [])
+    source = image_folder.FileSource(of_frames, name=frames, channels=1)
     marks = {clip: _mark(clip, clips[clip], rows) for clip in clips}
     stored, last = {}, (None, None)
 

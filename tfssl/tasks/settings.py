@@ -141,9 +141,6 @@ _OF_EACH_WORKER = (
     "data_service",
     "cache_gib",
     "max_bank_gib",
-    "on_accept",
-    "allow_changes",
-    "callbacks",
     "verbose",
 )
 # What of `made` is compared in ways of its own, or not at all.
@@ -260,12 +257,9 @@ def between_workers(chiefs, arguments, now):
     found, mine = differences(chiefs, arguments, now), recorded(arguments)
     for name in filter(mine.__contains__, FREE):
         there = chiefs["settings"].get(name)
-        if name in _OF_EACH_WORKER:
-            missing = (there is None) != (mine[name] is None)
-            compared = name in _DATA and missing
-        else:
-            compared = _by_name(arguments[name])
-        if compared:
+        alike = name not in _OF_EACH_WORKER and _by_name(arguments[name])
+        one_lacks = name in _DATA and (there is None) != (mine[name] is None)
+        if alike or one_lacks:
             found += _unlike(name, name, there, mine[name])
     return found
 

@@ -331,9 +331,8 @@ class _StreamSubset(_Subset):
 
     def stream(self):
         """Dataset of `(index, raw image)`, in the source's own order."""
-        numbers = np.full(self._source.num_images, -1, np.int64)
-        numbers[self._indices] = np.arange(len(self._indices))
-        return passes.renumbered(self._source.stream(), numbers)
+        numbers = np.arange(len(self._indices))
+        return passes.renumbered(self._source, self._indices, numbers)
 
 
 def check_floats(low, high, name):
