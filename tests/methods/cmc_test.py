@@ -161,6 +161,30 @@ def test_views_share_no_weights_and_the_head_is_one_layer_each():
     np.testing.assert_array_equal(z, method.head(method.encoder(images())))
 
 
+def test_features_from_before_a_relu_get_it_in_front_of_the_head():
+    keras.utils.set_random_seed(0)
+    views = {"a": (0,), "b": (1, 2)}
+    networks = {
+        name: models.alexnet(
+            width=1 / 64, stem="cifar", input_shape=(16, 16, len(view)), dropout=0.0
+        )
+        for name, view in views.items()
+    }
+    encoder = models.Branches(networks, views, input_shape=(16, 16, 3))
+    method = methods.CMC(encoder, loss="in_batch", projection_dim=4)
+    features = encoder(images()).numpy()
+    assert features.min() < 0
+    heads = [v.numpy() for v in method.projector.trainable_variables]
+    assert [v.shape for v in heads] == [(64, 4), (4,)] * 2
+    found = [
+        np.maximum(part, 0) @ kernel + bias
+        for part, kernel, bias in zip(np.split(features, 2, 1), heads[::2], heads[1::2])
+    ]
+    np.testing.assert_allclose(
+        method.head(features), np.concatenate(found, 1), rtol=1e-4, atol=1e-7
+    )
+
+
 def test_banks_have_the_authors_settings():
     given = make(loss="nce", num_images=40).settings
     assert (given["negatives"], given["bank_momentum"]) == (4096, 0.5)

@@ -347,6 +347,8 @@ def test_the_augmented_recipe_is_maes():
         ("simclr_digits", "finetune_digits", "encoder"),
         ("finetune_digits", "distill_digits", "teacher"),
         ("simclr_cifar10_small", "finetune_cifar10_small", "encoder"),
+        ("beit_cifar10_small", "finetune_beit_cifar10_small", "encoder"),
+        ("tokenizer_cifar10_small", "beit_cifar10_small", "teacher"),
         ("finetune_cifar10_small", "distill_cifar10_small", "teacher"),
         ("finetune_simclr_v2_imagenet_1pct", "distill_simclr_v2_imagenet", "teacher"),
     ],
@@ -359,3 +361,14 @@ def test_a_stage_begins_with_the_one_before(first, then, flag):
     ):  # Its teacher has 1 % of the images.
         assert after["data"].partition("_subset")[0] == before["data"]
         assert after["validation_fraction"] == before["validation_fraction"]
+    if after["validation_fraction"]:
+        # Another part would be held out with other classes, or without.
+        assert holds_out_by(then, after) == holds_out_by(first, before)
+
+
+def holds_out_by(name, given):
+    """Where the classes come from that a recipe's hold-out of a folder balances."""
+    takes_classes = name.startswith(("finetune", "distill"))
+    found = given.get("labels", "auto")
+    labels = "folders" if takes_classes and found == "auto" else found
+    return labels, given.get("seed", 0)

@@ -9,7 +9,8 @@ import tfssl
 from tests.fixtures import deep_images, interrupted_runs
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
-from tfssl import files, formats
+from tfssl import files, formats, models
+from tfssl.models import heads
 from tfssl.tasks import distill, runs
 
 SHORT = dict(epochs=2, batch_size=8, verbose=0, learning_rate=1e-2)
@@ -54,6 +55,23 @@ def test_without_a_student_it_is_a_new_network_like_the_teacher(teacher, tmp_pat
     assert run.encoder.count_params() == of_teacher.count_params()
     mine, its = run.encoder.get_weights()[0], of_teacher.get_weights()[0]
     assert np.abs(mine - its).max() > 0
+
+
+def test_without_a_student_no_layer_of_a_projection_head_goes_along(tmp_path):
+    encoder = finetune_test.encoder(3)
+    head = heads.mlp(encoder.output_shape[-1], (5,))
+    network = models.Headed(encoder.network, head)
+    taught = formats.Classifier(
+        network,
+        heads.mlp(5, (2,), name="classifier"),
+        ("0", "1"),
+        preprocessing=encoder.preprocessing,
+    )
+    run = distilled(tmp_path, taught, epochs=1)
+    assert run.encoder.output_shape == encoder.output_shape
+    assert run.encoder.count_params() == encoder.count_params()
+    with pytest.raises(ValueError, match="crop received without a student"):
+        distilled(tmp_path / "other", taught, crop=0.5)
 
 
 def test_files_of_sixteen_bits_keep_them_for_a_student_of_such(teacher, tmp_path):

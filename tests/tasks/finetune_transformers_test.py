@@ -8,6 +8,7 @@ import tfssl
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
 from tfssl import formats, models
+from tfssl.tasks import beginnings
 
 
 def transformer():
@@ -70,15 +71,31 @@ def test_a_classifier_goes_on_at_another_size(tuned, tmp_path):
         tmp_path / "run",
         tuned.path,
         image_size=16,
+        crop=0.75,
         init_from=tuned.path,
         learning_rate=0.0,
         epochs=1,
     )
-    assert run.encoder.preprocessing.size == 16
+    preprocessing = run.encoder.preprocessing
+    assert (preprocessing.size, preprocessing.crop) == (16, 0.75)
     images = np.random.default_rng(0).uniform(size=(3, 16, 16, 1)).astype("float32")
     said, before = (tfssl.load_classifier(p)(images) for p in (run.path, tuned.path))
     np.testing.assert_allclose(said, before, rtol=1e-5, atol=1e-6)
     assert np.ptp(before, axis=1).min() > 1e-3  # It was trained.
+
+
+def test_a_segmenter_s_transformer_takes_its_settings():
+    given = transformer()
+    network = models.Segmenter(given.network, ["a", "b"], image_size=8)
+    begun = beginnings.of(
+        network,
+        preprocessing=given.preprocessing,
+        encoder_args={"relative": "blocks"},
+        image_size=None,
+        open_images=None,
+        seed=0,
+    )
+    assert begun.network.settings["relative"] == "blocks"
 
 
 def test_a_run_on_some_classes_begins_one_on_others(tuned, tmp_path):

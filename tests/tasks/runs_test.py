@@ -179,11 +179,19 @@ def test_a_run_that_goes_on_keeps_the_head_of_its_encoder(run, tmp_path):
 
 def test_a_method_without_a_head_is_refused(older):
     record = json.loads((older / "run.json").read_text())
+
+    def refused(name):
+        (older / "run.json").write_text(json.dumps(record))
+        said = f"but {name}, which trained '.*older', has no head; leave head_layer out"
+        with pytest.raises(ValueError, match=said):
+            runs.load(older, head_layer=1)
+
     record["settings"]["method"] = "deepcluster"
-    (older / "run.json").write_text(json.dumps(record))
-    with pytest.raises(ValueError, match="but deepcluster, which trained '.*older', "
-                       "has no head; leave head_layer out"):  # fmt: skip
-        runs.load(older, head_layer=1)
+    refused("deepcluster")
+    # Of a tokenizer, whose training is a task of its own.
+    del record["settings"]["method"]
+    record |= {"task": "train_tokenizer", "results": {"head": False}}
+    refused("train_tokenizer")
     assert runs.load(older).output_shape == (None, 8)
 
 

@@ -23,7 +23,7 @@ from tfssl import checks, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import contrastive
 from tfssl.methods import bank_contrast, base, batch_checks
-from tfssl.models import branches, heads
+from tfssl.models import branches, feedforward, heads
 
 _MODES = ("full", "core")
 _IN_BATCH = "in_batch"
@@ -262,7 +262,10 @@ def _of_banks(loss, **given):
 
 
 def _projector(encoder, dim):
-    """A dense layer behind every branch, as one model of the joined features."""
+    """A dense layer behind every branch, as one model of the joined features.
+
+    Features of an AlexNet or VGG are from before their last ReLU, which comes first.
+    """
     features = keras.Input(encoder.output_shape[1:])
     embeddings, first = [], 0
     for view, network in encoder.branches.items():
@@ -271,7 +274,10 @@ def _projector(encoder, dim):
         head = heads.mlp(
             width, (dim,), kernel_initializer=heads.UNIFORM_FAN_IN, name=f"{view}_head"
         )
-        embeddings.append(head(own(features)))
+        of_view = own(features)
+        if isinstance(network, feedforward.FeedForward):
+            of_view = keras.layers.ReLU(name=f"{view}_relu")(of_view)
+        embeddings.append(head(of_view))
         first += width
     joined = keras.layers.Concatenate(dtype=embeddings[0].dtype, name="embeddings")
     return keras.Model(features, joined(embeddings), name="projector")

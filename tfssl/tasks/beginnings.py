@@ -49,6 +49,7 @@ def of(
     image_size,
     open_images,
     seed,
+    crop=None,
     head_layer=0,
     channels=None,
 ):
@@ -64,6 +65,7 @@ def of(
         open_images: function without arguments -> `Source` of the training images,
             whose channels a new encoder takes.
         seed: int, of a new encoder's weights.
+        crop: see `classifying.Learning`.
         head_layer: int.
         channels: function without arguments -> int, how many a new encoder takes
             instead: the first ones of the images.
@@ -72,6 +74,8 @@ def of(
         ValueError: for what is no encoder, or has no preprocessing, no such layer or
             setting, or takes images of other sizes.
     """
+    changes = {"size": image_size, "crop": crop}
+    changes = {name: value for name, value in changes.items() if value is not None}
     if is_name(encoder):
         if head_layer:
             raise ValueError(
@@ -81,8 +85,7 @@ def of(
         made = preprocessing or _for_images(
             open_images(), image_size or _SIZE, channels and channels()
         )
-        if image_size is not None:
-            made = dataclasses.replace(made, size=image_size)
+        made = dataclasses.replace(made, **changes)
         keras.utils.set_random_seed(seed)
         shape = (made.size, made.size, made.channels)
         return Beginning(resolve.encoder(encoder, shape, encoder_args, made), made)
@@ -101,13 +104,13 @@ def of(
             "model",
         )
     network, preprocessing = runs.encoder_of(encoder, preprocessing, any_size=True)
+    network = segmenter.encoder_of(network)
     if encoder_args:
         network = models.with_settings(network, **encoder_args)
-    if image_size is not None:
-        preprocessing = dataclasses.replace(preprocessing, size=image_size)
+    preprocessing = dataclasses.replace(preprocessing, **changes)
     _check_size(network, preprocessing)
     network, preprocessing = runs.encoder_of(network, preprocessing)
-    return Beginning(segmenter.encoder_of(network), preprocessing)
+    return Beginning(network, preprocessing)
 
 
 def _for_images(source, size, channels):

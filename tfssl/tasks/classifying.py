@@ -21,7 +21,7 @@ from tfssl.tasks import (
     runs,
     trainer,
 )
-from tfssl.tasks.arguments import OneOf, Range
+from tfssl.tasks.arguments import Above, OneOf, Range
 
 _BATCH_SIZE = 64
 _EPOCHS, _STEPS = 30, 500  # At least, unless epochs are given.
@@ -61,6 +61,8 @@ class Learning:
             takes a random crop and, of colour images, a mirror image. Its normalisation
             is the encoder's.
         image_size: pixels of the view; None takes the encoder's.
+        crop: side of the central square of an image that is judged and served, as a
+            share of the shorter side; None takes the encoder's.
         augment: random views; off to look for mistakes.
         rand_augment: how many of RandAugment's operations a view goes through, 2 usual;
             0 is none, or the recipe's.
@@ -83,6 +85,7 @@ class Learning:
 
     recipe: Annotated[str | Sequence[Any] | None, OneOf(recipes.RECIPES)] = None
     image_size: groups.ImageSize = None
+    crop: Annotated[float | None, Above(0, 1)] = None
     augment: bool = True
     rand_augment: groups.CountOrZero = 0
     rand_augment_magnitude: Annotated[float, Range(0, 30)] = 9.0

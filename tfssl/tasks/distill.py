@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from tfssl import checks, files, formats
 from tfssl.methods import distillation
+from tfssl.models import headed
 from tfssl.tasks import (
     accept,
     arguments,
@@ -59,8 +60,8 @@ def distill(
         out: folder of the run. Training continues there if it was interrupted.
         student: what the student begins with: the name of a new encoder (a key of
             `models.ENCODERS`, `keras.applications.NAME`), or a trained one as for
-            `tfssl.finetune`; None is a new network like the teacher's
-            (self-distillation).
+            `tfssl.finetune`; None is a new network like the teacher's, without layers
+            of a projection head (self-distillation).
         images: see `groups.TrainingImages`.
         validation: see `groups.Validation`; classes are matched with the teacher's by
             name.
@@ -103,7 +104,7 @@ def distill(
     strategy = devices.make_strategy()
     teacher = _classifier(teacher)
     beginning = _beginning(
-        student, teacher, preprocessing, encoder_args, learning.image_size, seed
+        student, teacher, preprocessing, encoder_args, learning, seed
     )
     images = classifying.opened(images, beginning.preprocessing)
     labelled = labelled_images.taught(
@@ -174,15 +175,25 @@ def _classifier(teacher):
     return teacher
 
 
-def _beginning(student, teacher, preprocessing, encoder_args, image_size, seed):
+def _beginning(student, teacher, preprocessing, encoder_args, learning, seed):
     """What the student begins with."""
     if student is None:
-        if encoder_args or image_size or preprocessing is not None:
+        given = {
+            "encoder_args": encoder_args or None,
+            "image_size": learning.image_size,
+            "crop": learning.crop,
+            "preprocessing": preprocessing,
+        }
+        given = [name for name, value in given.items() if value is not None]
+        if given:
             raise ValueError(
-                "encoder_args, image_size or preprocessing received without a student, "
-                "which then is like the teacher in all; give student too."
+                f"{' and '.join(given)} received without a student, which then is like "
+                "the teacher in all; give student too."
             )
-        begun = beginnings.Beginning(teacher.network, teacher.preprocessing)
+        network = teacher.network
+        if isinstance(network, headed.Headed):
+            network = network.encoder  # A student has no projection head.
+        begun = beginnings.Beginning(network, teacher.preprocessing)
         return dataclasses.replace(begun, network=begun.untrained(None, seed))
     if preprocessing is None and beginnings.is_name(student):
         preprocessing = teacher.preprocessing
@@ -191,7 +202,8 @@ def _beginning(student, teacher, preprocessing, encoder_args, image_size, seed):
         head_layer=0,
         preprocessing=preprocessing,
         encoder_args=encoder_args,
-        image_size=image_size,
+        image_size=learning.image_size,
+        crop=learning.crop,
         open_images=None,  # Its preprocessing is known.
         seed=seed,
     )

@@ -120,6 +120,7 @@ def finetune(
         preprocessing=preprocessing,
         encoder_args=encoder_args,
         image_size=learning.image_size,
+        crop=learning.crop,
         open_images=lambda: images.open(data),
         seed=seed,
     )

@@ -132,9 +132,9 @@ def load(path, *, head_layer=0):
             `.keras` file.
         head_layer: int >= 0, how many layers of the head that it was trained with come
             along: 0 for none, 1 to fine-tune with few labels as SimCLRv2 does. A layer
-            is a dense one with its batch norm and ReLU. Heads are projectors, of every
-            method but DeepCluster; predictors, prototypes and classifiers are no part
-            of them.
+            is a dense one with its batch norm and ReLU. Heads are projectors;
+            predictors, prototypes and classifiers are no part of them, and methods that
+            have only such have no head (docs/runs.md has a table).
 
     Returns:
         A `formats.Encoder`, a Keras model; its attribute `preprocessing` turns an image
@@ -287,7 +287,8 @@ def _check_head(path, head, head_layer):
             f"pre-training run, or the {ENCODER} in it."
         )
     record = record_of(path) or {}
-    method = (record.get("settings") or {}).get("method")
+    # A task of its own (a tokenizer's training) is of one method.
+    method = (record.get("settings") or {}).get("method") or record.get("task")
     kind = methods.METHODS.get(method)
     headless = kind is not None and kind.head is methods.Method.head
     if headless or (record.get("results") or {}).get("head") is False:

@@ -22,6 +22,7 @@ RESULT = (
     "teacher",
     "recipe",
     "image_size",
+    "crop",
     "augment",
     "epochs",
     "batch_size",

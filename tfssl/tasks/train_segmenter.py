@@ -65,7 +65,9 @@ def train_segmenter(
         validation: see `groups.Validation`.
         maps: see `segmenting.Maps`.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
-        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`).
+        encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
+            trained vision transformer `relative`, `pooling` and `drop_path`, see
+            `models.with_settings` (`{"relative": "blocks"}` in BEiT's segmentation).
         freeze: what of the encoder does not learn: `none`, `all`, or a stage, up to
             which it is frozen.
         learning: see `segmenting.Learning`.
