@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.methods import cases
 from tests.methods.cases import batch_of, one_convolution, state
 from tfssl import models, optimizers
 from tfssl.methods import classification, mixing
@@ -174,6 +175,37 @@ def test_layer_decay_is_another_rate_for_each_stage(name):
         np.testing.assert_allclose(
             decayed[path], 0.5**depth * plain[path], rtol=1e-2, atol=1e-8, err_msg=path
         )
+
+
+@pytest.mark.parametrize("way", ["replicas", "compiled", "together"])
+def test_frozen_stages_and_decayed_rates_in_every_way_of_training(
+    way, monkeypatch, mirrored
+):
+    kind, given = cases.CASES["classification"]
+    changes = dict(freeze="patches", layer_decay=0.5)
+    monkeypatch.setitem(cases.CASES, "classification", (kind, given | changes))
+    of_vit = dict(class_token=False, pooling="mean")
+    monkeypatch.setitem(cases.TRANSFORMERS, "classification", of_vit)
+    compiled = {
+        "compiled": dict(jit_compile=True),
+        "together": dict(steps_per_execution=3),
+    }
+    strategy = mirrored(2) if way == "replicas" else tf.distribute.get_strategy()
+    plain = cases.make("classification")
+    with strategy.scope():
+        method = cases.make("classification", **compiled.get(way, {}))
+    before = state(method)
+    batches = cases.batches("classification")
+    with cases.as_written("classification"):
+        cases.train(plain, batches)
+        cases.train(method, batches, strategy=strategy)
+    after = state(method)
+    tolerance = 1e-4 if way == "compiled" else cases.TOLERANCE
+    cases.assert_close(state(plain), after, tolerance)
+    still = {name for name in before if name.startswith(("patches/", "tokens/"))}
+    assert still.isdisjoint(moved(before, after))
+    learned = {variable.path for variable in method.learned_variables}
+    assert len(still) == 3 and learned <= moved(before, after)
 
 
 @pytest.mark.parametrize("name", ["lars", "larc", "lamb"])

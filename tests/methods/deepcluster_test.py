@@ -74,6 +74,26 @@ def test_images_are_clustered_by_direction_and_unreadable_ones_left_out():
     assert same_partition(method.assignments.clusters.numpy()[0], truth)
 
 
+def test_every_clustering_has_a_start_of_its_own():
+    """Of the seed and the step, so that a resumed run has it too."""
+    rows = np.random.default_rng(2).normal(size=(20, 3)).astype("float32")
+    method = make(kmeans_iterations=1, seed=3)
+    found = []
+    for step in (0, 7):
+        method.step.assign(step)
+        method.reassign(rows)
+        expected = kmeans.fit(
+            kmeans.unit_norm(rows),
+            num_clusters=4,
+            iterations=1,
+            init="random",
+            seed=3 + step,
+        )
+        found.append(method.assignments.clusters.numpy()[0])
+        np.testing.assert_array_equal(found[-1], expected.assignments)
+    assert (found[0] != found[1]).any()
+
+
 def test_features_are_whitened_for_k_means():
     rng = np.random.default_rng(1)
     features = rng.normal(size=(200, 6)) @ rng.normal(size=(6, 6)) + 3

@@ -60,7 +60,7 @@ def plain_spherical(rows, centroids, iterations):
     for step in range(iterations + 1):
         nearest = (rows @ centroids.T).argmax(axis=1)
         if step == iterations:
-            return nearest
+            return nearest, centroids
         for k in range(len(centroids)):
             if (nearest == k).any():
                 centroids[k] = rows[nearest == k].mean(axis=0)
@@ -81,8 +81,38 @@ def test_the_banks_are_clustered_and_the_centroids_become_prototypes():
         nearest = (rows @ prototypes.T).argmax(axis=1)
         np.testing.assert_array_equal(clusters[i, known], nearest)
         # Ten more updates of the same kind do not leave a fixed point, if it is one.
-        again = plain_spherical(rows, prototypes.copy(), 10)
+        again, _ = plain_spherical(rows, prototypes.copy(), 10)
         assert (again == nearest).mean() > 0.8
+
+
+def test_clusters_and_prototypes_are_those_of_the_plain_form():
+    """After two updates, which is before it stands still."""
+    method = filled(make(num_clusters=(4, 3, 5), kmeans_iterations=2, seed=11))
+    method.step.assign(70)
+    method.reassign()
+    known = np.setdiff1d(np.arange(30), [7])
+    for i, variable in enumerate(method.prototypes):
+        rows = np.array(method.banks[i % 2].rows, np.float64)[known]
+        draw = np.random.default_rng(11 + 70 + i)
+        start = rows[draw.choice(29, variable.shape[0], replace=False)]
+        nearest, centroids = plain_spherical(rows, start.copy(), 2)
+        clusters = method.assignments.clusters.numpy()[i, known]
+        np.testing.assert_array_equal(clusters, nearest)
+        np.testing.assert_allclose(variable, centroids, atol=1e-5)
+        for updates in (1, 3):
+            _, others = plain_spherical(rows, start.copy(), updates)
+            assert np.abs(others - centroids).max() > 1e-3
+
+
+def test_clusters_without_images_keep_their_centroids():
+    method = make()
+    for bank in method.banks:
+        bank.rows.assign(np.tile(unit([[1, 2, 3]]), (30, 1)))
+    first, second = method.reassign()
+    assert sorted(first.sizes) == [0, 0, 0, 30] and sorted(second.sizes) == [0, 0, 30]
+    for prototypes in method.prototypes:
+        expected = np.broadcast_to(unit([[1, 2, 3]]), prototypes.shape)
+        np.testing.assert_allclose(prototypes, expected, atol=1e-6)
 
 
 def test_embeddings_are_stored_after_the_step_and_by_image():

@@ -33,6 +33,8 @@ def test_loss_equals_a_slow_form():
     # 10 of 4 steps: the weight has risen.
     loss = (0.5 * kl.sum((1, 2)) - likelihood.sum((1, 2, 3))) / (8 * 8 * 3)
     np.testing.assert_allclose(found["loss"], loss, rtol=1e-4)
+    reconstruction = -likelihood.mean((1, 2, 3))
+    np.testing.assert_allclose(found["reconstruction"], reconstruction, rtol=1e-4)
     np.testing.assert_allclose(found["kl"], kl.mean((1, 2)), rtol=1e-4)
     shares = np.bincount(logits.argmax(-1).ravel(), minlength=12) / 12
     np.testing.assert_allclose(found["shares"], shares, atol=1e-6)
@@ -80,6 +82,30 @@ def test_usage_is_the_mean_of_the_steps_at_first():
     np.testing.assert_allclose(method.encoder.usage, np.mean(shares, 0), atol=1e-6)
 
 
+def test_usage_looks_back_on_a_hundred_steps_later():
+    """Each step is a hundredth of it, after the first hundred."""
+    method = make("dvae")
+    usage = np.random.default_rng(0).uniform(size=12).astype("float32")
+    shares = np.random.default_rng(1).uniform(size=12).astype("float32")
+    for step, share in ((50, 1 / 50), (100, 1 / 100), (250, 1 / 100)):
+        method.encoder.usage.assign(usage)
+        method.step.assign(step)
+        method._remember(tf.constant(shares))
+        expected = (1 - share) * usage + share * shares
+        np.testing.assert_allclose(method.encoder.usage, expected, atol=1e-6)
+
+
+def test_dead_codes_hardly_occurred():
+    """With less than a hundredth of what each of 12 codes would have by chance."""
+    method = make("dvae")
+    usage = np.full(12, 0.1, np.float32)
+    usage[:3] = 0, 0.0008, 0.0009  # A hundredth is 0.00083.
+    method.encoder.usage.assign(usage)
+    images = np.random.default_rng(0).uniform(size=(3, 8, 8, 3)).astype("float32")
+    found = method.image_losses(batch_of(images), training=False)
+    assert float(found["dead_codes"]) == pytest.approx(2 / 12)
+
+
 def test_pixels_by_their_squares():
     keras.utils.set_random_seed(1)
     method = methods.DVAE(tiny_tokenizer(likelihood="mse"), kl_weight=0.0)
@@ -89,6 +115,7 @@ def test_pixels_by_their_squares():
     outputs = method.encoder.decode(tf.one_hot(tokens, 12))
     expected = np.square(np.array(outputs) - images).mean((1, 2, 3))
     np.testing.assert_allclose(found["loss"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found["reconstruction"], expected, rtol=1e-5)
 
 
 def test_refused():

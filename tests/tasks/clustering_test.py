@@ -34,6 +34,17 @@ CASES = {
     "deepcluster_v2": dict(
         method="deepcluster_v2", hparams=dict(num_clusters=(5, 4)) | _HEAD
     ),
+    "local_aggregation": dict(
+        method="local_aggregation",
+        recipe="deepcluster_digits",
+        hparams=dict(
+            num_clusters=(5, 4),
+            background=12,
+            negatives=8,
+            warmup_epochs=0,
+            projection_dim=8,
+        ),
+    ),
     "swav": dict(
         method="swav",
         hparams=dict(
@@ -42,7 +53,7 @@ CASES = {
         | _HEAD,
     ),
 }
-CLUSTERING = ("deepcluster", "deepcluster_v2")
+CLUSTERING = ("deepcluster", "deepcluster_v2", "local_aggregation")
 
 
 def run(out, name, source=None, **changes):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -6,150 +8,137 @@ from tfssl.data import sources
 from tfssl.data.views import recipes, specs
 
 # Values as the papers and their code state them, written here a second time.
-_PIRL = dict(
-    jitter=1.0, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.2, gray=0.2,
-    flip=0.5, blur=0.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+# Of a view that says nothing else: crop and flip.
+_PLAIN = dict(
+    size=224, area=(0.08, 1.0), aspect=(3 / 4, 4 / 3), aspect_scale="log",
+    crop_rule="area", crop_tries=10, crop_fallback="center", flip=0.5, jitter=0.0,
+    brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, brightness_mode="multiply",
+    contrast_mean="channel", random_order=True, gray=0.0, gray_first=False, blur=0.0,
+    blur_sigma=(0.1, 2.0), blur_border="zero", solarize=0.0, solarize_threshold=0.5,
+    rotation=0.0, shear=0.0, translation=0.0, rand_augment=0,
+    rand_augment_magnitude=9.0, erase=0.0, resize="bilinear", antialias=False,
+    clip_resized=False, mean=None, std=None,
 )  # fmt: skip
-_DINO = dict(
-    flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1,
-    gray=0.2, resize="bicubic", antialias=True, mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
+_IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+_CIFAR10 = dict(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+_PIL = dict(antialias=True, contrast_mean="gray")
+# Blurs of PIL repeat the border, those of TensorFlow and JAX lie in black.
+_BLURRED_BY_PIL = _PIL | dict(blur_border="edge")
+_DIGITS = dict(size=32, area=(0.75, 1.0), flip=0.0)
+
+
+def _colour(jitter, brightness, contrast, saturation, hue, gray=0.2):
+    return dict(
+        jitter=jitter, brightness=brightness, contrast=contrast,
+        saturation=saturation, hue=hue, gray=gray,
+    )  # fmt: skip
+
+
+_WEAK = _colour(0.8, 0.4, 0.4, 0.4, 0.1)
+_ASYMMETRIC = _colour(0.8, 0.4, 0.4, 0.2, 0.1)
+_SIMCLR = _colour(0.8, 0.8, 0.8, 0.8, 0.2) | dict(
+    aspect_scale="linear", crop_rule="height", crop_fallback="whole", blur=0.5,
+    resize="bicubic",
 )  # fmt: skip
+_BYOL = _ASYMMETRIC | _IMAGENET | dict(
+    crop_tries=1, crop_fallback="clamp", brightness_mode="add", blur=1.0,
+    resize="bicubic", clip_resized=True,
+)  # fmt: skip
+_DINO = _ASYMMETRIC | _IMAGENET | _BLURRED_BY_PIL | dict(
+    blur=1.0, resize="bicubic", clip_resized=True,
+)  # fmt: skip
+_NPID = _colour(1.0, 0.4, 0.4, 0.4, 0.4) | _IMAGENET | _PIL | dict(
+    area=(0.2, 1.0), gray_first=True,
+)  # fmt: skip
+_MOCO_V2 = _WEAK | _IMAGENET | _BLURRED_BY_PIL | dict(area=(0.2, 1.0), blur=0.5)
+_MOCO_V3 = _MOCO_V2 | _ASYMMETRIC | dict(blur=1.0)
+_SWAV = _colour(0.8, 0.8, 0.8, 0.8, 0.2) | _BLURRED_BY_PIL | dict(
+    area=(0.14, 1.0), blur=0.5, mean=(0.485, 0.456, 0.406), std=(0.228, 0.224, 0.225),
+)  # fmt: skip
+_BEIT = _colour(1.0, 0.4, 0.4, 0.4, 0.0, gray=0.0) | _IMAGENET | _PIL | dict(
+    resize="bicubic", clip_resized=True,
+)  # fmt: skip
+_LAB = dict(area=(0.2, 1.0), antialias=True)
+_CPC = dict(size=260, area=(0.5, 0.75), aspect=(1.0, 1.0), antialias=True)
+_TOKENIZER = dict(size=256, area=(0.444, 0.79), aspect=(1.0, 1.0), antialias=True)
+_PIRL = _colour(1.0, 0.4, 0.4, 0.4, 0.2) | _IMAGENET | _PIL
+_PIRL_CIFAR10 = _PIRL | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1)
+_TILES = dict(size=64, area=(0.6, 1.0), grid=3, whole=255)
+_TILES_CIFAR10 = dict(size=12, area=(0.6, 1.0), grid=3, whole=48)
+_TILES_DIGITS = _DIGITS | dict(size=14, grid=2, whole=36)
+_LEANING = _DIGITS | dict(rotation=0.3)
+# Strengths of a jitter that never comes say nothing.
+_ROTATION = _PIRL | dict(jitter=0.0, gray=0.0)
+
+# The first view of each recipe, beside `_PLAIN`.
 _PAPERS = {
-    "dino": _DINO | dict(size=224, area=(0.4, 1.0), blur=1.0, solarize=0.0),
-    "dino_resnet": _DINO | dict(size=224, area=(0.14, 1.0), blur=1.0, solarize=0.0),
-    "dino_cifar10": _DINO | dict(size=32, area=(0.3, 1.0), blur=0.0, solarize=0.0),
-    "dino_digits": dict(
-        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
+    "beit": _BEIT,
+    "beit_cifar10": _BEIT | dict(size=32, area=(0.2, 1.0)),
+    "byol": _BYOL,
+    "byol_cifar10": _BYOL | dict(size=32, blur=0.0),
+    "cmc_lab": _LAB,
+    "cmc_lab_imagenet": _LAB | dict(area=(0.08, 1.0)),
+    "cmc_scenes": _LAB | dict(size=32, area=(0.4, 1.0), flip=0.0),
+    "cpc_v2": _CPC,
+    "cpc_v2_cifar10": _CPC | dict(size=32, area=(0.765, 1.0)),
+    "deepcluster": _IMAGENET | dict(antialias=True),
+    "deepcluster_cifar10": _WEAK | _IMAGENET | _PIL | dict(size=32, area=(0.2, 1.0)),
+    "deepcluster_digits": _LEANING,
+    "dino": _DINO | dict(area=(0.4, 1.0)),
+    "dino_resnet": _DINO | dict(area=(0.14, 1.0)),
+    "dino_cifar10": _DINO | dict(size=32, area=(0.3, 1.0), blur=0.0),
+    "dino_digits": _LEANING,
+    "feature_distillation": _ASYMMETRIC | _IMAGENET | _PIL | dict(area=(0.14, 1.0)),
+    "jigsaw": _PIRL | _TILES | dict(jitter=0.0, gray=0.66, flip=0.0),
+    "jigsaw_cifar10": _PIRL_CIFAR10 | _TILES_CIFAR10 | dict(flip=0.0),
+    "jigsaw_digits": _TILES_DIGITS,
+    "moco_cifar10": _MOCO_V2 | _CIFAR10 | dict(size=32, area=(0.08, 1.0), blur=0.0),
+    "moco_v1": _NPID,
+    "moco_v2": _MOCO_V2,
+    "moco_v3": _MOCO_V3,
+    "moco_v3_vit": _MOCO_V3 | dict(area=(0.08, 1.0)),
+    "npid": _NPID,
+    "npid_cifar10": _NPID | _CIFAR10 | dict(size=32, flip=0.0, gray_first=False),
+    "pirl_jigsaw": _PIRL,
+    "pirl_jigsaw_cifar10": _PIRL_CIFAR10,
+    "pirl_jigsaw_digits": _LEANING,
+    "pirl_rotation": _PIRL,
+    "pirl_rotation_cifar10": _PIRL_CIFAR10,
+    "pirl_rotation_digits": _LEANING,
+    "rand_augment": _IMAGENET
+    | dict(
+        aspect_scale="linear", crop_rule="height", crop_fallback="whole",
+        rand_augment=2, resize="bicubic",
     ),
-    "simclr": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8,
-        saturation=0.8, hue=0.2, gray=0.2, blur=0.5, blur_sigma=(0.1, 2.0),
-        resize="bicubic", antialias=False, mean=None, brightness_mode="multiply",
-        crop_rule="height", crop_fallback="whole", clip_resized=False,
-    ),
-    "simclr_cifar10": dict(
-        crop_rule="height",
-        size=32, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, blur=0.0,
-        jitter=0.8, gray=0.2,
-    ),
-    "simclr_digits": dict(
-        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
-        crop_rule="area",
-    ),
-    "byol": dict(
-        crop_rule="area", clip_resized=True,
-        size=224, area=(0.08, 1.0), crop_tries=1, brightness=0.4, contrast=0.4,
-        saturation=0.2, hue=0.1, brightness_mode="add", blur=1.0, solarize=0.0,
-        resize="bicubic", std=(0.229, 0.224, 0.225),
-    ),
-    "moco_v1": dict(
-        area=(0.2, 1.0), aspect_scale="log", crop_tries=10, flip=0.5, jitter=1.0,
-        brightness=0.4, contrast=0.4, saturation=0.4, hue=0.4, gray=0.2,
-        gray_first=True, blur=0.0, antialias=True, contrast_mean="gray",
-    ),
-    "byol_cifar10": dict(size=32, brightness=0.4, saturation=0.2, blur=0.0, gray=0.2),
-    "moco_cifar10": dict(
-        size=32, area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
-        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
-    ),
-    "moco_v2": dict(
-        area=(0.2, 1.0), jitter=0.8, hue=0.1, blur=0.5, gray=0.2, gray_first=False,
-    ),
-    "moco_v3": dict(
-        area=(0.2, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
-        hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
-    ),
-    "moco_v3_vit": dict(
-        area=(0.08, 1.0), jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2,
-        hue=0.1, gray=0.2, gray_first=False, blur=1.0, solarize=0.0, flip=0.5,
-    ),
-    "npid": dict(
-        size=224, area=(0.2, 1.0), flip=0.5, jitter=1.0, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.4, gray=0.2, gray_first=True, blur=0.0, antialias=True,
-    ),
-    "npid_cifar10": dict(
-        size=32, area=(0.2, 1.0), flip=0.0, jitter=1.0, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.4, gray=0.2, gray_first=False, blur=0.0,
-        mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010),
-    ),
-    "swav": dict(
-        area=(0.14, 1.0), jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8,
-        hue=0.2, gray=0.2, blur=0.5, flip=0.5, std=(0.228, 0.224, 0.225),
-    ),
-    "swav_cifar10": dict(
-        size=32, area=(0.14, 1.0), jitter=0.8, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.1, gray=0.2, blur=0.0, flip=0.5,
-    ),
-    "cpc_v2": dict(
-        size=260, area=(0.5, 0.75), aspect=(1.0, 1.0), flip=0.5, jitter=0.0, gray=0.0,
-        blur=0.0, antialias=True, mean=None, std=None,
-    ),
-    "cpc_v2_cifar10": dict(size=32, area=(0.765, 1.0), flip=0.5, jitter=0.0, mean=None),
-    "deepcluster": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
-        solarize=0.0, antialias=True, mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-    ),
-    "deepcluster_cifar10": dict(
-        size=32, area=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4,
-        saturation=0.4, hue=0.1, gray=0.2, blur=0.0,
-    ),
-    "deepcluster_digits": dict(
-        size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0, gray=0.0, rotation=0.3,
-    ),
-    "feature_distillation": dict(
-        size=224, area=(0.14, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4,
-        saturation=0.2, hue=0.1, gray=0.2, blur=0.0, solarize=0.0,
-        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-    ),
-    "beit": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=1.0, hue=0.0, gray=0.0, blur=0.0,
-    ),
-    "beit_cifar10": dict(size=32, area=(0.2, 1.0), jitter=1.0, brightness=0.4),
-    "cmc_lab": dict(
-        size=224, area=(0.2, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0, mean=None,
-    ),
-    "cmc_lab_imagenet": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0, mean=None,
-    ),
-    "cmc_scenes": dict(
-        size=32, area=(0.4, 1.0), flip=0.0, jitter=0.0, gray=0.0, blur=0.0, mean=None,
-    ),
-    "tokenizer": dict(
-        size=256, area=(0.444, 0.79), aspect=(1.0, 1.0), flip=0.5, jitter=0.0,
-        mean=None,
-    ),
-    "tokenizer_cifar10": dict(size=32, area=(0.6, 1.0), flip=0.5, jitter=0.0),
-    "tokenizer_digits": dict(size=32, area=(0.75, 1.0), flip=0.0, jitter=0.0),
-    "rand_augment": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
-        rand_augment=2, rand_augment_magnitude=9.0, crop_rule="height",
-    ),
-    "rotation": dict(
-        size=224, area=(0.08, 1.0), flip=0.5, jitter=0.0, gray=0.0, blur=0.0,
-    ),
-    "rotation_cifar10": dict(size=32, area=(0.6, 1.0), flip=0.5, jitter=0.0),
-    "rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
-    "jigsaw": dict(
-        size=64, whole=255, grid=3, gray=0.66, jitter=0.0, flip=0.0, area=(0.6, 1.0),
-    ),
-    "jigsaw_cifar10": dict(
-        size=12, whole=48, grid=3, gray=0.2, jitter=0.8, hue=0.1, flip=0.0,
-    ),
-    "jigsaw_digits": dict(size=14, whole=36, grid=2, gray=0.0, flip=0.0),
-    "pirl_jigsaw": _PIRL | dict(size=224, area=(0.08, 1.0)),
-    "pirl_jigsaw_cifar10": _PIRL | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
-    "pirl_jigsaw_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
-    "pirl_rotation": _PIRL | dict(size=224, area=(0.08, 1.0)),
-    "pirl_rotation_cifar10": _PIRL
-    | dict(size=32, area=(0.2, 1.0), jitter=0.8, hue=0.1),
-    "pirl_rotation_digits": dict(size=32, flip=0.0, rotation=0.3, jitter=0.0),
+    "rotation": _ROTATION,
+    "rotation_cifar10": _ROTATION | dict(size=32, area=(0.6, 1.0)),
+    "rotation_digits": _LEANING,
+    "simclr": _SIMCLR,
+    "simclr_cifar10": _SIMCLR | _WEAK | dict(size=32, blur=0.0),
+    "simclr_digits": _LEANING,
+    "swav": _SWAV,
+    "swav_cifar10": _SWAV | _WEAK | dict(size=32, blur=0.0),
+    "tokenizer": _TOKENIZER,
+    "tokenizer_cifar10": _TOKENIZER | dict(size=32, area=(0.6, 1.0)),
+    "tokenizer_digits": _TOKENIZER | _DIGITS,
 }  # fmt: skip
-_MULTICROP = {
-    "swav": 8, "dino": 10, "dino_resnet": 10, "dino_cifar10": 6, "dino_digits": 4,
-}  # fmt: skip
+
+# What is other in each further view: of pairs nothing, but for those named below.
+_SOLARIZED = dict(blur=0.1, solarize=0.2)
+_OTHERS = {
+    "byol": [_SOLARIZED],
+    "byol_cifar10": [dict(solarize=0.2)],
+    "dino": [_SOLARIZED] + [dict(size=96, area=(0.05, 0.4), blur=0.5)] * 8,
+    "dino_resnet": [_SOLARIZED] + [dict(size=96, area=(0.05, 0.14), blur=0.5)] * 8,
+    "dino_cifar10": [dict(solarize=0.2)] + [dict(size=16, area=(0.08, 0.3))] * 4,
+    "dino_digits": [{}] + [dict(size=16, area=(0.4, 0.75))] * 2,
+    "moco_v3": [_SOLARIZED],
+    "moco_v3_vit": [_SOLARIZED],
+    "pirl_jigsaw": [_TILES],
+    "pirl_jigsaw_cifar10": [_TILES_CIFAR10],
+    "pirl_jigsaw_digits": [_TILES_DIGITS | dict(rotation=0.0)],
+    "swav": [{}] + [dict(size=96, area=(0.05, 0.14))] * 6,
+}
 _SINGLE = (
     "beit",
     "cmc",
@@ -166,19 +155,13 @@ _SINGLE = (
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_values_of_the_papers(name):
-    view = recipes.RECIPES[name][0]
-    for field, value in _PAPERS[name].items():
-        assert getattr(view, field) == value, field
-    assert recipes.get(name).name == name
-    single = name.startswith(_SINGLE)
-    views = _MULTICROP.get(name, 1 if single else 2)
-    assert len(recipes.get(name)) == views
-
-
-def test_second_views_of_the_asymmetric_recipes():
-    for recipe in (recipes.BYOL, recipes.MOCO_V3):
-        assert recipe[1] == recipe[0].scaled(blur=0.1, solarize=0.2)
-    assert (recipes.SWAV[2].size, recipes.SWAV[2].area) == (96, (0.05, 0.14))
+    """All fields of all views, those too that a paper leaves as they are."""
+    recipe = recipes.get(name)
+    assert recipe.name == name
+    others = _OTHERS.get(name, [] if name.startswith(_SINGLE) else [{}])
+    first = _PLAIN | _PAPERS[name]
+    found = [dataclasses.asdict(view) for view in recipe]
+    assert found == [first | changes for changes in [{}, *others]]
 
 
 def test_unknown_names_list_the_known():
