@@ -27,7 +27,7 @@ def no_features(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("features were computed")
 
-    monkeypatch.setattr(features, "_collect", refuse)
+    monkeypatch.setattr(features, "_parts", refuse)
 
 
 def test_pixels_that_nobody_asked_for_are_left_out(run, free, monkeypatch, caplog):
