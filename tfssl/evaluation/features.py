@@ -80,14 +80,17 @@ class Extractor:
             `(batch, dim)`. Called with `training=False`, so that batch-norm
             statistics are read and never written.
         progress: show how far it is.
+        purpose: what needs finite features, see `check_labeled`; features of NaN or
+            infinity are then refused as soon as they come. None takes any.
 
     Example:
         >>> extract = Extractor(encoder)      # Keep it: later calls do not retrace.
         >>> validation = extract(data.labeled(source, preprocessing, batch_size=256))
     """
 
-    def __init__(self, encoder, *, progress=False):
+    def __init__(self, encoder, *, progress=False, purpose=None):
         self._progress = progress
+        self._purpose = purpose
 
         def run(images):
             return forward(encoder, images)
@@ -129,7 +132,10 @@ class Extractor:
                 images = tf.pad(images, padding)
             return self._run(images)[:count]
 
-        return _parts(dataset, rows, self._progress, batches)
+        for part in _parts(dataset, rows, self._progress, batches):
+            if self._purpose is not None:
+                check_finite(Features(*part), self._purpose, "first")
+            yield part
 
 
 def extract(encoder, dataset, *, progress=False, batches=None):
