@@ -65,6 +65,18 @@ def test_pixels_asked_for_that_do_not_fit_are_refused(run, free, no_features):
         evaluated(run, budgets=("100%",), probes=("linear",), baselines=["raw_pixels"])
 
 
+def test_copies_of_a_clustering_count(run, free, no_features):
+    """It makes three of the features of the 40 test images."""
+    need = (80 + 3 * 40) * 8 * 4
+    given = {"probes": ("knn",), "clusters": 2, "baselines": ()}
+    free(need - 4)
+    with pytest.raises(ValueError, match="features of 80 images .* give fewer images"):
+        evaluated(run, budgets=("100%",), **given)
+    free(need)
+    with pytest.raises(AssertionError, match="features were computed"):
+        evaluated(run, budgets=("100%",), **given)
+
+
 def test_features_that_do_not_fit_are_refused(run, free, no_features):
     free(FEATURES - 4)
     with pytest.raises(ValueError, match="features of 80 images .* give fewer images"):
