@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import sys
 
 import keras
@@ -146,28 +145,6 @@ def test_scores_are_those_of_its_predictions(whole):
     scratch = runs.load(os.path.join(run.path, "baseline"))
     assert np.abs(scratch.get_weights()[0] - run.encoder.get_weights()[0]).max() > 0
     assert set(found["results"]) == {"fine-tuned", "from scratch"}
-
-
-@pytest.mark.parametrize(
-    "settings, message",
-    [
-        (
-            {"label_smoothing": 0.1},
-            "baseline was trained with other settings: .*label_",
-        ),
-        ({"resume": False}, "baseline/checkpoints holds checkpoints and resume is off"),
-    ],
-)
-def test_another_baseline_is_found_before_the_training(
-    whole, tmp_path, settings, message
-):
-    run, began, _ = whole
-    shutil.copytree(os.path.join(run.path, "baseline"), tmp_path / "baseline")
-    before = sorted(os.listdir(tmp_path / "baseline"))
-    with pytest.raises(ValueError, match=message):
-        tuned(tmp_path, began, epochs=6, baseline=True, **settings)
-    assert os.listdir(tmp_path) == ["baseline"]
-    assert sorted(os.listdir(tmp_path / "baseline")) == before
 
 
 ALL = {
