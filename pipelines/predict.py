@@ -13,19 +13,26 @@ probabilities). With a segmenter it is a folder, for a PNG file of each image's 
 from pipelines import command, task_flags
 from tfssl.tasks import predict
 
-_arguments = task_flags.define(predict.predict, __name__, skip=("labels", "verbose"))
+_arguments = task_flags.define(
+    predict.predict, __name__, skip=("labels", "verbose", "all_probabilities")
+)
 
 
 def main():
     """Runs the task with the flags' values."""
     given = _arguments()
-    found = predict.predict(**given)
+    # A result that is only printed or written has no use for those of all classes.
+    found = predict.predict(**given, all_probabilities=_asks_for_all(given["out"]))
     if given["out"]:
         bad = len(found.unreadable)
         print(f"{given['out']}: {len(found)} images, {bad} could not be read")
         return
     for row in found:
         print(row)
+
+
+def _asks_for_all(out):
+    return bool(out) and out.endswith(".npz")
 
 
 def run():

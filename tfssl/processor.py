@@ -109,6 +109,26 @@ def free_memory():
     return max(0, min(found))
 
 
+def check_fits(what, count, fixes):
+    """Raises `ValueError` for what takes more than the free memory.
+
+    Args:
+        what: what it is, the subject of the sentence.
+        count: bytes that it takes.
+        fixes: what to do, the end of the sentence without its full stop.
+    """
+    free = free_memory()
+    if count > free:
+        raise ValueError(
+            f"{what} take {gib(count)} of memory, but {gib(free)} are free; {fixes}."
+        )
+
+
+def gib(count):
+    """A number of bytes as text."""
+    return f"{count / 2**30:.3g} GiB"
+
+
 def _available():
     try:
         (kib,) = re.findall(r"^MemAvailable: +(\d+) kB$", _text(_MEMINFO), re.MULTILINE)

@@ -60,6 +60,17 @@ def test_files(manifest, tmp_path):
     _refused(2, data=folder, validation_data=manifest, validation_split="val")
 
 
+def test_links_to_files(manifest, tmp_path):
+    folder = tmp_path / "others"
+    folder.mkdir()
+    (folder / "a.png").symlink_to(tmp_path / "1.png")
+    (folder / "b.png").symlink_to("a.png")
+    (folder / "c.png").write_bytes(PNG)
+    others = sources.open_source(str(folder), labels="none", follow_links=True)
+    assert others.num_images == 3
+    _refused(2, data=manifest, validation_data=others)
+
+
 def test_records(manifest, tmp_path):
     source = sources.open_source(manifest, split="all")
     index = make_tfrecords.make_tfrecords(

@@ -3,11 +3,13 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
-from tfssl import files, progress
+from tfssl import files, formats, progress
+from tfssl.evaluation import features
 from tfssl.tasks import evaluate
 
 
@@ -149,3 +151,24 @@ def test_no_run_no_evaluation(tmp_path):
 def test_an_encoder_without_stages(run):
     with pytest.raises(ValueError, match="names no stages .* such as resnet50"):
         evaluated(run, stages=("all",))
+
+
+def test_features_of_nan_are_refused_as_soon_as_they_come(monkeypatch):
+    network = small.tiny_encoder((8, 8, 1))
+    computed, forward = [], features.forward
+
+    def counted(encoder, images):
+        computed.append(encoder)
+        return forward(encoder, images) * np.nan
+
+    monkeypatch.setattr(features, "forward", counted)
+    monkeypatch.setattr(features, "raw_pixels", None)
+    with pytest.raises(
+        ValueError, match="'pre-trained' needs finite features, but those of 8 of 8 fir"
+    ):
+        evaluated(
+            formats.Encoder(network, data_lib.Preprocessing(size=8, channels=1)),
+            batch_size=8,
+            baselines=("raw_pixels", "random_encoder"),
+        )
+    assert len({id(encoder) for encoder in computed}) == 1

@@ -27,7 +27,7 @@ def no_features(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("features were computed")
 
-    monkeypatch.setattr(features, "_collect", refuse)
+    monkeypatch.setattr(features, "_parts", refuse)
 
 
 def test_pixels_that_nobody_asked_for_are_left_out(run, free, monkeypatch, caplog):
@@ -63,6 +63,18 @@ def test_pixels_asked_for_that_do_not_fit_are_refused(run, free, no_features):
     free(FEATURES + PIXELS - 4)
     with pytest.raises(ValueError, match=r"baselines=raw_pixels .*5.72e-05 GiB are f"):
         evaluated(run, budgets=("100%",), probes=("linear",), baselines=["raw_pixels"])
+
+
+def test_copies_of_a_clustering_count(run, free, no_features):
+    """It makes three of the features of the 40 test images."""
+    need = (80 + 3 * 40) * 8 * 4
+    given = {"probes": ("knn",), "clusters": 2, "baselines": ()}
+    free(need - 4)
+    with pytest.raises(ValueError, match="features of 80 images .* give fewer images"):
+        evaluated(run, budgets=("100%",), **given)
+    free(need)
+    with pytest.raises(AssertionError, match="features were computed"):
+        evaluated(run, budgets=("100%",), **given)
 
 
 def test_features_that_do_not_fit_are_refused(run, free, no_features):

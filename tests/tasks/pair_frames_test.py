@@ -1,9 +1,11 @@
 import csv
+import json
 import sys
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from tfssl.data import sources
 from tfssl.tasks import pair_frames
@@ -200,3 +202,83 @@ def test_frames_that_flow_cannot_use(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"of sizes \(48, 48\) and \(9, 9\)"):
         pair_frames.pair_frames(frames, tmp_path / "f.csv", flow_fields=2)
     assert not (tmp_path / "f.csv").exists()
+
+
+def _encoded(kind, image, folder):
+    path = folder / "other"
+    Image.fromarray(image).convert(kind[0]).save(path, kind[1])
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kind", [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "BMP"), ("RGB", "WEBP")]
+)
+def test_later_frames_that_no_manifest_can_hold_are_refused(tmp_path, kind):
+    """But as the frame itself they are read."""
+    frames = _write(tmp_path, {"a": range(4)})
+    image = np.zeros((_SIDE, _SIDE, 3), np.uint8)
+    other = _encoded(kind, image, tmp_path)
+    (tmp_path / "a" / "0.png").write_bytes(other)
+    out = tmp_path / "pairs.csv"
+    pair_frames.pair_frames(frames, out, ahead=1, verbose=0)
+    source = sources.open_source(out)
+    assert [_pixels(source, i).shape[-1] for i in range(3)] == [6, 6, 6]
+    out.unlink()
+    (tmp_path / "a" / "2.png").write_bytes(other)
+    with pytest.raises(
+        ValueError,
+        match=r"a/1.png cannot be read .*, 2.png .*no PNG or JPEG .*; save .* in RGB",
+    ):
+        pair_frames.pair_frames(frames, out, ahead=1, verbose=0)
+    assert not out.exists()
+
+
+def test_frames_of_other_sizes_and_cut_off_make_no_pairs(tmp_path):
+    frames, out = _write(tmp_path, {"a": range(3)}), tmp_path / "pairs.csv"
+    last = tmp_path / "a" / "2.png"
+    whole = last.read_bytes()
+    last.write_bytes(_encoded(("RGB", "PNG"), np.zeros((9, 9, 3), np.uint8), tmp_path))
+    with pytest.raises(ValueError, match=r"a/1.png .*2.png \(files of different sizes"):
+        pair_frames.pair_frames(frames, out, ahead=1)
+    last.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a/1.png cannot be read together .*2.png"):
+        pair_frames.pair_frames(frames, out, ahead=1)
+    last.unlink()
+    with pytest.raises(ValueError, match=r"2.png .*missing"):
+        pair_frames.pair_frames(frames, out, ahead=1)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("given", [{"ahead": 1}, {"flow_fields": 1}])
+def test_frames_that_lie_elsewhere_need_a_root(tmp_path, monkeypatch, given):
+    monkeypatch.setattr(pair_frames, "_flow", lambda: _shifts)
+    (tmp_path / "lists").mkdir()
+    frames = _write(tmp_path, {"a": range(3)})
+    text = frames.read_text().replace("a/", "../a/")
+    frames = tmp_path / "lists" / "frames.csv"
+    frames.write_text(text)
+    out = frames.with_name("pairs.csv")
+    with pytest.raises(ValueError, match=r"line 2: '../a/0.png' lies outside .*root="):
+        pair_frames.pair_frames(frames, out, **given)
+    pair_frames.pair_frames(frames, out, root=tmp_path, verbose=0, **given)
+    assert sources.open_source(out, root=tmp_path).num_images == 2
+
+
+def test_clips_have_names_and_numbers_are_names(tmp_path):
+    _write(tmp_path, {"0": range(3)})
+    frames, out = tmp_path / "frames.jsonl", tmp_path / "pairs.jsonl"
+
+    def write(*clips):
+        rows = [
+            {"path": f"0/{t}.png", "clip": clip, "frame": t}
+            for t, clip in enumerate(clips)
+        ]
+        frames.write_text("\n".join(map(json.dumps, rows)))
+
+    write(0, "0", 0)
+    pair_frames.pair_frames(frames, out, ahead=1, verbose=0)
+    assert sources.open_source(out).num_images == 2
+    for odd in (["0"], {}, True, 0.0, None, ""):
+        write("0", odd)
+        with pytest.raises(ValueError, match=r"line 2: clip .*, expected a name, or"):
+            pair_frames.pair_frames(frames, out, ahead=1)

@@ -17,9 +17,9 @@ from tests.fixtures.classifiers import (
     write_pictures,
 )
 from tfssl import data as data_lib
-from tfssl import formats
+from tfssl import formats, processor
 from tfssl.evaluation import features
-from tfssl.tasks import predict, runs
+from tfssl.tasks import predict, predictions, runs
 
 
 def said(run, data, **given):
@@ -245,3 +245,65 @@ def test_probabilities_are_computed_for_some_images_at_a_time(expected, monkeypa
     found = said(classifier(), list(pictures()))
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-6)
     assert seen == [3, 1]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "npz"])
+def test_blocks_give_what_one_gives(tmp_path, folder, monkeypatch, batch_size, ending):
+    made, paths = classifier(), [tmp_path / f"{n}.{ending}" for n in range(2)]
+    given = {"batch_size": batch_size, "top": 2}
+    once = said(made, str(folder), out=paths[0], **given)
+    monkeypatch.setattr(features, "_ROWS", 3)
+    blocks = said(made, str(folder), out=paths[1], **given)
+    np.testing.assert_array_equal(once.probabilities, blocks.probabilities)
+    assert list(once) == list(blocks) and once.positions.tolist() == [0, 1, 2, 3]
+    np.testing.assert_array_equal(once.positions, blocks.positions)
+    if ending == "npz":
+        old, new = map(np.load, paths)
+        assert all((old[name] == new[name]).all() for name in old)
+    else:
+        assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_lines_are_written_while_images_come(tmp_path, folder, monkeypatch, ending):
+    """And what fails in between leaves the earlier file."""
+    monkeypatch.setattr(features, "_ROWS", 3)
+    out = tmp_path / f"p.{ending}"
+    whole = said(classifier(), str(folder), out=out)
+    written, before = [], out.read_bytes()
+    check = predictions.check_finite
+
+    def watched(found, what):
+        written.append(len(found))
+        if len(written) == 2:
+            assert len(list(tmp_path.glob("*.part"))) == 1
+            raise ValueError("stopped")
+        check(found, what)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(predictions, "check_finite", watched)
+        with pytest.raises(ValueError, match="stopped"):
+            said(classifier(), str(folder), out=out)
+    assert written == [3, 1] and out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]
+    rows = said(classifier(), str(folder), out=out, all_probabilities=False)
+    assert list(rows) == list(whole) and rows.images == whole.images
+    assert not hasattr(rows, "probabilities") and len(rows) == 4
+    assert out.read_bytes() == before
+
+
+def test_probabilities_that_do_not_fit_are_refused(tmp_path, folder, monkeypatch):
+    monkeypatch.setattr(processor, "free_memory", lambda: 4 * 4 * len(NAMES) - 1)
+    monkeypatch.setattr(features, "_parts", None)  # Nothing is computed.
+    out = str(tmp_path / "p.npz")
+    for given in ({}, {"out": out}):
+        with pytest.raises(
+            ValueError, match="of 4 images and 3 classes take .* are fr"
+        ):
+            said(classifier(), str(folder), **given)
+    with pytest.raises(ValueError, match=r"all_probabilities=False .*p.npz.*all prob"):
+        said(classifier(), str(folder), out=out, all_probabilities=False)
+    monkeypatch.undo()
+    monkeypatch.setattr(processor, "free_memory", lambda: 1)
+    assert len(said(classifier(), str(folder), all_probabilities=False)) == 4

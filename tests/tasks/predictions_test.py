@@ -42,7 +42,7 @@ def mixed():
 
 
 def test_csv_has_a_line_for_every_class_that_is_named(tmp_path, mixed):
-    predictions.write(str(tmp_path / "p.csv"), mixed)
+    predictions.write(str(tmp_path / "p.csv"), [mixed])
     with open(tmp_path / "p.csv", newline="", encoding="utf-8") as file:
         header, *lines = csv.reader(file)
     assert header == ["image", "rank", "class", "probability"]
@@ -54,7 +54,7 @@ def test_csv_has_a_line_for_every_class_that_is_named(tmp_path, mixed):
 
 
 def test_json_lines_have_a_line_for_every_image(tmp_path, mixed):
-    predictions.write(str(tmp_path / "p.jsonl"), mixed)
+    predictions.write(str(tmp_path / "p.jsonl"), [mixed])
     lines = (tmp_path / "p.jsonl").read_text().splitlines()
     assert list(map(json.loads, lines)) == [
         {
@@ -67,7 +67,7 @@ def test_json_lines_have_a_line_for_every_image(tmp_path, mixed):
 
 
 def test_npz_has_all_probabilities(tmp_path, mixed):
-    predictions.write(str(tmp_path / "p.npz"), mixed)
+    predictions.write(str(tmp_path / "p.npz"), [mixed])
     stored = np.load(tmp_path / "p.npz")
     np.testing.assert_array_equal(stored["probabilities"], mixed.probabilities)
     assert stored["names"].tolist() == list(mixed.images)

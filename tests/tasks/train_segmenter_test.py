@@ -217,6 +217,15 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     assert not (tmp_path / "refused" / "run.json").exists()
 
 
+def test_another_baseline_is_found_before_the_training(tmp_path):
+    other = tmp_path / "baseline" / "run.json"
+    files.write_json(other, {"task": "finetune", "settings": {}})
+    with pytest.raises(ValueError, match="baseline holds a training of another kind"):
+        trained(tmp_path, baseline=True, validation_data=images(seed=1))
+    assert os.listdir(tmp_path) == ["baseline"]
+    assert os.listdir(tmp_path / "baseline") == ["run.json"]
+
+
 def test_an_encoder_without_stages_or_of_grey_images_is_refused(tmp_path):
     def train(network, **given):
         made = data.Preprocessing(size=8, **given)

@@ -17,20 +17,27 @@ _SENTENCE = re.compile(
 )
 
 
-def told(name, what):
+def told(name, what, more=""):
     """The sentence of a dataset that has changed.
 
     Args:
         name: of the images.
         what: which of them is another one.
+        more: what else it may be, and what to do then.
     """
     return (
         f"{name} does not give the same images in the same order in every "
-        f"pass ({what} is another one than in the first); give it without "
+        f"pass ({what} is another one than in the first{more}); give it without "
         "shuffle() (keras.utils.image_dataset_from_directory: shuffle=False; "
         "list_files: shuffle=False) and without random changes of the images. "
         "Training shuffles and augments them itself."
     )
+
+
+def _told_of(source):
+    """The sentence where nobody can tell changed files from lost ones."""
+    more = f", or more than {_LOST} in a row are lost: then bring their files back"
+    return told(source.name, "an image", more)
 
 
 def changed(error):
@@ -46,7 +53,7 @@ def changed(error):
 def check(index, source):
     """Raises `ValueError` where an index of a stream stands for a changed dataset."""
     if index == CHANGED:
-        raise ValueError(told(source.name, "an image"))
+        raise ValueError(_told_of(source))
 
 
 def numbered(number, index):
@@ -84,7 +91,7 @@ def unchanged(batches, source):
 
     def checked(*batch):
         same = tf.reduce_all(batch[0] != CHANGED)
-        check = tf.debugging.Assert(same, [told(source.name, "an image")])
+        check = tf.debugging.Assert(same, [_told_of(source)])
         with tf.control_dependencies([check]):
             return tf.nest.map_structure(tf.identity, batch)
 

@@ -26,6 +26,7 @@ class Clusters(judging.Probe):
         "NMI": "NMI of k-means clusters and classes",
     }
     of_stages = False
+    copies_of_tests = 3  # Of unit norm, as a tensor, and with mean 0 for k-means++.
 
     k: int
 

@@ -80,14 +80,17 @@ class Extractor:
             `(batch, dim)`. Called with `training=False`, so that batch-norm
             statistics are read and never written.
         progress: show how far it is.
+        purpose: what needs finite features, see `check_labeled`; features of NaN or
+            infinity are then refused as soon as they come. None takes any.
 
     Example:
         >>> extract = Extractor(encoder)      # Keep it: later calls do not retrace.
         >>> validation = extract(data.labeled(source, preprocessing, batch_size=256))
     """
 
-    def __init__(self, encoder, *, progress=False):
+    def __init__(self, encoder, *, progress=False, purpose=None):
         self._progress = progress
+        self._purpose = purpose
 
         def run(images):
             return forward(encoder, images)
@@ -97,6 +100,25 @@ class Extractor:
 
     def __call__(self, dataset, batches=None):
         """Features of every image of `dataset` once; see `extract`."""
+        return _collect(self._parts(dataset, batches))
+
+    def blocks(self, dataset, batches=None):
+        """Yields the same as `Features` of as many rows as `by_rows` computes at once.
+
+        For more than memory holds.
+        """
+        held, count = [], 0
+        for part in self._parts(dataset, batches):
+            while count + len(part[0]) >= _ROWS:
+                first, part = zip(*(np.split(some, [_ROWS - count]) for some in part))
+                yield Features(*map(np.concatenate, zip(*held, first)))
+                held, count = [], 0
+            held.append(part)
+            count += len(part[0])
+        if count:
+            yield Features(*map(np.concatenate, zip(*held)))
+
+    def _parts(self, dataset, batches):
         # A batch shorter than the first is padded: one trace, one shape (XLA).
         size = 0
 
@@ -110,7 +132,10 @@ class Extractor:
                 images = tf.pad(images, padding)
             return self._run(images)[:count]
 
-        return _collect(dataset, rows, self._progress, batches)
+        for part in _parts(dataset, rows, self._progress, batches):
+            if self._purpose is not None:
+                check_finite(Features(*part), self._purpose, "first")
+            yield part
 
 
 def extract(encoder, dataset, *, progress=False, batches=None):
@@ -151,7 +176,7 @@ def raw_pixels(dataset, batches=None):
         images = np.asarray(batch["image"], np.float32)
         return images.reshape(len(images), -1)
 
-    return _collect(dataset, rows, progress=False, batches=batches)
+    return _collect(_parts(dataset, rows, progress=False, batches=batches))
 
 
 def by_rows(function, *arrays, out=None):
@@ -205,14 +230,25 @@ def check_finite(features, purpose, part):
         )
 
 
-def _collect(dataset, rows_of, progress, batches):
+def _collect(parts):
+    """The `Features` that parts of them make."""
+    rows, labels, index = _Stack(), [], []
+    for values, label, numbers in parts:
+        rows.append(values)
+        labels.append(label)
+        index.append(numbers)
+    return Features(rows.finished(), np.concatenate(labels), np.concatenate(index))
+
+
+def _parts(dataset, rows_of, progress, batches):
+    """Yields values, labels and index of each batch, as `Features` has them."""
     if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
         raise ValueError(
             "Features need a finite dataset, this one repeats forever; use "
             "data.labeled, or dataset.take(n)."
         )
     known = int(dataset.cardinality())
-    rows, labels, index, seen = _Stack(), [], [], 0
+    seen = 0
     computing = None  # On a GPU the rows of one batch, while the next is brought.
     for batch in progress_lib.bar(
         dataset,
@@ -229,16 +265,21 @@ def _collect(dataset, rows_of, progress, batches):
         if label is None or len(label.shape) != 1:
             label = np.full(count, -1)
         numbers = batch.get("index", seen + np.arange(count))
-        labels.append(np.asarray(label, np.int64)[mask])
-        index.append(np.asarray(numbers, np.int64)[mask])
         if computing is not None:
-            rows.append(*computing)
-        computing = values, mask
+            yield _masked(*computing)
+        computing = values, label, numbers, mask
         seen += count
     if computing is None:
         raise ValueError("Features need at least one batch; this dataset is empty.")
-    rows.append(*computing)
-    return Features(rows.finished(), np.concatenate(labels), np.concatenate(index))
+    yield _masked(*computing)
+
+
+def _masked(values, labels, index, mask):
+    return (
+        np.asarray(values, np.float32)[mask],
+        np.asarray(labels, np.int64)[mask],
+        np.asarray(index, np.int64)[mask],
+    )
 
 
 class _Stack:
@@ -248,8 +289,7 @@ class _Stack:
         self._rows = np.empty((0, 0), np.float32)
         self._count = 0
 
-    def append(self, rows, mask):
-        rows = np.asarray(rows, np.float32)[mask]
+    def append(self, rows):
         end = self._count + len(rows)
         if end > len(self._rows) or not self._count:  # It has no width yet.
             self._resize(max(end, len(self._rows) * 9 // 8), rows.shape[1])

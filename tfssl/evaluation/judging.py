@@ -115,12 +115,14 @@ class Probe:
         of_stages: whether it judges stages of an encoder as well as the output.
         copies: how many times the memory of the features of an output (of stages
             none) it takes beside them.
+        copies_of_tests: the same, of those of the test images alone.
     """
 
     name: ClassVar[str]
     titles: ClassVar[dict] = {}
     of_stages: ClassVar[bool] = True
     copies: ClassVar[int] = 0
+    copies_of_tests: ClassVar[int] = 0
 
     def rows(self, subject, budgets):
         """Yields the rows about a subject, see `Subject.row`.

@@ -4,8 +4,9 @@
 def check(train, validation):
     """Raises `ValueError` where validation images are among those that train.
 
-    Where it is known in which files images lie, by these; else whether both sources
-    hold the same images.
+    Where it is known in which files images lie, by these, whatever links lead to them;
+    copies of a file are other files. Else whether both sources hold the same images in
+    the same order: arrays that share some rows are not found.
 
     Args:
         train: `Source`.

@@ -198,6 +198,24 @@ class Course:
             teacher=teacher,
         )
 
+    def trainer(self, out, given, compared, teacher=None):
+        """The `trainer.Trainer` of a classifier; the arguments are those of `train`."""
+        plan, saves = self.plan(compared, teacher), self.saves
+        return trainer.Trainer(
+            plan,
+            out,
+            given,
+            strategy=self.strategy,
+            optimization=self.optimization,
+            devices=self.devices,
+            saves=dataclasses.replace(
+                saves,
+                init_from=given["init_from"],
+                checkpoint_epochs=saves.checkpoint_epochs or spaced(plan.epochs),
+            ),
+            verbose=self.hooks.verbose,
+        )
+
     def train(self, out, given, make_model: Callable, compared, teacher=None):
         """Trains a classifier in a folder.
 
@@ -212,27 +230,12 @@ class Course:
             `(runs.Run, trainer.Trainer)`.
         """
         _check_start(given["init_from"], self.labelled.class_names)
-        plan = self.plan(compared, teacher)
-        every = spaced(plan.epochs)
-        saves, monitors = self.saves, self.monitors
-        training = trainer.Trainer(
-            plan,
-            out,
-            given,
-            strategy=self.strategy,
-            optimization=self.optimization,
-            devices=self.devices,
-            saves=dataclasses.replace(
-                saves,
-                init_from=given["init_from"],
-                checkpoint_epochs=saves.checkpoint_epochs or every,
-            ),
-            verbose=self.hooks.verbose,
-        )
+        training = self.trainer(out, given, compared, teacher)
+        plan, monitors = training.plan, self.monitors
         watch = judging_epochs.Watch(
             plan,
             self.labelled,
-            every=monitors.every(plan, self.labelled.validation, every),
+            every=monitors.every(plan, self.labelled.validation, spaced(plan.epochs)),
             max_bad_fraction=monitors.max_bad_fraction,
             callbacks=self.hooks.callbacks,
         )

@@ -25,6 +25,9 @@ def of_networks(networks, setting, *, raw_pixels=False, batch_size, log=True):
         List of `judging.Subject`, with the features of the images that have a label,
         training images in the order of the source, so that the indices of a
         `labels.Selection` are rows.
+
+    Raises:
+        ValueError: as soon as a network gives NaN or infinity.
     """
     # One each: a few bad training images may be many of a small test set.
     bad, bad_tests = (
@@ -47,13 +50,14 @@ def of_networks(networks, setting, *, raw_pixels=False, batch_size, log=True):
         return _sorted(bank), of_one(extract, setting.test, bad_tests), setting
 
     with bad_files_lib.explained(bad, bad_tests):
-        shown = bool(setting.verbose)
-        subjects = [
-            judging.Subject(
-                name, *of_both(features.Extractor(network, progress=shown)), network
+        subjects = []
+        for name, network in networks.items():
+            extract = features.Extractor(
+                network,
+                progress=bool(setting.verbose),
+                purpose=f"The evaluation of the features {name!r}",
             )
-            for name, network in networks.items()
-        ]
+            subjects.append(judging.Subject(name, *of_both(extract), network))
         if raw_pixels:
             subjects.append(
                 judging.Subject("raw pixels", *of_both(features.raw_pixels))

@@ -32,9 +32,14 @@ def left_out(compared, networks, stages, probes, setting, *, limit):
         ValueError: if what was asked for takes more than the free memory.
     """
     made, sources = setting.preprocessing, (setting.train, setting.test)
-    images = sum(len(labels_lib.labelled(source)) for source in sources)
+    counts = [len(labels_lib.labelled(source)) for source in sources]
+    images = sum(counts)
     shape = (1, made.size, made.size, made.channels)
-    copies = max((probe.copies for probe in probes), default=0)
+    # Rows of features that a probe makes beside those it is given.
+    rows = [
+        probe.copies * images + probe.copies_of_tests * counts[1] for probe in probes
+    ]
+    made_rows = max(rows, default=0)
     # Numbers per image.
     whole = [_numbers(network) for network in networks.values()]
     of_stages = [
@@ -42,35 +47,33 @@ def left_out(compared, networks, stages, probes, setting, *, limit):
         for stage in stages
         for network in networks.values()
     ]
-    beside = max([copies * size for size in whole] + of_stages, default=0)
-    need, free = 4 * images * (sum(whole) + beside), processor.free_memory()
-    if need > free:
-        fixes = "fewer images (split, validation_split) or fewer baselines"
-        fixes += f", or a lower stage_features than {limit:,}" if stages else ""
-        raise ValueError(
-            f"The features of {images:,} images take {_gib(need)} of memory, but "
-            f"{_gib(free)} are free; give {fixes}."
-        )
+    beside = [made_rows * size for size in whole]
+    beside += [images * size for size in of_stages]
+    need = 4 * (images * sum(whole) + max(beside, default=0))
+    free = processor.free_memory()
+    fixes = "give fewer images (split, validation_split) or fewer baselines"
+    fixes += f", or a lower stage_features than {limit:,}" if stages else ""
+    processor.check_fits(f"The features of {images:,} images", need, fixes)
     if "raw_pixels" not in compared.names:
         return {}
-    pixels = 4 * images * math.prod(shape) * (1 + copies)
+    pixels = 4 * (images + made_rows) * math.prod(shape)
     told = (
         f"raw pixels of {images:,} images of {made.size} x {made.size} x "
-        f"{made.channels} take {_gib(pixels)} of memory as features"
+        f"{made.channels} take {processor.gib(pixels)} of memory as features"
     )
     if compared.baselines is not None:
         if need + pixels > free:
             raise ValueError(
                 f"baselines={','.join(compared.names)} received, but the {told}, and "
-                f"{_gib(max(0, free - need))} are free; leave raw_pixels out, or give "
-                "fewer images (split, validation_split)."
+                f"{processor.gib(max(0, free - need))} are free; leave raw_pixels out, "
+                "or give fewer images (split, validation_split)."
             )
         return {}
     if pixels <= SHARE * free:
         return {}
     reason = (
-        f"The {told}, more than half of the {_gib(free)} that are free: this baseline "
-        "is left out; baselines=raw_pixels asks for it."
+        f"The {told}, more than half of the {processor.gib(free)} that are free: this "
+        "baseline is left out; baselines=raw_pixels asks for it."
     )
     logging.warning("%s", reason)
     return {"raw_pixels": reason}
@@ -80,7 +83,3 @@ def _numbers(network):
     """Numbers per image that a network gives, 0 where it does not say."""
     shape = getattr(network, "output_shape", None)
     return (shape[-1] or 0) if isinstance(shape, tuple) else 0
-
-
-def _gib(count):
-    return f"{count / 2**30:.3g} GiB"

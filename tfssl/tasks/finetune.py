@@ -164,21 +164,24 @@ def finetune(
         network = beginning.untrained(devices.precision, seed)
         return classification.Classification(network, **learns)
 
+    into = os.path.join(out, "baseline")
+    of_scratch = given | {
+        "out": into,
+        "freeze": "none",
+        "layer_decay": 1.0,
+        "init_from": None,
+        "on_accept": None,
+    }
+    begins_with = {"encoder": "untrained"}
+    if baseline:
+        course.trainer(into, of_scratch, begins_with).check_folder()
     run, training = course.train(
         out, given, fine_tuned, {"encoder": beginning.fingerprint}
     )
     trained = {"fine-tuned": run}
     if baseline:
-        into = os.path.join(out, "baseline")
-        of_scratch = {
-            "out": into,
-            "freeze": "none",
-            "layer_decay": 1.0,
-            "init_from": None,
-            "on_accept": None,
-        }
         trained["from scratch"], _ = course.train(
-            into, given | of_scratch, from_scratch, {"encoder": "untrained"}
+            into, of_scratch, from_scratch, begins_with
         )
     classification_results.write(trained, labelled, training, hooks.verbose)
     return run

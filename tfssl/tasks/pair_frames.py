@@ -13,13 +13,15 @@ import tensorflow as tf
 
 from tfssl import files, locks
 from tfssl import progress as progress_lib
-from tfssl.data.sources import image_folder, manifest
+from tfssl.data import bad_files, running
+from tfssl.data.sources import aligned, image_folder, manifest
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import Path, Range
 
 INSTALL = "pip install 'tfssl[flow]'"
 BOUND = 20  # Pixels between two frames, in each direction, that a flow file holds.
 _AXES = ("x", "y")
+_LATER = f"{aligned.PREFIX}later:rgb"
 
 
 @arguments.task
@@ -29,6 +31,7 @@ def pair_frames(
     *,
     ahead: groups.CountOrNone = None,
     flow_fields: Annotated[int, Range(0, 100)] = 0,
+    root: Path | None = None,
     verbose: groups.Verbose = 1,
 ):
     """Writes a manifest whose images are a frame with a later one, or with its flow.
@@ -48,20 +51,23 @@ def pair_frames(
     frames has other content.
 
     Args:
-        frames: manifest of the frames, with the columns `path`, `clip` (any text) and
-            `frame` (a whole number). Other columns that manifests know are kept.
+        frames: manifest of the frames, with the columns `path`, `clip` (any text; a
+            number is the text of it) and `frame` (a whole number). Other columns that
+            manifests know are kept.
         out: the manifest that is written, in the folder of `frames` and of its kind.
-        ahead: how many numbers later the other frame is; None takes no other.
+        ahead: how many numbers later the other frame is; None takes no other. Frames
+            that are taken as later ones are PNG, JPEG or TIFF files in RGB.
         flow_fields: fields of flow for each frame, 10 in Simonyan and Zisserman, 2014.
+        root: a second folder that frames may lie in, as of manifests.
         verbose: 0 silent, 1 progress.
 
     Returns:
         `out`.
 
     Raises:
-        ValueError: for a manifest without these columns, a frame that comes twice or
-            (for its flow) cannot be read, clips that are too short, and where OpenCV is
-            not installed.
+        ValueError: for a manifest without these columns, a frame that comes twice,
+            lies elsewhere or cannot be read, a later frame that is not in RGB or of
+            another size, clips that are too short, and where OpenCV is not installed.
     """
     if ahead is None and not flow_fields:
         raise ValueError(
@@ -78,6 +84,9 @@ def pair_frames(
             "frames."
         )
     clips = _clips(frames, rows)
+    folder = os.path.dirname(frames)
+    allowed = [folder or "."] + ([root] if root else [])
+    (of_frames,) = manifest.files_of(frames, rows, folder, allowed, [])
     splits = [row["split"] for _, row in rows]
     found = _windows(clips, splits, ahead, flow_fields)
     if not found:
@@ -87,13 +96,23 @@ def pair_frames(
             f"the longest of {len(clips)} clips has {longest} frames; ask for less, or "
             "give longer clips, numbered without gaps."
         )
-    with locks.hold(os.path.dirname(out) or ".", os.path.basename(out)):
+    if ahead:
+        later = [clips[clip][t + ahead] for (clip, t), _ in found]
+        pairs = [(place, other) for (_, place), other in zip(found, later)]
+        _check_pairs(frames, of_frames, pairs, bool(verbose))
+    with locks.hold(folder or ".", os.path.basename(out)):
         stored = {}
         if flow_fields:
-            folder = f"{os.path.splitext(os.path.basename(out))[0]}_flow"
+            fields_in = f"{os.path.splitext(os.path.basename(out))[0]}_flow"
             wanted = {pair for pair, _ in found for pair in _fields(*pair, flow_fields)}
             stored = _write_flow(
-                frames, rows, clips, sorted(wanted), folder, flow_of, bool(verbose)
+                image_folder.FileSource(of_frames, name=frames, channels=1),
+                rows,
+                clips,
+                sorted(wanted),
+                os.path.join(folder, fields_in),
+                flow_of,
+                bool(verbose),
             )
         written = [
             _row(rows[place][1], rows, clips, clip, t, ahead, flow_fields, stored)
@@ -124,12 +143,16 @@ def _check_out(frames, out):
 
 
 def _clips(path, rows):
-    """Dict of clip to a dict of frame number to the place of its row."""
+    """Dict of a clip's name to a dict of frame number to the place of its row."""
     clips = collections.defaultdict(dict)
     for place, (line, row) in enumerate(rows):
         clip, frame = row["clip"], row["frame"]
-        if clip in (None, ""):
-            raise manifest.refused(path, line, f"clip {clip!r}, expected a name.")
+        if isinstance(clip, int) and not isinstance(clip, bool):
+            clip = str(clip)
+        if not isinstance(clip, str) or not clip:
+            raise manifest.refused(
+                path, line, f"clip {clip!r}, expected a name, or a whole number."
+            )
         try:
             number = int(frame)
             whole = str(number) == str(frame).lstrip("0") or number == 0
@@ -175,7 +198,7 @@ def _windows(clips, splits, ahead, count):
 
 def _titles(ahead, count):
     """The columns that are added."""
-    later = ["channels:later:rgb"] if ahead else []
+    later = [_LATER] if ahead else []
     fields = [f"channels:flow{n}{axis}:gray" for n in range(count) for axis in _AXES]
     return later + fields
 
@@ -210,11 +233,60 @@ def _flow():
     return lambda first, second: dis.calc(first, second, None)
 
 
-def _write_flow(frames, rows, clips, fields, folder, flow_of, progress):
-    """Writes the fields that are not there; `{(clip, frame): their two files}`."""
-    root = os.path.dirname(frames)
-    (of_frames,) = manifest.files_of(frames, rows, root, [root or "."], [])
-    source = image_folder.FileSource(of_frames, name=frames, channels=1)
+def _check_pairs(frames, of_frames, pairs, progress):
+    """Raises `ValueError` for a frame and a later one that no reader could stack.
+
+    They are read as the images of the new manifest are.
+
+    Args:
+        frames: path of the frames' manifest.
+        of_frames: list of their files.
+        pairs: list of the places of a frame and of the later one.
+        progress: whether to show how far it is.
+    """
+    files, later = ([of_frames[place] for place in some] for some in zip(*pairs))
+    # As 16 bits files of both depths can be read.
+    source = aligned.AlignedSource(
+        files, {aligned.column(_LATER): later}, name=frames, bit_depth=16
+    )
+
+    @running.as_written
+    def read(number):
+        with tf.control_dependencies([source.decode(source.read(number))]):
+            return tf.identity(number)
+
+    numbers = tf.data.Dataset.range(len(pairs)).map(
+        read, num_parallel_calls=running.parallel()
+    )
+    numbers = numbers.ignore_errors().with_options(running.options())
+    expected = 0
+    for number in progress_lib.bar(
+        numbers.as_numpy_iterator(),
+        wanted=progress,
+        total=len(pairs),
+        desc="pairs",
+        unit="pair",
+        leave=False,
+    ):
+        if number != expected:
+            break
+        expected += 1
+    if expected < len(pairs):
+        reasons = bad_files.BadFiles(log=False).reasons([expected], source)
+        raise ValueError(
+            f"The frame {source.describe(expected)} cannot be read together with the "
+            f"later one, {os.path.basename(later[expected])} "
+            f"({reasons[source.describe(expected)] or 'damaged'}); save the frames as "
+            f"PNG or JPEG files in RGB, of one size, or take them out of {frames}."
+        )
+
+
+def _write_flow(source, rows, clips, fields, folder, flow_of, progress):
+    """Writes the fields that are not there; `{(clip, frame): their two files}`.
+
+    The files as the new manifest names them, from its own folder.
+    """
+    root, name_of_folder = os.path.split(folder)
     marks = {clip: _mark(clip, clips[clip], rows) for clip in clips}
     stored, last = {}, (None, None)
 
@@ -228,13 +300,14 @@ def _write_flow(frames, rows, clips, fields, folder, flow_of, progress):
             except (tf.errors.OpError, UnicodeDecodeError) as error:
                 raise ValueError(
                     f"The frame {source.describe(place)} cannot be read; repair it, or "
-                    f"take it out of {frames}."
+                    f"take it out of {source.name}."
                 ) from error
         return last[1]
 
     for clip, j in progress_lib.bar(fields, wanted=progress, unit="field"):
         names = [
-            os.path.join(folder, marks[clip], f"{j:06d}_{axis}.png") for axis in _AXES
+            os.path.join(name_of_folder, marks[clip], f"{j:06d}_{axis}.png")
+            for axis in _AXES
         ]
         stored[clip, j] = names
         paths = [os.path.join(root, name) for name in names]

@@ -1,8 +1,11 @@
 """Classes of any images, or of their pixels, by a fine-tuned run."""
 
+import collections
+import dataclasses
 import os
 from typing import Annotated, Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfssl import checks, files, formats, models
@@ -33,6 +36,7 @@ def predict(
     images: groups.Images,
     top: groups.CountOrNone = None,
     threshold: Annotated[float | None, Range(0, 1)] = None,
+    all_probabilities: bool = True,
     batch_size: groups.Count = 256,
     max_bad_fraction: groups.Share = 0.01,
     verbose: groups.Verbose = 1,
@@ -49,15 +53,19 @@ def predict(
             image file. In Python also a list of paths, or of arrays of any sizes.
         out: path of a file for what is found, or None: `.csv` with a line for every
             class that is named, `.jsonl` with one for every image, or `.npz` with all
-            probabilities (`probabilities`, `names`, `class_names`). With a segmenter a
-            folder, for a PNG file of each image's mask and `masks.csv`: a new or empty
-            one, or that of earlier masks, which are replaced.
+            probabilities (`probabilities`, `names`, `class_names`); lines are written
+            as they are found, to a file beside it that takes its place at the end. With
+            a segmenter a folder, for a PNG file of each image's mask and `masks.csv`: a
+            new or empty one, or that of earlier masks, which are replaced.
         images: see `groups.Images`; without `channels` files are decoded to what the
             classifier takes. Labels have no use here.
         top: how many classes are named of each image, the most probable first; None
             is 5. For classifiers of one class per image.
         threshold: probability from which on a class is named; None is 0.5. For
             multi-label classifiers.
+        all_probabilities: hold those of all classes of all images, which must fit into
+            memory, for what is returned and for `.npz`. Without, what is returned has
+            the rows alone.
         batch_size: images per forward pass; of a segmenter fewer, where the
             probabilities of their pixels would take more than half a GiB.
         max_bad_fraction: share of unreadable images that stops it; up to there they are
@@ -67,13 +75,16 @@ def predict(
     Returns:
         `predictions.Predictions`, a sequence with a row for every image: `image`,
         `classes` and `probabilities`. Its own `probabilities` are those of all classes,
-        float32 `(n, classes)`. With a segmenter `predicted_masks.Masks`, whose rows
-        have `image` and `mask`, uint8 `(height, width)`.
+        float32 `(n, classes)`; without `all_probabilities` it is
+        `predictions.NamedPredictions`, which has the rows. With a segmenter
+        `predicted_masks.Masks`, whose rows have `image` and `mask`, uint8 `(height,
+        width)`.
 
     Raises:
         ValueError: if there is no classifier, if images cannot be read or have other
-            channels than it takes, or if a folder for masks holds anything else, or is,
-            contains or lies in that of the images.
+            channels than it takes, if the probabilities do not fit into memory, or
+            if a folder for masks holds anything else, or is, contains or lies in that
+            of the images.
 
     Example:
         >>> for row in tfssl.predict("runs/pets", "photos/"):
@@ -90,6 +101,11 @@ def predict(
         predicted_masks.check_out(out, data, source)
     elif out is not None:
         predictions.check_out(out)
+        if not (all_probabilities or predictions.comes_in_parts(out)):
+            raise ValueError(
+                f"all_probabilities=False received with out={out!r}, which is for all "
+                "probabilities; leave it out, or write .csv or .jsonl."
+            )
     if segments:
         return predicted_masks.of(
             classifier,
@@ -99,32 +115,33 @@ def predict(
             max_bad_fraction=max_bad_fraction,
             verbose=verbose,
         )
+    found = predictions.Gathered(
+        source, classifier.class_names, top, threshold, whole=all_probabilities
+    )
     bad_files = data_lib.pipeline.BadFiles(max_bad_fraction)
+    blocks = _blocks(classifier, source, batch_size, bad_files, bool(verbose))
+    with bad_files_lib.explained(bad_files):
+        parts = map(found.add, blocks)
+        if out is not None and predictions.comes_in_parts(out):
+            predictions.write(out, parts)
+        else:
+            collections.deque(parts, maxlen=0)
+    found = found.finished(bad_files.listed)
+    if out is not None and not predictions.comes_in_parts(out):
+        predictions.write(out, [found])
+    return found
+
+
+def _blocks(classifier, source, batch_size, bad_files, progress):
+    """Yields `features.Features` whose values are probabilities."""
     dataset = data_lib.labeled(
         source, classifier.preprocessing, batch_size=batch_size, bad_files=bad_files
     )
-    with bad_files_lib.explained(bad_files):
-        logits = features.extract(
-            classifier,
-            dataset,
-            progress=bool(verbose),
-            batches=-(-source.num_images // batch_size),
-        )
-    found = predictions.Predictions(
-        images=tuple(source.describe(int(i)) for i in logits.index),
-        positions=logits.index,
-        probabilities=features.by_rows(
-            classifier.probabilities_of, logits.values, out=logits.values
-        ),
-        class_names=classifier.class_names,
-        unreadable=bad_files.listed,
-        top=top,
-        threshold=threshold,
-    )
-    predictions.check_finite(found.probabilities, "classifier")
-    if out is not None:
-        predictions.write(out, found)
-    return found
+    extractor = features.Extractor(classifier, progress=progress)
+    for logits in extractor.blocks(dataset, -(-source.num_images // batch_size)):
+        chances = np.asarray(classifier.probabilities_of(logits.values))
+        predictions.check_finite(chances, "classifier")
+        yield dataclasses.replace(logits, values=chances)
 
 
 def _classifier_of(run):

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 
-from tfssl import checks, files
+from tfssl import checks, files, processor
 from tfssl.tasks import npz
 
 
@@ -79,14 +79,112 @@ class Predictions(OfImages):
 
     def row(self, place):
         """The `Prediction` of an image."""
-        row = self.probabilities[place]
-        chosen = np.argsort(-row, kind="stable")[: self.top]
-        chosen = chosen[row[chosen] >= self.threshold]
-        return Prediction(
-            self.images[place],
+        return Prediction(self.images[place], *self._chosen(self.probabilities[place]))
+
+    def _chosen(self, row):
+        """Names of classes and their probabilities, the most probable first."""
+        least = self.threshold
+        if self.top is not None and self.top < len(row):
+            least = max(least, np.partition(row, -self.top)[-self.top])
+        chosen = np.flatnonzero(row >= least)
+        chosen = chosen[np.argsort(-row[chosen], kind="stable")][: self.top]
+        return (
             tuple(self.class_names[i] for i in chosen),
             tuple(row[chosen].tolist()),
         )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class NamedPredictions(OfImages):
+    """The rows of `Predictions` without the probabilities of all other classes.
+
+    Attributes:
+        images: see `Predictions`.
+        positions: see `Predictions`.
+        rows: list of `Prediction`.
+        class_names: see `Predictions`.
+        unreadable: see `Predictions`.
+    """
+
+    images: tuple
+    positions: np.ndarray
+    rows: list
+    class_names: tuple
+    unreadable: list = dataclasses.field(default_factory=list)
+
+    def row(self, place):
+        """The `Prediction` of an image."""
+        return self.rows[place]
+
+
+class Gathered:
+    """Predictions that come some thousand at a time, and what they make together.
+
+    Args:
+        source: the images.
+        class_names: see `Predictions`.
+        top: see `Predictions`.
+        threshold: see `Predictions`.
+        whole: whether the probabilities of all classes are held.
+
+    Raises:
+        ValueError: if these take more than the free memory.
+    """
+
+    def __init__(self, source, class_names, top, threshold, *, whole):
+        self._source = source
+        self._about = {"class_names": tuple(class_names)}
+        self._rule = {"top": top, "threshold": threshold}
+        self._names, self._positions, self._rows = [], [], []
+        self._probabilities = None
+        if whole:
+            shape = source.num_images, len(class_names)
+            processor.check_fits(
+                f"The probabilities of {shape[0]:,} images and {shape[1]:,} classes",
+                4 * shape[0] * shape[1],
+                "give fewer images, or write .csv or .jsonl without holding them "
+                "(tfssl-predict; in Python all_probabilities=False)",
+            )
+            self._probabilities = np.empty(shape, np.float32)
+
+    def add(self, block):
+        """Takes `features.Features` whose values are probabilities; gives their rows.
+
+        Args:
+            block: of the images that follow.
+
+        Returns:
+            A sequence of `Prediction`.
+        """
+        names = [self._source.describe(int(i)) for i in block.index]
+        rows = Predictions(
+            tuple(names), block.index, block.values, **self._about, **self._rule
+        )
+        if self._probabilities is None:
+            rows = list(rows)
+            self._rows += rows
+        else:
+            count = len(self._names)
+            self._probabilities[count : count + len(names)] = block.values
+        self._names += names
+        self._positions.append(block.index)
+        return rows
+
+    def finished(self, unreadable):
+        """`Predictions` of all images, or `NamedPredictions`.
+
+        Args:
+            unreadable: see `Predictions`.
+        """
+        found = self._about | {
+            "images": tuple(self._names),
+            "positions": np.concatenate(self._positions),
+            "unreadable": unreadable,
+        }
+        if self._probabilities is None:
+            return NamedPredictions(rows=self._rows, **found)
+        probabilities = self._probabilities[: len(self._names)]
+        return Predictions(probabilities=probabilities, **found, **self._rule)
 
 
 def check_finite(found, what):
@@ -106,7 +204,12 @@ def check_out(path):
     files.check_writable(path)
 
 
-def write(path, found):
+def comes_in_parts(path):
+    """Whether a file of this ending holds rows only, which `write` takes in parts."""
+    return not path.endswith(".npz")
+
+
+def write(path, parts):
     """Writes `Predictions`, in the format that the ending of the path says.
 
     `.csv` has a line for every class of a `Prediction`, `image,rank,class,probability`,
@@ -116,33 +219,51 @@ def write(path, found):
 
     Args:
         path: as `check_out` takes it.
-        found: `Predictions`.
+        parts: iterable of `OfImages` that together are the images, which is gone
+            through while it is written; for `.npz` of one of `Predictions`.
     """
     (write_to,) = (some for end, some in _WRITERS.items() if path.endswith(end))
-    write_to(path, found)
+    write_to(path, parts)
 
 
-def _csv(path, found):
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "rank", "class", "probability"])
-    for row in found:
-        if not row.classes:
-            writer.writerow([row.image, "", "", ""])
-        for rank, (name, value) in enumerate(zip(row.classes, row.probabilities), 1):
-            writer.writerow([row.image, rank, name, f"{value:.6g}"])
-    files.write_bytes(path, text.getvalue().encode())
+def _in_parts(path, texts):
+    def write_to(file):
+        for text in texts:
+            file.write(text.encode())
+
+    files.write_in_pieces(path, write_to)
 
 
-def _json_lines(path, found):
-    lines = []
-    for row in found:
+def _csv(path, parts):
+    def texts():
+        yield "image,rank,class,probability\n"
+        for found in parts:
+            text = io.StringIO(newline="")
+            writer = csv.writer(text, lineterminator="\n")
+            for row in found:
+                writer.writerows(_lines(row))
+            yield text.getvalue()
+
+    _in_parts(path, texts())
+
+
+def _lines(row):
+    if not row.classes:
+        yield row.image, "", "", ""
+    for rank, (name, value) in enumerate(zip(row.classes, row.probabilities), 1):
+        yield row.image, rank, name, f"{value:.6g}"
+
+
+def _json_lines(path, parts):
+    def line(row):
         shown = [float(f"{value:.6g}") for value in row.probabilities]
-        lines.append(json.dumps(vars(row) | {"probabilities": shown}) + "\n")
-    files.write_bytes(path, "".join(lines).encode())
+        return json.dumps(vars(row) | {"probabilities": shown}) + "\n"
+
+    _in_parts(path, ("".join(map(line, found)) for found in parts))
 
 
-def _npz(path, found):
+def _npz(path, parts):
+    (found,) = parts
     npz.write(
         path,
         probabilities=found.probabilities,

@@ -339,6 +339,25 @@ class Course:
             },
         )
 
+    def trainer(self, out, given, begins_with):
+        """The `trainer.Trainer` of a segmenter; the arguments are those of `train`."""
+        plan, saves = self.plan(begins_with), self.saves
+        every = classifying.spaced(plan.epochs)
+        return trainer.Trainer(
+            plan,
+            out,
+            given,
+            strategy=self.strategy,
+            optimization=self.optimization,
+            devices=self.devices,
+            saves=dataclasses.replace(
+                saves,
+                init_from=given["init_from"],
+                checkpoint_epochs=saves.checkpoint_epochs or every,
+            ),
+            verbose=self.hooks.verbose,
+        )
+
     def train(self, out, given, network_of, begins_with, freeze="none"):
         """Trains a segmenter in a folder.
 
@@ -352,22 +371,9 @@ class Course:
         Returns:
             `(runs.Run, trainer.Trainer)`.
         """
-        plan, mapped = self.plan(begins_with), self.mapped
+        training = self.trainer(out, given, begins_with)
+        plan, mapped = training.plan, self.mapped
         every = classifying.spaced(plan.epochs)
-        training = trainer.Trainer(
-            plan,
-            out,
-            given,
-            strategy=self.strategy,
-            optimization=self.optimization,
-            devices=self.devices,
-            saves=dataclasses.replace(
-                self.saves,
-                init_from=given["init_from"],
-                checkpoint_epochs=self.saves.checkpoint_epochs or every,
-            ),
-            verbose=self.hooks.verbose,
-        )
         watch = Watch(
             plan,
             mapped.validation,

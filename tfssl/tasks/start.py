@@ -29,11 +29,7 @@ def start(model, folder, resume, init_from, workers, *, verbose=1):
         ValueError: for checkpoints that do not fit or may not be used, and if the
             workers start from different states.
     """
-    if not resume and checkpoint.latest(folder):
-        raise ValueError(
-            f"{folder} holds checkpoints and resume is off; choose another --out, "
-            "or delete the folder."
-        )
+    check_resume(folder, resume)
     resumed = checkpoint.restore_latest(folder, model, workers=workers)
     if resumed:
         told = f"Resuming at step {int(model.step.numpy())} from {resumed}"
@@ -55,6 +51,15 @@ def start(model, folder, resume, init_from, workers, *, verbose=1):
         print(told)
     _check_agreement(model, workers)
     return resumed
+
+
+def check_resume(folder, resume):
+    """Raises `ValueError` for a folder of checkpoints that are not to be used."""
+    if not resume and checkpoint.latest(folder):
+        raise ValueError(
+            f"{folder} holds checkpoints and resume is off; choose another --out, "
+            "or delete the folder."
+        )
 
 
 def _check_agreement(model, workers):

@@ -133,6 +133,15 @@ def train_segmenter(
         monitors=monitors,
         hooks=hooks,
     )
+    into = os.path.join(out, "baseline")
+    of_scratch = given | {
+        "out": into,
+        "freeze": "none",
+        "init_from": None,
+        "on_accept": None,
+    }
+    if baseline:
+        course.trainer(into, of_scratch, "untrained").check_folder()
     run, training = course.train(
         out,
         given,
@@ -142,16 +151,9 @@ def train_segmenter(
     )
     trained = {"trained": run}
     if baseline:
-        into = os.path.join(out, "baseline")
-        of_scratch = {
-            "out": into,
-            "freeze": "none",
-            "init_from": None,
-            "on_accept": None,
-        }
         trained["from scratch"], _ = course.train(
             into,
-            given | of_scratch,
+            of_scratch,
             lambda: beginning.untrained(devices.precision, seed),
             "untrained",
         )

@@ -163,6 +163,18 @@ class Trainer:
         """The folder of checkpoints."""
         return os.path.join(self.out, "checkpoints")
 
+    def check_folder(self):
+        """Raises `ValueError` where `train` would refuse what is in the folder.
+
+        For a training that begins when another one has ended. Nothing is written.
+        """
+        with (
+            self.workers.losses_explained(),
+            accept.alone_in(self.out, self.workers),
+        ):
+            accept.Record(self._given, self.plan, self.workers, judging=None).check()
+            start.check_resume(self.checkpoints, self._saves.resume)
+
     def train(self, make_model, watch):
         """Trains from where the folder stands to the plan's last epoch.
 

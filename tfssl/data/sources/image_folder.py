@@ -83,13 +83,15 @@ class FileSource(source_lib.Source):
         return True
 
     def places(self):
-        """The files' paths, without links to folders."""
-        real = functools.cache(os.path.realpath)
+        """The files' paths, without links."""
+        real, links = functools.cache(os.path.realpath), functools.cache(_links)
 
         def place(path):
             if "://" in path:
                 return path
             folder, name = os.path.split(path)
+            if name in links(folder):
+                return os.path.realpath(path)
             return os.path.join(real(folder), name)
 
         return [place(path) for path in self._files]
@@ -107,6 +109,15 @@ class FileSource(source_lib.Source):
         count = len(self._files)
         for place in np.unique(np.linspace(0, count - 1, _SIZED).astype(np.int64)):
             digest.update(f" {_size(self._files[place])}".encode())
+
+
+def _links(folder):
+    """Names of the links in a folder; one listing costs less than to ask each file."""
+    try:
+        with os.scandir(folder or os.curdir) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except OSError:  # Missing files are found out when they are read.
+        return set()
 
 
 def _printable(path):
