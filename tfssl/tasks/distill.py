@@ -13,6 +13,7 @@ from tfssl.tasks import (
     beginnings,
     classification_results,
     classifying,
+    cuts,
     groups,
     judging_epochs,
     labelled_images,
@@ -106,6 +107,8 @@ def distill(
     beginning = _beginning(
         student, teacher, preprocessing, encoder_args, learning, seed
     )
+    cuts.check(given["teacher"], "teacher", "distill", given)
+    cuts.check(student, "student", "distill", given)
     images = classifying.opened(images, beginning.preprocessing)
     labelled = labelled_images.taught(
         *validation.sources(

@@ -14,6 +14,7 @@ from tfssl.tasks import (
     beginnings,
     classification_results,
     classifying,
+    cuts,
     groups,
     judging_epochs,
     labelled_images,
@@ -124,6 +125,7 @@ def finetune(
         open_images=lambda: images.open(data),
         seed=seed,
     )
+    cuts.check(encoder, "encoder", "finetune", given)
     images = classifying.opened(images, beginning.preprocessing)
     sources = validation.sources(data, images, seed, class_folders=True)
     prepare = several_classes if task == "multilabel" else labelled_images

@@ -16,6 +16,7 @@ from tfssl.models import copying
 from tfssl.tasks import (
     accept,
     arguments,
+    cuts,
     drawn,
     groups,
     monitoring,
@@ -130,6 +131,7 @@ def pretrain(
     )
     resolve.check_memory(method, hparams, **known)
     taught = teachers.for_method(teacher, method, plan.preprocessing)
+    cuts.check(teacher, "teacher", "pretrain", given)
     plan = dataclasses.replace(plan, teacher=taught)
     training = trainer.Trainer(
         plan,

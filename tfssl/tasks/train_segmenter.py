@@ -11,6 +11,7 @@ from tfssl.tasks import (
     arguments,
     beginnings,
     classifying,
+    cuts,
     groups,
     judging_epochs,
     resolve,
@@ -109,6 +110,7 @@ def train_segmenter(
         opened = dataclasses.replace(images, bit_depth=depth)
         return maps.prepared(*validation.sources(data, opened, seed, unlabelled=True))
 
+    cuts.check(encoder, "encoder", "train_segmenter", given)
     beginning = beginnings.of(
         encoder,
         preprocessing=preprocessing,

@@ -1,0 +1,74 @@
+"""Images that one training holds out and what it begins with has learned from."""
+
+import os
+
+from absl import logging
+
+from tfssl.data import sources
+from tfssl.tasks import runs, settings
+
+# They say which images; the others say which of them are held out.
+_IMAGES = ("data", "split", "data_dir", "data_args")
+_CUT = ("validation_fraction", "seed", "labels")
+_WITH_CLASSES = ("finetune", "distill")  # Their folders are classes by themselves.
+
+
+def check(run, name, task, given):
+    """Warns where images held out of a training may have trained what it begins with.
+
+    Both record the same images, of which they hold out different parts, or one of them
+    none. What the settings do not tell is not found: the same files by another name.
+
+    Args:
+        run: an encoder, a student or a teacher, as given; of the folder of a run alone
+            it is known what it has learned from.
+        name: of this argument.
+        task: name of the task that begins with it.
+        given: dict, the settings of this training.
+    """
+    if not isinstance(run, str | os.PathLike) or not given["validation_fraction"]:
+        return
+    record = runs.record_of(os.fspath(run)) or {}
+    before, now = record.get("settings") or {}, settings.recorded(given)
+    if settings.in_memory(now["data"]) or _images(before) != _images(now):
+        return
+    earlier = record.get("task", "pretrain")
+    cut = _cut(before, earlier)
+    if cut == _cut(now, task):
+        return
+    told = ", ".join(f"{key}={cut[key]}" for key in _CUT)
+    with_labels = " with labels" if earlier in _WITH_CLASSES else ""
+    logging.warning(
+        "%s=%s learned from images%s that validate here: of the same %s it held out "
+        "%s. Hold out the same (--seed, --labels, --validation_fraction), or give "
+        "others as validation_data (--validation_data).",
+        name,
+        os.fspath(run),
+        with_labels,
+        now["data"],
+        f"another part ({told})" if cut["validation_fraction"] else "none",
+    )
+
+
+def _images(found):
+    """Which images the settings of a training name, in a form that can be compared."""
+    one = {key: found.get(key) or None for key in _IMAGES}
+    if isinstance(one["data"], str) and os.path.exists(one["data"]):
+        one["data"] = os.path.realpath(one["data"])
+    return one
+
+
+def _cut(found, task):
+    """Which of the images the settings of a task hold out."""
+    cut = {key: found.get(key) for key in _CUT}
+    cut["validation_fraction"] = cut["validation_fraction"] or 0
+    if task in _WITH_CLASSES and cut["labels"] == "auto" and _is_folder(found["data"]):
+        cut["labels"] = "folders"
+    return cut
+
+
+def _is_folder(data):
+    try:
+        return sources.kind_of(data) == "folder"
+    except ValueError:  # It is there no more.
+        return False
