@@ -177,6 +177,22 @@ def test_a_run_that_goes_on_keeps_the_head_of_its_encoder(run, tmp_path):
     assert np.abs(first - runs.load(out, head_layer=1)(batch())).max() > 0
 
 
+def test_an_encoder_of_before_a_training_went_on_is_said_to_be(run, tmp_path, caplog):
+    out = tmp_path / "longer"
+    shutil.copytree(run, out)
+    runs.load(out)
+    assert not caplog.records
+    with pytest.raises(RuntimeError, match="accepted"):
+        again(out, epochs=3, allow_changes=("epochs",), on_accept=_stops)
+    np.testing.assert_array_equal(runs.load(out)(batch()), runs.load(run)(batch()))
+    assert f"{out} was trained on after {out / 'encoder.keras'} was" in caplog.text
+    assert caplog.text.count("was trained on after") == 1
+
+
+def _stops():
+    raise RuntimeError("accepted")
+
+
 def test_a_method_without_a_head_is_refused(older):
     record = json.loads((older / "run.json").read_text())
 

@@ -22,6 +22,7 @@ import keras
 import numpy as np
 import sklearn
 import tensorflow as tf
+from absl import logging
 
 from tfssl import checks, files, methods, models, processor, version
 from tfssl import data as data_lib
@@ -179,11 +180,26 @@ def _file_of(path, exported=(serving.ENCODER,)):
         places = _places([path], _OF_RUNS) + _places(_exports(path), of_version)
     for place in places:
         if tf.io.gfile.exists(place):
+            _check_of_today(path, place)
             return place
     raise ValueError(
         f"No encoder at {places[0]!r}; pass the --out folder of a finished run, that "
         "of an exported model, or a .keras file."
     )
+
+
+def _check_of_today(path, place):
+    """Says where the encoder of a run is one of before its training went on."""
+    if os.path.basename(place) not in _OF_RUNS or place == path:
+        return
+    record = record_of(path)
+    if record is not None and not record.get("results"):
+        logging.warning(
+            "%s was trained on after %s was written, which is replaced when that "
+            "training ends: start it again with the same flags until it has.",
+            path,
+            place,
+        )
 
 
 def _exports(path):
