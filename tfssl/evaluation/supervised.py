@@ -180,8 +180,9 @@ def train(
 ):
     """Trains a copy of an encoder and a linear head on labelled images.
 
-    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that the same
-    call gives the same number on the same machine.
+    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that on a CPU the
+    same call gives the same number on the same machine; a GPU sums in an order of its
+    own.
 
     Args:
         encoder: Keras model, images -> features `(batch, dim)`. It stays as it is.
