@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data import pipeline, sources, views
-from tfssl.data.views import applying, device, recipes, tiles
+from tfssl.data.views import applying, device, recipes, specs, tiles
 
 _PLAIN = dict(
     jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
@@ -124,7 +124,7 @@ def peer_turn(options):
 
 def profile(source, recipe, options):
     """Prints the processor time per image that each step adds, on one thread."""
-    recipe = tiles.flat(recipes.for_channels(recipe, source.channels))
+    recipe = tiles.flat(specs.for_channels(recipe, source.channels))
     white, channels = source.max_value, source.channels
     count = min(options.batch_size, source.num_images)
     numbers = views.sample(recipe, batch=count, channels=channels, seed=0, step=0)

@@ -251,8 +251,21 @@ def test_graphs_and_gradients_of_a_function_go_with_it():
     assert _gradients() == gradients, told
 
 
-def test_the_gradient_of_a_function_inside_another_outlives_the_other():
-    inner = internals.function(lambda x: _doubled(x) * x)
+def _in_a_branch(x):
+    return tf.cond(x > 0, lambda: _doubled(x) * x, lambda: x)
+
+
+def _in_a_loop(x):
+    _, y = tf.while_loop(
+        lambda i, _: i < 1, lambda i, y: (i + 1, _doubled(y) * y), (0, x)
+    )
+    return y
+
+
+@pytest.mark.parametrize("run", [lambda x: _doubled(x) * x, _in_a_branch, _in_a_loop])
+@pytest.mark.parametrize("made", [internals.function, tf.function])
+def test_the_gradient_of_a_function_inside_another_outlives_the_other(made, run):
+    inner = made(run)
 
     def slope(x):
         with tf.GradientTape() as tape:

@@ -149,10 +149,13 @@ def _free(graphs):
 
 
 def _with_branches(graph):
-    """A graph and those of its branches and loops, not of functions that it calls."""
+    """A graph and those of its branches and loops, not of functions that it calls.
+
+    It holds all of them, those of what is called too, which may be in use elsewhere.
+    """
     yield graph
     for inner in graph._functions.values():
-        if isinstance(inner.graph, _BRANCHES):
+        if isinstance(inner.graph, _BRANCHES) and inner.graph.outer_graph is graph:
             yield from _with_branches(inner.graph)
 
 

@@ -254,6 +254,22 @@ def test_another_depth_than_promised(dtype, max_value):
         one.apply(tf.zeros([6, 6, 3], dtype))
 
 
+@pytest.mark.parametrize(
+    "dtype, max_value",
+    [("uint8", 1.0), ("uint16", 1.0), ("int64", 1.0), ("uint8", 100), ("uint16", 4095)],
+)
+def test_integers_of_another_range_than_promised(dtype, max_value):
+    one = preprocessing.Preprocessing(size=4, max_value=max_value)
+    message = (
+        f"up to {max_value:g} got an image of {dtype}; convert it to floats from 0 to "
+        rf"{max_value:g}\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        one.apply(tf.ones([6, 6, 3], dtype))
+    pixels = one.apply(tf.fill([6, 6, 3], max_value / 2))
+    np.testing.assert_allclose(pixels, np.full((4, 4, 3), 0.5))
+
+
 def test_an_image_without_pixels():
     one = preprocessing.Preprocessing(size=4)
     with pytest.raises(ValueError, match=r"shape \(0, 6, 3\) has no pixels"):

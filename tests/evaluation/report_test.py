@@ -100,6 +100,22 @@ def test_accuracies_are_drawn_by_the_share_of_the_labels(tmp_path):
     assert "(fine-tuned: trained end to end), top-1" in text
 
 
+@pytest.mark.parametrize("stage", [None, "conv1"])
+def test_what_was_trained_end_to_end_has_a_table_without_a_linear_probe(
+    tmp_path, stage
+):
+    rows = [
+        {"features": "SimCLR", "labels": "1 %", "probe": "kNN", "accuracy": 0.5},
+        {"features": "s", "labels": "1 %", "probe": "end to end", "accuracy": 0.25},
+    ]
+    if stage:
+        of_stage = {"probe": "linear", "stage": stage, "encoder": "SimCLR"}
+        rows.append(rows[0] | of_stage)
+    text, _ = checked(report.write(tmp_path / "r.html", title="t", table=rows))
+    assert "Trained end to end, top-1 accuracy in %" in text
+    assert "trained end to end)" not in text
+
+
 def test_best_of_each_column_is_marked(tmp_path, everything):
     text, _ = checked(report.write(tmp_path / "r.html", **everything))
     best = re.findall(r'class="number best">([\d.]+)', text)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -130,6 +132,47 @@ def test_recipe_follows_the_preprocessing():
     (small,) = supervised.crop_and_flip(_PREPROCESSING)
     assert small.area == (0.5, 1.0)
     assert (view.flip, small.flip) == (0.5, 0.0)  # One channel: no mirror images.
+
+
+# What the geometry of a view has, what it does not, and what tells of the latter.
+_KEPT = """size area aspect aspect_scale crop_rule crop_tries crop_fallback flip
+    rotation shear translation resize antialias clip_resized mean std""".split()
+_OFF = "jitter gray blur solarize rand_augment erase".split()
+_OF_WHAT_IS_OFF = """brightness contrast saturation hue brightness_mode contrast_mean
+    random_order gray_first blur_sigma blur_border solarize_threshold
+    rand_augment_magnitude""".split()
+
+
+def test_the_geometry_of_a_view_has_no_colour_changes_and_no_noise():
+    known = {field.name for field in dataclasses.fields(data.View)}
+    assert known == {*_KEPT, *_OFF, *_OF_WHAT_IS_OFF}
+    given = data.View(
+        size=20,
+        area=(0.2, 0.9),
+        aspect=(0.5, 2.0),
+        aspect_scale="linear",
+        crop_rule="height",
+        crop_tries=3,
+        crop_fallback="whole",
+        flip=0.25,
+        rotation=0.1,
+        shear=0.1,
+        translation=0.1,
+        resize="bicubic",
+        antialias=True,
+        clip_resized=True,
+        mean=0.5,
+        std=0.25,
+        **dict.fromkeys(_OFF, 1),
+    )
+    found = supervised.geometry(given)
+    for name in _KEPT:
+        assert getattr(found, name) == getattr(given, name) != _default(name), name
+    assert [getattr(found, name) for name in _OFF] == [0] * len(_OFF)
+
+
+def _default(name):
+    return data.View.__dataclass_fields__[name].default
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,27 @@ def test_without_a_checkpoint_a_start_is_new(half):
         start(half, epochs=1)
 
 
+@pytest.mark.parametrize("file", ["encoder", "tokenizer", "segmenter"])
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
+    finished, tmp_path, file
+):
+    out = tmp_path / "run"
+    shutil.copytree(finished, out)
+    shutil.rmtree(out / "checkpoints")
+    (out / "encoder.keras").rename(out / f"{file}.keras")
+    before = contents(out)
+    longer = {"epochs": 3, "allow_changes": ("epochs",)}
+    for changes in ({}, longer, {"resume": False}):
+        with pytest.raises(
+            ValueError,
+            match=f"is finished and has no checkpoint left .* replace .*{file}",
+        ):
+            start(out, **changes)
+    assert contents(out) == before
+    (out / f"{file}.keras").unlink()  # Nothing is lost by a new training then.
+    assert len(start(out).history) == 2
+
+
 def test_images_that_moved_are_the_same(tmp_path):
     for i, image in enumerate(small.images(n=24)[0]):
         path = tmp_path / "here" / f"{i % 2}" / f"{i}.png"

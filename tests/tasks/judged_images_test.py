@@ -78,6 +78,31 @@ def test_what_is_not_given_is_that_of_the_run(run, tmp_path):
         opened(str(tmp_path), data_args={"rot": "/"})
 
 
+def test_images_are_trained_on_as_they_are_tested(run):
+    """Also with another preprocessing than that of the run's recipe."""
+    other = data_lib.Preprocessing(
+        size=6, channels=1, resize="bicubic", antialias=True, mean=0.25, std=0.5
+    )
+    for preprocessing in (other, _PLAIN):
+        view = opened(str(run), preprocessing).view
+        for field in ("size", "resize", "antialias", "mean", "std"):
+            assert getattr(view, field) == getattr(preprocessing, field), field
+        assert (view.rotation, view.flip) == (0.3, 0.0)  # Of the digits' recipe.
+
+
+def test_of_a_recipe_in_tiles_the_whole_crop_is_trained_on(run, tmp_path):
+    record = files.read_json(run / "run.json")
+    record["settings"] |= {
+        "method": "pretext",
+        "hparams": {"task": "jigsaw"},
+        "recipe": "jigsaw_digits",
+        "image_size": None,
+    }
+    files.write_json(tmp_path / "run.json", record)
+    view = opened(str(tmp_path)).view
+    assert type(view) is data_lib.View and view.size == _PLAIN.size
+
+
 @pytest.fixture
 def held_out(tmp_path):
     """A run that held out a part of a folder without labels; what it trained on."""

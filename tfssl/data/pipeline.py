@@ -19,7 +19,7 @@ from tfssl.data import passes, running, service
 from tfssl.data import views as views_lib
 from tfssl.data.bad_files import BadFiles
 from tfssl.data.each_once import labeled
-from tfssl.data.views import applying, batched, device, recipes, tiles
+from tfssl.data.views import applying, batched, device, recipes, specs, tiles
 
 __all__ = ["BadFiles", "labeled", "multiview", "steps_per_epoch"]
 
@@ -125,7 +125,7 @@ def multiview(
     for name, place in ("augment_on", augment_on), ("images_on", images_on):
         checks.one_of({name: place}, name, device.PLACES)
     views_lib.check(recipe)
-    recipe = recipes.for_channels(recipe, source.channels)
+    recipe = specs.for_channels(recipe, source.channels)
     _log_skipped(recipe, source)
     bad_files = bad_files or BadFiles()
     remote = bool(data_service)

@@ -94,15 +94,18 @@ class Preprocessing:
         """Crops, resizes, scales and normalises one image.
 
         Args:
-            image: `(height, width, channels)` of any integer or floating dtype,
-                with values in [0, `max_value`].
+            image: `(height, width, channels)`, with values in [0, `max_value`], also of
+                a floating dtype: up to 255, and not to 1, where `max_value` is 255.
+                uint8 and uint16 are those of 8 and 16 bits; another integer dtype has
+                the range of `max_value`.
 
         Returns:
             float32 `(size, size, channels)`.
 
         Raises:
-            ValueError: for other channels, for uint8 where `max_value` is that of
-                16 bits and the other way round, or an image known to be empty.
+            ValueError: for other channels, for uint8 where `max_value` is not 255,
+                uint16 where it is not 65535, any integers where it is 1 or less, or
+                an image known to be empty.
         """
         image = tf.convert_to_tensor(image)
         if image.shape.rank == 3 and image.shape[-1] not in (None, self.channels):
@@ -112,13 +115,7 @@ class Preprocessing:
             )
         if 0 in image.shape:
             raise ValueError(f"An image of shape {image.shape} has no pixels.")
-        if image.dtype in (tf.uint8, tf.uint16):
-            if (image.dtype == tf.uint16) != (self.max_value > 255):
-                raise ValueError(
-                    f"Preprocessing for values up to {self.max_value:g} got an image "
-                    f"of {image.dtype.name}; convert it, or open the data with "
-                    f"bit_depth={16 if self.max_value > 255 else 8}."
-                )
+        self._check_range(image.dtype)
         if self.crop < 1.0:
             shape = tf.shape(image)[:2]
             shorter = tf.cast(tf.reduce_min(shape), tf.float32)
@@ -131,6 +128,20 @@ class Preprocessing:
         out = tf.ensure_shape(out, [self.size, self.size, self.channels])
         # Bicubic filters overshoot; no image lies outside its range.
         return self.normalize(tf.clip_by_value(out / self.max_value, 0.0, 1.0))
+
+    def _check_range(self, dtype):
+        if dtype in (tf.uint8, tf.uint16):
+            fits = dtype.max == self.max_value
+        else:
+            fits = not dtype.is_integer or self.max_value > 1
+        if not fits:
+            bits = {255: 8, 65535: 16}.get(self.max_value)
+            opened = f", or open the data with bit_depth={bits}" if bits else ""
+            raise ValueError(
+                f"Preprocessing for values up to {self.max_value:g} got an image of "
+                f"{dtype.name}; convert it to floats from 0 to {self.max_value:g}"
+                f"{opened}."
+            )
 
     def apply_encoded(self, encoded):
         """`decode`, then `apply`; large JPEG files are decoded smaller, see `side`."""

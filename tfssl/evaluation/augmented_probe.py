@@ -233,7 +233,8 @@ class Augmented(judging.Probe):
 def train(encoder, source, bank, test, *, preprocessing, seed=0, verbose=1, **options):
     """Trains linear classifiers on augmented images and scores the best one.
 
-    Deterministic: the same call gives the same number on the same machine.
+    On a CPU the same call gives the same number on the same machine; a GPU sums in an
+    order of its own.
 
     Args:
         encoder: Keras model, images -> pooled features `(batch, dim)`. Called with

@@ -189,7 +189,8 @@ class Mlp(Dense):
 def fit(train, test, *, units=(), seed=0, verbose=0, **options):
     """Trains a linear or MLP classifier on frozen features and scores it.
 
-    Deterministic: the same call gives the same number on the same machine.
+    On a CPU the same call gives the same number on the same machine; a GPU sums in an
+    order of its own.
 
     Args:
         train: labelled `Features`, standardized by their own mean and deviation.

@@ -196,9 +196,10 @@ def _comparisons(rows):
     kinds = {}
     for row in rows or ():
         if not row.get("stage"):
-            kind = row.get("probe", "linear")
-            # Beside each other: what the labels give with pre-training and without.
-            kinds.setdefault("linear" if kind == "end to end" else kind, []).append(row)
+            kinds.setdefault(row.get("probe", "linear"), []).append(row)
+    if "linear" in kinds:
+        # Beside each other: what the labels give with pre-training and without.
+        kinds["linear"] += kinds.pop("end to end", [])
     return [
         _comparison(f"{_heading(kind, kinds[kind])} in %", kinds[kind])
         for kind in sorted(kinds, key=probes.place)

@@ -19,6 +19,9 @@ _NAMES = {"adamw": "AdamW", "sgd": "Nesterov SGD"}
 _BEGINNINGS = {"random": "supervised from scratch", "encoder": "fine-tuned"}
 # What the rows about it are called, by where the training begins.
 ROWS = {"random": "supervised", "encoder": "fine-tuned"}
+# Steps of a view that leave its pixels in their places, and RandAugment, half of whose
+# operations do; 0 turns each of them off.
+_NO_GEOMETRY = ("jitter", "gray", "blur", "solarize", "rand_augment", "erase")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,12 +152,11 @@ def crop_and_flip(preprocessing, *, area=None, flip=None):
 
 
 def geometry(view):
-    """A view without its colour changes: its crop, flip, rotation and size.
+    """A view without colour changes and noise: its crop, flip, affine map and size.
 
-    Of a view in tiles it is what they are cut from.
+    RandAugment is left out whole. Of a view in tiles it is what they are cut from.
     """
-    plain = dict(jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0)
-    return dataclasses.replace(view.untiled(), **plain)
+    return dataclasses.replace(view.untiled(), **dict.fromkeys(_NO_GEOMETRY, 0))
 
 
 def train(
@@ -178,8 +180,9 @@ def train(
 ):
     """Trains a copy of an encoder and a linear head on labelled images.
 
-    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that the same
-    call gives the same number on the same machine.
+    Sets Keras's global seed (`keras.utils.set_random_seed(seed)`), so that on a CPU the
+    same call gives the same number on the same machine; a GPU sums in an order of its
+    own.
 
     Args:
         encoder: Keras model, images -> features `(batch, dim)`. It stays as it is.

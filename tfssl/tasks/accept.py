@@ -74,7 +74,8 @@ class Record:
 
         Raises:
             ValueError: for those that another result would come of, unless they are
-                among `allow_changes`, and where workers were started otherwise.
+                among `allow_changes`, for a result without a checkpoint, and where
+                workers were started otherwise.
         """
         _on_chief(self._workers, self._check)
         self._check_workers()
@@ -105,6 +106,13 @@ class Record:
                 f"{self._out} was trained with other settings: {_listed(refused)}. "
                 "Start with those of that run, or in another --out, or allow the "
                 f"change: --allow_changes={','.join(names)}."
+            )
+        left = runs.left_in(self._out)
+        if left and not newest:
+            raise ValueError(
+                f"{self._out} is finished and has no checkpoint left to go on from: "
+                f"training would begin anew and replace {left}. Take that as it is, "
+                "put a checkpoint back, or choose another --out."
             )
 
     def _check_workers(self):

@@ -219,12 +219,19 @@ def _check_classes(source):
 
 
 def _training_view(settings, preprocessing):
-    """The first view of the run's recipe; a recipe without a name is not stored."""
+    """The first view of the run's recipe, which ends as test images do.
+
+    A recipe without a name is not stored.
+    """
     name = settings.get("recipe")
     if "method" in settings and (name is None or name in recipes.RECIPES):
-        return resolve.recipe(
+        first, *_ = resolve.recipe(
             name, settings["method"], settings["hparams"], settings["image_size"]
-        )[0]
+        )
+        as_tested = ("size", "resize", "antialias", "mean", "std")
+        return first.untiled().scaled(
+            **{field: getattr(preprocessing, field) for field in as_tested}
+        )
     if name is not None:
         logging.warning(
             "The run's own recipe (%s) is not stored with it: the supervised baseline "

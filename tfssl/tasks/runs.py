@@ -166,6 +166,11 @@ def load(path, *, head_layer=0):
     return Encoder(network, preprocessing)
 
 
+def left_in(folder):
+    """The `.keras` file that a training has left in its folder, or None."""
+    return next(filter(tf.io.gfile.exists, _places([folder], _OF_RUNS)), None)
+
+
 def _file_of(path, exported=(serving.ENCODER,)):
     """The `.keras` file of a folder; that file itself.
 

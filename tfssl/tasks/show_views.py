@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfssl import checks, files
 from tfssl.data import passes, pipeline
-from tfssl.data.views import recipes, tiles
+from tfssl.data.views import recipes, specs, tiles
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import OneOf, Path
 
@@ -38,7 +38,7 @@ def sheet(source, recipe, path, *, num_images=8, seed=0, augment=True, start=0):
     """
     checks.whole({"num_images": num_images}, "num_images")
     count = min(num_images, source.num_images)
-    recipe = recipes.for_channels(recipe, source.channels)
+    recipe = specs.for_channels(recipe, source.channels)
     dataset = pipeline.multiview(
         source,
         recipe,

@@ -183,6 +183,27 @@ def test_normalization():
     np.testing.assert_allclose(found, (colours(noise()) - mean) / std, atol=5e-5)
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("jitter", [0.0, 1.0])
+def test_any_mean_that_a_view_may_have(channels, jitter):
+    """One number, three of RGB or none, also in one recipe."""
+    plain = plain_view(jitter=jitter, brightness=0.4, contrast=0.4)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
+    recipe = [plain, plain.scaled(mean=mean, std=std), plain.scaled(mean=0.1, std=0.5)]
+    image = noise(channels=channels)
+    numbers = views.sample(recipe, batch=1, channels=channels, seed=0, step=0)
+    found = views.apply(numbers[0], image, recipe)
+    bare = views.apply(numbers[0], image, [plain] * 3)
+    if channels != 3:
+        mean, std = 0.5, 0.25
+    expected = bare[0], (bare[1] - mean) / std, (bare[2] - 0.1) / 0.5
+    for view, wanted in zip(found, expected, strict=True):
+        np.testing.assert_allclose(view, wanted, atol=5e-5)
+    with pytest.raises(ValueError, match=r"mean=\(0.4, 0.5\) received for images of 4"):
+        wrong = [plain.scaled(mean=(0.4, 0.5), std=0.2)]
+        views.apply(numbers[0, :1], noise(channels=4), wrong)
+
+
 def test_bicubic_overshoot_is_clipped():
     board = np.kron(np.indices((5, 5)).sum(0) % 2, np.ones((4, 4)))[..., None] * 255
     found = applied(board.astype(np.uint8), plain_view(resize="bicubic", size=37))

@@ -3,14 +3,14 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import views
-from tfssl.data.views import batched, recipes
+from tfssl.data.views import batched, recipes, specs
 
 
 def both_forms(recipe, channels=3, dtype=np.uint8, shape=(20, 26), batch=6):
     white = 1.0 if dtype == np.float32 else np.iinfo(dtype).max
     images = np.random.default_rng(0).random((batch, *shape, channels)) * white
     images = tf.constant(images.astype(dtype))
-    recipe = recipes.for_channels(recipe, channels)
+    recipe = specs.for_channels(recipe, channels)
     numbers = views.sample(recipe, batch=batch, channels=channels, seed=5, step=2)
 
     @tf.function

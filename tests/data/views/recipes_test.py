@@ -192,11 +192,11 @@ def test_preprocessing_fits_recipe_and_source():
 
 
 def test_normalization_fits_any_number_of_channels():
-    two = recipes.for_channels(recipes.MOCO_V2, 2)
+    two = specs.for_channels(recipes.MOCO_V2, 2)
     mean = (0.485 + 0.456 + 0.406) / 3
     np.testing.assert_allclose(two[0].mean, (mean, mean))
     assert len(two[1].std) == 2 and two.name == "moco_v2"
-    assert recipes.for_channels(recipes.SIMCLR, 2)[0].mean is None
+    assert specs.for_channels(recipes.SIMCLR, 2)[0].mean is None
 
 
 def test_one_number_is_for_all_channels():
@@ -205,7 +205,7 @@ def test_one_number_is_for_all_channels():
     images = np.random.default_rng(0).integers(256, size=(4, 8, 8, 3), dtype=np.uint8)
     for channels in (1, 2, 3, 4):
         of = sources.open_source(np.repeat(images[..., :1], channels, axis=-1))
-        one = recipes.for_channels(views, channels)
+        one = specs.for_channels(views, channels)
         assert one[0].mean == (0.5,) * channels and one[1].mean is None
         assert recipes.preprocessing_for(views, of).std == (0.25,) * channels
         many = [views[0].scaled(mean=(0.5,) * channels, std=(0.25,) * channels)]
@@ -217,7 +217,7 @@ def test_one_number_is_for_all_channels():
             found["views"]["view_0"], expected["views"]["view_0"]
         )
     mixed = specs.View(mean=(0.1, 0.2, 0.3), std=0.5)
-    assert recipes.normalization(mixed, 3) == ((0.1, 0.2, 0.3), (0.5,) * 3)
+    assert specs.normalization(mixed, 3) == ((0.1, 0.2, 0.3), (0.5,) * 3)
 
 
 @pytest.mark.parametrize("channels, count", [(3, 2), (1, 2), (3, 4), (5, 4)])
@@ -232,4 +232,4 @@ def test_only_values_of_rgb_are_averaged(channels, count):
             match=rf"^{name}=\(0.1, .*\) received for images of {channels} channel.*"
             f"expected one number or {channels}; give one per channel",
         ):
-            recipes.for_channels([view], channels)
+            specs.for_channels([view], channels)

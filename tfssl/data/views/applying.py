@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tfssl.data.views import color, erasing, image_ops, rand_augment, tiles
 from tfssl.data.views.packing import boxes, coins_of, fields, has_affine, pack
-from tfssl.data.views.specs import Tile, check
+from tfssl.data.views.specs import Tile, check, for_channels
 
 
 def render(named, coins, out, view, white):
@@ -197,6 +197,7 @@ def apply_packed(packed, image, recipe, crops=None):
         Tuple of float32 `(size, size, channels)`.
     """
     channels, white = image.shape[-1], white_of(image.dtype)
+    recipe = for_channels(recipe, channels)
     if crops is None:
         shape = tf.shape(image)
         crops = boxes(packed, recipe, shape[0], shape[1])
@@ -226,7 +227,8 @@ def apply(numbers, image, recipe):
         steps that need RGB (saturation, hue, grey) are left out.
 
     Raises:
-        ValueError: for another dtype or rank, or an image known to be empty.
+        ValueError: for another dtype or rank, an image known to be empty, or a mean
+            that does not fit its channels.
     """
     check(recipe)
     image = tf.convert_to_tensor(image)

@@ -24,7 +24,7 @@ from tfssl.data.views import (
     erasing,
     image_ops,
     packing,
-    recipes,
+    specs,
     tiles,
 )
 
@@ -157,7 +157,7 @@ def finish(batch, recipe):
         ((mark, numbers),) = numbers.items()
         images = _of_source(held, mark)
     channels = (images if begun is None else begun["view_0"]).shape[-1]
-    recipe = recipes.for_channels(recipe, channels)
+    recipe = specs.for_channels(recipe, channels)
     _check(numbers, begun, recipe, channels)
     if begun is None:
         made = _of_images(tf.gather(images, batch["index"]), numbers, recipe)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfssl.data.views import color, erasing, image_ops, rand_augment, tiles
 from tfssl.data.views.drawing import split, tries_of
-from tfssl.data.views.specs import Tiles
+from tfssl.data.views.specs import Tiles, for_channels
 
 
 def skipped_steps(recipe, channels):
@@ -75,7 +75,7 @@ def pack(numbers, recipe, channels, white=1.0):
     Returns:
         float32 `(batch, views, packed)`; `apply_packed` reads a row of it.
     """
-    recipe = tiles.flat(recipe)
+    recipe = tiles.flat(for_channels(recipe, channels))
     u = split(numbers, recipe)
     widths = _widths(recipe, channels)
     column = lambda x: x[..., tf.newaxis]  # noqa: E731

@@ -17,7 +17,7 @@ from tfssl.data.views import (
 )
 from tfssl.data.views.specs import IMAGENET_MEAN as _IMAGENET_MEAN
 from tfssl.data.views.specs import IMAGENET_STD as _IMAGENET_STD
-from tfssl.data.views.specs import Recipe, View, per_channel
+from tfssl.data.views.specs import Recipe, View, normalization
 
 # Chen et al., 2020, https://arxiv.org/abs/2002.05709, appendix A, and the code's
 # default ("simclrv2") multiplicative brightness. Bicubic without antialiasing;
@@ -374,24 +374,3 @@ def preprocessing_of_view(view, source, crop=None):
         mean=0.0 if mean is None else mean,
         std=1.0 if std is None else std,
     )
-
-
-def normalization(view, channels):
-    """`(mean, std)` of a view for `channels` channels, or `(None, None)`.
-
-    One number is for all channels. Three, of RGB, are averaged for images of other than
-    three channels; other numbers of them raise `ValueError`.
-    """
-    if view.mean is None:
-        return None, None
-    mean = per_channel(view.mean, channels, "mean")
-    return mean, per_channel(view.std, channels, "std")
-
-
-def for_channels(recipe, channels):
-    """The recipe with means and deviations that fit `channels` channels."""
-    views = []
-    for view in recipe:
-        mean, std = normalization(view, channels)
-        views.append(view.scaled(mean=mean, std=std))
-    return Recipe(views, getattr(recipe, "name", "custom"))

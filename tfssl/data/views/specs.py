@@ -282,6 +282,18 @@ def per_channel(values, channels, name):
     return (sum(values) / len(values),) * channels
 
 
+def normalization(view, channels):
+    """`(mean, std)` of a view for `channels` channels, or `(None, None)`.
+
+    One number is for all channels. Three, of RGB, are averaged for images of other than
+    three channels; other numbers of them raise `ValueError`.
+    """
+    if view.mean is None:
+        return None, None
+    mean = per_channel(view.mean, channels, "mean")
+    return mean, per_channel(view.std, channels, "std")
+
+
 class Recipe(tuple):
     """A tuple of `View`s with a name: all views that one image gives."""
 
@@ -327,3 +339,12 @@ def check(recipe):
             raise ValueError(
                 f"The recipe holds {view!r}; every entry must be a tfssl.data.View."
             )
+
+
+def for_channels(recipe, channels):
+    """The recipe with means and deviations that fit `channels` channels."""
+    views = []
+    for view in recipe:
+        mean, std = normalization(view, channels)
+        views.append(view.scaled(mean=mean, std=std))
+    return Recipe(views, getattr(recipe, "name", "custom"))
