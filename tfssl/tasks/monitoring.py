@@ -90,7 +90,7 @@ class Watch:
         if self._probed is not None:
             self._kept.append(
                 online_probe.make(
-                    self._plan,
+                    trainer,
                     chosen,
                     (self._probed, self._validation),
                     model,
@@ -100,12 +100,28 @@ class Watch:
             )
         images = fixed_images(self._plan)
         found = [
-            monitors.Collapse(images, stop=chosen.stop_on_collapse, workers=workers)
+            monitors.Collapse(
+                images,
+                at_once=trainer.images_at_once,
+                stop=chosen.stop_on_collapse,
+                workers=workers,
+            )
         ]
         if self._knn:
+            bank, queries = (
+                data_lib.labeled(
+                    source,
+                    self._plan.preprocessing,
+                    batch_size=trainer.images_at_once,
+                    indices=rows,
+                    bad_files=bad,
+                )
+                for source, rows, bad in self._knn
+            )
             found.append(
                 monitors.OnlineKNN(
-                    *self._knn,
+                    bank,
+                    queries,
                     every=chosen.knn_epochs,
                     epochs=self._plan.epochs,
                     k=chosen.knn_k,
@@ -117,7 +133,11 @@ class Watch:
         return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):
-        """`(bank, queries)` of the kNN monitor; images without a label are left out."""
+        """Bank and queries of the kNN monitor; images without a label are left out.
+
+        Returns:
+            Two of `(source, rows, BadFiles)`.
+        """
         plan, pair = self._plan, []
         for source, bad, part in (
             (plan.train, plan.bad_files, "training"),
@@ -138,15 +158,8 @@ class Watch:
                     f"kNN monitor: the {len(rows):,} of {source.num_images:,} {part} "
                     "images that have a label"
                 )
-            dataset = data_lib.labeled(
-                source,
-                plan.preprocessing,
-                batch_size=plan.batch_size,
-                indices=rows,
-                bad_files=bad,
-            )
-            pair.append(dataset)
-        return tuple(pair)
+            pair.append((source, rows, bad))
+        return pair
 
 
 def in_order(found, trainer, bad_files, callbacks):

@@ -134,6 +134,7 @@ class Collapse(keras.callbacks.Callback):
 
     Args:
         images: float array `(n, h, w, c)`, as the encoder takes them; 256 do.
+        at_once: int, images of a pass.
         min_std: float, warn below this `embedding_std`.
         min_rank: float, warn below this `effective_rank`.
         after_steps: int, no alarm before: moving batch-norm statistics need some
@@ -146,6 +147,7 @@ class Collapse(keras.callbacks.Callback):
         self,
         images,
         *,
+        at_once=256,
         min_std=0.03,
         min_rank=1.5,
         after_steps=100,
@@ -155,6 +157,7 @@ class Collapse(keras.callbacks.Callback):
         super().__init__()
         self.workers = workers or workers_lib.Workers()
         self.images = tf.convert_to_tensor(images)
+        self.at_once = at_once
         self.min_std = min_std
         self.min_rank = min_rank
         self.after_steps = after_steps
@@ -167,9 +170,7 @@ class Collapse(keras.callbacks.Callback):
             self._embed = internals.function(self.model.embed)
 
     def on_epoch_end(self, epoch, logs=None):
-        std, rank = self.workers.from_chief(
-            lambda: embedding_spread(self._embed(self.images).numpy()), size=2
-        )
+        std, rank = self.workers.from_chief(self._spread, size=2)
         if logs is not None:
             logs["embedding_std"] = std
             logs["effective_rank"] = rank
@@ -190,6 +191,13 @@ class Collapse(keras.callbacks.Callback):
             if self.stop:
                 raise TrainingStopped(message)
             logging.warning("%s", message)
+
+    def _spread(self):
+        parts = [
+            self._embed(self.images[start : start + self.at_once])
+            for start in range(0, len(self.images), self.at_once)
+        ]
+        return embedding_spread(np.concatenate(parts))
 
 
 class LargestGradient(keras.callbacks.Callback):
