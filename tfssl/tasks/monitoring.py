@@ -13,6 +13,7 @@ from tfssl.tasks import epoch_judges, online_probe
 from tfssl.training import checkpoint, history, monitors
 
 _MONITORED_IMAGES = 256
+_BANK = 50_000  # Training images of the kNN monitor at most; of more, random ones.
 
 
 class Watch:
@@ -133,15 +134,15 @@ class Watch:
         return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):
-        """Bank and queries of the kNN monitor; images without a label are left out.
+        """Bank and queries of the kNN monitor, of images that have a label.
 
         Returns:
             Two of `(source, rows, BadFiles)`.
         """
         plan, pair = self._plan, []
-        for source, bad, part in (
-            (plan.train, plan.bad_files, "training"),
-            (self._validation, self.bad_files[1], "validation"),
+        for source, bad, part, most in (
+            (plan.train, plan.bad_files, "training", _BANK),
+            (self._validation, self.bad_files[1], "validation", None),
         ):
             labels.check_single(source, "The kNN monitor (knn_epochs)")
             rows = labels.labelled(source)
@@ -158,6 +159,13 @@ class Watch:
                     f"kNN monitor: the {len(rows):,} of {source.num_images:,} {part} "
                     "images that have a label"
                 )
+            if most and len(rows) > most:
+                self.told.append(
+                    f"kNN monitor: of {len(rows):,} {part} images {most:,}, drawn at "
+                    "random, are its bank"
+                )
+                chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
+                rows = rows[np.sort(chosen)]
             pair.append((source, rows, bad))
         return pair
 

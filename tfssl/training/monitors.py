@@ -274,7 +274,6 @@ class OnlineKNN(keras.callbacks.Callback):
         epochs: int, the number of the last epoch, or None.
         k: int, neighbours.
         temperature: float, of the vote.
-        max_bank: int, cap on the rows of the bank.
         workers: `workers.Workers`; the chief measures, all learn the result.
     """
 
@@ -287,7 +286,6 @@ class OnlineKNN(keras.callbacks.Callback):
         epochs=None,
         k=20,
         temperature=0.1,
-        max_bank=50_000,
         workers=None,
     ):
         super().__init__()
@@ -298,7 +296,6 @@ class OnlineKNN(keras.callbacks.Callback):
         self.epochs = epochs
         self.k = k
         self.temperature = temperature
-        self.max_bank = max_bank
         self._extract = None
 
     def on_train_begin(self, logs=None):
@@ -319,7 +316,6 @@ class OnlineKNN(keras.callbacks.Callback):
             queries,
             k=min(self.k, len(bank.values)),
             temperature=self.temperature,
-            max_train=self.max_bank,
         )
         return (accuracy,)
 
