@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import data as data_lib
-from tfssl.data import labels, pipeline
+from tfssl.data import each_once, labels, pipeline
 from tfssl.methods import gradient_watch
 from tfssl.tasks import epoch_judges, online_probe
 from tfssl.training import checkpoint, history, monitors
@@ -206,13 +206,13 @@ def _largest_gradient(resumed):
 
 
 def fixed_images(plan):
-    """The first images, for a monitor: `(n, size, size, channels)`."""
-    count = min(_MONITORED_IMAGES, plan.train.num_images)
+    """Some images, for a monitor: `(n, size, size, channels)`; see `each_once.some`."""
+    indices = each_once.some(plan.train, _MONITORED_IMAGES)
     dataset = data_lib.labeled(
         plan.train,
         plan.preprocessing,
-        batch_size=count,
-        indices=np.arange(count),
+        batch_size=len(indices),
+        indices=indices,
         bad_files=plan.bad_files,
     )
     batch = next(iter(dataset))

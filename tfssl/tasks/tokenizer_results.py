@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl import files
-from tfssl.data import pipeline
+from tfssl.data import each_once, pipeline
 from tfssl.evaluation import pictures, report
 from tfssl.models import tokenizer as tokenizer_lib
 from tfssl.tasks import runs
@@ -81,7 +81,7 @@ def _judged(tokenizer, source, trained, training, bad_files):
         source,
         preprocessing,
         batch_size=min(training.images_at_once, count),
-        indices=np.arange(count),
+        indices=each_once.some(source, count),
         bad_files=bad_files,
     )
     there_and_back = code_use.there_and_back(tokenizer)
