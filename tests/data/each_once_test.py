@@ -32,6 +32,15 @@ def test_labeled_gives_every_image_once(make):
     assert index.tolist() == [*range(23), 20, 20]  # Filled with the first row.
 
 
+@made.both_kinds
+def test_some_images_are_of_all_folders_where_that_costs_nothing(make):
+    source = make()
+    spread = [0, 5, 11, 17] if source.random_access else [0, 1, 2, 3]
+    assert each_once.some(source, 4).tolist() == spread
+    for count in (23, 99):
+        assert each_once.some(source, count).tolist() == [*range(23)]
+
+
 def test_labeled_without_labels_says_minus_one():
     (batch,) = _labeled(sources.ArraySource(made.images_of(3)), batch_size=4)
     assert batch["label"].tolist() == [-1] * 4

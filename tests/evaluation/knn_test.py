@@ -116,15 +116,6 @@ def test_a_tiny_temperature_stays_finite():
     )
 
 
-def test_max_train_takes_the_same_images_each_time():
-    train, test = clouds(200), clouds(50, seed=1)
-    first = knn.predict(train, test, k=3, max_train=20)
-    np.testing.assert_array_equal(first, knn.predict(train, test, k=3, max_train=20))
-    assert (first != knn.predict(train, test, k=3)).any()
-    with pytest.raises(ValueError, match="k=30 .* 20 training"):
-        knn.predict(train, test, k=30, max_train=20)
-
-
 def test_labels_need_not_be_dense():
     train, test = clouds(100), clouds(30, seed=1)
     far = made(train.values, train.labels * 1000 + 7)

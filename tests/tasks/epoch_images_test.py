@@ -62,6 +62,6 @@ def test_an_error_on_another_worker_is_raised_here_too():
     )
     encoder = TINY["encoder"]((8, 8, 1))
     method = methods.DeepCluster(encoder, num_images=40, num_clusters=6)
-    between = epoch_images.EpochImages(encoder, plan, workers, first_views=None)
+    between = epoch_images.EpochImages(encoder, plan, workers, None, 8)
     with pytest.raises(ValueError, match="Another worker could not make the features"):
         method.before_epoch(0, between)

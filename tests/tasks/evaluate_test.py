@@ -9,7 +9,7 @@ import pytest
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import files, formats, progress
-from tfssl.evaluation import features
+from tfssl.evaluation import features, knn
 from tfssl.tasks import evaluate
 
 
@@ -69,6 +69,32 @@ def test_every_number_has_its_protocol(run, capsys, monkeypatch):
     html = (run / "report.html").read_text()
     for text in ("raw pixels", "<svg", "data:image/png;base64", "effective rank"):
         assert text in html
+
+
+def test_an_evaluation_that_ends_early_leaves_what_it_has(run, tmp_path, capsys):
+    out, real = tmp_path / "judged", knn.Knn.rows
+    options = dict(probes=("knn",), budgets=("1", "100%"), out=str(out), verbose=1)
+    options |= {"baselines": ("random_encoder",)}
+
+    def rows(self, subject, budgets):
+        if subject.name == "random encoder":
+            raise KeyboardInterrupt
+        yield from real(self, subject, budgets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(knn.Knn, "rows", rows)
+        with pytest.raises(KeyboardInterrupt):
+            evaluated(run, **options)
+    left = [path.name for path in out.iterdir() if path.suffix == ".json"]
+    assert left == ["evaluation_unfinished.json"]
+    kept = files.read_json(out / "evaluation_unfinished.json")["rows"]
+    printed = capsys.readouterr().out
+    assert re.search(r"^pre-trained, 1 per class: kNN \d+\.\d", printed, re.MULTILINE)
+    assert [row["labels"] for row in kept] == ["1 per class", "100 %"]
+    done = evaluated(run, **options)
+    assert len(done) == 4 and all(row in done for row in kept)
+    assert not (out / "evaluation_unfinished.json").exists()
+    assert files.read_json(out / "evaluation.json")["rows"] == done
 
 
 def test_the_same_call_gives_the_same_numbers(run):

@@ -95,6 +95,27 @@ def test_collapse_alarm_rings_for_a_collapsed_model_only(caplog):
         )
 
 
+def test_the_images_of_a_pass_are_bounded():
+    method = tiny_method()
+    images = np.random.default_rng(0).normal(size=(10, 8, 8, 3)).astype("float32")
+    real, seen, found = method.embed, [], []
+
+    def embed(images):
+        seen.append(images.shape[0])
+        return real(images)
+
+    method.embed = embed
+    for at_once in (10, 4):
+        watch = monitors.Collapse(images, at_once=at_once)
+        watch.set_model(method)
+        watch.on_train_begin()
+        logs = {}
+        watch.on_epoch_end(0, logs)
+        found.append(list(logs.values()))
+    assert seen == [10, 4, 2]  # As they are traced.
+    np.testing.assert_allclose(*found, rtol=1e-5)
+
+
 def test_a_non_finite_loss_stops_and_names_step_and_checkpoint():
     method = tiny_method()
     watch = monitors.NonFinite(lambda: "run/checkpoint-2")

@@ -38,6 +38,17 @@ def test_batch_must_divide(mirrored):
         strategies.per_replica_batch(mirrored(4), 3)
 
 
+@pytest.mark.parametrize(
+    "count, batch_size, expected",
+    [(1, 4096, 4096), (4, 4096, 1024), (4, 512, 256), (4, 64, 64), (1, 2, 8)],
+)
+def test_a_pass_on_one_device_takes_what_it_bears(
+    count, batch_size, expected, mirrored
+):
+    strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()
+    assert strategies.images_at_once(strategy, batch_size) == expected
+
+
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_replicas_get_the_rows_of_the_global_batch_in_order(mirrored, count):
     strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()

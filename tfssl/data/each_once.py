@@ -106,3 +106,19 @@ def _in_order(source, indices, parallel):
     if indices is None:
         return order, source.stream()
     return np.unique(order), passes.renumbered(source, order, order)
+
+
+def some(source, count):
+    """Images that stand for a source: evenly spaced, as folders lie class by class.
+
+    Args:
+        source: a `sources.Source`. One that is read in sequence gives its first images:
+            the way to others is through all before them.
+        count: int, how many at most.
+
+    Returns:
+        int64 `(min(count, num_images),)`, their numbers, ascending.
+    """
+    count = min(count, source.num_images)
+    numbers = np.arange(count, dtype=np.int64)
+    return numbers * source.num_images // count if source.random_access else numbers

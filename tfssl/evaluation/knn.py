@@ -52,9 +52,7 @@ class Knn(judging.Probe):
             yield subject.row(budget.name, "kNN", accuracies, protocol)
 
 
-def accuracy(
-    train, test, *, k=20, temperature=0.1, top=1, block_size=None, max_train=None
-):
+def accuracy(train, test, *, k=20, temperature=0.1, top=1, block_size=None):
     """Share of test images whose class is among the `top` best voted ones.
 
     Args:
@@ -64,8 +62,6 @@ def accuracy(
         temperature: > 0; smaller trusts the nearest ones more.
         top: 1 for top-1 accuracy, 5 for top-5.
         block_size: rows of train per similarity block, see `nearest`.
-        max_train: if given, vote with this many training features, the same
-            random ones at every call.
 
     Returns:
         float in [0, 1].
@@ -76,20 +72,12 @@ def accuracy(
     """
     features_lib.check_labeled(test, "The kNN", "test")
     classes = predict(
-        train,
-        test,
-        k=k,
-        temperature=temperature,
-        top=top,
-        block_size=block_size,
-        max_train=max_train,
+        train, test, k=k, temperature=temperature, top=top, block_size=block_size
     )
     return float((classes == test.labels[:, np.newaxis]).any(axis=1).mean())
 
 
-def predict(
-    train, test, *, k=20, temperature=0.1, top=1, block_size=None, max_train=None
-):
+def predict(train, test, *, k=20, temperature=0.1, top=1, block_size=None):
     """Classes of the test features, best voted first.
 
     Args:
@@ -99,7 +87,6 @@ def predict(
         temperature: see `accuracy`.
         top: how many classes to return, at most the number of classes.
         block_size: see `accuracy`.
-        max_train: see `accuracy`.
 
     Returns:
         int64 `(num_test, min(top, num_classes))`. Equal votes go to the smaller
@@ -108,9 +95,6 @@ def predict(
     _check_arguments(k, temperature, top, block_size)
     features_lib.check_labeled(train, "The kNN", "training")
     features_lib.check_finite(test, "The kNN", "test")
-    if max_train is not None and max_train < len(train):
-        chosen = np.random.default_rng(0).choice(len(train), max_train, replace=False)
-        train = train.take(np.sort(chosen))
     neighbors, similarity = nearest(
         train.values, test.values, k=k, block_size=block_size
     )

@@ -35,20 +35,32 @@ def write(trained, labelled, training, verbose, teacher=None):
     # The others wait: one that ends may take the chief with it.
     with workers.losses_explained(), workers.parting():
         if workers.is_chief:
-            _write(trained, labelled, training.plan, verbose, teacher)
+            _write(trained, labelled, training, verbose, teacher)
 
 
-def _write(trained, labelled, plan, verbose, teacher):
+def _write(trained, labelled, training, verbose, teacher):
     run = next(iter(trained.values()))
     bad_files = pipeline.BadFiles(max_fraction=1.0)  # Training has judged them.
     path = os.path.join(run.path, RESULTS)
     with monitors.errors_logged(path, bad_files=[bad_files]):
         found = {
-            name: _scored(one, labelled, plan, bad_files)
+            name: _scored(
+                validation.extractor(one.method),
+                training.plan.preprocessing,
+                labelled,
+                training,
+                bad_files,
+            )
             for name, one in trained.items()
         }
         if teacher is not None:
-            found["teacher"] = _of_teacher(teacher, labelled, plan, bad_files)
+            found["teacher"] = _scored(
+                features.Extractor(teacher),
+                teacher.preprocessing,
+                labelled,
+                training,
+                bad_files,
+            )
         results = {name: _told(scored) for name, (_, scored) in found.items()}
         content = {
             "classes": list(labelled.class_names),
@@ -69,28 +81,15 @@ def _write(trained, labelled, plan, verbose, teacher):
                 print(f"{name}: {_line(told)}")
 
 
-def _scored(run, labelled, plan, bad_files):
+def _scored(extract, preprocessing, labelled, training, bad_files):
     """`(features.Features of the logits, scores)` on the validation images."""
     test = data_lib.labeled(
         labelled.validation,
-        plan.preprocessing,
-        batch_size=plan.batch_size,
+        preprocessing,
+        batch_size=training.images_at_once,
         bad_files=bad_files,
     )
-    return _with_scores(validation.extractor(run.method)(test), labelled)
-
-
-def _of_teacher(teacher, labelled, plan, bad_files):
-    test = data_lib.labeled(
-        labelled.validation,
-        teacher.preprocessing,
-        batch_size=plan.batch_size,
-        bad_files=bad_files,
-    )
-    return _with_scores(features.extract(teacher, test), labelled)
-
-
-def _with_scores(logits, labelled):
+    logits = extract(test)
     labels = labelled.validation.known_labels[logits.index]
     score = scores_lib.multi_label if labelled.multilabel else scores_lib.single_label
     return logits, score(logits.values, labels)

@@ -2,11 +2,11 @@
 
 import os
 
-import numpy as np
 import tensorflow as tf
 
 from tfssl import data as data_lib
 from tfssl import files, methods
+from tfssl.data import each_once
 from tfssl.evaluation import pictures
 from tfssl.training import monitors
 
@@ -32,9 +32,9 @@ def write(run, held_out, training):
             return
         with monitors.errors_logged(path):
             source = plan.train if held_out is None else held_out
-            count = min(_SHOWN, source.num_images)
+            shown = each_once.some(source, _SHOWN)
             dataset = data_lib.labeled(
-                source, plan.preprocessing, batch_size=count, indices=np.arange(count)
+                source, plan.preprocessing, batch_size=len(shown), indices=shown
             )
             images = next(iter(dataset))["image"]
             pixels = pictures.sheet(run.method.pictures(images))

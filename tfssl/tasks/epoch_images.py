@@ -18,6 +18,7 @@ class EpochImages:
         workers: `workers.Workers`.
         first_views: function without arguments -> a training dataset whose views are
             not those of an epoch.
+        images_at_once: int, of a pass on one device.
 
     Attributes:
         workers: as given. Whatever a method does, it does on all of them.
@@ -25,13 +26,14 @@ class EpochImages:
         count: int, images of an epoch.
     """
 
-    def __init__(self, encoder, plan, workers, first_views):
+    def __init__(self, encoder, plan, workers, first_views, images_at_once):
         self.workers = workers
         self.steps = plan.steps_per_epoch
         self.count = self.steps * plan.batch_size
         self._encoder = encoder
         self._plan = plan
         self._first_views = first_views
+        self._images_at_once = images_at_once
 
     def views(self):
         """An iterator of training batches for `fill`, with views of their own."""
@@ -89,7 +91,7 @@ class EpochImages:
         return data_lib.labeled(
             plan.train,
             plan.preprocessing,
-            batch_size=plan.batch_size,
+            batch_size=self._images_at_once,
             indices=parts[workers.index],
             bad_files=plan.bad_files,
         )

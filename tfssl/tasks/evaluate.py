@@ -1,6 +1,7 @@
 """How good an encoder is: kNN, linear probes and baselines, from one call."""
 
 import contextlib
+import itertools
 from typing import Any
 
 from tfssl import locks
@@ -49,11 +50,12 @@ def evaluate(
         compared: see `chosen_probes.Baselines`.
         out: folder for `evaluation.json`, `report.html` and `labels/`; None is the
             run's own, and for an encoder that is not the folder of a run none: the rows
-            are returned and printed only.
+            are returned and printed only. An evaluation that ends early leaves the rows
+            that it has in `evaluation_unfinished.json`.
         preprocessing: `data.Preprocessing`; None takes the encoder's own.
         batch_size: images per forward pass.
         seed: seed of draws, the random encoder and the supervised training.
-        verbose: 0 silent, 1 table and progress.
+        verbose: 0 silent, 1 each number as it is there, progress and a table.
 
     Returns:
         List of dicts, one per number: `features`, `labels`, `probe`, `accuracy`,
@@ -108,11 +110,12 @@ def evaluate(
             limit=chosen.stage_features,
             batch_size=batch_size,
         )
-        rows = [
-            *_rows(probes, subjects, drawn),
-            *_rows([probe for probe in probes if probe.of_stages], parts, drawn),
-            *_rows(of_architecture, [judged], drawn),
-        ]
+        rows = itertools.chain(
+            _rows(probes, subjects, drawn),
+            _rows([probe for probe in probes if probe.of_stages], parts, drawn),
+            _rows(of_architecture, [judged], drawn),
+        )
+        rows = evaluation_results.collected(rows, into, run, judged, verbose)
         order = [budget.name for budget in drawn]
         rows.sort(key=lambda row: [*order, row["labels"]].index(row["labels"]))
         if into is not None:

@@ -10,8 +10,47 @@ from tfssl import files
 from tfssl.tasks import run_report, runs
 
 RESULTS, LISTS = "evaluation.json", "labels"
+UNFINISHED = "evaluation_unfinished.json"  # A file of its own: nobody takes it for all.
 # As `_store_lists` names them.
 _LIST = re.compile(r"(\d+_per_class|[\d.e+-]+_percent|list_.*)-\d+\.json")
+
+
+def collected(rows, folder, run, judged, verbose):
+    """All rows of an evaluation, each kept as soon as it is there.
+
+    An evaluation that ends before its last row leaves those it has in
+    `evaluation_unfinished.json`, which `write` removes.
+
+    Args:
+        rows: iterable of them.
+        folder: where to, or None.
+        run: see `write`.
+        judged: see `write`.
+        verbose: 0 silent, 1 a line for each.
+
+    Returns:
+        List of the rows.
+    """
+    found = []
+    for row in rows:
+        found.append(row)
+        if verbose:
+            told = f"{row['features']}, {row['labels']}: {row['probe']} {_cell(row)}"
+            print(told, flush=True)
+        if folder is not None:
+            path = os.path.join(folder, UNFINISHED)
+            with files.failures_logged(path):
+                files.write_json(path, _of(run, judged) | {"rows": found})
+    return found
+
+
+def _of(run, judged):
+    """What was judged, and on which images."""
+    setting = judged.setting
+    return {
+        "encoder": run if isinstance(run, str) else judged.network.name,
+        "images": {"data": setting.train.name, "validation_data": setting.test.name},
+    }
 
 
 def write(folder, run, judged, rows, budgets, left_out):
@@ -27,22 +66,23 @@ def write(folder, run, judged, rows, budgets, left_out):
         budgets: list of `budgets.Budget`.
         left_out: dict from the name of a baseline to the reason why it is not there.
     """
-    setting = judged.setting
-    images = {"data": setting.train.name, "validation_data": setting.test.name}
+    of = _of(run, judged)
     files.write_json(
         os.path.join(folder, RESULTS),
-        {
-            "encoder": run if isinstance(run, str) else judged.network.name,
-            "images": images,
+        of
+        | {
             "rows": rows,
             "label_lists": _store_lists(folder, budgets, judged),
             "versions": runs.versions(),
         }
         | ({"left_out": left_out} if left_out else {}),
     )
+    unfinished = os.path.join(folder, UNFINISHED)
+    if tf.io.gfile.exists(unfinished):
+        tf.io.gfile.remove(unfinished)
     own = runs.folder_of(run)
     if folder == own:
-        runs.update(own, evaluation=rows, evaluated_on=images)
+        runs.update(own, evaluation=rows, evaluated_on=of["images"])
     run_report.write(folder, own, judged, rows, notes=left_out.values())
 
 

@@ -11,6 +11,7 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
     """`fit`, continuing an interrupted epoch with just its remaining steps.
 
     A method that acts between epochs trains epoch by epoch, each on images of its own.
+    A callback that sets `model.stop_training` ends the training.
 
     Args:
         model: a compiled `Method`.
@@ -26,11 +27,11 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
     step = int(model.step.numpy())
     epoch, inside = divmod(step, steps_per_epoch)
     verbose = progress.of_fit(verbose)
-    callbacks = [*callbacks, history]
+    watchers = _Throughout([*callbacks, history], epochs)
     if epoch and not inside and not history.closed(step) and _has_means(model):
-        _close(model, epoch - 1, callbacks)
+        _close(model, epoch - 1, watchers)
     lines = [_Lines(epochs)] if verbose == 2 else []
-    while epoch < epochs:
+    while epoch < epochs and not model.stop_training:
         until = epoch + 1 if inside or model.acts_between_epochs else epochs
         if not inside:
             model.before_epoch(epoch, images)
@@ -41,13 +42,66 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
             steps_per_epoch=steps_per_epoch - inside,
             callbacks=[
                 *lines,
-                *callbacks,
+                watchers,
                 *([saving.ContinueEpoch()] if inside else []),
             ],
             verbose=verbose,
             shuffle=False,
         )
         epoch, inside = until, 0
+    watchers.end()
+
+
+class _Throughout(keras.callbacks.Callback):
+    """Callbacks that begin and end once, however often `fit` is called.
+
+    Keras's own begin anew: an `EarlyStopping` of single epochs would never stop.
+    """
+
+    def __init__(self, callbacks, epochs):
+        super().__init__()
+        self._callbacks, self._epochs = callbacks, epochs
+        self._begun, self._logs = False, None
+
+    def set_model(self, model):
+        super().set_model(model)
+        if not self._begun:
+            for callback in self._callbacks:
+                callback.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params | {"epochs": self._epochs})
+        for callback in self._callbacks:
+            callback.set_params(self.params)
+
+    def on_train_begin(self, logs=None):
+        if not self._begun:
+            for callback in self._callbacks:
+                callback.on_train_begin(logs)
+        self._begun = True
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for callback in self._callbacks:
+            callback.on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self._callbacks:
+            callback.on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        for callback in self._callbacks:
+            callback.on_epoch_end(epoch, logs)
+        self._logs = logs
+
+    def end(self):
+        """What `on_train_end` is of all calls of `fit` together."""
+        if self._begun:
+            for callback in self._callbacks:
+                callback.on_train_end(self._logs)
 
 
 class _Lines(keras.callbacks.Callback):
@@ -74,13 +128,13 @@ def _has_means(model):
     return any(np.any(v.numpy()) for m in model.metrics for v in m.variables)
 
 
-def _close(model, epoch, callbacks):
+def _close(model, epoch, watchers):
     """What follows an epoch's last step, for a run that ended right after that step.
 
     All that the monitors measure is in the checkpoint: the weights, the means of the
     epoch, the online probe, the clusters.
     """
-    watchers = keras.callbacks.CallbackList(callbacks, model=model)
-    watchers.on_train_begin()
-    watchers.on_epoch_begin(epoch)
-    watchers.on_epoch_end(epoch, model.get_metrics_result())
+    hooks = keras.callbacks.CallbackList([watchers], model=model, epochs=epoch + 1)
+    hooks.on_train_begin()
+    hooks.on_epoch_begin(epoch)
+    hooks.on_epoch_end(epoch, model.get_metrics_result())

@@ -387,10 +387,10 @@ class Hooks:
     """What whoever starts a training has called, and is told.
 
     Attributes:
-        callbacks: Keras callbacks of your own, called after the monitors. They run on
-            every worker, and an error in one ends the training.
-        on_accept: function without arguments, called on the chief when the start is
-            accepted and before the first step.
+        callbacks: Keras callbacks of your own, after the monitors and on every worker.
+            An error in one ends the training; so does, with all results, one that sets
+            `model.stop_training`, and a later start trains on.
+        on_accept: function without arguments, called on the chief before any step.
         verbose: 0 silent, 1 a progress bar where a person watches (in a log file as
             2), 2 one line per epoch, and one a minute in long epochs.
     """

@@ -7,8 +7,6 @@ from tfssl.data import pipeline
 from tfssl.tasks import epoch_judges, groups, monitoring
 from tfssl.training import validation as validation_lib
 
-_BATCH = 256  # Images per forward pass at least: there are no gradients to hold.
-
 
 @dataclasses.dataclass(frozen=True)
 class Validating:
@@ -88,7 +86,7 @@ class Watch:
             test = data_lib.labeled(
                 source,
                 self._plan.preprocessing,
-                batch_size=max(self._plan.batch_size, _BATCH),
+                batch_size=trainer.images_at_once,
                 bad_files=self.bad_files[0],
             )
             found.append(

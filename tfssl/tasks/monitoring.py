@@ -7,12 +7,13 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import data as data_lib
-from tfssl.data import labels, pipeline
+from tfssl.data import each_once, labels, pipeline
 from tfssl.methods import gradient_watch
 from tfssl.tasks import epoch_judges, online_probe
 from tfssl.training import checkpoint, history, monitors
 
 _MONITORED_IMAGES = 256
+_BANK = 50_000  # Training images of the kNN monitor at most; of more, random ones.
 
 
 class Watch:
@@ -90,7 +91,7 @@ class Watch:
         if self._probed is not None:
             self._kept.append(
                 online_probe.make(
-                    self._plan,
+                    trainer,
                     chosen,
                     (self._probed, self._validation),
                     model,
@@ -100,12 +101,28 @@ class Watch:
             )
         images = fixed_images(self._plan)
         found = [
-            monitors.Collapse(images, stop=chosen.stop_on_collapse, workers=workers)
+            monitors.Collapse(
+                images,
+                at_once=trainer.images_at_once,
+                stop=chosen.stop_on_collapse,
+                workers=workers,
+            )
         ]
         if self._knn:
+            bank, queries = (
+                data_lib.labeled(
+                    source,
+                    self._plan.preprocessing,
+                    batch_size=trainer.images_at_once,
+                    indices=rows,
+                    bad_files=bad,
+                )
+                for source, rows, bad in self._knn
+            )
             found.append(
                 monitors.OnlineKNN(
-                    *self._knn,
+                    bank,
+                    queries,
                     every=chosen.knn_epochs,
                     epochs=self._plan.epochs,
                     k=chosen.knn_k,
@@ -117,11 +134,15 @@ class Watch:
         return in_order(found, trainer, self.bad_files, self._callbacks)
 
     def _knn_sets(self):
-        """`(bank, queries)` of the kNN monitor; images without a label are left out."""
+        """Bank and queries of the kNN monitor, of images that have a label.
+
+        Returns:
+            Two of `(source, rows, BadFiles)`.
+        """
         plan, pair = self._plan, []
-        for source, bad, part in (
-            (plan.train, plan.bad_files, "training"),
-            (self._validation, self.bad_files[1], "validation"),
+        for source, bad, part, most in (
+            (plan.train, plan.bad_files, "training", _BANK),
+            (self._validation, self.bad_files[1], "validation", None),
         ):
             labels.check_single(source, "The kNN monitor (knn_epochs)")
             rows = labels.labelled(source)
@@ -138,15 +159,15 @@ class Watch:
                     f"kNN monitor: the {len(rows):,} of {source.num_images:,} {part} "
                     "images that have a label"
                 )
-            dataset = data_lib.labeled(
-                source,
-                plan.preprocessing,
-                batch_size=plan.batch_size,
-                indices=rows,
-                bad_files=bad,
-            )
-            pair.append(dataset)
-        return tuple(pair)
+            if most and len(rows) > most:
+                self.told.append(
+                    f"kNN monitor: of {len(rows):,} {part} images {most:,}, drawn at "
+                    "random, are its bank"
+                )
+                chosen = np.random.default_rng(0).choice(len(rows), most, replace=False)
+                rows = rows[np.sort(chosen)]
+            pair.append((source, rows, bad))
+        return pair
 
 
 def in_order(found, trainer, bad_files, callbacks):
@@ -185,13 +206,13 @@ def _largest_gradient(resumed):
 
 
 def fixed_images(plan):
-    """The first images, for a monitor: `(n, size, size, channels)`."""
-    count = min(_MONITORED_IMAGES, plan.train.num_images)
+    """Some images, for a monitor: `(n, size, size, channels)`; see `each_once.some`."""
+    indices = each_once.some(plan.train, _MONITORED_IMAGES)
     dataset = data_lib.labeled(
         plan.train,
         plan.preprocessing,
-        batch_size=count,
-        indices=np.arange(count),
+        batch_size=len(indices),
+        indices=indices,
         bad_files=plan.bad_files,
     )
     batch = next(iter(dataset))

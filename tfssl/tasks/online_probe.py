@@ -55,20 +55,20 @@ def images(data, train, validation, opened, chosen):
     return source
 
 
-def make(plan, chosen, sources, model, bad_files, path):
+def make(trainer, chosen, sources, model, bad_files, path):
     """An `OnlineProbe`, restored.
 
     Args:
-        plan: `trainer.Plan`; the first view of its recipe says how the probe's images
-            are cropped and flipped.
+        trainer: `trainer.Trainer`; the first view of its recipe says how the probe's
+            images are cropped and flipped.
         chosen: `groups.Monitors`.
         sources: `(images that the probe trains on, validation images)`.
         model: the `Method`.
         bad_files: `BadFiles` of each of them.
         path: the checkpoint that training continues from, or None.
     """
-    source, validation = sources
-    batch_size = min(plan.batch_size, source.num_images)
+    plan, (source, validation) = trainer.plan, sources
+    batch_size = min(plan.batch_size, trainer.images_at_once, source.num_images)
     view = supervised.geometry(plan.recipe[0])
 
     def batches(position):
@@ -85,7 +85,7 @@ def make(plan, chosen, sources, model, bad_files, path):
     test = data_lib.labeled(
         validation,
         plan.preprocessing,
-        batch_size=plan.batch_size,
+        batch_size=trainer.images_at_once,
         bad_files=bad_files[1],
     )
     probe = online_probe.OnlineProbe(

@@ -16,6 +16,7 @@ from tfssl.tasks import (
 EARLIER = "earlier"
 FILES = (
     evaluation_results.RESULTS,
+    evaluation_results.UNFINISHED,
     run_report.PAGE,
     classification_results.RESULTS,
     classification_results.PAGE,

@@ -7,7 +7,7 @@ import numpy as np
 from tfssl import data as data_lib
 from tfssl import files
 from tfssl.data import label_maps, pipeline
-from tfssl.evaluation import pictures, report
+from tfssl.evaluation import pictures, report, segmentation
 from tfssl.tasks import epoch_judges, runs
 from tfssl.training import monitors, pixel_validation
 
@@ -40,18 +40,22 @@ def write(trained, mapped, training, verbose):
     # The others wait: one that ends may take the chief with it.
     with workers.losses_explained(), workers.parting():
         if workers.is_chief:
-            _write(trained, mapped, training.plan, verbose)
+            _write(trained, mapped, training, verbose)
 
 
-def _write(trained, mapped, plan, verbose):
-    run = next(iter(trained.values()))
+def _write(trained, mapped, training, verbose):
+    run, plan = next(iter(trained.values())), training.plan
     bad_files = pipeline.BadFiles(max_fraction=1.0)  # Training has judged them.
     path = os.path.join(run.path, RESULTS)
     with monitors.errors_logged(path, bad_files=[bad_files]):
         test = data_lib.labeled(
             mapped.validation,
             mapped.preprocessing(plan.preprocessing),
-            batch_size=min(plan.batch_size, mapped.validation.num_images),
+            batch_size=segmentation.images_at_once(
+                min(training.images_at_once, mapped.validation.num_images),
+                run.method.encoder.image_size,
+                run.method.num_classes,
+            ),
             bad_files=bad_files,
         )
         results = {

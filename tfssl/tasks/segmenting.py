@@ -21,8 +21,6 @@ from tfssl.tasks.arguments import OneOf, Range
 from tfssl.training import pixel_validation
 
 _COLOURS = 3  # Channels of the images that encoders of several channels take.
-# Images of a pass of validation, where training has fewer and the memory allows it.
-_BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -259,13 +257,12 @@ class Watch:
         """As of `monitoring.Watch`."""
         found = []
         if self._validation is not None:
-            at_once = segmentation.images_at_once(
-                _BATCH, model.encoder.image_size, model.num_classes
-            )
             test = data_lib.labeled(
                 self._validation,
                 self._prepared,
-                batch_size=max(self._plan.batch_size, at_once),
+                batch_size=segmentation.images_at_once(
+                    trainer.images_at_once, model.encoder.image_size, model.num_classes
+                ),
                 bad_files=self.bad_files[0],
             )
             found.append(

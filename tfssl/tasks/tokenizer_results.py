@@ -6,7 +6,7 @@ import numpy as np
 
 from tfssl import data as data_lib
 from tfssl import files
-from tfssl.data import pipeline
+from tfssl.data import each_once, pipeline
 from tfssl.evaluation import pictures, report
 from tfssl.models import tokenizer as tokenizer_lib
 from tfssl.tasks import runs
@@ -42,16 +42,16 @@ def write(run, held_out, training, verbose):
     # The others wait: one that ends may take the chief with it.
     with workers.losses_explained(), workers.parting():
         if workers.is_chief:
-            _write(run, held_out, training.plan, verbose)
+            _write(run, held_out, training, verbose)
 
 
-def _write(run, held_out, plan, verbose):
+def _write(run, held_out, training, verbose):
     bad_files = pipeline.BadFiles(max_fraction=1.0)  # Training has judged them.
     path = os.path.join(run.path, RESULTS)
     with monitors.errors_logged(path, bad_files=[bad_files]):
         tokenizer = run.encoder.network
-        source = plan.train if held_out is None else held_out
-        found, sheet = _judged(tokenizer, source, held_out is None, plan, bad_files)
+        source = training.plan.train if held_out is None else held_out
+        found, sheet = _judged(tokenizer, source, held_out is None, training, bad_files)
         found |= {
             "fingerprint": tokenizer.fingerprint,
             "steps": int(run.method.step.numpy()),
@@ -72,16 +72,16 @@ def _write(run, held_out, plan, verbose):
             print(line)
 
 
-def _judged(tokenizer, source, trained, plan, bad_files):
+def _judged(tokenizer, source, trained, training, bad_files):
     """`(numbers, a sheet of pictures)` of images of a source."""
-    count = source.num_images
+    preprocessing, count = training.plan.preprocessing, source.num_images
     if trained:
         count = min(count, _OF_TRAINING)
     dataset = data_lib.labeled(
         source,
-        plan.preprocessing,
-        batch_size=min(plan.batch_size, count),
-        indices=np.arange(count),
+        preprocessing,
+        batch_size=min(training.images_at_once, count),
+        indices=each_once.some(source, count),
         bad_files=bad_files,
     )
     there_and_back = code_use.there_and_back(tokenizer)
@@ -107,7 +107,7 @@ def _judged(tokenizer, source, trained, plan, bad_files):
         "vocabulary": tokenizer.vocabulary,
         "codes_used": int((counts > 0).sum()),
         "perplexity": tokenizer_lib.perplexity(counts),
-        "grid": list(tokenizer.grid(plan.preprocessing.size)),
+        "grid": list(tokenizer.grid(preprocessing.size)),
     }
     return numbers, pictures.sheet(np.concatenate(shown)[:_SHOWN])
 

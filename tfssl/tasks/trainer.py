@@ -128,6 +128,7 @@ class Trainer:
 
     Attributes:
         workers: `workers.Workers`.
+        images_at_once: int, of a pass on one device, see `strategy.images_at_once`.
 
     Raises:
         ValueError: for a plan that these devices cannot divide.
@@ -149,6 +150,7 @@ class Trainer:
         self.plan = plan
         self.out = out
         self.workers = workers_lib.Workers(strategy)
+        self.images_at_once = strategies.images_at_once(strategy, plan.batch_size)
         self._given = given
         self._strategy = strategy
         self._optimization = optimization
@@ -297,6 +299,7 @@ class Trainer:
             self.workers,
             # Views of its own, not those that the first epoch will train on.
             first_views=lambda: self._batches(model, seed=self.plan.seed + 1),
+            images_at_once=self.images_at_once,
         )
 
     def _batches(self, model, sampling=None, seed=None):

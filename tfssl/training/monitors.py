@@ -134,6 +134,7 @@ class Collapse(keras.callbacks.Callback):
 
     Args:
         images: float array `(n, h, w, c)`, as the encoder takes them; 256 do.
+        at_once: int, images of a pass.
         min_std: float, warn below this `embedding_std`.
         min_rank: float, warn below this `effective_rank`.
         after_steps: int, no alarm before: moving batch-norm statistics need some
@@ -146,6 +147,7 @@ class Collapse(keras.callbacks.Callback):
         self,
         images,
         *,
+        at_once=256,
         min_std=0.03,
         min_rank=1.5,
         after_steps=100,
@@ -155,6 +157,7 @@ class Collapse(keras.callbacks.Callback):
         super().__init__()
         self.workers = workers or workers_lib.Workers()
         self.images = tf.convert_to_tensor(images)
+        self.at_once = at_once
         self.min_std = min_std
         self.min_rank = min_rank
         self.after_steps = after_steps
@@ -167,9 +170,7 @@ class Collapse(keras.callbacks.Callback):
             self._embed = internals.function(self.model.embed)
 
     def on_epoch_end(self, epoch, logs=None):
-        std, rank = self.workers.from_chief(
-            lambda: embedding_spread(self._embed(self.images).numpy()), size=2
-        )
+        std, rank = self.workers.from_chief(self._spread, size=2)
         if logs is not None:
             logs["embedding_std"] = std
             logs["effective_rank"] = rank
@@ -190,6 +191,13 @@ class Collapse(keras.callbacks.Callback):
             if self.stop:
                 raise TrainingStopped(message)
             logging.warning("%s", message)
+
+    def _spread(self):
+        parts = [
+            self._embed(self.images[start : start + self.at_once])
+            for start in range(0, len(self.images), self.at_once)
+        ]
+        return embedding_spread(np.concatenate(parts))
 
 
 class LargestGradient(keras.callbacks.Callback):
@@ -266,7 +274,6 @@ class OnlineKNN(keras.callbacks.Callback):
         epochs: int, the number of the last epoch, or None.
         k: int, neighbours.
         temperature: float, of the vote.
-        max_bank: int, cap on the rows of the bank.
         workers: `workers.Workers`; the chief measures, all learn the result.
     """
 
@@ -279,7 +286,6 @@ class OnlineKNN(keras.callbacks.Callback):
         epochs=None,
         k=20,
         temperature=0.1,
-        max_bank=50_000,
         workers=None,
     ):
         super().__init__()
@@ -290,7 +296,6 @@ class OnlineKNN(keras.callbacks.Callback):
         self.epochs = epochs
         self.k = k
         self.temperature = temperature
-        self.max_bank = max_bank
         self._extract = None
 
     def on_train_begin(self, logs=None):
@@ -311,7 +316,6 @@ class OnlineKNN(keras.callbacks.Callback):
             queries,
             k=min(self.k, len(bank.values)),
             temperature=self.temperature,
-            max_train=self.max_bank,
         )
         return (accuracy,)
 

@@ -13,6 +13,7 @@ from tfssl.training import workers
 
 STRATEGIES = ("default", "mirrored", "multi_worker", "tpu")
 _AHEAD = 2  # Batches that wait for their step.
+_BUSY = 256  # Images of a pass, of which more make no device faster.
 
 
 def make(name="default", *, num_replicas=None, tpu=None):
@@ -187,6 +188,25 @@ def per_replica_batch(strategy, batch_size):
             f"replicas; use {lower or count} or {lower + count}."
         )
     return batch_size // count
+
+
+def images_at_once(strategy, batch_size):
+    """How many images one device is given at once in a pass without gradients.
+
+    As many as a replica trains on: those the device surely bears, and the global batch
+    it may not. Of small batches four times as many, up to 256, which keep a device
+    busy: a training step holds what all layers (or with remat all blocks) give for all
+    views and as much again in gradients, such a pass that of one or two layers.
+
+    Args:
+        strategy: a `tf.distribute.Strategy`.
+        batch_size: int, the global batch of the training.
+
+    Raises:
+        ValueError: if the global batch does not divide.
+    """
+    rows = per_replica_batch(strategy, batch_size)
+    return max(rows, min(4 * rows, _BUSY))
 
 
 def distribute(strategy, make_dataset, batch_size):
