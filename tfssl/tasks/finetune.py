@@ -176,6 +176,8 @@ def finetune(
             "init_from": None,
             "on_accept": None,
         }
+        if hooks.verbose and training.workers.is_chief:
+            print(f"Now the baseline, the same network from scratch, in {into}.")
         trained["from scratch"], _ = course.train(
             into, given | of_scratch, from_scratch, {"encoder": "untrained"}
         )
