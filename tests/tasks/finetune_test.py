@@ -147,24 +147,6 @@ def test_scores_are_those_of_its_predictions(whole):
     assert set(found["results"]) == {"fine-tuned", "from scratch"}
 
 
-def test_mistakes_say_which_image_and_whose_they_are(tmp_path, capsys):
-    pixels, labels = small.images(seed=1)
-    wrong = data.open_source((pixels, 1 - labels))
-    run = tuned(tmp_path, validation_data=wrong, epochs=6, baseline=True, verbose=1)
-    found = files.read_json(os.path.join(run.path, "classification.json"))
-    mistakes, page = found["mistakes"], page_of(run)
-    assert len(mistakes) > 3
-    for mistake in mistakes:
-        number = int(mistake["image"].removeprefix("array[").removesuffix("]"))
-        assert mistake["is"] == str(1 - labels[number]) != mistake["said"]
-        assert f'title="{mistake["image"]}"' in page
-    sure = [mistake["probability"] for mistake in mistakes]
-    assert sure == sorted(sure, reverse=True)
-    assert "Of fine-tuned alone." in page
-    told = "Now the baseline, the same network from scratch, in "
-    assert capsys.readouterr().out.count(told) == 1
-
-
 ALL = {
     "label_smoothing": 0.1,
     "balance_classes": True,
