@@ -1,7 +1,27 @@
+# make help   these lines
 # make run    set up, pre-train SimCLR on the digits, evaluate, export, report
-# make test   set up, lint, run the tests
+# make test   set up, lint, run the tests but the slow ones
+# make test-slow   the slow tests
+# make lint   what ruff says
+# make format   what ruff mends
 # make docs   docs/api.md from the docstrings
-# make peer   lightly on PyTorch in .venv-peer, for `make bench-input` and `make bench-step`
+# make peer   lightly on PyTorch in .venv-peer, for bench-input, bench-step and bench-dino
+# make bench-input   the input pipeline
+# make bench-step   a training step
+# make bench-vit   a vision transformer's step, beside timm's
+# make bench-remat   the memory that --remat saves
+# make bench-few-labels   fine-tuning with few labels
+# make bench-small-recipes   the small recipes on CIFAR-10
+# make bench-dino   DINO beside lightly's
+# make bench-patches   a step of CPC v2 on patches, beside SimCLR's
+# make bench-probe   the linear probe
+# make bench-evaluation   evaluation
+# make bench-kmeans   k-means
+# make bench-random   what an untrained encoder knows
+# make bench-large   decoding large JPEG files smaller
+# make bench-memory-bank   a step's work on a memory bank
+# make bench-stored   views of original files and of images stored small
+# make clean   removes the environments and what was built
 # All make their own environment in .venv; PYTHON chooses the interpreter.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || echo python3)
@@ -11,7 +31,7 @@ PEER := .venv-peer
 OUT ?= runs/digits
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
+.PHONY: help run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
 	bench-few-labels bench-small-recipes bench-dino bench-memory-bank bench-patches bench-vit clean
 
@@ -19,6 +39,9 @@ $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
+
+help:
+	@awk '/^# make /{name=$$3; sub(/^# make [^ ]+ +/, ""); printf "make %-20s %s\n", name, $$0}' Makefile
 
 run: $(VENV)/.installed
 	$(BIN)/python -m pipelines.pretrain --flagfile=pipelines/recipes/simclr_digits.flags --out=$(OUT)

@@ -28,6 +28,18 @@ def test_the_short_names_are_the_tasks():
         assert getattr(tfssl, name) is not None
 
 
+def test_make_help_tells_every_target():
+    made = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True)
+    told = re.findall(r"^make (\S+) +\S", made.stdout, re.M)
+    (phony,) = re.findall(
+        r"^\.PHONY: ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.M
+    )
+    targets = phony.replace("\\", " ").split()
+    assert sorted(told) == sorted(targets)
+    for name in targets:  # The README names the benchmarks without `make`, too.
+        assert not name.startswith("bench") or name in README, name
+
+
 @pytest.mark.parametrize(
     "variables, sentence",
     [

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests import processes
 from tests.fixtures import services
 from tfssl import data
 from tfssl.data import bad_files, pipeline, service
@@ -136,6 +137,20 @@ def test_a_second_worker_of_a_dispatcher_is_noticed():
         with service.errors_explained():
             batches(source, 2000, data_service=server.address)
     del second
+
+
+def test_two_services_at_an_address_are_noticed():
+    """As `data_service.start` refuses it, but gRPC does not."""
+    (port,) = processes.free_ports(1)
+    made = tf.data.experimental.service
+    both = [made.DispatchServer(made.DispatcherConfig(port=port)) for _ in range(2)]
+    source = data.open_source(pixels())
+    # Each connection goes to either: what one is given, the other may be asked for.
+    with pytest.raises(ValueError, match="two services share this address"):
+        for _ in range(100):
+            address = f"grpc://localhost:{port}"
+            data.multiview(source, RECIPE, batch_size=BATCH, data_service=address)
+    del both
 
 
 @pytest.mark.parametrize(

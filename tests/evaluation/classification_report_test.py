@@ -67,6 +67,7 @@ def test_scores_of_all_and_everything_else_of_the_first(tmp_path):
         for name, s in zip(("fine-tuned", "from scratch"), found)
     ]
     assert "54 images of 3 classes, 6 unlabelled ones left out." in checker.text
+    assert checker.text.count("Of fine-tuned alone.") == 3
     counts = [[row[0], *(int(c or 0) for c in row[1:])]
               for row in cells(text, "Confusion matrix")]  # fmt: skip
     assert counts == [
@@ -84,6 +85,7 @@ def test_the_surest_mistakes_are_shown_with_their_pictures(tmp_path):
     _, checker = written(tmp_path)
     found = classification.mistakes(probabilities, labels, most=24)
     assert len(checker.links) == len(found) > 3
+    assert "alone." not in checker.text
     told = re.findall(r"said (\w+) \((\d+) %\), is (\w+)", checker.text)
     names = ["cat", "dog", "owl"]
     assert told == [
@@ -93,6 +95,24 @@ def test_the_surest_mistakes_are_shown_with_their_pictures(tmp_path):
     for link, row in zip(checker.links, found.rows):
         pixels = Image.open(io.BytesIO(base64.b64decode(link[22:])))
         assert np.asarray(pixels)[0, 0, 0] == row
+
+
+@pytest.mark.parametrize("hostile", ["photo", "\udcff", *HOSTILE])
+def test_mistakes_are_named_by_their_images(tmp_path, hostile):
+    probabilities, labels = outputs()
+    rows = classification.mistakes(probabilities, labels, most=24).rows
+    long = f"folder/{hostile}".replace("</", "<") + "x" * 180
+
+    def names(rows):
+        return [f"{long}{row}.png" for row in rows]
+
+    _, checker = written(tmp_path, image_names=names)
+    for name in (name.replace("\udcff", "?") for name in names(rows)):
+        assert name in checker.values  # As the title of what is shown short.
+        assert any(str(value).startswith(f"{name}: said ") for value in checker.values)
+        assert name.removeprefix("folder/") in checker.text
+    _, checker = written(tmp_path)
+    assert all(str(row) in checker.values for row in rows)
 
 
 def test_many_classes_have_pairs_in_place_of_a_matrix(tmp_path):
@@ -193,6 +213,14 @@ def test_names_are_shown_letter_for_letter(tmp_path, hostile, classes):
         assert not missing or (classes > 20 and set(missing) <= set(names[:classes]))
         structures.append(checker.structure)
     assert structures[0] == structures[1]
+
+
+def test_long_names_do_not_widen_the_matrix(tmp_path):
+    long = 180 * "x"
+    text, _ = written(tmp_path, class_names=["cat", "dog", long])
+    assert f'<th scope=row title="{long}">{long}</th>' in text
+    (rule,) = re.findall(r"\.matrix tbody th {(.*?)}", text, re.S)
+    assert "max-width" in rule and "text-overflow: ellipsis" in rule
 
 
 def test_a_classifier_without_a_mistake(tmp_path):

@@ -80,6 +80,17 @@ def test_curves_share_panels(tmp_path, everything):
     assert "val loss <b>4.5</b>" in text and "teacher <b>3</b>" in text
 
 
+def test_single_draws_beside_several_say_so(tmp_path):
+    few = {"features": "a", "labels": "1 per class", "accuracy": 0.5}
+    several = few | {"std": 0.1, "draws": 5}
+    alone = few | {"features": "b", "draws": 1}
+    whole = few | {"labels": "100 %", "draws": 1}
+    path = report.write(tmp_path / "r.html", title="x", table=[several, alone, whole])
+    text, _ = checked(path)
+    assert text.count("± 10.0, 5 draws") == 2  # In the table, and its protocol.
+    assert text.count("<small>1 draw</small>") == 1
+
+
 def test_accuracies_are_drawn_by_the_share_of_the_labels(tmp_path):
     rows = [
         {"features": features, "labels": labels, "probe": probe, "accuracy": accuracy}

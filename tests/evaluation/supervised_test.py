@@ -116,7 +116,7 @@ def test_sgd_own_recipe_and_mixed_precision(capsys, monkeypatch):
         verbose=1,
     )
     assert "Nesterov SGD, learning rate 0.05" in found.protocol
-    assert "recipe of the caller" in found.protocol
+    assert "recipe random crop 0.9 to 1 of the area, no flip," in found.protocol
     assert found.model.layers[-1].compute_dtype == "float32"
     assert "supervised:" in capsys.readouterr().err
 

@@ -150,3 +150,10 @@ def test_a_source_of_more_images_is_refused_before_a_run():
     without_banks = make("cmc")
     without_banks.num_images = 1
     without_banks.check_source(source)
+
+
+def test_fit_warns_of_no_shuffling(recwarn):
+    method = make("simclr")
+    method.compile("sgd")
+    method.fit(batches("simclr", 1).batch(BATCH), verbose=0)
+    assert not [w for w in recwarn if "shuffle" in str(w.message)]

@@ -11,22 +11,19 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
-from tests.fixtures import classifiers
+from tests.fixtures import classifiers, smoke
 from tfssl import data, formats, models
 from tfssl.formats import keras_file
 from tfssl.tasks import predict
 
-_FLAGFILES = sorted(
-    glob.glob(os.path.join(processes.ROOT, "pipelines", "recipes", "*.flags"))
-)
-SMOKE = os.path.join(processes.ROOT, "pipelines", "recipes", "smoke.flags")
+_FLAGFILES = sorted(glob.glob(os.path.join(smoke.RECIPES, "*.flags")))
+SMOKE = os.path.join(smoke.RECIPES, "smoke.flags")
 # Recipes of other binaries than pretrain.
 _OF_LABELS, _OF_TOKENS, _OF_PIXELS = (
     ("finetune_", "distill_"),
     "tokenizer_",
     "segmenter_",
 )
-_OF_VITS = ("finetune_vit", "finetune_deit", "finetune_beit", "distill_deit")
 RECIPES = [
     path
     for path in _FLAGFILES
@@ -34,6 +31,10 @@ RECIPES = [
         (*_OF_LABELS, _OF_TOKENS, _OF_PIXELS, "smoke")
     )
 ]
+
+
+def _name(path):
+    return os.path.basename(path).removesuffix(".flags")
 
 
 def binary(name, *flags):
@@ -116,35 +117,6 @@ _SMOKED = (
     "swav_imagenet.flags",
     "deepcluster_imagenet.flags",
 )
-_PATCHES = ["--encoder=patches", "--encoder_arg=patch=8", "--encoder_arg=stride=4"]
-_PATCHES += ["--encoder_arg=of='resnet18'", "--hparam=offsets=(2,)"]
-# Fewer clusters than there are digits; patches that have room in them.
-_FEW = {
-    **{path: _PATCHES for path in map(os.path.basename, RECIPES) if "cpc" in path},
-    # Scenes have 13 channels.
-    "cmc_video_flow.flags": ["--encoder_arg=views={'frame': (0, 1, 2), 'flow': (3,)}"],
-    "deepcluster_imagenet.flags": ["--hparam=num_clusters=20"],
-    "deepcluster_v2_cifar10.flags": ["--hparam=num_clusters=(20,30)"],
-    "deepcluster_v2_imagenet.flags": ["--hparam=num_clusters=(20,30)"],
-    "dino_resnet50_imagenet.flags": ["--hparam=num_outputs=64"],
-    # Small views of 12 pixels, which patches of 4 divide.
-    "dino_vit_small_16_imagenet.flags": ["--hparam=num_outputs=64", "--image_size=28"],
-    "swav_imagenet.flags": ["--hparam=num_prototypes=20"],
-    "swav_imagenet_256.flags": ["--hparam=num_prototypes=20"],
-}
-
-
-def _smoke_of(recipe):
-    """Digits are grey: where colour is a view, scenes take their place."""
-    name = os.path.basename(recipe)
-    if name.startswith(("cmc", "predictive")):
-        return SMOKE.replace("smoke.", "smoke_scenes.")
-    of_vit = "vit_" in name or name.startswith("beit")
-    return SMOKE.replace("smoke.", "smoke_vit.") if of_vit else SMOKE
-
-
-# Where a recipe names a run that is not there.
-_TEACHER = f"--teacher={os.path.join(processes.ROOT, 'savedmodels', 'simclr_digits')}"
 
 
 def _tokenizer(path):
@@ -169,17 +141,15 @@ def _tokenizer(path):
     ],
 )
 def test_every_recipe_runs_with_smoke(recipe, tmp_path):
-    name = os.path.basename(recipe)
-    teacher = [_TEACHER] if name.startswith("feature_distillation") else []
+    name = _name(recipe)
+    places = {}
     if name.startswith("beit"):
-        teacher = [f"--teacher={_tokenizer(tmp_path / 'tokenizer.keras')}"]
+        places["TOKENIZER"] = _tokenizer(tmp_path / "tokenizer.keras")
     done = binary(
         "pretrain",
         f"--flagfile={recipe}",
-        f"--flagfile={_smoke_of(recipe)}",
         f"--out={tmp_path}",
-        *_FEW.get(name, []),
-        *teacher,
+        *smoke.flags_after(name, **places),
     )
     assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "encoder.keras").exists()
@@ -191,8 +161,8 @@ def test_every_recipe_runs_with_smoke(recipe, tmp_path):
 @pytest.fixture(scope="module")
 def smoked_classifier(tmp_path_factory):
     out = tmp_path_factory.mktemp("classifier")
-    smoke = SMOKE.replace("smoke.", "smoke_finetune.")
-    done = binary("finetune", f"--flagfile={smoke}", f"--out={out}")
+    flagfile = SMOKE.replace("smoke.", "smoke_finetune.")
+    done = binary("finetune", f"--flagfile={flagfile}", f"--out={out}")
     assert done.code == 0, done.stderr[-2000:]
     return out
 
@@ -207,14 +177,12 @@ def smoked_classifier(tmp_path_factory):
     ],
 )
 def test_every_recipe_of_labels_runs_with_smoke(recipe, smoked_classifier, tmp_path):
-    name = os.path.basename(recipe).partition("_")[0]
-    of_vit = "_vit" if os.path.basename(recipe).startswith(_OF_VITS) else ""
+    name = _name(recipe)
     done = binary(
-        name,
+        name.partition("_")[0],
         f"--flagfile={recipe}",
-        f"--flagfile={SMOKE.replace('smoke.', f'smoke_{name}{of_vit}.')}",
         f"--out={tmp_path}",
-        *([f"--teacher={smoked_classifier}"] if name == "distill" else []),
+        *smoke.flags_after(name, CLASSIFIER=smoked_classifier),
     )
     assert done.code == 0, done.stderr[-2000:]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
@@ -235,8 +203,8 @@ def test_every_recipe_of_tokens_runs_with_smoke(recipe, tmp_path):
     done = binary(
         "train_tokenizer",
         f"--flagfile={recipe}",
-        f"--flagfile={SMOKE.replace('smoke.', 'smoke_tokenizer.')}",
         f"--out={tmp_path}",
+        *smoke.flags_after(_name(recipe)),
     )
     assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "tokenizer.keras").exists()
@@ -257,8 +225,8 @@ def test_every_recipe_of_pixels_runs_with_smoke(recipe, tmp_path):
     done = binary(
         "train_segmenter",
         f"--flagfile={recipe}",
-        f"--flagfile={SMOKE.replace('smoke.', 'smoke_segmenter.')}",
         f"--out={tmp_path}",
+        *smoke.flags_after(_name(recipe)),
     )
     assert done.code == 0, done.stderr[-2000:]
     assert (tmp_path / "segmenter.keras").exists()

@@ -1,8 +1,10 @@
 """The service as a user starts and stops it."""
 
 import signal
+import socket
 
 import numpy as np
+import pytest
 
 from tests.fixtures import services
 from tfssl import data
@@ -25,3 +27,19 @@ def test_ctrl_c_ends_a_service_that_is_read():
     assert end.code == 130, end.stderr
     assert end.stdout == f"Serving: --data_service={address}\n"
     assert end.stderr.endswith("Interrupted.\n")
+
+
+@pytest.mark.parametrize("flag", ["--port", "--worker_port"])
+def test_a_port_in_use_is_refused_and_free_after_a_kill(flag):
+    address, started = services.serving()
+    port = address.rpartition(":")[2]
+    end = services.start(0, f"{flag}={port}").wait()
+    assert end.code == 2 and not end.stdout
+    assert f"{flag[2:]}={port}" in end.stderr and "already in use" in end.stderr
+    with socket.create_connection(("localhost", int(port))):
+        started.send_signal(signal.SIGKILL)
+        started.wait()
+        again = services.start(port)
+        services.wait_until_serving(again, port)
+    again.send_signal(signal.SIGKILL)
+    again.wait()

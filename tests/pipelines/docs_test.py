@@ -1,5 +1,6 @@
 """The pages: those that are made, as they are made now; commands and code, run."""
 
+import fnmatch
 import functools
 import importlib.util
 import os
@@ -17,6 +18,7 @@ from absl import flags
 import tfssl
 from pipelines import task_flags
 from tests import processes
+from tests.fixtures import smoke
 
 _ROOT = pathlib.Path(processes.ROOT)
 _DOCS = _ROOT / "docs"
@@ -91,6 +93,26 @@ def test_commands_have_flags_that_there_are(page, parse):
         given = [word.replace("METHOD", "simclr") for word in given]
         given = [w.replace("=pipelines/", f"={_ROOT}/pipelines/") for w in given]
         parse(name, given)
+
+
+_KINDS = {"tokenizer": "train_tokenizer", "segmenter": "train_segmenter"}
+
+
+def test_every_recipe_has_a_row_of_what_shrinks_it(parse):
+    """With flags that there are; `binaries_test.py` runs them."""
+    recipes = {path.stem for path in pathlib.Path(smoke.RECIPES).glob("*.flags")}
+    shrinking = {name for name in recipes if name.startswith("smoke")}
+    for name in sorted(recipes - shrinking):
+        given = smoke.flags_after(name, TOKENIZER="there", CLASSIFIER="there")
+        first = name.partition("_")[0]
+        binary = first if first in ("finetune", "distill") else _KINDS.get(first)
+        parse(
+            binary or "pretrain", [f"--flagfile={smoke.RECIPES}/{name}.flags", *given]
+        )
+    patterns, flagfiles, _ = zip(*smoke.rows())
+    assert set(flagfiles) == shrinking
+    for pattern in sum(patterns, []):
+        assert fnmatch.filter(recipes - shrinking, pattern), pattern
 
 
 # What makes each command of the page about one's own images small.

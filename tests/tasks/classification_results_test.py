@@ -1,6 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 
+from tests.tasks import pretrain_test as small
+from tests.tasks.finetune_test import tuned
+from tfssl import data, files
 from tfssl.evaluation import classification
 from tfssl.tasks import classification_results
 
@@ -22,3 +27,21 @@ def test_many_classes_have_cells_in_place_of_a_matrix(classes):
     # Every start reads run.json.
     brief = classification_results._brief(told)
     assert set(brief) == {"top1", "top5", "mean_per_class"}
+
+
+def test_mistakes_say_which_image_and_whose_they_are(tmp_path, capsys):
+    pixels, labels = small.images(seed=1)
+    wrong = data.open_source((pixels, 1 - labels))
+    run = tuned(tmp_path, validation_data=wrong, epochs=6, baseline=True, verbose=1)
+    found = files.read_json(os.path.join(run.path, "classification.json"))
+    mistakes, page = found["mistakes"], (tmp_path / "classification.html").read_text()
+    assert len(mistakes) > 3
+    for mistake in mistakes:
+        number = int(mistake["image"].removeprefix("array[").removesuffix("]"))
+        assert mistake["is"] == str(1 - labels[number]) != mistake["said"]
+        assert f'title="{mistake["image"]}"' in page
+    sure = [mistake["probability"] for mistake in mistakes]
+    assert sure == sorted(sure, reverse=True)
+    assert "Of fine-tuned alone." in page
+    told = "Now the baseline, the same network from scratch, in "
+    assert capsys.readouterr().out.count(told) == 1

@@ -12,7 +12,7 @@ from tests.tasks import pretrain_test as small
 from tests.tasks.evaluate_test import evaluated
 from tfssl import data as data_lib
 from tfssl import formats, locks, models
-from tfssl.tasks import embed, runs
+from tfssl.tasks import embed, run_report, runs
 
 PLAIN, RGB = (data_lib.Preprocessing(size=8, channels=c) for c in (1, 3))
 # The baseline that is trained follows the views of a run, where there is one.
@@ -110,6 +110,8 @@ def test_a_model_from_elsewhere_is_judged_and_reported(tmp_path, capsys):
     assert (stored["encoder"], stored["rows"]) == ("net", rows)
     html = (out / "report.html").read_text()
     assert "<h1>net on array</h1>" in html and "Training curves" not in html
+    (ends,) = [row["protocol"] for row in rows if row["features"] == "supervised"]
+    assert "recipe random crop 0.5 to 1 of the area, flip 0.5" in ends
     names = {path.name for path in out.iterdir()}
     assert names == {"evaluation.json", "labels", "report.html"}
     assert f"Report: {out}/report.html" in capsys.readouterr().out
@@ -183,3 +185,15 @@ def test_the_page_of_a_vision_transformer_shows_where_it_looks(tmp_path):
     page = (tmp_path / "report.html").read_text()
     section = page.partition("<h2>Attention</h2>")[2].partition("</section>")[0]
     assert section.count("<img") == 8 * (1 + 2)  # Images, and a map of each head.
+
+
+@pytest.mark.parametrize(
+    "learned, told",
+    [
+        ("photos[3:5]", "simclr on photos"),
+        (None, "simclr on photos"),
+        ("digits/train", "simclr, trained on digits/train, judged on photos"),
+    ],
+)
+def test_a_title_says_what_was_trained_on(learned, told):
+    assert run_report._title("simclr", learned, "photos[7]") == told

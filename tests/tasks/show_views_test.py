@@ -33,6 +33,13 @@ def test_the_sheet_shows_what_training_sees(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["views.png"]
 
 
+@pytest.mark.parametrize("name", ["views.jpg", "views"])
+def test_a_name_of_another_kind_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="give a name that ends in .png"):
+        show_views.show_views(images(), str(tmp_path / name))
+    assert not list(tmp_path.iterdir())
+
+
 def test_normalization_is_taken_off_and_sizes_may_differ(tmp_path):
     source = sources.open_source(images())
     recipe = recipes.SWAV.scaled(16)

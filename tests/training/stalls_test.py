@@ -187,8 +187,10 @@ def test_input_that_fails_costs_no_step(tmp_path):
     assert checkpoint.latest(str(tmp_path)).endswith(f"checkpoint-{GOOD}")
 
 
-def test_which_errors_tell_of_a_lost_service():
-    message = "Unknown iteration client id 7"
+@pytest.mark.parametrize(
+    "message", ["Unknown iteration client id 7", "Dataset id 1001 not found"]
+)
+def test_which_errors_tell_of_a_lost_service(message):
     assert "lost" in service.lost(tf.errors.NotFoundError(None, None, message))
     assert service.lost(tf.errors.InvalidArgumentError(None, None, "no image")) is None
 

@@ -22,7 +22,9 @@ _PATIENCE = 20.0  # Seconds to wait for an answer.
 _IGNORE_STATE = tf.data.experimental.ExternalStatePolicy.IGNORE
 _ORDER_BROKEN = "a data service gave a batch twice or out of order"
 # A service that was started anew does not know what was asked of the one before.
-_LOST = re.compile(r"[Ii]teration client|[Dd]ispatcher|[Ff]ailed to connect|grpc")
+_LOST = re.compile(
+    r"[Ii]teration client|[Dd]ispatcher|[Dd]ataset id|[Ff]ailed to connect|grpc"
+)
 
 
 def addresses(text):
@@ -53,7 +55,8 @@ def made_at(address, dataset):
             from batch to batch.
 
     Raises:
-        ValueError: if nothing answers there, or the dataset cannot leave this process.
+        ValueError: if nothing answers there, if two services do, or the dataset cannot
+            leave this process.
     """
     _check_answers(address)
     _check_without_python(dataset)
@@ -63,7 +66,14 @@ def made_at(address, dataset):
     distribute = tf.data.experimental.service.distribute(
         tf.data.experimental.service.ShardingPolicy.OFF, address
     )
-    remote = dataset.with_options(options).apply(distribute)
+    try:
+        remote = dataset.with_options(options).apply(distribute)
+    except tf.errors.NotFoundError as error:
+        raise ValueError(
+            f"The data service at {address} does not know the data that it was just "
+            "given: two services share this address, or it was started anew; stop all "
+            "but one and start the training again."
+        ) from error
     return remote.scan(tf.constant(tf.int64.min, tf.int64), _in_order)
 
 

@@ -378,9 +378,7 @@ def _choice(grid, chosen, validation, num_held):
 
 
 def _protocol(heads, view, preprocessing, length, choice, images, top5):
-    crop = f"random crop {view.area[0]:g} to {view.area[1]:g} of the area"
-    crop += f", flip {view.flip:g}" if view.flip else ", no flip"
-    crop += f", rotation {view.rotation:g}" if view.rotation else ""
+    crop = supervised.geometry_told(view)
     test_crop = f"{preprocessing.crop:g} of the shorter side"
     if preprocessing.crop == 1:
         test_crop = "whole image"

@@ -16,7 +16,7 @@ _TEMPLATES = templates.html("tfssl.evaluation")
 _MATRIX_CLASSES = 20
 _PAIRS = 20
 _CLASSES = 40
-_MISTAKES = 24
+MISTAKES = 24
 # Of a line of metrics.jsonl: places, not curves.
 _PLACES = ("step", "epoch")
 
@@ -29,6 +29,7 @@ def write(
     labels,
     class_names=None,
     images=None,
+    image_names=None,
     histories=None,
     settings=None,
     notes=None,
@@ -47,6 +48,8 @@ def write(
         images: function of int64 rows of `outputs` that gives their pictures, a list of
             uint8 arrays `(height, width[, channels])`; None shows no mistakes. With
             several classes per image none are shown.
+        image_names: function of the same rows that gives what to call each image, a
+            list of texts, of a file its path; None calls it by its row.
         histories: dict of name to a list of lines as in metrics.jsonl; curves of the
             same key share a panel.
         settings: dict of name to value.
@@ -63,13 +66,15 @@ def write(
     labels = np.asarray(labels)
     first = next(iter(outputs.values()))
     names = _names(class_names, first.shape[-1])
+    one_of_several = next(iter(outputs)) if len(outputs) > 1 else None
     of_kind = _of_several if labels.ndim == 2 else _of_one
     text = _TEMPLATES.get_template("classification.html.jinja").render(
         title=title,
         curves=_curves(histories or {}),
         settings=settings,
         notes=notes,
-        **of_kind(outputs, labels, names, images),
+        of=one_of_several,
+        **of_kind(outputs, labels, names, images, image_names),
     )
     files.write_text(path, text)
     return os.fspath(path)
@@ -85,7 +90,7 @@ def _names(class_names, classes):
     return [str(name) for name in class_names]
 
 
-def _of_one(outputs, labels, names, images):
+def _of_one(outputs, labels, names, images, image_names):
     """The parts of the page for one class per image."""
     found = {n: classification.single_label(x, labels) for n, x in outputs.items()}
     columns = {
@@ -106,11 +111,13 @@ def _of_one(outputs, labels, names, images):
         "matrix": _matrix(judged.confusion, names) if small else None,
         "pairs": None if small else _pairs(judged, names),
         "classes": _classes(names, total, {"%": judged.per_class}),
-        "mistakes": _mistakes(next(iter(outputs.values())), labels, names, images),
+        "mistakes": _mistakes(
+            next(iter(outputs.values())), labels, names, images, image_names
+        ),
     }
 
 
-def _of_several(outputs, labels, names, images):
+def _of_several(outputs, labels, names, images, image_names):
     """The parts of the page for any number of classes per image."""
     found = {n: classification.multi_label(x, labels) for n, x in outputs.items()}
     columns = {
@@ -212,22 +219,26 @@ def _classes(names, images, columns):
     }
 
 
-def _mistakes(probabilities, labels, names, images):
+def _mistakes(probabilities, labels, names, images, image_names):
     if images is None:
         return None
-    found = classification.mistakes(probabilities, labels, most=_MISTAKES)
+    found = classification.mistakes(probabilities, labels, most=MISTAKES)
     if not len(found):
         return None
+    called = image_names(found.rows) if image_names else map(str, found.rows)
     tiles = []
-    parts = (found.predicted, found.true, found.probability, images(found.rows))
-    for predicted, true, probability, image in zip(*parts):
+    parts = (found.predicted, found.true, found.probability, images(found.rows), called)
+    for predicted, true, probability, image, name in zip(*parts):
+        name = name.encode(errors="replace").decode()  # Files may be called anything.
         tile = {
             "predicted": names[predicted],
             "true": names[true],
             "percent": f"{100 * probability:.0f}",
             "url": pictures.data_url(image),
+            "image": name,
+            "short": os.path.basename(name) or name,
         }
-        told = "said {predicted} ({percent} %), is {true}".format(**tile)
+        told = "{image}: said {predicted} ({percent} %), is {true}".format(**tile)
         tiles.append(tile | {"told": told})
     return tiles
 

@@ -225,12 +225,18 @@ def _comparison(title, rows):
         for column in columns
     }
 
+    # Beside numbers of several draws of the labels, one of a single draw says so.
+    drawn = {column for (_, column), row in cells.items() if _accuracy(row)["spread"]}
+
     def cell(name, column):
         row = cells.get((name, column))
         if row is None:
             return None
         width = 100 * min(max(row["accuracy"], 0), 1)
-        return _accuracy(row) | {
+        told = _accuracy(row)
+        if column in drawn and not told["spread"]:
+            told["spread"] = "1 draw"
+        return told | {
             "best": _rounded(row) == best[column],
             "width": f"{width:.0f}",
         }

@@ -159,6 +159,13 @@ def geometry(view):
     return dataclasses.replace(view.untiled(), **dict.fromkeys(_NO_GEOMETRY, 0))
 
 
+def geometry_told(view):
+    """`geometry` of a view in a few words, for a protocol."""
+    told = f"random crop {view.area[0]:g} to {view.area[1]:g} of the area"
+    told += f", flip {view.flip:g}" if view.flip else ", no flip"
+    return told + (f", rotation {view.rotation:g}" if view.rotation else "")
+
+
 def train(
     encoder,
     source,
@@ -237,10 +244,11 @@ def train(
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    name = getattr(recipe, "name", "of the caller")
     if recipe is None:
         recipe = crop_and_flip(preprocessing)
         name = "random crop and flip" if recipe[0].flip else "random crop"
+    else:
+        name = getattr(recipe, "name", None) or geometry_told(recipe[0])
     bad, bad_tests = (pipeline.BadFiles(max_bad_fraction) for _ in range(2))
     with bad_files_lib.explained(bad, bad_tests):
         history = model.fit(

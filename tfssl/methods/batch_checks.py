@@ -134,6 +134,9 @@ class CheckedOnHost:
 
     def fit(self, x=None, *args, **kwargs):
         """As `keras.Model.fit`."""
+        if isinstance(x, tf.data.Dataset) and not args:
+            # A dataset has an order of its own; Keras warns where it shall shuffle it.
+            kwargs.setdefault("shuffle", False)
         return super().fit(_checked(self, x), *args, **kwargs)
 
     def evaluate(self, x=None, *args, **kwargs):

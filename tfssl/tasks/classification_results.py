@@ -68,6 +68,7 @@ def _write(trained, labelled, training, verbose, teacher):
             "labels": labelled.told_in_record()["images"],
             "steps": int(run.method.step.numpy()),
             "results": results,
+            "mistakes": _mistakes(run, found, labelled),
         }
         files.write_json(path, content)
         runs.update(
@@ -95,6 +96,29 @@ def _scored(extract, preprocessing, labelled, training, bad_files):
     return logits, score(logits.values, labels)
 
 
+def _mistakes(run, found, labelled):
+    """The most confident ones of the first, of one class per image; else None."""
+    if labelled.multilabel:
+        return None
+    judged, _ = next(iter(found.values()))
+    source, names = labelled.validation, labelled.class_names
+    wrong = scores_lib.mistakes(
+        features.by_rows(run.method.probabilities_of, judged.values),
+        source.known_labels[judged.index],
+        most=page.MISTAKES,
+    )
+    rows = zip(wrong.rows, wrong.predicted, wrong.true, wrong.probability.tolist())
+    return [
+        {
+            "image": source.describe(int(judged.index[row])),
+            "said": names[predicted],
+            "is": names[true],
+            "probability": probability,
+        }
+        for row, predicted, true, probability in rows
+    ]
+
+
 def _write_page(trained, found, labelled):
     run, (judged, _) = (next(iter(some.values())) for some in (trained, found))
     validation_images, record = labelled.validation, runs.record_of(run.path)
@@ -108,6 +132,9 @@ def _write_page(trained, found, labelled):
         labels=validation_images.known_labels[judged.index],
         class_names=labelled.class_names,
         images=lambda rows: tiles.of(validation_images, judged.index[rows]),
+        image_names=lambda rows: [
+            validation_images.describe(int(i)) for i in judged.index[rows]
+        ],
         histories={name: one.history for name, one in trained.items()},
         settings=record["settings"] | runs.versions(run.method),
         notes=[*labelled.told, *epoch_judges.notes(record, validation_images)],

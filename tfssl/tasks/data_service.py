@@ -50,13 +50,15 @@ def start(host: str | None = None, *, port: Port = 5050, worker_port: Port = 0):
         A `Service`.
 
     Raises:
-        ValueError: if a port cannot be used.
+        ValueError: if a port cannot be used, or is in use.
     """
     host = host or socket.gethostname()
     service = tf.data.experimental.service
     try:
+        _check_free(port)
         dispatcher = service.DispatchServer(service.DispatcherConfig(port=port))
         bound = dispatcher.target.rpartition(":")[2]
+        _check_free(worker_port)
         worker = service.WorkerServer(
             service.WorkerConfig(
                 dispatcher_address=f"localhost:{bound}",
@@ -64,9 +66,20 @@ def start(host: str | None = None, *, port: Port = 5050, worker_port: Port = 0):
                 port=worker_port,
             )
         )
-    except (tf.errors.OpError, RuntimeError) as error:
+    except (tf.errors.OpError, OSError, RuntimeError) as error:
         raise ValueError(
             f"port={port}, worker_port={worker_port} cannot be used ({error}); choose "
             "others."
         ) from error
     return Service(f"grpc://{host}:{bound}", dispatcher, worker)
+
+
+def _check_free(port):
+    """Raises `OSError` if something serves at a port, which gRPC would share with it.
+
+    Then each of the two would get some of the calls that belong together.
+    """
+    with socket.socket() as probe:
+        # As servers do: what is left of one that was killed takes no port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(("", port))

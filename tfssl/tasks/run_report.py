@@ -59,7 +59,7 @@ def write(folder, run, judged, rows, *, notes=()):
     parts["notes"] = [*parts["notes"], *notes]
     return report.write(
         os.path.join(folder, PAGE),
-        title=f"{title} on {source.name.split('[')[0]}",
+        title=_title(title, None if run is None else _learned_from(run), source.name),
         settings={k: v for k, v in settings.items() if v is not None},
         step_name="epoch",
         neighbors=_neighbors(source, judged.queries, seed),
@@ -69,6 +69,20 @@ def write(folder, run, judged, rows, *, notes=()):
         class_names=source.class_names,
         **parts,
     )
+
+
+def _title(name, learned, judged):
+    """What was judged, on what, and what it was trained on where that is another."""
+    learned, judged = (x and x.split("[")[0] for x in (learned, judged))
+    if learned in (None, judged):
+        return f"{name} on {judged}"
+    return f"{name}, trained on {learned}, judged on {judged}"
+
+
+def _learned_from(run):
+    """The name of the images that a run was trained on, where it is known."""
+    made = runs.record_of(run).get("made") or {}
+    return made.get("images", {}).get("name")
 
 
 def _of_run(run):

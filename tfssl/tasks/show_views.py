@@ -134,7 +134,7 @@ def show_views(
 
     Args:
         data: where the images are, given as for `tfssl.pretrain`.
-        out: PNG file to write.
+        out: PNG file to write, with a name in .png.
         images: see `groups.Images`.
         recipe: name in `recipes.RECIPES`, or a sequence of `View`.
         image_size: pixels of the first view; None keeps the recipe's.
@@ -144,7 +144,15 @@ def show_views(
 
     Returns:
         uint8 array `(height, width, 3)`.
+
+    Raises:
+        ValueError: for a file of another kind.
     """
+    if not out.lower().endswith(".png"):
+        raise ValueError(
+            f"out={out!r} received, but the views are written as PNG; give a name that "
+            "ends in .png."
+        )
     recipe = recipes.get(recipe)
     if image_size:
         recipe = recipe.scaled(image_size)
