@@ -298,6 +298,12 @@ def check_baseline(validation, optimization):
         )
 
 
+def announce_baseline(out, workers, verbose):
+    """Says that what begins now is the baseline: its lines are those of a training."""
+    if verbose and workers.is_chief:
+        print(f"Now the baseline, the same network from scratch, in {out}.")
+
+
 def _check_start(init_from, class_names):
     """Raises `ValueError` if that training tells other classes apart."""
     if init_from is None:

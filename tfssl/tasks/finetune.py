@@ -182,8 +182,7 @@ def finetune(
     )
     trained = {"fine-tuned": run}
     if baseline:
-        if hooks.verbose and training.workers.is_chief:
-            print(f"Now the baseline, the same network from scratch, in {into}.")
+        classifying.announce_baseline(into, training.workers, hooks.verbose)
         trained["from scratch"], _ = course.train(
             into, of_scratch, from_scratch, begins_with
         )

@@ -153,6 +153,7 @@ def train_segmenter(
     )
     trained = {"trained": run}
     if baseline:
+        classifying.announce_baseline(into, training.workers, hooks.verbose)
         trained["from scratch"], _ = course.train(
             into,
             of_scratch,
