@@ -120,8 +120,9 @@ def test_a_bank_holds_the_last_row_of_every_image(mirrored, count):
     rng = np.random.default_rng(0)
     for _ in range(4):
         index, rows = rng.permutation(9)[:4], rng.normal(size=(4, 3))
+        index[3] = index[1]  # The first of several rows counts.
         write(tf.constant(index, tf.int64), tf.constant(rows, tf.float16))
-        slow[index] = rows.astype("float16")
+        slow[index[:3]] = rows[:3].astype("float16")
         for copy in strategy.experimental_local_results(bank.rows.value):
             np.testing.assert_array_equal(copy, slow)
 

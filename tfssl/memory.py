@@ -147,6 +147,8 @@ class MemoryBank(keras.layers.Layer):
         name: optional name.
 
     Attributes:
+        of_images: True: what it holds belongs to its images, so that a training on
+            others begins without it (`init_from`).
         rows: float32 variable `(num_images, dim)`; zeros or a random direction for an
             image that was not written yet. 656 MB for ImageNet at 128 numbers, on every
             device.
@@ -158,6 +160,8 @@ class MemoryBank(keras.layers.Layer):
         Wu et al., 2018, https://arxiv.org/abs/1805.01978. Their code starts with
         uniform numbers, whose rows are of length 1 in the mean only.
     """
+
+    of_images = True
 
     def __init__(self, num_images, dim, *, initializer="zeros", seed=0, name="bank"):
         super().__init__(name=name)
@@ -214,10 +218,13 @@ class MemoryBank(keras.layers.Layer):
         """Replaces the embeddings of some images.
 
         Args:
-            index: int64 `(n,)`, each image once; equal on all replicas.
+            index: int64 `(n,)`; of an image that is there twice the first row counts.
+                Equal on all replicas.
             rows: float `(n, dim)`, equal on all replicas.
         """
-        rows = tf.stop_gradient(tf.cast(rows, tf.float32))
+        same = tf.equal(index[:, tf.newaxis], index)
+        first = tf.argmax(tf.cast(same, tf.float32), axis=1)  # Of ints no GPU has it.
+        rows = tf.gather(tf.stop_gradient(tf.cast(rows, tf.float32)), first)
         # In place: a bank is too large to be copied in every step.
         self.rows.value.scatter_update(tf.IndexedSlices(rows, index))
 
@@ -225,17 +232,14 @@ class MemoryBank(keras.layers.Layer):
         """Moves the embeddings of some images: `unit(momentum * old + (1 - m) * new)`.
 
         Args:
-            index: int64 `(n,)`; of an image that is there twice the first row counts.
-                Equal on all replicas.
+            index: int64 `(n,)`, as for `write`.
             rows: float `(n, dim)` of unit norm, equal on all replicas.
             momentum: float in [0, 1], the share of what was there.
             old: `rows_of(index)`, where a step has read it already. A step that XLA
                 compiles should read a bank once: what it writes then depends on all
                 that it read, without which XLA copies the bank.
         """
-        same = tf.equal(index[:, tf.newaxis], index)
-        first = tf.argmax(tf.cast(same, tf.float32), axis=1)  # Of ints no GPU has it.
-        rows = tf.gather(tf.cast(rows, tf.float32), first)
+        rows = tf.cast(rows, tf.float32)
         old = self.rows_of(index) if old is None else old
         moved = momentum * old + (1 - momentum) * rows
         self.write(index, tf.math.l2_normalize(moved, axis=1))
@@ -290,6 +294,7 @@ class Assignments(keras.layers.Layer):
         name: optional name.
 
     Attributes:
+        of_images: True, as of `MemoryBank`.
         clusters: int64 variable `(count, num_images)`, -1 for an image that was in no
             clustering yet.
         numbers: float32 variable `(len(NUMBERS),)`, what is known of the last
@@ -300,6 +305,8 @@ class Assignments(keras.layers.Layer):
             and stay below 1; 0 before there are two), the others are sizes in images
             and a count.
     """
+
+    of_images = True
 
     NUMBERS = (
         "kmeans_objective",

@@ -167,7 +167,9 @@ def test_clusterings_of_as_many_clusters_have_starts_of_their_own():
 def test_one_clustering_may_be_given_as_a_number():
     method = make(num_clusters=7)
     assert method.num_clusters == (7,) and len(method.prototypes) == 1
-    assert method.notes(256, 30) == ["7 clusters of 30 images"]
+    memory, clusters = method.notes(256, 30)
+    assert memory.startswith("2 banks of 30 images by")
+    assert clusters == "7 clusters of 30 images"
     paper = make(num_images=1_281_167, num_clusters=(3000,) * 3, projection_dim=1)
     assert paper.chance_loss(4096) == pytest.approx(8.006, abs=1e-3)
 
@@ -179,6 +181,7 @@ def test_one_clustering_may_be_given_as_a_number():
         ({"num_clusters": ()}, r"num_clusters=\(\) received"),
         ({"temperature": 0}, "temperature=0 received"),
         ({"kmeans_iterations": 0}, "kmeans_iterations=0 received"),
+        ({"max_bank_gib": 1e-9}, r"max_bank_gib=1e-09 received, but 2 bank\(s\) of 30"),
     ],
 )
 def test_clear_errors(arguments, sentence):

@@ -255,6 +255,12 @@ def test_what_a_run_is_told():
     assert method.chance_loss(64) == pytest.approx(math.log(5))
 
 
+def test_a_batch_of_one_image_is_refused():
+    with pytest.raises(ValueError, match="batch_size=1 received, but DINO tells the"):
+        make().check_run(1, None)
+    make().check_run(2, None)
+
+
 def test_the_heads_have_the_papers_sizes():
     network = keras.Sequential([keras.Input((384,)), keras.layers.Identity()])
     method = methods.DINO(network, num_outputs=128, freeze_epochs=0)

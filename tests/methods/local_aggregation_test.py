@@ -106,13 +106,22 @@ def test_clusterings_of_as_many_clusters_have_starts_of_their_own():
 
 def test_the_bank_is_clustered_from_the_end_of_the_warm_up_on():
     method = make(warmup_epochs=2, steps_per_epoch=5, reassign_epochs=2)
-    seen = []
+    seen, unlike = [], method.assignments.clusters
     for epoch in range(7):
-        method.assignments.clusters.assign(np.full((2, 30), -1))
+        unlike.assign(np.full((2, 30), 99 if max(seen, default=False) else -1))
         method.before_epoch(epoch, images())
-        seen.append(method.assignments.clusters.numpy().min() >= 0)
+        seen.append(0 <= unlike.numpy().min() < 99)
     assert seen == [False, False, True, False, True, False, True]
     assert method.epoch_numbers()["kmeans_objective"] > 0
+
+
+def test_a_run_that_finds_itself_behind_the_warm_up_clusters_at_once():
+    """Another batch size moved it there, into an epoch or past the first clustering."""
+    method = make(warmup_epochs=2, steps_per_epoch=5, reassign_epochs=2)
+    assert not method.is_behind(1) and method.is_behind(3)
+    method.before_epoch(3, images())
+    assert method.assignments.clusters.numpy().min() >= 0
+    assert not method.is_behind(3)
 
 
 def test_without_a_warm_up_the_bank_is_filled_first():

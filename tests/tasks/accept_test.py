@@ -144,6 +144,14 @@ def test_epochs_of_another_length_are_said(half, caplog):
     ]
 
 
+def test_steps_that_are_more_than_all_epochs_now_are_refused(half):
+    """Of two epochs one was done, of five steps; now an epoch has two."""
+    before = contents(half)
+    with pytest.raises(ValueError, match=r"The 5 steps of .* are epoch 2.50 of 2 with"):
+        start(half, batch_size=20, allow_changes=("batch_size",))
+    assert contents(half) == before
+
+
 def test_epochs_that_become_shorter_have_no_line_without_a_mean(half):
     """Step 5 was inside of an epoch of 10 steps, and ends one of 5 now."""
     record = record_of(half)

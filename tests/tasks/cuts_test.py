@@ -79,10 +79,12 @@ def test_a_folder_is_one_of_classes_for_what_learns_from_them(folder, caplog):
     """By another name it holds the same images."""
     there, here = {"data": str(folder / "photos")}, {"data": str(folder / "link")}
     found = told(folder, caplog, "pretrain", there, "finetune", here)
-    assert (
-        "held out another part (validation_fraction=0.1, seed=0, labels=auto)"
-        in (found[0])
-    )
+    told_of = "held out another part (validation_fraction=0.1, seed=0, labels=none)"
+    assert told_of in found[0]
+    assert told(folder, caplog, "pretrain", there, "pretrain", here) == []
+    unlabelled = here | {"labels": "none"}
+    assert told(folder, caplog, "pretrain", there, "pretrain", unlabelled) == []
+    here = {"data": f"folder:{folder / 'photos'}"}
     there["labels"] = "folders"
     assert told(folder, caplog, "pretrain", there, "finetune", here) == []
     assert told(folder, caplog, "finetune", there, "distill", here) == []

@@ -7,6 +7,7 @@ from tests.tasks import pretrain_test as small
 from tests.tasks.clustering_test import CASES
 from tfssl import files
 from tfssl.tasks import pretrain
+from tfssl.training import history
 
 
 class Counting(keras.callbacks.Callback):
@@ -50,6 +51,32 @@ def test_a_callback_stops_a_training_and_a_start_goes_on(method, tmp_path):
     assert [row.split(",")[0] for row in rows] == ["epoch", "0", "1"]
     assert files.read_json(out / "run.json")["results"]["steps"] == 10
     assert len(run(out, method=method, epochs=4).history) == 4
+
+
+def test_callbacks_that_take_weights_back_are_refused(tmp_path):
+    best = keras.callbacks.EarlyStopping("loss", restore_best_weights=True)
+    with pytest.raises(ValueError, match="restore_best_weights=True. received, which"):
+        run(tmp_path / "run", best)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+def test_a_callback_that_draws_a_bar_bears_an_epoch_that_is_only_closed(
+    tmp_path, monkeypatch
+):
+    """A run is stopped between the last step of an epoch and its line."""
+    closed = history.History.on_epoch_end
+
+    def stops(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(history.History, "on_epoch_end", stops)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, epochs=2, checkpoint_steps=5)
+    monkeypatch.setattr(history.History, "on_epoch_end", closed)
+    counting = Counting()
+    run(tmp_path, counting, keras.callbacks.ProgbarLogger(), epochs=2)
+    epochs = [("epoch", epoch) for epoch in range(2)]
+    assert counting.calls == [("begin", 2), *epochs, ("end", None)]
 
 
 def test_of_an_epoch_that_goes_on_a_callback_sees_one_training(tmp_path):

@@ -187,6 +187,11 @@ def test_an_encoder_of_before_a_training_went_on_is_said_to_be(run, tmp_path, ca
     np.testing.assert_array_equal(runs.load(out)(batch()), runs.load(run)(batch()))
     assert f"{out} was trained on after {out / 'encoder.keras'} was" in caplog.text
     assert caplog.text.count("was trained on after") == 1
+    # What cannot be known needs no word, and takes no encoder away.
+    for text in ("{", '{"evaluation": []}'):
+        (out / "run.json").write_text(text)
+        runs.load(out)
+    assert caplog.text.count("was trained on after") == 1
 
 
 def _stops():

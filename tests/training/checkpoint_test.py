@@ -147,6 +147,31 @@ def test_initialize_takes_weights_only_and_reports_the_rest(tmp_path):
     assert int(target.optimizer.iterations.numpy()) == 0
 
 
+@pytest.mark.parametrize("num_images", [30, 40])
+def test_what_belongs_to_images_starts_anew(num_images, tmp_path):
+    """NCE's constant holds the number of images and fits any run by its shape."""
+
+    def npid(num_images, seed):
+        encoder = method_of(seed=seed).encoder
+        method = methods.NPID(encoder, num_images=num_images, negatives=5)
+        method.compile(keras.optimizers.SGD(0.1))
+        method.build_optimizer()
+        return method
+
+    source, target = npid(30, 1), npid(num_images, 2)
+    source.contrast.normalizer.assign(7.0)
+    bank = np.array(target.contrast.bank.rows)
+    source.contrast.bank.rows.assign(source.contrast.bank.rows + 1)
+    path = checkpoint.save(str(tmp_path), source)
+    loaded, unmatched = checkpoint.initialize(path, target)
+    assert not unmatched
+    assert not [name for name in loaded if "contrast" in name]
+    assert float(target.contrast.normalizer) == 0
+    np.testing.assert_array_equal(target.contrast.bank.rows, bank)
+    for a, b in zip(source.encoder.weights, target.encoder.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_a_target_network_starts_from_the_loaded_weights(tmp_path):
     source = method_of(seed=1)
     source.fit(data(2), verbose=0)

@@ -134,7 +134,7 @@ class Extractor:
 
         for part in _parts(dataset, rows, self._progress, batches):
             if self._purpose is not None:
-                check_finite(Features(*part), self._purpose, "first")
+                check_finite(Features(*part), self._purpose, "consecutive")
             yield part
 
 

@@ -72,11 +72,14 @@ class BankContrast(keras.layers.Layer):
         name: optional name; banks of different names begin differently.
 
     Attributes:
+        of_images: True, as of `memory.MemoryBank`.
         bank: `memory.MemoryBank`.
         normalizer: float32 variable, Z of NCE: 0 until the first step, whose batch
             determines it once and for all, as the authors do: the number of images
             times the mean of `exp(similarity / temperature)`.
     """
+
+    of_images = True
 
     def __init__(
         self,
@@ -304,14 +307,20 @@ def check_batch(method, global_batch):
         )
 
 
-def notes(method, banks=1):
-    """Lines about the banks for the start of a run, a list."""
+def memory_note(method, banks=1):
+    """A line about the memory of the banks for the start of a run."""
     rows, dim = method.num_images, method.projection_dim
     several = f"{banks} banks" if banks > 1 else "bank"
-    lines = [
+    return (
         f"{several} of {rows:,} images by {dim} numbers: "
         f"{_gib(rows, dim, banks):.3g} GiB on every device"
-    ]
+    )
+
+
+def notes(method, banks=1):
+    """Lines about the banks for the start of a run, a list."""
+    rows = method.num_images
+    lines = [memory_note(method, banks)]
     if method.loss == "nce" and rows < _SMALL:
         lines.append(
             f"loss='nce' with {rows:,} images: its constant Z comes from the first "

@@ -269,6 +269,10 @@ class Method(loop.StepLoop):
                 features, an epoch of views, the workers.
         """
 
+    def is_behind(self, epoch):
+        """Whether the epoch lacks what `before_epoch` does, as after other settings."""
+        return False
+
     def sampling(self, epoch, count):
         """The images of an epoch, int64 `(count,)`, or None: all of them, shuffled.
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import checks, kmeans, memory, replicas
 from tfssl.data.views import recipes
 from tfssl.losses import clustering, unit_norm
-from tfssl.methods import base, multicrop, reclustering
+from tfssl.methods import bank_contrast, base, multicrop, reclustering
 from tfssl.models import heads
 
 _ASSIGN = (0, 1)  # The views whose embeddings are clustered.
@@ -47,6 +47,8 @@ class DeepClusterV2(base.Method):
         norm_replica_groups: int >= 1, into how many groups `"global"` divides the
             replicas, see `norms.BatchNorm`; the encoder has its own setting.
         seed: int, of k-means.
+        max_bank_gib: float > 0, memory that both banks may take on every device, in
+            GiB.
         name: optional name.
 
     Views: two or more, float32. The default recipe is SwAV's, two of 224 and six of
@@ -61,8 +63,8 @@ class DeepClusterV2(base.Method):
     not of the first process; biases of the head start at zero.
 
     Raises:
-        ValueError: if there are more clusters than images, or an argument is out of
-            range.
+        ValueError: for banks above `max_bank_gib`, if there are more clusters than
+            images, or an argument is out of range.
     """
 
     default_recipe = recipes.SWAV
@@ -83,6 +85,7 @@ class DeepClusterV2(base.Method):
         norm_statistics="global",
         norm_replica_groups=1,
         seed=0,
+        max_bank_gib=bank_contrast.MAX_GIB,
         name=None,
     ):
         if isinstance(num_clusters, int):
@@ -100,6 +103,7 @@ class DeepClusterV2(base.Method):
             norm_statistics=norm_statistics,
             norm_replica_groups=norm_replica_groups,
             seed=seed,
+            max_bank_gib=max_bank_gib,
         )
         self.projector = heads.mlp(
             self.feature_dim,
@@ -132,7 +136,8 @@ class DeepClusterV2(base.Method):
     def check_settings(cls, given):
         checks.whole(given, "num_images", "kmeans_iterations", "reassign_epochs")
         checks.whole(given, "projection_hidden", "projection_dim")
-        checks.positive(given, "temperature")
+        checks.positive(given, "temperature", "max_bank_gib")
+        bank_contrast.check_memory(given, banks=len(_ASSIGN))
         reclustering.check_counts(given)
 
     def train_step(self, batch):
@@ -261,7 +266,10 @@ class DeepClusterV2(base.Method):
 
     def notes(self, global_batch, num_images):
         each = " + ".join(f"{count:,}" for count in self.num_clusters)
-        return [f"{each} clusters of {num_images:,} images"]
+        return [
+            bank_contrast.memory_note(self, len(_ASSIGN)),
+            f"{each} clusters of {num_images:,} images",
+        ]
 
 
 def _mean_of_views(values, count):

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import checks, ema, replicas
 from tfssl.data.views import dino_recipes
 from tfssl.losses import soft_targets
-from tfssl.methods import base, multicrop
+from tfssl.methods import base, batch_checks, multicrop
 from tfssl.models import dropout, heads
 
 _START = 0.04  # The teacher's temperature of the first epoch.
@@ -307,6 +307,10 @@ class DINO(base.Method):
     def chance_loss(self, global_batch):
         """`ln(num_outputs)`: predictions that say nothing."""
         return math.log(self.num_outputs)
+
+    def check_run(self, global_batch, source):
+        why = "tells the images of a batch apart to see a collapse"
+        batch_checks.of_several(self, global_batch, why)
 
     def notes(self, global_batch, num_images):
         lines = [

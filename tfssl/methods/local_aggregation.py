@@ -157,13 +157,17 @@ class LocalAggregation(one_view_bank.OneViewBank):
     def before_epoch(self, epoch, images):
         """Clusters the bank, every `reassign_epochs` from the end of the warm-up on."""
         since = epoch - self.warmup_epochs
-        if since < 0 or since % self.reassign_epochs:
+        if since < 0 or (since % self.reassign_epochs and not self.is_behind(epoch)):
             return
         if epoch == 0:
             self.fill(images.views(), images.steps)
         reclustering.renew(
             self.assignments, self.reassign, epoch=epoch, workers=images.workers
         )
+
+    def is_behind(self, epoch):
+        clustered = reclustering.has_clusters(self.assignments)
+        return epoch >= self.warmup_epochs and not clustered
 
     def ready_steps(self):
         return reclustering.ready_steps(self, "reassign()", before=self._warmup_steps)

@@ -36,7 +36,7 @@ def ready_steps(method, by_hand, *, before=0):
     Raises:
         ValueError: if clusters are needed, and no image has one.
     """
-    if int(tf.reduce_max(method.assignments.clusters.value)) >= 0:
+    if has_clusters(method.assignments):
         return math.inf
     left = before - int(method.step.numpy())
     if left < method.steps_per_execution:
@@ -46,6 +46,11 @@ def ready_steps(method, by_hand, *, before=0):
             f"{by_hand} before every epoch."
         )
     return left
+
+
+def has_clusters(assignments):
+    """Whether any image has a cluster."""
+    return int(tf.reduce_max(assignments.clusters.value)) >= 0
 
 
 def renew(assignments, cluster, *, epoch, workers, centroids=()):

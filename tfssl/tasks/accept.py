@@ -145,13 +145,22 @@ class Record:
         step, plan = int(model.step.numpy()), self._plan
         before = (self._before.get("made") or {}).get("steps_per_epoch")
         other = step and before and before != plan.steps_per_epoch
-        other_epochs, inside = self._workers.any(
-            other, other and (step % before or step % plan.steps_per_epoch)
+        self._finished = self._workers.is_chief and self._is_finished(model)
+        other_epochs, inside, over = self._workers.any(
+            other,
+            other and (step % before or step % plan.steps_per_epoch),
+            other and step >= plan.total_steps and not self._finished,
         )
+        if over:
+            raise ValueError(
+                f"The {step:,} steps of {self._out} are epoch "
+                f"{step / plan.steps_per_epoch:.2f} of {plan.epochs} with these "
+                f"settings (an epoch has {plan.steps_per_epoch:,} steps): there would "
+                "be nothing left to train; give more --epochs, or its own batch_size."
+            )
         if inside:
             for metric in model.metrics:
                 metric.reset_state()  # No mean over steps of two kinds.
-        self._finished = self._workers.is_chief and self._is_finished(model)
         (since,) = self._workers.from_chief(lambda: (self._judged_since(step),))
         self.since = int(since)
         if not self._workers.is_chief:

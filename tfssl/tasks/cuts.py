@@ -4,6 +4,7 @@ import os
 
 from absl import logging
 
+from tfssl import files
 from tfssl.data import sources
 from tfssl.tasks import runs, settings
 
@@ -16,12 +17,13 @@ _WITH_CLASSES = ("finetune", "distill")  # Their folders are classes by themselv
 def check(run, name, task, given):
     """Warns where images held out of a training may have trained what it begins with.
 
-    Both record the same images, of which they hold out different parts, or one of them
-    none. What the settings do not tell is not found: the same files by another name.
+    Both record the same images, of which they hold out different parts, or the earlier
+    one none. What the settings do not tell is not found: the same files by another
+    name.
 
     Args:
-        run: an encoder, a student or a teacher, as given; of the folder of a run alone
-            it is known what it has learned from.
+        run: an encoder, a student, a teacher or what `init_from` names, as given; of
+            the folder of a run alone it is known what it has learned from.
         name: of this argument.
         task: name of the task that begins with it.
         given: dict, the settings of this training.
@@ -53,8 +55,10 @@ def check(run, name, task, given):
 def _images(found):
     """Which images the settings of a training name, in a form that can be compared."""
     one = {key: found.get(key) or None for key in _IMAGES}
-    if isinstance(one["data"], str) and os.path.exists(one["data"]):
-        one["data"] = os.path.realpath(one["data"])
+    if isinstance(one["data"], str):
+        path = files.expanded(one["data"].removeprefix("folder:"))
+        if os.path.exists(path):
+            one["data"] = os.path.realpath(path)
     return one
 
 
@@ -62,8 +66,8 @@ def _cut(found, task):
     """Which of the images the settings of a task hold out."""
     cut = {key: found.get(key) for key in _CUT}
     cut["validation_fraction"] = cut["validation_fraction"] or 0
-    if task in _WITH_CLASSES and cut["labels"] == "auto" and _is_folder(found["data"]):
-        cut["labels"] = "folders"
+    if cut["labels"] == "auto" and _is_folder(found["data"]):
+        cut["labels"] = "folders" if task in _WITH_CLASSES else "none"
     return cut
 
 

@@ -109,6 +109,7 @@ def distill(
     )
     cuts.check(given["teacher"], "teacher", "distill", given)
     cuts.check(student, "student", "distill", given)
+    cuts.check(saves.init_from, "init_from", "distill", given)
     images = classifying.opened(images, beginning.preprocessing)
     labelled = labelled_images.taught(
         *validation.sources(

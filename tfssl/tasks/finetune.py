@@ -126,6 +126,7 @@ def finetune(
         seed=seed,
     )
     cuts.check(encoder, "encoder", "finetune", given)
+    cuts.check(saves.init_from, "init_from", "finetune", given)
     images = classifying.opened(images, beginning.preprocessing)
     sources = validation.sources(data, images, seed, class_folders=True)
     prepare = several_classes if task == "multilabel" else labelled_images

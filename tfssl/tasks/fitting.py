@@ -29,11 +29,11 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
     verbose = progress.of_fit(verbose)
     watchers = _Throughout([*callbacks, history], epochs)
     if epoch and not inside and not history.closed(step) and _has_means(model):
-        _close(model, epoch - 1, watchers)
+        _close(model, epoch - 1, watchers, steps=steps_per_epoch, verbose=verbose)
     lines = [_Lines(epochs)] if verbose == 2 else []
     while epoch < epochs and not model.stop_training:
         until = epoch + 1 if inside or model.acts_between_epochs else epochs
-        if not inside:
+        if not inside or model.is_behind(epoch):
             model.before_epoch(epoch, images)
         model.fit(
             dataset(model.sampling(epoch, images.count)),
@@ -50,6 +50,18 @@ def fit(model, dataset, epochs, steps_per_epoch, callbacks, history, verbose, im
         )
         epoch, inside = until, 0
     watchers.end()
+
+
+def check_callbacks(callbacks):
+    """Raises `ValueError` for callbacks that change weights at the end of training."""
+    for callback in callbacks or ():
+        if getattr(callback, "restore_best_weights", False):
+            raise ValueError(
+                f"{type(callback).__name__}(restore_best_weights=True) received, which "
+                "takes weights and counters back at the end and leaves the optimizer; "
+                "leave it out: checkpoints/best.json names the checkpoint of the best "
+                "epoch, where epochs are judged."
+            )
 
 
 class _Throughout(keras.callbacks.Callback):
@@ -128,13 +140,13 @@ def _has_means(model):
     return any(np.any(v.numpy()) for m in model.metrics for v in m.variables)
 
 
-def _close(model, epoch, watchers):
+def _close(model, epoch, watchers, **params):
     """What follows an epoch's last step, for a run that ended right after that step.
 
     All that the monitors measure is in the checkpoint: the weights, the means of the
     epoch, the online probe, the clusters.
     """
-    hooks = keras.callbacks.CallbackList([watchers], model=model, epochs=epoch + 1)
+    hooks = keras.callbacks.CallbackList([watchers], model=model, **params)
     hooks.on_train_begin()
     hooks.on_epoch_begin(epoch)
     hooks.on_epoch_end(epoch, model.get_metrics_result())

@@ -132,6 +132,7 @@ def pretrain(
     resolve.check_memory(method, hparams, **known)
     taught = teachers.for_method(teacher, method, plan.preprocessing)
     cuts.check(teacher, "teacher", "pretrain", given)
+    cuts.check(saves.init_from, "init_from", "pretrain", given)
     plan = dataclasses.replace(plan, teacher=taught)
     training = trainer.Trainer(
         plan,

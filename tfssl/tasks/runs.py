@@ -197,8 +197,11 @@ def _check_of_today(path, place):
     """Says where the encoder of a run is one of before its training went on."""
     if os.path.basename(place) not in _OF_RUNS or place == path:
         return
-    record = record_of(path)
-    if record is not None and not record.get("results"):
+    try:
+        record = record_of(path) or {}
+    except ValueError:  # The encoder is whole, and what is to be said is not needed.
+        return
+    if record.get("settings") and not record.get("results"):
         logging.warning(
             "%s was trained on after %s was written, which is replaced when that "
             "training ends: start it again with the same flags until it has.",

@@ -111,6 +111,7 @@ def train_segmenter(
         return maps.prepared(*validation.sources(data, opened, seed, unlabelled=True))
 
     cuts.check(encoder, "encoder", "train_segmenter", given)
+    cuts.check(saves.init_from, "init_from", "train_segmenter", given)
     beginning = beginnings.of(
         encoder,
         preprocessing=preprocessing,

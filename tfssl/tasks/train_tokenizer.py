@@ -7,6 +7,7 @@ from tfssl.data import pipeline
 from tfssl.tasks import (
     accept,
     arguments,
+    cuts,
     groups,
     tokenizer_results,
     tokenizing,
@@ -72,6 +73,7 @@ def train_tokenizer(
     accept.check_names(saves.allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     strategy = devices.make_strategy()
+    cuts.check(saves.init_from, "init_from", "train_tokenizer", given)
     train, held_out = validation.sources(data, images, seed, unlabelled=True)
     plan = trainer.Plan(
         images.keep(train),

@@ -205,6 +205,7 @@ class Trainer:
             bad_files_lib.explained(plan.bad_files, *watch.bad_files),
             service.errors_explained(),
         ):
+            fitting.check_callbacks(self._given["callbacks"])
             record = accept.Record(self._given, plan, workers, watch.judging)
             record.check()
             with self._surroundings():

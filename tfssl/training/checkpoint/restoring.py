@@ -5,7 +5,7 @@ import os
 import tensorflow as tf
 from absl import logging
 
-from tfssl import files
+from tfssl import files, internals
 from tfssl.training import workers as workers_lib
 from tfssl.training.checkpoint import folders, naming
 from tfssl.training.checkpoint.folders import CheckpointError, DamagedCheckpoint
@@ -83,8 +83,9 @@ def restore(path, method):
 def initialize(path, method):
     """Loads the weights only, as a start for a new training (`--init_from`).
 
-    Counters, optimizer and metrics stay as they are. A target network that the
-    checkpoint does not hold in full starts as a copy of the loaded networks.
+    Counters, optimizer and metrics stay as they are, and so does what belongs to single
+    images (layers with `of_images`: banks, NCE's constant, clusters). A target network
+    that the checkpoint does not hold in full starts as a copy of the loaded networks.
 
     Returns:
         `(loaded, unmatched)`: names taken over, and sentences about the others.
@@ -93,16 +94,15 @@ def initialize(path, method):
         CheckpointError: if nothing matches.
     """
     state = folders.read_state(path)
-    counters = {"method/step", "method/position"}
-    wanted = {
-        name: v
-        for name, v in naming.named_variables(method, optimizer=False).items()
-        if name not in counters
-    }
+    named = naming.named_variables(method, optimizer=False)
+    own = {id(v.value) for v in _of_images(method)}
+    own = {name for name, v in named.items() if id(v) in own}
+    own |= {"method/step", "method/position"}
+    wanted = {name: v for name, v in named.items() if name not in own}
     stored = {
         name: spec
         for name, spec in state["variables"].items()
-        if name.startswith("method/") and name not in counters
+        if name.startswith("method/") and name not in own
     }
     unmatched = _differences(stored, wanted)
     loaded = {n: v for n, v in wanted.items() if n in stored and _same(stored[n], v)}
@@ -121,6 +121,12 @@ def initialize(path, method):
             copied = tuple(f"{name} is " for name in names)
             unmatched = [line for line in unmatched if not line.startswith(copied)]
     return sorted(loaded), unmatched
+
+
+def _of_images(method):
+    """Variables that hold something of single images."""
+    layers = [x for x in internals.layers_of(method) if getattr(x, "of_images", False)]
+    return [variable for layer in layers for variable in layer.variables]
 
 
 def read_also(path, wanted):
