@@ -22,14 +22,6 @@ _BUG = (
     "This is a bug of tfssl, or of code that it was given: please report it with the "
     "lines above."
 )
-DATA_HELP = (
-    "Images: a folder, digits, tfds:NAME, tfds-dir:PATH, manifest:PATH (CSV or JSON "
-    "lines), tfrecord:PATH (index or pattern)."
-)
-DATA_ARG_HELP = (
-    "Argument of data.open_source, name=value: follow_links=True (folders), "
-    "root=FOLDER (manifests), verify=True (records); repeatable."
-)
 
 
 def run(main):

@@ -281,3 +281,10 @@ def test_bytes_that_are_no_image():
     for encoded in (b"", b"hello", _png(_image(9, 9))[:40]):
         with pytest.raises(tf.errors.InvalidArgumentError):
             one.apply_encoded(tf.constant(encoded))
+
+
+def test_a_batch_is_refused():
+    with pytest.raises(
+        ValueError, match="takes one image .* got the shape .2, 4, 4, 3"
+    ):
+        preprocessing.Preprocessing(size=4).apply(np.zeros((2, 4, 4, 3), np.uint8))

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -135,3 +136,16 @@ def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
 
 def _raise(error):
     raise error
+
+
+def test_another_backend_of_keras_ends_a_binary_in_a_sentence():
+    code = "import keras; keras.config.backend = lambda: 'torch'; import pipelines"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=processes.ROOT
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(
+        "error: tfssl.pretrain needs TensorFlow, but Keras runs on 'tor"
+    )

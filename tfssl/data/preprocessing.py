@@ -103,11 +103,17 @@ class Preprocessing:
             float32 `(size, size, channels)`.
 
         Raises:
-            ValueError: for other channels, for uint8 where `max_value` is not 255,
-                uint16 where it is not 65535, any integers where it is 1 or less, or
-                an image known to be empty.
+            ValueError: for several images, other channels, uint8 where `max_value` is
+                not 255, uint16 where it is not 65535, any integers where it is 1 or
+                less, or an image known to be empty.
         """
         image = tf.convert_to_tensor(image)
+        if image.shape.rank not in (None, 3):
+            raise ValueError(
+                f"Preprocessing takes one image (height, width, channels), got the "
+                f"shape {image.shape}; apply it before images are batched "
+                "(dataset.map(…).batch(…))."
+            )
         if image.shape.rank == 3 and image.shape[-1] not in (None, self.channels):
             raise ValueError(
                 f"Preprocessing for {self.channels} channels got an image of "

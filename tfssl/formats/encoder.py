@@ -27,7 +27,9 @@ class Encoder(Preprocessed):
     Any Keras model becomes one, to embed, retrieve and export with as with that of a
     run, and to be saved by Keras (`encoder.save("mine.keras")`) with all that belongs
     to it. As a Keras model it is the network itself: the same input, the same layers
-    and variables, the same output.
+    and variables, the same output. `Encoder.from_config(encoder.get_config())` makes
+    another one of fresh weights; `keras.models.clone_model` leaves the preprocessing
+    out.
 
     Args:
         network: a built Keras model, images as `preprocessing` makes them -> features

@@ -27,6 +27,7 @@ from tfssl import (
 from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats.classifier import Classifier
+from tfssl.models import image_format
 
 _MEMBER = "preprocessing.json"
 _HEAD = "head.keras"
@@ -282,6 +283,7 @@ def _check_members(local, path):
 
 
 def _load_model(local, path):
+    image_format.check()
     try:
         return keras.saving.load_model(local, compile=False, safe_mode=True)
     except (MemoryError, tf.errors.ResourceExhaustedError):

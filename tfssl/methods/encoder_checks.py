@@ -3,11 +3,12 @@
 import keras
 from absl import logging
 
-from tfssl.models import input_range
+from tfssl.models import image_format, input_range
 
 
 def check(encoder):
     """Raises `ValueError` unless a method can train this Keras model, see `Method`."""
+    image_format.check()
     if not isinstance(encoder, keras.Model) or not encoder.built:
         raise ValueError(
             f"encoder={encoder!r} is not a built Keras model; pass one made with "

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from tfssl.models import dropout as dropout_lib
-from tfssl.models import freezing, norms, remat
+from tfssl.models import freezing, image_format, norms, remat
 from tfssl.models import sobel as sobel_lib
 
 _DENSE_UNITS = 4096
@@ -159,6 +159,7 @@ def _size_after(stages, size):
 
 
 def _check_arguments(name, stages, width, input_shape, norm_statistics, dropout):
+    image_format.check()
     if len(input_shape) != 3 or not all(input_shape):
         raise ValueError(
             f"input_shape={tuple(input_shape)!r} was given to {name}, whose dense "

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from tfssl.models import heads, norms, selective_kernels
+from tfssl.models import heads, image_format, norms, selective_kernels
 
 STEMS = ("imagenet", "cifar")
 PADDINGS = ("fixed", "same")
@@ -21,6 +21,7 @@ _FEWEST_MIXERS = 32  # Of the filters between the pooled streams and their score
 
 def check(stem, input_shape, norm, norm_statistics, init):
     """Raises `ValueError` for arguments that no network of residual blocks takes."""
+    image_format.check()
     for name, value, valid in (
         ("stem", stem, STEMS),
         ("norm", norm, norms.KINDS),

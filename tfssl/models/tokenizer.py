@@ -9,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import freezing, pixel_maps, remat
+from tfssl.models import freezing, image_format, pixel_maps, remat
 
 # Fewer codes than these, by perplexity, are one code for all.
 _COLLAPSED = 1.5
@@ -292,6 +292,7 @@ def perplexity(counts):
 
 
 def _check(given):
+    image_format.check()
     checks.whole(given, "vocabulary", "downsampling", least=2)
     checks.whole(given, "width", "blocks", "decoder_width", "channels")
     checks.one_of(given, "likelihood", tuple(pixel_maps.OUTPUTS))

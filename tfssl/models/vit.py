@@ -6,7 +6,7 @@ import keras
 from keras import layers, ops
 
 from tfssl import checks
-from tfssl.models import freezing, remat, transformer
+from tfssl.models import freezing, image_format, remat, transformer
 from tfssl.models import positions as positions_lib
 
 _INITS = ("truncated_normal", "xavier", "beit")
@@ -272,6 +272,7 @@ def check_sides(sides, patch):
 
 
 def _check_arguments(given):
+    image_format.check()
     checks.whole(given, "dim", "depth", "heads", "patch")
     checks.whole(given, "position_side", optional=True)
     checks.positive(given, "mlp_ratio")

@@ -61,9 +61,9 @@ def retrieve(
     Raises:
         ValueError: on anything that is missing or does not fit together.
     """
+    encoder, preprocessing = runs.encoder_of(run, preprocessing, any_size=True)
     if out is None:
         out = _default_out(run)
-    encoder, preprocessing = runs.encoder_of(run, preprocessing, any_size=True)
     stage = stage or stages.names(encoder)[-1]
     if components is not None and whiten_data is None:
         raise ValueError(
