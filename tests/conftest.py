@@ -21,10 +21,6 @@ from tfssl.training import stalls
 # A test that sends itself a signal must not end them all, however slow a monitor is.
 stalls.BETWEEN_AFTER = float("inf")
 
-# Graphs are many objects that live for a test: to look for garbage as often as Python
-# does by itself takes 5 % of the time.
-gc.set_threshold(50_000, 20, 20)
-
 _CPUS = 4
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
