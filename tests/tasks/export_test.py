@@ -152,6 +152,9 @@ def test_the_card_tells_scores_and_of_which_images(tmp_path):
     export.export(str(folder), str(tmp_path / "models"))
     card = (tmp_path / "models" / "pets" / "README.md").read_text()
     table = card[card.index("## Classification") :]
+    again = export.export(str(tmp_path / "models" / "pets"), str(tmp_path / "again"))
+    with open(os.path.join(again, "assets.extra", "README.md")) as file:
+        assert file.read().endswith(table)
     assert "pets/test" in table and "0.75" in table and "0.5" in table
     assert "None" not in table and "top5" not in table
 

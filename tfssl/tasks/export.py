@@ -10,7 +10,7 @@ from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline
-from tfssl.formats import signatures
+from tfssl.formats import serving, signatures
 from tfssl.formats import warmup as warmup_lib
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import FileName, Path, Range
@@ -96,7 +96,7 @@ def export(
         name=name,
         version=version,
         warmup_images=images[:warmup] if warmup else None,
-        model_card=_model_card(record),
+        model_card=_model_card(record) if folder else serving.card_of(run),
     )
     if check:
         tokenizer = isinstance(model.network, models.Tokenizer)
