@@ -215,6 +215,28 @@ def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path):
     assert export.largest_difference(path, model, [image]) > 1e-4
 
 
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (
+            {"split": "test", "check": True},
+            "^split='test' received without data, whose",
+        ),
+        ({"split": "test"}, "^split='test' received without data, whose part"),
+        ({"data": "photos"}, "^data received, but neither check nor warmup, which"),
+        ({"data": "photos", "split": "test"}, "^data received, but neither"),
+        (
+            {"data": np.zeros((3, 4, 4, 3), np.uint8), "warmup": 5},
+            "^warmup=5 received, but only 3 of the images can be read; give at most 3",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(run, tmp_path, given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        export.export(str(run), str(tmp_path / "models"), **given)
+    assert not (tmp_path / "models").exists()
+
+
 def test_images_that_cannot_be_read_are_passed_over(run, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()

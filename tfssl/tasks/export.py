@@ -47,16 +47,18 @@ def export(
             Python path on some images of `data`.
         data: images for `warmup` and `check`, given as for `tfssl.pretrain`; None
             takes the run's.
-        split: their part.
+        split: part of `data`, for sources that have parts.
 
     Returns:
         Path of the new version, `<base_dir>/<name>/<version>/`.
 
     Raises:
         ValueError: if there is no encoder or no preprocessing with it, the name is
-            none, the version exists, a tokenizer has collapsed, or the check finds a
+            none, the version exists, a tokenizer has collapsed, images are told of that
+            nothing asks for, there are fewer than `warmup`, or the check finds a
             difference above 1e-5.
     """
+    _check_images(data, split, wanted=check or warmup)
     model = runs.load_whole(run)
     preprocessing = model.preprocessing
     if preprocessing is None:
@@ -78,6 +80,12 @@ def export(
     if warmup or check:
         source = _source(folder, preprocessing, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
+        if len(images) < warmup:
+            raise ValueError(
+                f"warmup={warmup} received, but only {len(images)} of the images "
+                f"can be read; give at most {len(images)}, or more images with data=… "
+                "(--data)."
+            )
     differences = []
 
     def verify(path):
@@ -106,6 +114,20 @@ def export(
             f"largest difference to Python {differences[0]:.1e}"
         )
     return path
+
+
+def _check_images(data, split, wanted):
+    """Raises `ValueError` for settings of images that would do nothing."""
+    if split is not None and data is None:
+        raise ValueError(
+            f"split={split!r} received without data, whose part it is; give data=… "
+            "(--data) too, or leave split out for that of the run."
+        )
+    if data is not None and not wanted:
+        raise ValueError(
+            "data received, but neither check nor warmup, which its images are for; "
+            "give one of them, or leave data out."
+        )
 
 
 def _name_of(path, folder):
