@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from tests.fixtures.classifiers import (
     of_keras,
     write_pictures,
 )
+from tests.fixtures.networks import ours
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.formats import keras_file
+from tfssl.internals import layers_of
 from tfssl.tasks import export, pretrain, runs
 
 
@@ -185,6 +188,43 @@ def test_large_features_are_compared_as_logits_are(tmp_path):
     assert 0 < export.largest_difference(path, encoder, [image]) <= 1e-5
     scale.assign(1.01 * scale)
     assert export.largest_difference(path, encoder, [image]) > 1e-3
+
+
+def _wide(network):
+    return {layer.compute_dtype for layer in layers_of(network)} == {"float32"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_exported_in_float32(tmp_path, policy):
+    made = classifier(make=functools.partial(ours, dtype=policy))
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    of_a_run(made, str(folder / "encoder.keras"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    kept, wide = (
+        export.export(
+            str(folder),
+            str(tmp_path / "m"),
+            check=True,
+            data=pixels,
+            precision=precision,
+        )
+        for precision in (None, "float32")
+    )
+    for path, told in ((kept, policy), (wide, "float32")):
+        with open(os.path.join(path, "assets.extra", "README.md")) as card:
+            assert f"| computes in | {told} |" in card.read()
+    assert not _wide(runs.load_classifier(kept))
+    assert _wide(runs.load_classifier(wide)) and _wide(runs.load(wide).network)
+    for one, other in zip(made.get_weights(), runs.load_classifier(wide).get_weights()):
+        np.testing.assert_array_equal(one, other)
+    images = tf.constant(pixels, tf.float32) / 255
+    answers = [
+        tf.saved_model.load(path).signatures["float_images"](images=images)["logits"]
+        for path in (kept, wide)
+    ]
+    np.testing.assert_allclose(*answers, atol=0.2)
+    assert np.any(answers[0] != answers[1])
 
 
 class Tied(models.Segmenter):

@@ -3,6 +3,7 @@
 import re
 
 from tfssl import models, templates
+from tfssl.models import copying
 
 # Of a card that a later export may replace. Readers of Markdown do not show it.
 MARKER = "[//]: # (Written by tfssl, which replaces it; without this line it stays.)"
@@ -51,6 +52,7 @@ def render(
                 "class": type(encoder).__name__,
                 "name": encoder.name,
                 "parameters": f"{encoder.count_params():,}",
+                "computes in": copying.policy_of(encoder),
             }
         ),
         classes=None if classifier is None else _classes(classifier),

@@ -1,7 +1,7 @@
 """From a run to a SavedModel for serving, with a check of what was written."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +12,7 @@ from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline
 from tfssl.formats import serving, signatures
 from tfssl.formats import warmup as warmup_lib
+from tfssl.models import copying
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import FileName, Path, Range
 
@@ -29,6 +30,7 @@ def export(
     check: bool = False,
     data: Any = None,
     split: str | None = None,
+    precision: Literal["float32"] | None = None,
 ):
     """Exports a run's encoder for TF Serving, of a fine-tuned run its classes too.
 
@@ -48,6 +50,8 @@ def export(
         data: images for `warmup` and `check`, given as for `tfssl.pretrain`; None
             takes the run's.
         split: part of `data`, for sources that have parts.
+        precision: `"float32"` exports a copy that computes in it, of the same weights,
+            such as LiteRT asks for; None keeps what the network computes in.
 
     Returns:
         Path of the new version, `<base_dir>/<name>/<version>/`.
@@ -66,6 +70,8 @@ def export(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
             "encoder takes; save it with formats.keras_file.save, which stores both."
         )
+    if precision is not None:
+        model = copying.copied(model, f"an export in {precision}", precision)
     folder = runs.folder_of(run)
     if name is None:
         name = _name_of(os.path.abspath(run), folder)
