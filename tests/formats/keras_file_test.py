@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures.classifiers import classifier
 from tfssl import models
 from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import keras_file
@@ -274,3 +275,45 @@ def test_bad_paths(tmp_path):
     (tmp_path / "cut.keras").write_bytes(b"PK\x03\x04 cut short")
     with pytest.raises(ValueError, match="is not a .keras file"):
         keras_file.load(tmp_path / "cut.keras")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_optimizer_stays_out(tmp_path, inside):
+    """Of what is compiled itself, and of a compiled network inside of another."""
+    made = classifier()
+    plain = [
+        os.path.getsize(keras_file.save(made, tmp_path / "plain.keras")),
+        os.path.getsize(_whole(made, tmp_path / "plain_whole.keras")),
+    ]
+    for model in (made.network, made.head) if inside else (made,):
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)
+        for slot in model.optimizer.variables[2:]:
+            slot.assign(slot + 1)
+    fitted = [
+        keras_file.save(made, tmp_path / "fitted.keras"),
+        _whole(made, tmp_path / "fitted_whole.keras"),
+    ]
+    for path, size in zip(fitted, plain):
+        assert os.path.getsize(path) <= 1.01 * size
+        again = keras_file.load_classifier(path)
+        for one, other in zip(made.get_weights(), again.get_weights()):
+            np.testing.assert_array_equal(one, other)
+    parts = (made.network, made.head) if inside else (made,)
+    assert all(model.compiled for model in parts)
+
+
+def _whole(made, path):
+    keras_file.save_whole(made, path)
+    return path
+
+
+def test_what_cannot_be_copied_is_saved_as_it_is(tmp_path):
+    class Mine(keras.layers.Layer):
+        def call(self, inputs):
+            return keras.ops.mean(inputs, axis=(1, 2))
+
+    network = keras.Sequential([keras.Input((4, 4, 3)), Mine()])
+    network.compile("adam", "mse")
+    path = keras_file.save(network, tmp_path / "e.keras", _PREPROCESSING)
+    assert keras.saving.load_model(path, custom_objects={"Mine": Mine}).layers

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.formats import serving
+from tfssl.formats import model_card, serving
 
 
 def tiny():
@@ -94,7 +94,7 @@ def test_stored_preprocessing_and_card(tmp_path):
     assert stored == preprocessing
     card = (tmp_path / "digits" / "README.md").read_text()
     for expected in (
-        "# digits\n", "Latest version: 1.", "| kNN | 0.976123 |", "a\\|b",
+        "# digits\n", "Version 1.", "| kNN | 0.976123 |", "a\\|b",
         "| dims | [128, 64] |", "## Notes\n\nFree text.", "| mean | [0.1, 0.2, 0.3] |",
         "(batch, 4, 4, 3)", "`serving_default`", "localhost:8501/v1/models/digits",
     ):  # fmt: skip
@@ -111,6 +111,54 @@ def test_warm_up_file_only_on_request(tmp_path):
     assert len(list(tf.data.TFRecordDataset([file]))) == 5
     path = serving.saved_model(tiny(), tmp_path / "m", preprocessing=_TINY)
     assert sorted(os.listdir(os.path.join(path, "assets.extra"))) == [
+        "README.md",
         "encoder.keras",
         "preprocessing.json",
     ]
+
+
+def test_the_card_that_is_shown_is_of_the_highest_version(tmp_path):
+    for version in (3, 2):
+        path = serving.saved_model(
+            tiny(), tmp_path, preprocessing=_TINY, version=version
+        )
+        card = open(os.path.join(path, serving.CARD)).read()
+        assert f"Version {version}." in card and f'load("{version}")' in card
+    assert "Version 3." in (tmp_path / "README.md").read_text()
+    serving.saved_model(tiny(), tmp_path, preprocessing=_TINY)
+    assert "Version 4." in (tmp_path / "README.md").read_text()
+
+
+def test_a_readme_of_somebody_else_stays(tmp_path, caplog):
+    mine = tmp_path / "README.md"
+    mine.write_bytes(b"# About \xff\n")
+    path = serving.saved_model(tiny(), tmp_path, preprocessing=_TINY)
+    assert mine.read_bytes() == b"# About \xff\n"
+    assert os.path.join(path, "assets.extra", "README.md") in caplog.text
+    assert "Version 1." in serving.card_of(path)
+
+
+def test_a_card_goes_along(tmp_path):
+    """Also that of an older tfssl, which had one for all versions and no marker."""
+    sections = {"settings": {"a|b": "## c"}, "tokenizer": [{"kNN": 0.5}, {"x": None}]}
+    first = serving.saved_model(
+        tiny(), tmp_path / "a", preprocessing=_TINY, model_card=sections
+    )
+    card = serving.card_of(first)
+    end = card[card.index("## Settings") :]
+    assert "## Tokenizer" in end and end.endswith(f"{model_card.MARKER}\n")
+    assert serving.card_of(tmp_path / "a") == card
+    assert serving.card_of(os.path.join(first, serving.ENCODER)) == card
+    shown = tmp_path / "a" / "README.md"
+    shown.write_text(card.replace(model_card.MARKER, ""))
+    os.remove(os.path.join(first, serving.CARD))
+    again = card
+    for name in ("b", "c"):
+        again = serving.card_of(first)
+        first = serving.saved_model(
+            tiny(), tmp_path / name, preprocessing=_TINY, model_card=again
+        )
+        again = serving.card_of(first)
+        assert again[again.index("## Settings") :] == end
+        assert again.count("## Encoder") == again.count(model_card.MARKER) == 1
+    assert serving.card_of(tmp_path) is None

@@ -118,6 +118,7 @@ def test_an_encoder_has_no_classes(tmp_path):
     path = formats.saved_model(made, tmp_path / "m")
     assert os.listdir(os.path.join(path, "assets")) == []
     assert sorted(os.listdir(os.path.join(path, "assets.extra"))) == [
+        "README.md",
         "encoder.keras",
         "preprocessing.json",
     ]

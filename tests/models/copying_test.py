@@ -20,6 +20,22 @@ def test_a_copy_is_equal_and_has_variables_of_its_own(kind):
     np.testing.assert_array_equal(copy(images), before)
 
 
+def test_a_copy_normalizes_as_the_network_does():
+    layer = keras.layers.Normalization()
+    images = networks.pixels()
+    layer.adapt(images)
+    network = keras.Sequential([keras.Input(images.shape[1:]), layer])
+    copy = copying.copied(network, "a test")
+    assert np.abs(network(images) - images).max() > 0.1
+    np.testing.assert_array_equal(copy(images), network(images))
+
+
+def test_a_copy_is_not_compiled():
+    network = networks.sequential()
+    network.compile("adam", "mse")
+    assert not copying.copied(network, "a test").compiled
+
+
 _TINY_RESNET = dict(width=1 / 16, stem="cifar")
 # Arguments of a builder of `models.ENCODERS`: one of each kind.
 _TINY = {

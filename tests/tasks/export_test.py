@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import re
@@ -14,10 +15,12 @@ from tests.fixtures.classifiers import (
     of_keras,
     write_pictures,
 )
+from tests.fixtures.networks import ours
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.formats import keras_file
+from tfssl.internals import layers_of
 from tfssl.tasks import export, pretrain, runs
 
 
@@ -152,6 +155,9 @@ def test_the_card_tells_scores_and_of_which_images(tmp_path):
     export.export(str(folder), str(tmp_path / "models"))
     card = (tmp_path / "models" / "pets" / "README.md").read_text()
     table = card[card.index("## Classification") :]
+    again = export.export(str(tmp_path / "models" / "pets"), str(tmp_path / "again"))
+    with open(os.path.join(again, "assets.extra", "README.md")) as file:
+        assert file.read().endswith(table)
     assert "pets/test" in table and "0.75" in table and "0.5" in table
     assert "None" not in table and "top5" not in table
 
@@ -184,6 +190,43 @@ def test_large_features_are_compared_as_logits_are(tmp_path):
     assert export.largest_difference(path, encoder, [image]) > 1e-3
 
 
+def _wide(network):
+    return {layer.compute_dtype for layer in layers_of(network)} == {"float32"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_is_exported_in_float32(tmp_path, policy):
+    made = classifier(make=functools.partial(ours, dtype=policy))
+    folder = tmp_path / "pets"
+    folder.mkdir()
+    of_a_run(made, str(folder / "encoder.keras"))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype(np.uint8)
+    kept, wide = (
+        export.export(
+            str(folder),
+            str(tmp_path / "m"),
+            check=True,
+            data=pixels,
+            precision=precision,
+        )
+        for precision in (None, "float32")
+    )
+    for path, told in ((kept, policy), (wide, "float32")):
+        with open(os.path.join(path, "assets.extra", "README.md")) as card:
+            assert f"| computes in | {told} |" in card.read()
+    assert not _wide(runs.load_classifier(kept))
+    assert _wide(runs.load_classifier(wide)) and _wide(runs.load(wide).network)
+    for one, other in zip(made.get_weights(), runs.load_classifier(wide).get_weights()):
+        np.testing.assert_array_equal(one, other)
+    images = tf.constant(pixels, tf.float32) / 255
+    answers = [
+        tf.saved_model.load(path).signatures["float_images"](images=images)["logits"]
+        for path in (kept, wide)
+    ]
+    np.testing.assert_allclose(*answers, atol=0.2)
+    assert np.any(answers[0] != answers[1])
+
+
 class Tied(models.Segmenter):
     """Whose last two classes are as good as equal everywhere."""
 
@@ -210,6 +253,28 @@ def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path):
     assert 0 < export.largest_difference(path, model, [image]) <= 1e-5
     network.gap = -1e-2
     assert export.largest_difference(path, model, [image]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    "given, sentence",
+    [
+        (
+            {"split": "test", "check": True},
+            "^split='test' received without data, whose",
+        ),
+        ({"split": "test"}, "^split='test' received without data, whose part"),
+        ({"data": "photos"}, "^data received, but neither check nor warmup, which"),
+        ({"data": "photos", "split": "test"}, "^data received, but neither"),
+        (
+            {"data": np.zeros((3, 4, 4, 3), np.uint8), "warmup": 5},
+            "^warmup=5 received, but only 3 of the images can be read; give at most 3",
+        ),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(run, tmp_path, given, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        export.export(str(run), str(tmp_path / "models"), **given)
+    assert not (tmp_path / "models").exists()
 
 
 def test_images_that_cannot_be_read_are_passed_over(run, tmp_path, capsys):

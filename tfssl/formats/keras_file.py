@@ -27,7 +27,7 @@ from tfssl import (
 from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import encoder as encoder_lib
 from tfssl.formats.classifier import Classifier
-from tfssl.models import image_format
+from tfssl.models import copying, image_format
 
 _MEMBER = "preprocessing.json"
 _HEAD = "head.keras"
@@ -63,7 +63,7 @@ def save(encoder, path, preprocessing=None, *, head=None, classes=None):
     """Writes an encoder and its preprocessing, replacing the file atomically.
 
     Of an `Encoder` the network is written, so that a reader needs no class but its, and
-    of a `Classifier` its head and its classes too.
+    of a `Classifier` its head and its classes too. No optimizer of theirs is written.
 
     Args:
         encoder: a Keras model. Classes of your own in it need
@@ -88,13 +88,13 @@ def save(encoder, path, preprocessing=None, *, head=None, classes=None):
 
 
 def save_whole(model, path):
-    """Writes a model as Keras saves it, replacing the file atomically.
+    """Writes a model as Keras saves it, without its optimizer, replacing atomically.
 
     Args:
         model: a Keras model, such as a `Classifier`.
         path: as for `save`.
     """
-    _replace(path, model.save)
+    _replace(path, copying.without_optimizer(model).save)
 
 
 def _replace(path, write):
@@ -122,13 +122,13 @@ def _replace(path, write):
 
 
 def _write(network, path, preprocessing, head, classes):
-    network.save(path)
+    copying.without_optimizer(network).save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(_MEMBER, json.dumps(preprocessing.get_config(), indent=2))
         if head is not None:
             with tempfile.TemporaryDirectory() as scratch:
                 part = os.path.join(scratch, _HEAD)
-                head.save(part)
+                copying.without_optimizer(head).save(part)
                 archive.write(part, _HEAD)
         if classes is not None:
             archive.writestr(_CLASSES, json.dumps(dataclasses.asdict(classes)))

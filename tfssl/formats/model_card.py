@@ -1,7 +1,13 @@
 """The model card: what a served encoder is, takes, gives, and how good it is."""
 
-from tfssl import models, templates
+import re
 
+from tfssl import models, templates
+from tfssl.models import copying
+
+# Of a card that a later export may replace. Readers of Markdown do not show it.
+MARKER = "[//]: # (Written by tfssl, which replaces it; without this line it stays.)"
+_LAST_OF_OURS = re.compile("^## (Encoder|Tokenizer)$", re.MULTILINE)
 _TEMPLATES = templates.markdown("tfssl.formats")
 _SHOWN = 20  # Classes that the card names.
 
@@ -19,16 +25,20 @@ def render(
         dim: features per image.
         pixels: dtype name of decoded pixels.
         sections: dict of title to a value, a dict, or a list of row dicts. All of it
-            is shown letter for letter, none of it is read as Markdown.
+            is shown letter for letter, none of it is read as Markdown. Or the text of
+            another card, whose sections are taken over as they are.
         classifier: the `Classifier` that this is the encoder of, or None.
 
     Returns:
-        str, Markdown.
+        str, Markdown, with `MARKER` as its last line.
     """
+    taken_over = ""
+    if isinstance(sections, str):
+        sections, taken_over = {}, _sections_of(sections)
     kind, given = "model_card", {}
     if isinstance(encoder, models.Tokenizer):
         kind, given = "tokenizer_card", {"settings": _pairs(encoder.settings)}
-    return _TEMPLATES.get_template(f"{kind}.md.jinja").render(
+    text = _TEMPLATES.get_template(f"{kind}.md.jinja").render(
         **given,
         name=name,
         version=version,
@@ -42,6 +52,7 @@ def render(
                 "class": type(encoder).__name__,
                 "name": encoder.name,
                 "parameters": f"{encoder.count_params():,}",
+                "computes in": copying.policy_of(encoder),
             }
         ),
         classes=None if classifier is None else _classes(classifier),
@@ -52,6 +63,17 @@ def render(
             if content
         ],
     )
+    parts = (text, taken_over, MARKER)
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def _sections_of(card):
+    """What follows in a card on that which an export says of itself."""
+    last = _LAST_OF_OURS.search(card)
+    if last is None:
+        return ""
+    _, heading, found = card[last.end() :].partition("\n## ")
+    return (heading + found).replace(MARKER, "")
 
 
 def _classes(classifier):

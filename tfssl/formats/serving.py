@@ -6,11 +6,13 @@ in `assets.extra/`. A `Classifier` has the names of its classes in `assets/` too
 folder that TF Serving passes on, one a line.
 """
 
+import functools
 import os
 import platform
 import tempfile
 
 import tensorflow as tf
+from absl import logging
 
 from tfssl import checks, files, models, python_calls
 from tfssl.formats import encoder as encoder_lib
@@ -24,6 +26,9 @@ ENCODER = os.path.join("assets.extra", "encoder.keras")
 TOKENIZER = os.path.join("assets.extra", "tokenizer.keras")
 CLASSIFIER = os.path.join("assets.extra", "classifier.keras")
 CLASSES = os.path.join("assets", "classes.txt")
+CARD = os.path.join("assets.extra", "README.md")
+# In the folder of the versions.
+_SHOWN_CARD = "README.md"
 
 
 def saved_model(
@@ -40,7 +45,9 @@ def saved_model(
     """Writes an encoder or a classifier as the next version of a served model.
 
     Writes `<base_dir>/<version>/`, with `preprocessing.json` and `encoder.keras` (to
-    fine-tune from) in its `assets.extra/`, and the model card `<base_dir>/README.md`.
+    fine-tune from) and the model card `README.md` in its `assets.extra/`. Of the
+    highest version `<base_dir>/README.md` is the card too, unless that file is not by
+    an export: then it stays as it is, and a warning says where the card is.
     A `Classifier` gives logits and probabilities too; `assets/classes.txt` has the
     names of its classes, one a line, and `assets.extra/classifier.keras` the whole of
     it. Of a `models.Segmenter` they give masks and probabilities of pixels, its classes
@@ -63,7 +70,8 @@ def saved_model(
         warmup_images: list of `bytes`, encoded images, for
             `assets.extra/tf_serving_warmup_requests`.
         model_card: dict of sections (`{"results": [...], "settings": {...}}`), each
-            a value, a dict or a list of row dicts, for the model card.
+            a value, a dict or a list of row dicts, for the model card; or the text of
+            another card, see `card_of`, whose sections are taken over.
         verify: function of the path of the finished folder, called before it becomes a
             version, which servers may take at once; what it raises ends the export.
 
@@ -94,6 +102,16 @@ def saved_model(
     records = None
     if warmup_images is not None:
         records = warmup.requests(warmup_images, preprocessing)
+    card = functools.partial(
+        model_card_lib.render,
+        network,
+        preprocessing,
+        name=name,
+        dim=dim,
+        pixels=signatures.pixel_dtype(preprocessing).name,
+        classifier=classifier,
+        sections=model_card or {},
+    )
     _make_folder(base_dir)
     scratch = _scratch(base_dir)
     try:
@@ -102,21 +120,11 @@ def saved_model(
             warmup.write(scratch, name, records)
         if verify is not None:
             verify(scratch)
-        path = _publish(scratch, base_dir, version)
+        path = _publish(scratch, base_dir, version, card)
     finally:
         if tf.io.gfile.exists(scratch):
             tf.io.gfile.rmtree(scratch)
-    text = model_card_lib.render(
-        network,
-        preprocessing,
-        name=name,
-        version=int(os.path.basename(path)),
-        dim=dim,
-        pixels=signatures.pixel_dtype(preprocessing).name,
-        classifier=classifier,
-        sections=model_card or {},
-    )
-    files.write_text(os.path.join(base_dir, "README.md"), text)
+    _show_card(path, base_dir)
     return path
 
 
@@ -263,13 +271,68 @@ def _is_alive(process):
     return True
 
 
-def _publish(scratch, base_dir, version):
-    """Renames the finished folder to its number; the highest free one if None."""
+def card_of(path):
+    """The text of an exported version's model card, or None if it has none.
+
+    Args:
+        path: folder of a version, or of all of them (the newest counts), or a `.keras`
+            file in `assets.extra/` of a version.
+    """
+    path = files.expanded(path)
+    if not tf.io.gfile.isdir(path):
+        path = os.path.dirname(os.path.dirname(path))
+    elif versions(path):
+        path = os.path.join(path, str(versions(path)[-1]))
+    base_dir, number = os.path.split(path.rstrip("/"))
+    place = os.path.join(path, CARD)
+    if tf.io.gfile.exists(place):
+        return _text(place)
+    # Versions of an older tfssl have one card for all, that of the highest.
+    place = os.path.join(base_dir, _SHOWN_CARD)
+    if list(map(str, versions(base_dir)[-1:])) == [number]:
+        return _text(place) if tf.io.gfile.exists(place) else None
+    return None
+
+
+def _show_card(path, base_dir):
+    """Copies the card of the highest version to where readers look for it."""
+    if int(os.path.basename(path)) < versions(base_dir)[-1]:
+        return
+    card, shown = os.path.join(path, CARD), os.path.join(base_dir, _SHOWN_CARD)
+    if tf.io.gfile.exists(shown) and model_card_lib.MARKER not in _text(shown):
+        logging.warning(
+            "%s was not written by this version of tfssl and stays as it is; the model "
+            "card is %s.",
+            shown,
+            card,
+        )
+        return
+    files.write_text(shown, _text(card))
+
+
+def _text(path):
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read().decode(errors="replace")
+
+
+def _publish(scratch, base_dir, version, card):
+    """Renames the finished folder to its number; the highest free one if None.
+
+    Args:
+        scratch: the folder, finished but for the card.
+        base_dir: folder of the versions.
+        version: the number, or None.
+        card: function of `version=` to the text of the card.
+
+    Returns:
+        Path of the version.
+    """
     number = version or max(versions(base_dir), default=0) + 1
     while True:
         path = os.path.join(base_dir, str(number))
         # A rename replaces an EMPTY folder silently, so look first.
         if not tf.io.gfile.exists(path):
+            files.write_text(os.path.join(scratch, CARD), card(version=number))
             try:
                 tf.io.gfile.rename(scratch, path)
                 return path

@@ -15,7 +15,8 @@ _WIDE = "float32"
 def copied(network, purpose, policy=None):
     """The same architecture with variables of its own, and the same weights.
 
-    Its variables are made where this is called: under a strategy, for its devices.
+    Its variables are made where this is called: under a strategy, for its devices. The
+    copy is not compiled, whatever the network is.
 
     With a policy it is what its config describes, and so what its file gives back: of
     a network in mixed precision the layers that are float32 stay so. In a network that
@@ -33,6 +34,7 @@ def copied(network, purpose, policy=None):
     """
     try:
         config = keras.saving.serialize_keras_object(network)
+        _leave_out(config, "compile_config")
         if policy is not None:
             _change_policies(config, policy, _staying(network, policy))
         copy = keras.saving.deserialize_keras_object(config)
@@ -43,7 +45,30 @@ def copied(network, purpose, policy=None):
             "keras.saving.register_keras_serializable and give them get_config."
         ) from error
     copy.set_weights(network.get_weights())
+    for layer in internals.layers_of(copy):
+        # It computes with what it has made of its weights.
+        if isinstance(layer, keras.layers.Normalization) and layer.built:
+            layer.finalize_state()
     return copy
+
+
+def without_optimizer(network):
+    """A network to be saved: itself, or a copy that is not compiled.
+
+    What is compiled, at any depth, is saved with its optimizer, twice as large as the
+    weights. One that its config does not describe stays as it is.
+
+    Args:
+        network: a built Keras model.
+    """
+    if not any(
+        getattr(part, "compiled", False) for part in internals.layers_of(network)
+    ):
+        return network
+    try:
+        return copied(network, "a file without an optimizer")
+    except ValueError:
+        return network
 
 
 def policy_of(network):
@@ -117,6 +142,17 @@ def _change_policies(config, policy, stays):
             )
     for part in config.values():
         _change_policies(part, policy, stays)
+
+
+def _leave_out(config, name):
+    """Removes what has this name from a serialized network, in place."""
+    if isinstance(config, dict):
+        config.pop(name, None)
+        config = config.values()
+    elif not isinstance(config, list | tuple):
+        return
+    for part in config:
+        _leave_out(part, name)
 
 
 def _first_line(error):

@@ -1,7 +1,7 @@
 """From a run to a SavedModel for serving, with a check of what was written."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tensorflow as tf
@@ -10,8 +10,9 @@ from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline
-from tfssl.formats import signatures
+from tfssl.formats import serving, signatures
 from tfssl.formats import warmup as warmup_lib
+from tfssl.models import copying
 from tfssl.tasks import arguments, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import FileName, Path, Range
 
@@ -29,6 +30,7 @@ def export(
     check: bool = False,
     data: Any = None,
     split: str | None = None,
+    precision: Literal["float32"] | None = None,
 ):
     """Exports a run's encoder for TF Serving, of a fine-tuned run its classes too.
 
@@ -47,16 +49,20 @@ def export(
             Python path on some images of `data`.
         data: images for `warmup` and `check`, given as for `tfssl.pretrain`; None
             takes the run's.
-        split: their part.
+        split: part of `data`, for sources that have parts.
+        precision: `"float32"` exports a copy that computes in it, of the same weights,
+            such as LiteRT asks for; None keeps what the network computes in.
 
     Returns:
         Path of the new version, `<base_dir>/<name>/<version>/`.
 
     Raises:
         ValueError: if there is no encoder or no preprocessing with it, the name is
-            none, the version exists, a tokenizer has collapsed, or the check finds a
+            none, the version exists, a tokenizer has collapsed, images are told of that
+            nothing asks for, there are fewer than `warmup`, or the check finds a
             difference above 1e-5.
     """
+    _check_images(data, split, wanted=check or warmup)
     model = runs.load_whole(run)
     preprocessing = model.preprocessing
     if preprocessing is None:
@@ -64,6 +70,8 @@ def export(
             f"{run!r} holds no preprocessing, so that nobody knows which pixels its "
             "encoder takes; save it with formats.keras_file.save, which stores both."
         )
+    if precision is not None:
+        model = copying.copied(model, f"an export in {precision}", precision)
     folder = runs.folder_of(run)
     if name is None:
         name = _name_of(os.path.abspath(run), folder)
@@ -78,6 +86,12 @@ def export(
     if warmup or check:
         source = _source(folder, preprocessing, data, split)
         images = _png_images(source, preprocessing, max(warmup, 4))
+        if len(images) < warmup:
+            raise ValueError(
+                f"warmup={warmup} received, but only {len(images)} of the images "
+                f"can be read; give at most {len(images)}, or more images with data=… "
+                "(--data)."
+            )
     differences = []
 
     def verify(path):
@@ -96,7 +110,7 @@ def export(
         name=name,
         version=version,
         warmup_images=images[:warmup] if warmup else None,
-        model_card=_model_card(record),
+        model_card=_model_card(record) if folder else serving.card_of(run),
     )
     if check:
         tokenizer = isinstance(model.network, models.Tokenizer)
@@ -106,6 +120,20 @@ def export(
             f"largest difference to Python {differences[0]:.1e}"
         )
     return path
+
+
+def _check_images(data, split, wanted):
+    """Raises `ValueError` for settings of images that would do nothing."""
+    if split is not None and data is None:
+        raise ValueError(
+            f"split={split!r} received without data, whose part it is; give data=… "
+            "(--data) too, or leave split out for that of the run."
+        )
+    if data is not None and not wanted:
+        raise ValueError(
+            "data received, but neither check nor warmup, which its images are for; "
+            "give one of them, or leave data out."
+        )
 
 
 def _name_of(path, folder):
