@@ -190,7 +190,7 @@ def test_features_of_nan_are_refused_as_soon_as_they_come(monkeypatch):
     monkeypatch.setattr(features, "forward", counted)
     monkeypatch.setattr(features, "raw_pixels", None)
     with pytest.raises(
-        ValueError, match="'pre-trained' needs finite features, but those of 8 of 8 fir"
+        ValueError, match="'pre-trained' needs finite features, but those of 8 of 8 con"
     ):
         evaluated(
             formats.Encoder(network, data_lib.Preprocessing(size=8, channels=1)),
