@@ -200,21 +200,7 @@ class Course:
 
     def trainer(self, out, given, compared, teacher=None):
         """The `trainer.Trainer` of a classifier; the arguments are those of `train`."""
-        plan, saves = self.plan(compared, teacher), self.saves
-        return trainer.Trainer(
-            plan,
-            out,
-            given,
-            strategy=self.strategy,
-            optimization=self.optimization,
-            devices=self.devices,
-            saves=dataclasses.replace(
-                saves,
-                init_from=given["init_from"],
-                checkpoint_epochs=saves.checkpoint_epochs or spaced(plan.epochs),
-            ),
-            verbose=self.hooks.verbose,
-        )
+        return trainer_of(self, self.plan(compared, teacher), out, given)
 
     def train(self, out, given, make_model: Callable, compared, teacher=None):
         """Trains a classifier in a folder.
@@ -240,6 +226,32 @@ class Course:
             callbacks=self.hooks.callbacks,
         )
         return training.train(make_model, watch), training
+
+
+def trainer_of(course, plan, out, given):
+    """The `trainer.Trainer` of a course, of classifiers or of segmenters.
+
+    Args:
+        course: a `Course`, or that of `segmenting`.
+        plan: `trainer.Plan`, one of its.
+        out: the folder.
+        given: dict, the arguments of the task.
+    """
+    saves = course.saves
+    return trainer.Trainer(
+        plan,
+        out,
+        given,
+        strategy=course.strategy,
+        optimization=course.optimization,
+        devices=course.devices,
+        saves=dataclasses.replace(
+            saves,
+            init_from=given["init_from"],
+            checkpoint_epochs=saves.checkpoint_epochs or spaced(plan.epochs),
+        ),
+        verbose=course.hooks.verbose,
+    )
 
 
 def lengths(batch_size, epochs, count, alike):
@@ -296,6 +308,22 @@ def check_baseline(validation, optimization):
             f"({type(optimization.optimizer).__name__}), which trains one network "
             "only; give it by its name (optimizer='adamw', optimizer_args)."
         )
+
+
+def of_baseline(given):
+    """The arguments of a task for its baseline: from scratch, in a folder inside.
+
+    Args:
+        given: dict, the arguments of the task.
+    """
+    own = {
+        "out": os.path.join(given["out"], "baseline"),
+        "freeze": "none",
+        "layer_decay": 1.0,
+        "init_from": None,
+        "on_accept": None,
+    }
+    return given | {name: value for name, value in own.items() if name in given}
 
 
 def announce_baseline(out, workers, verbose):

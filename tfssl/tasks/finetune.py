@@ -1,7 +1,6 @@
 """Fine-tuning: from an encoder and labelled images to a classifier, in one call."""
 
 import dataclasses
-import os
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -167,14 +166,8 @@ def finetune(
         network = beginning.untrained(devices.precision, seed)
         return classification.Classification(network, **learns)
 
-    into = os.path.join(out, "baseline")
-    of_scratch = given | {
-        "out": into,
-        "freeze": "none",
-        "layer_decay": 1.0,
-        "init_from": None,
-        "on_accept": None,
-    }
+    of_scratch = classifying.of_baseline(given)
+    into = of_scratch["out"]
     begins_with = {"encoder": "untrained"}
     if baseline:
         course.trainer(into, of_scratch, begins_with).check_folder()

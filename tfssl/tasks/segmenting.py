@@ -338,22 +338,7 @@ class Course:
 
     def trainer(self, out, given, begins_with):
         """The `trainer.Trainer` of a segmenter; the arguments are those of `train`."""
-        plan, saves = self.plan(begins_with), self.saves
-        every = classifying.spaced(plan.epochs)
-        return trainer.Trainer(
-            plan,
-            out,
-            given,
-            strategy=self.strategy,
-            optimization=self.optimization,
-            devices=self.devices,
-            saves=dataclasses.replace(
-                saves,
-                init_from=given["init_from"],
-                checkpoint_epochs=saves.checkpoint_epochs or every,
-            ),
-            verbose=self.hooks.verbose,
-        )
+        return classifying.trainer_of(self, self.plan(begins_with), out, given)
 
     def train(self, out, given, network_of, begins_with, freeze="none"):
         """Trains a segmenter in a folder.

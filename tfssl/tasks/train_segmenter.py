@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 from typing import Any
 
 from tfssl import files
@@ -136,13 +135,8 @@ def train_segmenter(
         monitors=monitors,
         hooks=hooks,
     )
-    into = os.path.join(out, "baseline")
-    of_scratch = given | {
-        "out": into,
-        "freeze": "none",
-        "init_from": None,
-        "on_accept": None,
-    }
+    of_scratch = classifying.of_baseline(given)
+    into = of_scratch["out"]
     if baseline:
         course.trainer(into, of_scratch, "untrained").check_folder()
     run, training = course.train(
