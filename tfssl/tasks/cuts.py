@@ -6,12 +6,11 @@ from absl import logging
 
 from tfssl import files
 from tfssl.data import sources
-from tfssl.tasks import runs, settings
+from tfssl.tasks import resolve, runs, settings
 
 # They say which images; the others say which of them are held out.
 _IMAGES = ("data", "split", "data_dir", "data_args")
 _CUT = ("validation_fraction", "seed", "labels")
-_WITH_CLASSES = ("finetune", "distill")  # Their folders are classes by themselves.
 
 
 def check(run, name, task, given):
@@ -39,7 +38,7 @@ def check(run, name, task, given):
     if cut == _cut(now, task):
         return
     told = ", ".join(f"{key}={cut[key]}" for key in _CUT)
-    with_labels = " with labels" if earlier in _WITH_CLASSES else ""
+    with_labels = " with labels" if earlier in resolve.TAKE_CLASS_FOLDERS else ""
     logging.warning(
         "%s=%s learned from images%s that validate here: of the same %s it held out "
         "%s. Hold out the same (--seed, --labels, --validation_fraction), or give "
@@ -67,7 +66,7 @@ def _cut(found, task):
     cut = {key: found.get(key) for key in _CUT}
     cut["validation_fraction"] = cut["validation_fraction"] or 0
     if cut["labels"] == "auto" and _is_folder(found["data"]):
-        cut["labels"] = "folders" if task in _WITH_CLASSES else "none"
+        cut["labels"] = "folders" if task in resolve.TAKE_CLASS_FOLDERS else "none"
     return cut
 
 

@@ -123,9 +123,8 @@ class JudgedImages:
             own = {"data", "validation_data"} - set(given)
             recorded.check_can_be_opened(folder, settings, sorted(own))
             _check_trained(folder)
-            # Those that learn from labels take class folders as they are.
             task = runs.record_of(folder).get("task")
-            settings["class_folders"] = task in ("finetune", "distill")
+            settings["class_folders"] = task in resolve.TAKE_CLASS_FOLDERS
             settings |= self._fitting(settings)
             depth = resolve.bit_depth(settings["bit_depth"], preprocessing)
             settings["bit_depth"] = depth

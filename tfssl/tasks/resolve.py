@@ -23,6 +23,8 @@ from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
 _DATA_ARGS = tuple(name for name in data_lib.sources.OPTIONS if name != "data_dir")
+# Tasks that learn from labels: a folder's first level is the class by itself.
+TAKE_CLASS_FOLDERS = ("finetune", "distill")
 # Arguments of methods that are arguments of the task, or of none.
 _NOT_HPARAMS = ("encoder", "name", "teacher")
 
