@@ -287,13 +287,13 @@ def test_validation_images_at_once_are_those_that_fit(monkeypatch):
         "labeled",
         lambda *_, batch_size, **__: seen.append(batch_size),
     )
-    trainer = types.SimpleNamespace(workers=None)
-    for side, batch_size in ((8, 4), (512, 4), (512, 100)):
+    for side, at_once in ((8, 64), (512, 2), (512, 100)):
+        trainer = types.SimpleNamespace(workers=None, images_at_once=at_once)
         model = types.SimpleNamespace(
             encoder=types.SimpleNamespace(image_size=side), num_classes=150
         )
-        plan = types.SimpleNamespace(batch_size=batch_size, epochs=1)
+        plan = types.SimpleNamespace(epochs=1)
         watch = segmenting.Watch(plan, "source", None, every=1, max_bad_fraction=0.0)
         monkeypatch.setattr(segmenting.monitoring, "in_order", lambda *given: given)
         watch.callbacks(model, trainer, resumed=False)
-    assert seen == [64, 4, 100]
+    assert seen == [64, 2, 3]
