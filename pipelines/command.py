@@ -8,7 +8,7 @@ import traceback
 import tensorflow as tf
 from absl import app, flags, logging
 
-from tfssl import files
+from tfssl import files, processor
 from tfssl.training import checkpoint, monitors, saving, stalls, strategy, workers
 
 _FAILED_EXIT, _USAGE_EXIT = 1, 2
@@ -24,7 +24,7 @@ _BUG = (
 )
 
 
-def run(main):
+def run(main, *, only_input=False):
     """Parses the flags and calls `main()`; user errors end in one line.
 
     Exit codes: 0 done, 2 bad input (one sentence on stderr), 75 preempted after
@@ -32,6 +32,11 @@ def run(main):
     130 Ctrl-C (a training has saved, if it says so), 1 a stopped training, or storage
     or memory that gave out (one sentence), or a bug (its traceback). With
     TFSSL_TRACEBACK=1 in the environment every error has one.
+
+    Args:
+        main: function without arguments.
+        only_input: bool, whether the CPU has nothing to do but views; so it is on a
+            machine with a GPU or TPU in any case.
     """
 
     def guarded(argv):
@@ -43,6 +48,8 @@ def run(main):
             logging.set_verbosity(logging.WARNING)
             tf.get_logger().setLevel("ERROR")
         try:
+            if only_input or processor.accelerators():
+                processor.one_thread_an_operation()
             main()
         except saving.Preempted as stop:
             if isinstance(stop, stalls.InputLost):

@@ -27,7 +27,7 @@ def main():
 
 def run():
     """Entry point of `tfssl-data-service`."""
-    command.run(main)
+    command.run(main, only_input=True)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,16 @@ def test_what_the_user_set_stays():
     assert child(code, TF_ENABLE_ONEDNN_OPTS="0") == ["False"]
 
 
+@pytest.mark.parametrize("users, threads", [("", "1"), ("2", "0")])
+def test_an_operation_takes_one_thread_unless_the_user_says(users, threads):
+    code = (
+        "from tfssl import processor; import tensorflow as tf\n"
+        "processor.one_thread_an_operation()\n"
+        "print(tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    assert child(code, TF_NUM_INTRAOP_THREADS=users) == [threads]
+
+
 def test_the_tests_run_with_it():
     assert processor.onednn() or os.environ["TF_ENABLE_ONEDNN_OPTS"] != "1"
 

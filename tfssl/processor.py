@@ -84,6 +84,17 @@ def accelerators():
     return names
 
 
+def one_thread_an_operation():
+    """Has each operation on the CPU run on one thread, as input pipelines want it.
+
+    They run as many calls beside each other as there are cores, and each call would
+    split its operations over all cores again. For processes whose CPU only makes
+    views; before TensorFlow runs its first operation. What the user has set stays.
+    """
+    if not os.environ.get("TF_NUM_INTRAOP_THREADS"):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+
+
 def cpu(cpuinfo):
     """The processor's name and features, from the text of `/proc/cpuinfo`."""
     fields = {}

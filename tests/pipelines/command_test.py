@@ -14,7 +14,7 @@ from absl import app, flags
 
 from pipelines import command
 from tests import processes
-from tfssl import checks, data
+from tfssl import checks, data, processor
 from tfssl.evaluation import features
 from tfssl.training import checkpoint, saving
 
@@ -110,6 +110,23 @@ def test_one_line_and_an_exit_code(ends, error, code, line):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "cards, only_input, whole",
+    [([], False, False), (["H200"], False, True), ([], True, True)],
+)
+def test_operations_are_not_split_where_the_cpu_only_makes_views(
+    cards, only_input, whole, monkeypatch
+):
+    said = []
+    monkeypatch.setattr(processor, "accelerators", lambda: cards)
+    monkeypatch.setattr(
+        processor, "one_thread_an_operation", lambda: said.append("whole")
+    )
+    monkeypatch.setattr(app, "run", lambda guarded, **_: guarded(["test"]))
+    command.run(lambda: said.append("main"), only_input=only_input)
+    assert said == ["whole"] * whole + ["main"]
+
+
 def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
     command = [
         sys.executable, "-m", "pipelines.pretrain", f"--out={tmp_path}",
