@@ -14,6 +14,7 @@ from tfssl.data import sources
 from tfssl.tasks import (
     beginnings,
     export,
+    predict,
     runs,
     segmentation_results,
     segmenting,
@@ -58,6 +59,7 @@ def run(tmp_path_factory):
         validation_data=images(seed=1),
         epochs=12,
         class_names=("red", "green", "blue"),
+        preprocessing=data.Preprocessing(size=8, crop=0.5),
     )
 
 
@@ -70,9 +72,10 @@ def test_a_run_leaves_a_segmenter_its_scores_and_a_page(run):
     assert isinstance(loaded.network, models.Segmenter)
     assert loaded.network.class_names == ("red", "green", "blue")
     assert loaded.preprocessing.channels == 3
+    assert loaded.preprocessing.crop == 1  # Not what was given.
     found = files.read_json(os.path.join(run.path, "segmentation.json"))
     assert found["classes"] == ["red", "green", "blue"]
-    # The scores, by hand.
+    # The scores, by hand, of whole images.
     seen = images(seed=1)
     said = np.array(loaded.network.mask(seen[..., :3] / np.float32(255)))
     true = seen[..., 3:].argmax(-1)
@@ -120,6 +123,9 @@ def test_it_is_exported_with_masks(run, tmp_path, capsys):
     network = tfssl.load_segmenter(path).network
     np.testing.assert_array_equal(found["mask"], network.mask(pixels / np.float32(255)))
     assert found["mask"].dtype == tf.int32
+    # As the masks of a prediction lie on images.
+    predicted = predict.predict(run.path, pixels, verbose=0)
+    np.testing.assert_array_equal(found["mask"], [row.mask for row in predicted])
     assert found["probabilities"].shape == (4, 8, 8, 3)
     np.testing.assert_allclose(np.sum(found["probabilities"], -1), 1, rtol=1e-5)
     encoded = [tf.io.encode_png(pixels[0]).numpy(), b"no image"]
@@ -131,6 +137,7 @@ def test_it_is_exported_with_masks(run, tmp_path, capsys):
     with open(os.path.join(path, "..", "README.md")) as card:
         text = card.read()
     assert "Segmenter of 3 classes" in text and "| 1 | green |" in text
+    assert "`mask` is of the whole image" in text
 
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):

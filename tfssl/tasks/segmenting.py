@@ -283,7 +283,7 @@ class Course:
     Attributes:
         mapped: `MappedImages`.
         learning: `Learning`.
-        preprocessing: `data.Preprocessing` of the encoder.
+        preprocessing: `data.Preprocessing` of the encoder, of whole images.
         seed: int.
         strategy: `tf.distribute.Strategy`.
         optimization: `groups.Optimization`.

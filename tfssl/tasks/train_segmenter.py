@@ -64,7 +64,8 @@ def train_segmenter(
         images: see `groups.TrainingImages`.
         validation: see `groups.Validation`.
         maps: see `segmenting.Maps`.
-        preprocessing: `data.Preprocessing`; None takes the encoder's own.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own. Its `crop`
+            does not count: a segmenter sees whole images, which its masks are of.
         encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
             trained vision transformer `relative`, `pooling` and `drop_path`, see
             `models.with_settings` (`{"relative": "blocks"}` in BEiT's segmentation).
@@ -126,7 +127,7 @@ def train_segmenter(
     course = segmenting.Course(
         mapped.kept(images),
         learning,
-        beginning.preprocessing,
+        dataclasses.replace(beginning.preprocessing, crop=1.0),
         seed=seed,
         strategy=strategy,
         optimization=optimization,
