@@ -14,6 +14,7 @@ from tfssl.data import sources
 from tfssl.tasks import (
     beginnings,
     export,
+    judged_images,
     predict,
     runs,
     segmentation_results,
@@ -138,6 +139,23 @@ def test_it_is_exported_with_masks(run, tmp_path, capsys):
         text = card.read()
     assert "Segmenter of 3 classes" in text and "| 1 | green |" in text
     assert "`mask` is of the whole image" in text
+
+
+def test_its_own_data_serves_without_the_maps(tmp_path, capsys):
+    scenes = dict(split="test", map_start=None, validation_fraction=0.2, epochs=1)
+    run = trained(tmp_path / "run", "scenes", **scenes, batch_size=64)
+    export.export(run.path, str(tmp_path / "exported"), check=True)
+    assert "4 images through the bytes signature" in capsys.readouterr().out
+    made = tfssl.load(run.path).preprocessing
+    judged = judged_images.JudgedImages().open(run.path, made, seed=0, verbose=0)
+    assert (judged.train.channels, judged.train.num_images) == (3, 400)
+    assert (judged.test.channels, judged.test.num_images) == (3, 100)
+    expected = data.open_source("scenes", split="test")
+    (batch,) = data.labeled(judged.test, made, batch_size=100)
+    first = int(judged.test.describe(0).partition("[")[2].partition("]")[0])
+    image = made.apply(expected.read(first)[..., :3])
+    np.testing.assert_allclose(batch["image"][0], image, atol=1e-6)
+    assert judged.test.labels[0] == expected.labels[first]
 
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
