@@ -221,8 +221,12 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     one = sources.ArraySource(images(), name="a")
     elsewhere = sources.ArraySource(images()[::-1], name="b")
     one.maps, elsewhere.maps = {"mask": (3, tuple("xyz"))}, {"mask": (4, tuple("xy"))}
+    fewer = sources.ArraySource(images()[::-1], name="c")
+    fewer.maps = {"mask": (3, tuple("xy"))}
+    told = r"in c .mask: 2 classes .x, y. from channel 3 on. than in a .mask: 3 classes"
     for given, settings, message in (
         (one, dict(map_start=None, validation_data=elsewhere), "another first channel"),
+        (one, dict(map_start=None, validation_data=fewer), told),
         (plain, dict(map_start=None), "has no maps of classes to learn from"),
         (plain, dict(map_start=3), "map_start=3 received, but array has 3 channel"),
         (two, dict(map_start=None), "two has the maps one, other, expected one"),
@@ -240,6 +244,31 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
         with pytest.raises(ValueError, match=message):
             trained(tmp_path / "refused", given, **settings)
     assert not (tmp_path / "refused" / "run.json").exists()
+
+
+def test_names_of_classes_are_compared_where_there_are_some():
+    one, other = (sources.ArraySource(images(seed=i), name="ab"[i]) for i in range(2))
+    one.maps = {"mask": (3, ("red", "green", "blue"))}
+    other.maps = {"objects": (3, ("0", "1", "2"))}
+    for train, validation in ((one, other), (other, one)):
+        mapped = segmenting.Maps().prepared(train, validation)
+        assert mapped.class_names == next(iter(train.maps.values()))[1]
+    other.maps = {"objects": (3, ("red", "blue", "green"))}
+    with pytest.raises(ValueError, match="3 classes .red, blue, green. from channel 3"):
+        segmenting.Maps().prepared(one, other)
+
+
+def test_images_of_two_channels_are_drawn_by_the_first():
+    views = np.random.default_rng(0).uniform(size=(2, 8, 8, 5)).astype("float32")
+    nothing = np.full((2, 8, 8), 255)
+    method = types.SimpleNamespace(
+        judged=lambda view: tuple(map(tf.constant, (nothing, nothing, [0.0, 0.0])))
+    )
+    batch = {"image": tf.constant(views), "mask": tf.constant([True, True])}
+    made = data.Preprocessing(size=8, channels=2)
+    sheet = segmentation_results._sheet(method, [batch], made)
+    expected = np.repeat(views[0, ..., :1], 3, axis=-1)
+    np.testing.assert_allclose(sheet[:8, :8] / 255, expected, atol=0.01)
 
 
 def test_another_baseline_is_found_before_the_training(tmp_path):
