@@ -79,8 +79,8 @@ class Maps:
             if not source.maps:
                 raise ValueError(
                     f"{source.name} has no maps of classes to learn from; give a "
-                    "manifest with a column channels:NAME:mapN (PNG files of N "
-                    "classes), or images with a channel for each class and map_start."
+                    "manifest with a column channels:NAME:mapN (PNG or TIFF files of "
+                    "N classes), or images with a channel for each class and map_start."
                 )
             if len(source.maps) > 1:
                 raise ValueError(

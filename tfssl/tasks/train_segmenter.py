@@ -57,8 +57,8 @@ def train_segmenter(
             model with `stage_outputs` together with `preprocessing`. It is copied, and
             stays as it is.
         data: images with maps of classes, given as for `tfssl.pretrain`: a manifest
-            whose column `channels:NAME:mapN` names a PNG file of N classes for each
-            image, of the same size (255 is no class); `scenes`; or images with a
+            whose column `channels:NAME:mapN` names a PNG or TIFF file of N classes for
+            each image, of the same size (255 is no class); `scenes`; or images with a
             channel for each class (`map_start`). Labels are not used.
         out: folder of the run. Training continues there if it was interrupted.
         images: see `groups.TrainingImages`.
