@@ -11,22 +11,26 @@ same command goes on where it was stopped. Prints tables, accuracies in %:
     python -m benchmarks.small_recipes --data=cifar10/train --only=npid,dino_resnet18
 
 15 minutes to 2 hours a method on 2 CPU cores, where they were run; `--jobs=6` on a GPU.
-`--flag=--epochs=1`, say, goes to every training.
+`--flag=--epochs=1`, say, goes to every training that has it; a tokenizer's, for one,
+has no `--knn_epochs`.
 """
 
 import argparse
+import importlib
 import json
 import os
 import pathlib
 import sys
 
 from benchmarks import schedule
+from tfssl.tasks import arguments
 
 _KIND = "_cifar10_small"
 _TOKENIZER = "tokenizer"
 _TEACHERS = {"beit": _TOKENIZER, "feature_distillation": "simclr"}
 _OTHERS = ("distill", "finetune")  # Recipes of labels, which begin their names.
 _TUNED = "finetune_beit"
+_BINARIES = ("train_tokenizer", "pretrain", "finetune")
 _KNN = "knn_accuracy"
 _JUDGED = (
     "--budgets=100%",
@@ -48,6 +52,15 @@ def methods():
     }
 
 
+def _has(binary, flag):
+    """Whether a training has a flag, such as `--epochs=1` or `--noaugment`."""
+    task = importlib.import_module(f"tfssl.tasks.{binary}")
+    known = {argument.name for argument in arguments.of(getattr(task, binary))}
+    name = flag.lstrip("-").partition("=")[0]
+    # Of a dict each flag is one of its pairs.
+    return bool({name, f"{name}s", name.removeprefix("no")} & known)
+
+
 def jobs(chosen, options):
     """`{name: schedule.Job}` of the methods that are named, and what they need."""
     found, recipes = {}, methods()
@@ -58,7 +71,8 @@ def jobs(chosen, options):
 
     def train(name, binary, flags, ends_with, *before):
         place = schedule.folder(options.out, name)
-        given = [f"--data={options.data}", *options.flag, f"--out={place}"]
+        own = [flag for flag in options.flag if _has(binary, flag)]
+        given = [f"--data={options.data}", *own, f"--out={place}"]
         add(name, schedule.binary(binary, *flags, *given), place / ends_with, *before)
 
     def pretrained(name):
@@ -160,6 +174,9 @@ def main():
         parser.error(
             f"{', '.join(unknown)} received, expected of {', '.join(methods())}"
         )
+    for flag in options.flag:
+        if not any(_has(binary, flag) for binary in _BINARIES):
+            parser.error(f"{flag} received, which none of {', '.join(_BINARIES)} has")
     failed = schedule.run(
         jobs(chosen, options),
         at_once=options.jobs,

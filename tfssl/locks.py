@@ -21,6 +21,8 @@ import tensorflow as tf
 
 from tfssl import files
 
+FILE = ".lock"  # Of a folder as a whole.
+
 # What file systems without locks answer.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held = set()  # An `ExitStack` for each context that is open.
@@ -45,7 +47,7 @@ def hold(folder, name=""):
         ValueError: if the folder cannot be written.
     """
     folder = os.fspath(folder)
-    path = os.path.join(folder, f".{name}{'.' if name else ''}lock")
+    path = os.path.join(folder, f".{name}.lock" if name else FILE)
     what = os.path.join(folder, name) if name else folder
     with contextlib.ExitStack() as held:
         held.callback(_remove_empty, _missing(folder))

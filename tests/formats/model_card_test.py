@@ -5,7 +5,7 @@ import shlex
 import keras
 import markdown_it
 
-from tfssl import data, formats
+from tfssl import data, formats, models
 from tfssl.formats import model_card
 
 
@@ -43,6 +43,18 @@ def test_the_card_says_what_a_probability_is():
     assert "sigmoid" not in plain and "several" not in plain
     assert "sigmoid of its logit" in multilabel and ">= 0.5" in multilabel
     assert "several or none" in multilabel and "softmax" not in multilabel
+
+
+def test_the_card_says_which_part_of_an_image_a_mask_is_of():
+    network = models.resnet(18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3))
+    segmenter = models.Segmenter(network, ("a", "b"), image_size=8, width=16)
+    given = dict(name="a", version=1, dim=32, pixels="uint8", sections={})
+    for crop, told in (
+        (1.0, "of the whole image, "),
+        (0.875, "square of the image, 0.8"),
+    ):
+        made = data.Preprocessing(size=8, crop=crop)
+        assert told in model_card.render(segmenter, made, **given)
 
 
 def test_names_of_classes_do_not_break_the_card():

@@ -201,6 +201,13 @@ def test_bad_arguments_are_refused_in_one_sentence(arguments, message):
         made(**arguments)
 
 
+def test_a_share_that_hides_none_or_all_of_a_grid_is_refused_at_the_start():
+    made(mask_ratio=0.5).check_run(8, None)
+    for share in (0.05, 0.99):
+        with pytest.raises(ValueError, match=f"ratio={share} received for a grid of 4"):
+            made(mask_ratio=share).check_run(8, None)
+
+
 def test_a_cnn_and_a_collapsed_tokenizer_are_refused():
     with pytest.raises(ValueError, match="BEiT hides patches from a vision transform"):
         methods.BEiT(cases.tiny_encoder(), frozen_tokenizer())

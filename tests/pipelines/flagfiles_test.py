@@ -338,6 +338,13 @@ def test_the_augmented_recipe_is_maes():
     assert float(schedule(5 * 1251)) == pytest.approx(2e-3)
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in _RECIPES.glob("*.flags")))
+def test_folders_are_classes_of_folders_only(name):
+    given = flags_of(name)
+    if given.get("labels") == "folders":
+        assert ":" not in given["data"] and given["data"] not in ("digits", "scenes")
+
+
 @pytest.mark.parametrize(
     "first, then, flag",
     [

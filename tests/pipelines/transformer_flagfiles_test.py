@@ -1,8 +1,10 @@
 """The flagfiles of transformers and of tokenizers against their authors' code."""
 
+import re
+
 import pytest
 
-from tests.pipelines.flagfiles_test import arguments_of, schedule_of
+from tests.pipelines.flagfiles_test import _RECIPES, arguments_of, schedule_of
 from tfssl import models
 
 
@@ -154,6 +156,39 @@ def test_fine_tuning_of_beit_is_run_class_finetunings(
     for epoch, rate in ((0, 0.0), (warmup, peak), (epochs, last)):
         assert float(schedule(100 * epoch)) == pytest.approx(rate, rel=2e-2)
     assert_tables_and_kernels_decay(given)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "tokenizer_imagenet",
+        "beit_cifar10",
+        "beit_vit_base_16_imagenet",
+        "beit_vit_large_16_imagenet",
+        "finetune_beit_vit_base_16_imagenet",
+        "finetune_beit_vit_base_16_imagenet22k",
+        "finetune_beit_vit_base_16_imagenet_384",
+        "finetune_beit_vit_base_16_imagenet_after_22k",
+        "dino_vit_small_16_imagenet",
+        "moco_v3_vit_small_16_imagenet",
+        "moco_v3_vit_base_16_imagenet",
+        "finetune_deit_base_16_imagenet",
+        "finetune_deit_base_16_cifar100",
+        "distill_deit_small_16_imagenet",
+        "finetune_augmented_imagenet",
+    ],
+)
+def test_adams_epsilon_is_the_authors_and_not_keras(name):
+    assert arguments_of(name)["optimizer_args"]["epsilon"] == 1e-8
+
+
+def test_the_rate_of_beits_larger_transformer_ends_as_that_of_the_smaller():
+    header = (_RECIPES / "finetune_beit_vit_base_16_imagenet22k.flags").read_text()
+    rate, final = (
+        float(re.search(f"{flag}=([0-9.e-]+)", header)[1])
+        for flag in ("--learning_rate", "--lr_final")
+    )
+    assert rate * final == pytest.approx(1e-6, rel=1e-2)
 
 
 def assert_tables_and_kernels_decay(given):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tfssl import data, formats, models
+from tfssl import data, formats, locks, models
 from tfssl.evaluation import segmentation
 from tfssl.tasks import predict, predicted_masks
 
@@ -257,6 +257,19 @@ def test_a_move_that_was_cut_off_is_made_good(segmenter, tmp_path, monkeypatch):
     assert (out / "2.png").exists()
     names = _named(out, str(tmp_path / "photos"), segmenter)
     assert names == ["0.png", "1.png"]
+
+
+def test_one_process_at_a_time_writes_to_a_folder(segmenter, tmp_path):
+    photos, out = _photos(tmp_path / "photos"), tmp_path / "masks"
+    with locks.hold(out):
+        unfinished = out / ".masks.part" / "0.png"
+        unfinished.parent.mkdir()
+        unfinished.write_bytes(b"of the first")
+        with pytest.raises(locks.InUse, match="masks is in use by process"):
+            predict.predict(segmenter, photos, str(out), verbose=0)
+        assert unfinished.read_bytes() == b"of the first"
+    (out / ".lock").write_text("of a process that was killed")
+    _named(out, photos, segmenter)
 
 
 def test_a_folder_may_have_a_dot_in_its_name(segmenter, tmp_path):

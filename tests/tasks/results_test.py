@@ -35,6 +35,7 @@ def names(folder):
 
 
 def test_results_of_the_weights_before_go_when_the_training_goes_on(judged):
+    assert "retrieval.json" in results.FILES
     assert set(results.FILES) <= names(judged)
     assert names(judged / "labels") == {"3_per_class-0.json", "mine.json"}
     changes = {"epochs": 3, "allow_changes": ("epochs",)}

@@ -6,8 +6,9 @@ import pytest
 import tensorflow as tf
 
 from tfssl import data as data_lib
+from tfssl import models
 from tfssl.evaluation import rmac
-from tfssl.formats import Encoder, saved_model
+from tfssl.formats import Encoder, keras_file, saved_model
 from tfssl.tasks import retrieve
 
 # The image of a query holds a red and a blue patch, and its box the red one alone.
@@ -96,6 +97,19 @@ def test_average_precision_by_hand(images, tmp_path, capsys):
     assert "mean average precision         73.61\n" in capsys.readouterr().out
 
 
+def test_the_result_of_a_run_says_of_which_step(images, tmp_path):
+    write_query(tmp_path / "lab", "q_1", "red 0 0 9 9", good=["pink"])
+    assert retrieved(images, tmp_path)["steps"] is None
+    network = models.resnet(18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3))
+    run = tmp_path / "run"
+    run.mkdir()
+    keras_file.save(network, str(run / "encoder.keras"), data_lib.Preprocessing(size=8))
+    (run / "run.json").write_text('{"results": {"steps": 7}}')
+    given = dict(longer_side=16, levels=1, verbose=0)
+    retrieve.retrieve(str(run), str(images), str(tmp_path / "lab"), **given)
+    assert json.loads((run / "retrieval.json").read_text())["steps"] == 7
+
+
 def test_unreadable_and_missing_images(images, tmp_path, capsys):
     (images / "red.png").write_bytes(b"not an image")
     names = ["both", "red", "gone"]
@@ -155,6 +169,9 @@ def test_what_is_searched_teaches_no_whitening(images, tmp_path):
     write_query(tmp_path / "lab", "q_1", "red 0 0 9 9", good=["red"])
     with pytest.raises(ValueError, match="whiten_data=.* received, expected other im"):
         retrieved(images, tmp_path, whiten_data=str(images))
+    write_image(tmp_path / "others", "new", (_LEFT, (9, 9, 99)))
+    with pytest.raises(ValueError, match="other images .*, and none of those"):
+        retrieved(images, tmp_path, whiten_data=str(tmp_path))  # With others beside.
 
 
 def test_bad_folders_and_encoders(images, tmp_path):

@@ -14,6 +14,8 @@ from tfssl.data import sources
 from tfssl.tasks import (
     beginnings,
     export,
+    judged_images,
+    predict,
     runs,
     segmentation_results,
     segmenting,
@@ -58,6 +60,7 @@ def run(tmp_path_factory):
         validation_data=images(seed=1),
         epochs=12,
         class_names=("red", "green", "blue"),
+        preprocessing=data.Preprocessing(size=8, crop=0.5),
     )
 
 
@@ -70,9 +73,10 @@ def test_a_run_leaves_a_segmenter_its_scores_and_a_page(run):
     assert isinstance(loaded.network, models.Segmenter)
     assert loaded.network.class_names == ("red", "green", "blue")
     assert loaded.preprocessing.channels == 3
+    assert loaded.preprocessing.crop == 1  # Not what was given.
     found = files.read_json(os.path.join(run.path, "segmentation.json"))
     assert found["classes"] == ["red", "green", "blue"]
-    # The scores, by hand.
+    # The scores, by hand, of whole images.
     seen = images(seed=1)
     said = np.array(loaded.network.mask(seen[..., :3] / np.float32(255)))
     true = seen[..., 3:].argmax(-1)
@@ -120,6 +124,9 @@ def test_it_is_exported_with_masks(run, tmp_path, capsys):
     network = tfssl.load_segmenter(path).network
     np.testing.assert_array_equal(found["mask"], network.mask(pixels / np.float32(255)))
     assert found["mask"].dtype == tf.int32
+    # As the masks of a prediction lie on images.
+    predicted = predict.predict(run.path, pixels, verbose=0)
+    np.testing.assert_array_equal(found["mask"], [row.mask for row in predicted])
     assert found["probabilities"].shape == (4, 8, 8, 3)
     np.testing.assert_allclose(np.sum(found["probabilities"], -1), 1, rtol=1e-5)
     encoded = [tf.io.encode_png(pixels[0]).numpy(), b"no image"]
@@ -131,6 +138,24 @@ def test_it_is_exported_with_masks(run, tmp_path, capsys):
     with open(os.path.join(path, "..", "README.md")) as card:
         text = card.read()
     assert "Segmenter of 3 classes" in text and "| 1 | green |" in text
+    assert "`mask` is of the whole image" in text
+
+
+def test_its_own_data_serves_without_the_maps(tmp_path, capsys):
+    scenes = dict(split="test", map_start=None, validation_fraction=0.2, epochs=1)
+    run = trained(tmp_path / "run", "scenes", **scenes, batch_size=64)
+    export.export(run.path, str(tmp_path / "exported"), check=True)
+    assert "4 images through the bytes signature" in capsys.readouterr().out
+    made = tfssl.load(run.path).preprocessing
+    judged = judged_images.JudgedImages().open(run.path, made, seed=0, verbose=0)
+    assert (judged.train.channels, judged.train.num_images) == (3, 400)
+    assert (judged.test.channels, judged.test.num_images) == (3, 100)
+    expected = data.open_source("scenes", split="test")
+    (batch,) = data.labeled(judged.test, made, batch_size=100)
+    first = int(judged.test.describe(0).partition("[")[2].partition("]")[0])
+    image = made.apply(expected.read(first)[..., :3])
+    np.testing.assert_allclose(batch["image"][0], image, atol=1e-6)
+    assert judged.test.labels[0] == expected.labels[first]
 
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
@@ -196,8 +221,12 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     one = sources.ArraySource(images(), name="a")
     elsewhere = sources.ArraySource(images()[::-1], name="b")
     one.maps, elsewhere.maps = {"mask": (3, tuple("xyz"))}, {"mask": (4, tuple("xy"))}
+    fewer = sources.ArraySource(images()[::-1], name="c")
+    fewer.maps = {"mask": (3, tuple("xy"))}
+    told = r"in c .mask: 2 classes .x, y. from channel 3 on. than in a .mask: 3 classes"
     for given, settings, message in (
         (one, dict(map_start=None, validation_data=elsewhere), "another first channel"),
+        (one, dict(map_start=None, validation_data=fewer), told),
         (plain, dict(map_start=None), "has no maps of classes to learn from"),
         (plain, dict(map_start=3), "map_start=3 received, but array has 3 channel"),
         (two, dict(map_start=None), "two has the maps one, other, expected one"),
@@ -215,6 +244,31 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
         with pytest.raises(ValueError, match=message):
             trained(tmp_path / "refused", given, **settings)
     assert not (tmp_path / "refused" / "run.json").exists()
+
+
+def test_names_of_classes_are_compared_where_there_are_some():
+    one, other = (sources.ArraySource(images(seed=i), name="ab"[i]) for i in range(2))
+    one.maps = {"mask": (3, ("red", "green", "blue"))}
+    other.maps = {"objects": (3, ("0", "1", "2"))}
+    for train, validation in ((one, other), (other, one)):
+        mapped = segmenting.Maps().prepared(train, validation)
+        assert mapped.class_names == next(iter(train.maps.values()))[1]
+    other.maps = {"objects": (3, ("red", "blue", "green"))}
+    with pytest.raises(ValueError, match="3 classes .red, blue, green. from channel 3"):
+        segmenting.Maps().prepared(one, other)
+
+
+def test_images_of_two_channels_are_drawn_by_the_first():
+    views = np.random.default_rng(0).uniform(size=(2, 8, 8, 5)).astype("float32")
+    nothing = np.full((2, 8, 8), 255)
+    method = types.SimpleNamespace(
+        judged=lambda view: tuple(map(tf.constant, (nothing, nothing, [0.0, 0.0])))
+    )
+    batch = {"image": tf.constant(views), "mask": tf.constant([True, True])}
+    made = data.Preprocessing(size=8, channels=2)
+    sheet = segmentation_results._sheet(method, [batch], made)
+    expected = np.repeat(views[0, ..., :1], 3, axis=-1)
+    np.testing.assert_allclose(sheet[:8, :8] / 255, expected, atol=0.01)
 
 
 def test_another_baseline_is_found_before_the_training(tmp_path):

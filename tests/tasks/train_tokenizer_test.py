@@ -1,4 +1,5 @@
 import os
+import types
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import tfssl
 from tests.fixtures import interrupted_runs
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, models
-from tfssl.tasks import export, runs, train_tokenizer
+from tfssl.tasks import export, runs, tokenizer_results, train_tokenizer
 
 TINY = dict(
     vocabulary=16,
@@ -56,6 +57,21 @@ def test_a_run_leaves_a_tokenizer_its_numbers_and_a_page(run):
     pixels = small.images(seed=1)[0] / np.float32(255)
     back = np.array(loaded.images(loaded.tokens(pixels)))
     assert found["squared_error"] == pytest.approx(((back - pixels) ** 2).mean(), 1e-4)
+
+
+def test_images_that_cannot_be_read_are_not_counted(run, tmp_path):
+    for number, pixels in enumerate(small.images()[0][:3]):
+        content = tf.io.encode_png(pixels).numpy()
+        (tmp_path / f"{number}.png").write_bytes(content)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    source = data.open_source(str(tmp_path), channels=1)
+    made = runs.load_tokenizer(run.path), run.encoder.preprocessing
+    training = types.SimpleNamespace(
+        plan=types.SimpleNamespace(preprocessing=made[1]), images_at_once=4
+    )
+    bad_files = data.pipeline.BadFiles(max_fraction=1.0)
+    found, _ = tokenizer_results._judged(made[0], source, False, training, bad_files)
+    assert found["count"] == 3
 
 
 def test_its_codes_serve_as_an_encoder_too(run):

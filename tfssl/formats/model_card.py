@@ -56,7 +56,7 @@ def render(
             }
         ),
         classes=None if classifier is None else _classes(classifier),
-        pixel_classes=_pixel_classes(encoder),
+        pixel_classes=_pixel_classes(encoder, preprocessing.crop),
         sections=[
             _section(str(title).replace("_", " ").capitalize(), content)
             for title, content in sections.items()
@@ -87,11 +87,12 @@ def _classes(classifier):
     }
 
 
-def _pixel_classes(encoder):
+def _pixel_classes(encoder, crop):
     if not isinstance(encoder, models.Segmenter):
         return None
     rows = list(enumerate(encoder.class_names))
-    return {"count": len(rows), "table": {"columns": ["value", "class"], "rows": rows}}
+    table = {"columns": ["value", "class"], "rows": rows}
+    return {"count": len(rows), "crop": crop, "table": table}
 
 
 def _section(title, content):

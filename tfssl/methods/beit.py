@@ -110,6 +110,10 @@ class BEiT(base.Method):
         checks.one_of(given, "mask_form", masks.FORMS)
         checks.seed(given, "seed")
 
+    def check_run(self, global_batch, source):
+        grid = self.encoder.get_layer("tokens").grid
+        masks.check(*grid, **self._hiding(*grid))
+
     def train_step(self, batch):
         with self.recording() as recorded:
             values = self.image_losses(batch, training=True)
@@ -139,21 +143,17 @@ class BEiT(base.Method):
 
     def mask(self, positions, grid):
         """The patches that are hidden at these places of the stream, bool."""
-        rows, columns = grid
-        least = self.min_patches or max(1, round(rows * columns * _LEAST_SHARE))
+        given = self._hiding(*grid)
 
         def drawn(positions):
-            return masks.blockwise(
-                rows,
-                columns,
-                positions=positions,
-                seed=self.seed,
-                ratio=self.mask_ratio,
-                min_patches=least,
-                form=self.mask_form,
-            )
+            return masks.blockwise(*grid, positions=positions, seed=self.seed, **given)
 
         return pieces.compiled_on_gpus(drawn, self.distribute_strategy)(positions)
+
+    def _hiding(self, rows, columns):
+        """How much of a grid is hidden, arguments of `masks.blockwise`."""
+        least = self.min_patches or max(1, round(rows * columns * _LEAST_SHARE))
+        return dict(ratio=self.mask_ratio, min_patches=least, form=self.mask_form)
 
     def guess(self, images, mask, training=False):
         """Logits of the tokens of all patches, hidden ones among them.

@@ -12,7 +12,7 @@ def check(train, validation):
         train: `Source`.
         validation: `Source`.
     """
-    shared = _shared(train, validation)
+    shared = among(train, validation)
     if shared:
         raise ValueError(
             f"{shared:,} of the {validation.num_images:,} validation images "
@@ -22,8 +22,8 @@ def check(train, validation):
         )
 
 
-def _shared(train, validation):
-    """How many validation images are training images too, as far as can be told."""
+def among(train, validation):
+    """How many validation images are training images too, as `check` tells it."""
     if train.places is not None and validation.places is not None:
         trains = set(train.places())
         return sum(place in trains for place in validation.places())

@@ -10,6 +10,7 @@ from tfssl import data as data_lib
 from tfssl import formats, models
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import pipeline
+from tfssl.data.sources import first_channels
 from tfssl.formats import serving, signatures
 from tfssl.formats import warmup as warmup_lib
 from tfssl.models import copying
@@ -213,9 +214,12 @@ def _source(run, preprocessing, data, split):
     recorded.check_can_be_opened(run, settings)
     options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
     given = {key: settings[key] for key in options}
-    given["channels"] = given["channels"] or channels  # Without maps of classes.
+    if runs.record_of(run).get("task") != "train_segmenter":
+        given["channels"] = given["channels"] or channels
     given["bit_depth"] = resolve.bit_depth(given["bit_depth"], preprocessing)
-    return resolve.source(settings["data"], **given)
+    # Without the maps that a segmenter learned from.
+    source = resolve.source(settings["data"], **given)
+    return first_channels.of(source, channels)
 
 
 def _png_images(source, preprocessing, count):

@@ -8,6 +8,7 @@ from absl import logging
 
 from tfssl import data as data_lib
 from tfssl.data import labels as labels_lib
+from tfssl.data.sources import first_channels
 from tfssl.data.views import recipes
 from tfssl.evaluation import judging, supervised
 from tfssl.tasks import groups, recorded, resolve, runs
@@ -64,6 +65,11 @@ class JudgedImages:
         """
         settings = self._settings(folder, preprocessing)
         train, test = self._sources(folder, settings)
+        if settings["channels"] != preprocessing.channels:
+            train, test = (
+                source and first_channels.of(source, preprocessing.channels)
+                for source in (train, test)
+            )
         _check_labels(train, "training", verbose)
         _check_labels(test, "validation", verbose)
         _check_classes(train)
@@ -128,13 +134,16 @@ class JudgedImages:
             settings |= self._fitting(settings)
             depth = resolve.bit_depth(settings["bit_depth"], preprocessing)
             settings["bit_depth"] = depth
+            if task != "train_segmenter" or self.data is not None:
+                settings["channels"] = preprocessing.channels
         else:
             _check_given(given)
             settings = {
                 "bit_depth": resolve.bit_depth(8, preprocessing),
+                "channels": preprocessing.channels,
                 "max_bad_fraction": groups.Monitors.max_bad_fraction,
             }
-        return settings | given | {"channels": preprocessing.channels}
+        return settings | given
 
     def _fitting(self, settings):
         """The run's options of one kind of data, without those of another kind."""

@@ -277,7 +277,8 @@ def _check_pairs(frames, of_frames, pairs, progress):
             f"The frame {source.describe(expected)} cannot be read together with the "
             f"later one, {os.path.basename(later[expected])} "
             f"({reasons[source.describe(expected)] or 'damaged'}); save the frames as "
-            f"PNG or JPEG files in RGB, of one size, or take them out of {frames}."
+            "PNG, JPEG or TIFF files in RGB, of one size, or take them out of "
+            f"{frames}."
         )
 
 

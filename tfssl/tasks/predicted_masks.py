@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl import checks, files, internals, progress
+from tfssl import checks, files, internals, locks, progress
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
@@ -101,7 +101,8 @@ def of(segmenter, source, out, *, batch_size, max_bad_fraction, verbose):
 
     Raises:
         ValueError: for images that are read in sequence and may be of any size, for
-            those that cannot be read, or a segmenter that has diverged.
+            those that cannot be read, a segmenter that has diverged, or a folder that
+            another process writes to.
     """
     network = segmenter.network
     batch_size = segmentation.images_at_once(
@@ -275,7 +276,7 @@ def _ours(out):
 
     They are those of its list, and of one that was on its way when a move was cut off.
     """
-    return _listed(out) | _listed(os.path.join(out, _PART)) | {_PART}
+    return _listed(out) | _listed(os.path.join(out, _PART)) | {_PART, locks.FILE}
 
 
 def _listed(folder):
@@ -299,26 +300,24 @@ def _listed(folder):
 def _replaced(out):
     """Gives a folder to write to, whose files then take the place of `out`'s.
 
-    If it fails before, `out` is as it was.
+    No other process writes there meanwhile. If it fails before, `out` is as it was.
     """
-    there = tf.io.gfile.exists(out)
     part = os.path.join(out, _PART)
-    # Masks whose move was cut off are known as ours by this folder's list only.
-    for name in (_entries(out) & _listed(os.path.join(out, _PART))) - _listed(out):
-        tf.io.gfile.remove(os.path.join(out, name))
-    _remove(part)
-    try:
-        tf.io.gfile.makedirs(part)
-        yield part
-    except BaseException:
+    with locks.hold(out):
+        # Masks whose move was cut off are known as ours by this folder's list only.
+        for name in (_entries(out) & _listed(part)) - _listed(out):
+            tf.io.gfile.remove(os.path.join(out, name))
+        _remove(part)
         try:
-            _remove(part)
-            if not there:
-                _remove_if_empty(out)
-        except files.STORAGE_ERRORS:
-            logging.warning("%s could not be removed", part)
-        raise
-    _move(part, out)
+            tf.io.gfile.makedirs(part)
+            yield part
+        except BaseException:
+            try:
+                _remove(part)
+            except files.STORAGE_ERRORS:
+                logging.warning("%s could not be removed", part)
+            raise
+        _move(part, out)
 
 
 def _move(part, out):

@@ -14,6 +14,7 @@ from tfssl.tasks import (
 )
 
 EARLIER = "earlier"
+RETRIEVAL = "retrieval.json"
 FILES = (
     evaluation_results.RESULTS,
     evaluation_results.UNFINISHED,
@@ -25,6 +26,7 @@ FILES = (
     tokenizer_results.RESULTS,
     tokenizer_results.PAGE,
     drawn.PICTURES,
+    RETRIEVAL,
 )
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfssl import checks, files, progress
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.evaluation import retrieval, rmac, stages
-from tfssl.tasks import arguments, groups, resolve, runs
+from tfssl.tasks import apart, arguments, groups, resolve, results, runs
 from tfssl.tasks.arguments import Path, Range
 
 _SHOWN = 5
@@ -56,7 +56,8 @@ def retrieve(
     Returns:
         Dict: `mean_average_precision`, `average_precision` (of each query), in
         [0, 1], `protocol`, `bad_files`, `missing` (names that should be found and are
-        not there, or not readable), `versions`.
+        not there, or not readable), `steps` (those that the encoder was trained for,
+        None unless it is that of a run's folder), `versions`.
 
     Raises:
         ValueError: on anything that is missing or does not fit together.
@@ -64,6 +65,7 @@ def retrieve(
     encoder, preprocessing = runs.encoder_of(run, preprocessing, any_size=True)
     if out is None:
         out = _default_out(run)
+    steps = _steps_of(run)
     stage = stage or stages.names(encoder)[-1]
     if components is not None and whiten_data is None:
         raise ValueError(
@@ -79,9 +81,12 @@ def retrieve(
     _check_queries(queries, names, data)
     if whiten_data is not None:
         others = _source(whiten_data, preprocessing)
-        if others.identity() == source.identity():
+        same = others.identity() == source.identity()
+        if same or apart.among(others, source):
             raise checks.refused(
-                "whiten_data", whiten_data, "other images than those of data"
+                "whiten_data",
+                whiten_data,
+                "other images than those of data, and none of those among them",
             )
     files.check_writable(out)
     # They are few, and what is wrong with them is known before all others are read.
@@ -121,6 +126,7 @@ def retrieve(
         "missing": sorted(
             frozenset().union(*(q.positives for q in queries)) - set(kept)
         ),
+        "steps": steps,
         "versions": runs.versions(),
     }
     files.write_json(out, result)
@@ -132,11 +138,18 @@ def retrieve(
 def _default_out(run):
     folder = runs.folder_of(run)
     if folder is not None:
-        return os.path.join(folder, "retrieval.json")
+        return os.path.join(folder, results.RETRIEVAL)
     raise ValueError(
         "No place for the result: the encoder is not the folder of a run; give out, "
         "the path of a JSON file."
     )
+
+
+def _steps_of(run):
+    """Steps that the encoder of a run's folder was trained for, else None."""
+    folder = runs.folder_of(run)
+    record = runs.record_of(folder) if folder else None
+    return ((record or {}).get("results") or {}).get("steps")
 
 
 def _source(folder, preprocessing):

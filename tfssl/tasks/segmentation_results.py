@@ -77,6 +77,8 @@ def _write(trained, mapped, training, verbose):
         lines = [_line(name, told) for name, told in results.items()]
         best = next(iter(results.values()))
         lines.append(f"IoU of the classes: {_of_classes(best)}")
+        if verbose:
+            print("\n".join(lines))
         record = runs.record_of(run.path)
         report.write(
             os.path.join(run.path, PAGE),
@@ -91,8 +93,6 @@ def _write(trained, mapped, training, verbose):
             notes=[*lines, *epoch_judges.notes(record, mapped.validation)],
             step_name="epoch",
         )
-        if verbose:
-            print("\n".join(lines))
 
 
 def _told(loss, found, mapped):
@@ -150,8 +150,8 @@ def _sheet(method, test, preprocessing):
         labels, said, _ = (x.numpy()[real] for x in method.judged(batch["image"]))
         images = seen[..., : preprocessing.channels]
         images = images * np.float32(preprocessing.std) + preprocessing.mean
-        if images.shape[-1] == 1:
-            images = np.repeat(images, 3, axis=-1)
+        if images.shape[-1] != 3:
+            images = np.repeat(images[..., :1], 3, axis=-1)
         shown.append(
             np.stack([images, overlaid(images, labels), overlaid(images, said)], axis=1)
         )

@@ -56,15 +56,11 @@ class Maps:
             )
         found = self._found(train)
         if validation is not None and self.map_start is None:
-            if list(validation.maps.values()) != list(train.maps.values()):
-                places, expected = (
-                    {name: first for name, (first, _) in source.maps.items()}
-                    for source in (validation, train)
-                )
+            if not _alike(*train.maps.values(), *validation.maps.values()):
                 raise ValueError(
                     "The map of classes has another first channel or other classes in "
-                    f"{validation.name} ({places}) than in {train.name} ({expected}); "
-                    "give the columns of both manifests in one order."
+                    f"{validation.name} ({_told(validation.maps)}) than in "
+                    f"{train.name} ({_told(train.maps)}); give maps that are alike."
                 )
         return MappedImages(train, validation, *found)
 
@@ -77,14 +73,14 @@ class Maps:
                     f"{source.channels} channel(s), expected a channel for each of two "
                     "or more classes from there on."
                 )
-            known = tuple(map(str, range(source.channels - self.map_start)))
+            known = _numbers(source.channels - self.map_start)
             first = self.map_start
         else:
             if not source.maps:
                 raise ValueError(
                     f"{source.name} has no maps of classes to learn from; give a "
-                    "manifest with a column channels:NAME:mapN (PNG files of N "
-                    "classes), or images with a channel for each class and map_start."
+                    "manifest with a column channels:NAME:mapN (PNG or TIFF files of "
+                    "N classes), or images with a channel for each class and map_start."
                 )
             if len(source.maps) > 1:
                 raise ValueError(
@@ -99,6 +95,29 @@ class Maps:
                 f"maps of {source.name} have {len(known)} classes; name each of them."
             )
         return first, names
+
+
+def _alike(*maps):
+    """Whether these are two maps of the same channels and, where named, classes."""
+    if len(maps) != 2:
+        return False
+    (first, names), (others_first, others) = maps
+    same = (first, len(names)) == (others_first, len(others))
+    return same and (names == others or _numbers(len(names)) in (names, others))
+
+
+def _told(maps):
+    """Where maps of classes are among the channels, and of which classes."""
+    told = []
+    for name, (first, names) in maps.items():
+        known = "" if names == _numbers(len(names)) else f" ({', '.join(names)})"
+        told.append(f"{name}: {len(names)} classes{known} from channel {first} on")
+    return "; ".join(told) or "none"
+
+
+def _numbers(count):
+    """The names of classes that nobody named."""
+    return tuple(map(str, range(count)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +302,7 @@ class Course:
     Attributes:
         mapped: `MappedImages`.
         learning: `Learning`.
-        preprocessing: `data.Preprocessing` of the encoder.
+        preprocessing: `data.Preprocessing` of the encoder, of whole images.
         seed: int.
         strategy: `tf.distribute.Strategy`.
         optimization: `groups.Optimization`.

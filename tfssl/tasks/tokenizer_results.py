@@ -86,7 +86,7 @@ def _judged(tokenizer, source, trained, training, bad_files):
     )
     there_and_back = code_use.there_and_back(tokenizer)
     counts = np.zeros(tokenizer.vocabulary, np.int64)
-    squares, pixels, shown = 0.0, 0, []
+    squares, pixels, seen, shown = 0.0, 0, 0, []
     for batch in dataset:
         images = batch["image"].numpy()
         real = batch["mask"].numpy()
@@ -95,12 +95,13 @@ def _judged(tokenizer, source, trained, training, bad_files):
         counts += np.bincount(tokens.ravel(), minlength=len(counts))
         squares += float(np.square(decoded - images, dtype=np.float64).sum())
         pixels += images.size
+        seen += len(images)
         if sum(map(len, shown)) < _SHOWN:
             shown.append(np.stack([images, decoded], axis=1))
     error = squares / pixels
     numbers = {
         "images": source.name,
-        "count": int(count),
+        "count": seen,
         "trained_on": trained,
         "squared_error": error,
         "psnr": float(-10 * np.log10(max(error, 1e-12))),

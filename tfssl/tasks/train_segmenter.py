@@ -57,14 +57,15 @@ def train_segmenter(
             model with `stage_outputs` together with `preprocessing`. It is copied, and
             stays as it is.
         data: images with maps of classes, given as for `tfssl.pretrain`: a manifest
-            whose column `channels:NAME:mapN` names a PNG file of N classes for each
-            image, of the same size (255 is no class); `scenes`; or images with a
+            whose column `channels:NAME:mapN` names a PNG or TIFF file of N classes for
+            each image, of the same size (255 is no class); `scenes`; or images with a
             channel for each class (`map_start`). Labels are not used.
         out: folder of the run. Training continues there if it was interrupted.
         images: see `groups.TrainingImages`.
         validation: see `groups.Validation`.
         maps: see `segmenting.Maps`.
-        preprocessing: `data.Preprocessing`; None takes the encoder's own.
+        preprocessing: `data.Preprocessing`; None takes the encoder's own. Its `crop`
+            does not count: a segmenter sees whole images, which its masks are of.
         encoder_args: arguments of a new encoder's builder (`{"width": 0.25}`); of a
             trained vision transformer `relative`, `pooling` and `drop_path`, see
             `models.with_settings` (`{"relative": "blocks"}` in BEiT's segmentation).
@@ -126,7 +127,7 @@ def train_segmenter(
     course = segmenting.Course(
         mapped.kept(images),
         learning,
-        beginning.preprocessing,
+        dataclasses.replace(beginning.preprocessing, crop=1.0),
         seed=seed,
         strategy=strategy,
         optimization=optimization,

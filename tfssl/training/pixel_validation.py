@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from tfssl import internals
+from tfssl.data import label_maps
 from tfssl.evaluation import segmentation
 from tfssl.training import workers as workers_lib
 
@@ -58,7 +59,8 @@ def judge(model):
 
     Returns:
         Function of a dataset of `data.labeled` -> `(loss, segmentation.Segmentation)`,
-        the mean loss of its images and the scores of all their pixels.
+        the mean loss of its images that have a pixel with a class, and the scores of
+        all their pixels.
     """
     run = internals.function(model.judged, reduce_retracing=True)
     classes = model.num_classes
@@ -69,8 +71,9 @@ def judge(model):
             real = batch["mask"].numpy()
             labels, mask, loss = (x.numpy()[real] for x in run(batch["image"]))
             confusion += segmentation.confusion(mask, labels, classes)
-            losses.append(loss)
-        mean = float(np.mean(np.concatenate(losses), dtype=np.float64))
-        return mean, segmentation.scores(confusion)
+            known = (labels != label_maps.IGNORED).any(axis=(1, 2))
+            losses.append(loss[known])
+        scores = segmentation.scores(confusion)  # Of no pixel there are none.
+        return float(np.mean(np.concatenate(losses), dtype=np.float64)), scores
 
     return of_all

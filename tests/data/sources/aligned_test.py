@@ -207,7 +207,7 @@ def _others_of(tmp_path, write_image):
     (tmp_path / "text.png").write_bytes(b"no image")
     content = (tmp_path / "depth" / "1.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(content[: len(content) // 2])
-    form = r"no PNG or JPEG file .* with the channels of its column"
+    form = r"no PNG, JPEG or TIFF file .* with the channels of its column"
     return [
         ("depth/1.png", "gone.png", "channels:depth:gray .*gone.png: missing"),
         ("depth/1.png", "rgb.png", f"channels:depth:gray .*rgb.png: {form}"),

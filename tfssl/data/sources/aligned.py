@@ -5,9 +5,9 @@ so that crops and flips are those of all of them, as of any image of many channe
 
 | kind | file | channels |
 |---|---|---|
-| `gray` | PNG or JPEG of one channel | 1 |
-| `rgb` | PNG or JPEG of three | 3 |
-| `mapN` | PNG of one channel, whose values are classes from 0 to N - 1 | N |
+| `gray` | PNG, JPEG or TIFF of one channel | 1 |
+| `rgb` | PNG, JPEG or TIFF of three | 3 |
+| `mapN` | PNG or TIFF of one channel, whose values are classes from 0 to N - 1 | N |
 
 A map becomes a channel of 0 and 1 for each class: between its pixels a resize then
 makes shares of classes, where numbers of classes would give other classes. The value
@@ -25,7 +25,7 @@ PREFIX = "channels:"
 _OF_IMAGE = 3  # Red, green and blue stand before all others.
 _MOST = 255  # Classes of a map, and the value of a pixel that has none.
 # Why an image cannot be used.
-FORM = "no PNG or JPEG file (of a map PNG) with the channels of its column"
+FORM = "no PNG, JPEG or TIFF file (of a map no JPEG) with the channels of its column"
 DEEP = "a file of 16 bits, which bit_depth=16 keeps"
 PALETTE = "a map in colours or with a palette; save the numbers of the classes as grey"
 CLASS = "a map with values that are no classes of its column"
