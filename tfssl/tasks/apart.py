@@ -1,7 +1,13 @@
 """Images that judge must be others than those that train."""
 
 
-def check(train, validation):
+def check(
+    train,
+    validation,
+    *,
+    among="those that train",
+    fix="hold some out by validation_fraction (--validation_fraction)",
+):
     """Raises `ValueError` where validation images are among those that train.
 
     Where it is known in which files images lie, by these, whatever links lead to them;
@@ -11,14 +17,15 @@ def check(train, validation):
     Args:
         train: `Source`.
         validation: `Source`.
+        among: what the images of `train` are, for the message.
+        fix: what helps other than to give other images.
     """
     shared = _shared(train, validation)
     if shared:
         raise ValueError(
             f"{shared:,} of the {validation.num_images:,} validation images "
-            f"({validation.name}) are among those that train ({train.name}), which "
-            "they cannot judge; give others, or hold some out by validation_fraction "
-            "(--validation_fraction)."
+            f"({validation.name}) are among {among} ({train.name}), "
+            f"which they cannot judge; give others, or {fix}."
         )
 
 

@@ -359,8 +359,8 @@ class Monitors:
         knn_temperature: temperature of the vote.
         online_probe_epochs: epochs between accuracies of a linear classifier that is
             trained beside the encoder and does not touch it; 0 is off.
-        online_probe_data: labelled images that it trains on, given like `data`; None
-            takes the training images, if they have labels.
+        online_probe_data: labelled images that it trains on, given like `data`, none of
+            them for validation; None takes the training images, if they have labels.
         online_probe_split: their part; alone, it is a part of `data`.
         online_probe_steps: training steps between two steps of that classifier.
         watch_gradients: whether each epoch's line has `largest_gradient`, the largest
