@@ -5,10 +5,12 @@ evaluation, the kNN monitor, the online probe) the second takes the first one's 
 """
 
 import copy
+import re
 
 import numpy as np
 from absl import logging
 
+_WHOLE = re.compile(r"[0-9]+(\.0+)?")
 _SHOWN = 5  # Classes that a message names.
 
 
@@ -16,10 +18,10 @@ def matched(source, reference):
     """A source whose classes have the numbers that they have in another source.
 
     Classes are the same if their names are. Where one source has names and the other
-    numbers, a number is the class whose name is that number ("7", "07"); if no name is
-    a number, it is the place of the name in the list, from 0, which is logged. Where
-    neither has names, the numbers are the classes. Classes that only one of them has
-    are logged.
+    numbers, a number is the class whose name is that number ("7", "07", "7.0"); if no
+    name is a number, it is the place of the name in the list, from 0, which is logged.
+    Where neither has names, the numbers are the classes. Classes that only one of them
+    has are logged.
 
     Args:
         source: a `Source`.
@@ -130,9 +132,9 @@ def _names_to_numbers(source, reference):
 
 def _values(names):
     """The names of classes as numbers, or None if they are not whole numbers."""
-    if not all(name.isascii() and name.isdigit() for name in names):
+    if not all(map(_WHOLE.fullmatch, names)):
         return None
-    values = [int(name) for name in names]
+    values = [int(name.partition(".")[0]) for name in names]
     return values if len(set(values)) == len(values) else None
 
 

@@ -30,6 +30,9 @@ from tfssl.data.sources import aligned, image_folder, label_sets, manifest_rows
 
 _CLIP = "clip"
 _BETWEEN = "|"  # Classes of an image in CSV.
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
+# As pandas writes whole numbers, where others are missing.
+_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.0+)?")
 _WEB = ("http://", "https://", "ftp://")
 
 
@@ -245,7 +248,9 @@ def _members(path, line, given):
 
 def _numbered(path, known):
     """`(number of each label, names)`; names are None where labels are numbers."""
-    numbers = [_number(path, *pair) for pair in known]
+    texts = [label for _, label in known if isinstance(label, str)]
+    form = _DECIMAL if all(map(_DECIMAL.fullmatch, texts)) else _WHOLE
+    numbers = [_number(path, *pair, form) for pair in known]
     if None not in numbers:
         label_sets.check_numbers(numbers, path)
         return numbers, None
@@ -263,11 +268,13 @@ def _numbered(path, known):
     return [number_of[label] for _, label in known], tuple(names)
 
 
-def _number(path, line, label):
-    """A label as an int, or None if it is the name of a class."""
+def _number(path, line, label, form):
+    """A label as an int, or None for a text of another form, the name of a class."""
     if isinstance(label, str):
-        if not re.fullmatch(r"-?[0-9]{1,9}", label):
+        if not form.fullmatch(label):
             return None
+        label = int(label.partition(".")[0])
+    elif isinstance(label, float) and label.is_integer():
         label = int(label)
     whole = isinstance(label, int) and not isinstance(label, bool)
     if not whole or not -1 <= label < 10**9:
