@@ -10,6 +10,7 @@ from tfssl import checks, files
 from tfssl.data import labels as labels_lib
 from tfssl.data.sources import (
     clips,
+    depth,
     digits,
     image_folder,
     manifest,
@@ -79,7 +80,8 @@ def open_source(
             data's own otherwise. Of a manifest with further files, see `manifest`.
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
             name of the first folder level is the class, of a folder only.
-        bit_depth: 8 or 16, of files.
+        bit_depth: 8 or 16, of files. Where some have 16 and are read with 8, a warning
+            says so.
         data_dir: of `"tfds:NAME"`, the folder where its prepared data lies.
         follow_links: of a folder, take the files behind links that lead out of it.
         root: of a manifest, a folder besides its own that files may lie in.
@@ -120,6 +122,8 @@ def open_source(
             source = tfds_source.open_tfds(
                 kind, path, split=split or "train", data_dir=data_dir, **decoded
             )
+        if kind in ("folder", "manifest", "tfrecord"):
+            depth.tell_if_cut(source)
     else:
         source = _open_object(data, **decoded)
         _check_options(None, source.name, split, labels, only)
