@@ -8,8 +8,9 @@ dogs/7.png,dog,test
 
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
 nothing where unknown) or the name of a class, `split` any name; one of these names with
-spaces or capitals is refused. `clip` is the video that an image is a frame of, which a
-hold-out does not cut; other columns are left alone. The rows' order numbers the images.
+spaces or capitals is refused, as is a value of them with a space at an end. `clip` is
+the video that an image is a frame of, which a hold-out does not cut; other columns are
+left alone. The rows' order numbers the images.
 
 Columns `channels:NAME:KIND` name further files of the same size as the image, whose
 channels are stacked behind its own, in the order of the columns: see `aligned`.
@@ -29,7 +30,6 @@ import numpy as np
 from tfssl.data.sources import aligned, image_folder, label_sets, manifest_rows
 
 _CLIP = "clip"
-_BETWEEN = "|"  # Classes of an image in CSV.
 _WHOLE = re.compile(r"-?[0-9]{1,9}")
 # As pandas writes whole numbers, where others are missing.
 _DECIMAL = re.compile(r"-?[0-9]{1,9}(\.0+)?")
@@ -234,14 +234,14 @@ def _members(path, line, given):
     """The classes of an image, a list of names or numbers, or None if unknown."""
     if given in (None, "", "[]"):  # The last in CSV: none, which is known.
         return [] if given else None
-    members = given.split(_BETWEEN) if isinstance(given, str) else given
+    members = given.split(manifest_rows.BETWEEN) if isinstance(given, str) else given
     json_in_csv = isinstance(given, str) and given.startswith("[")
     known = isinstance(members, list) and not any(m in (None, "") for m in members)
     if json_in_csv or not known:
         raise manifest_rows.refused(
             path,
             line,
-            f"labels {given!r}, expected a list of classes (in CSV: cat{_BETWEEN}dog).",
+            f"labels {given!r}, expected a list of classes (in CSV: cat|dog).",
         )
     return members
 

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tfssl.data.sources import aligned
 
 ENDINGS = (".csv", ".jsonl")
+BETWEEN = "|"  # Classes of an image in CSV.
 _COLUMNS = ("path", "label", "labels", "split")
 
 
@@ -49,6 +50,8 @@ def read(path, more=()):
             f"{' or '.join(ENDINGS)}."
         )
     rows = [(line, _counting(row, more)) for line, row in rows]
+    for line, row in rows:
+        _check_spaces(path, line, row, (*_COLUMNS[1:], *more))
     if not rows:
         raise ValueError(f"The manifest {path!r} lists no image; add rows to it.")
     return rows
@@ -112,6 +115,25 @@ def _counting(row, more):
     return {key: row.get(key) for key in (*_COLUMNS, *more)} | {
         key: row[key] for key in further(row)
     }
+
+
+def _check_spaces(path, line, row, titles):
+    """Refuses names with a space at an end, which would be others than those without.
+
+    Files may have such names.
+    """
+    for title in titles:
+        given = row[title]
+        if title == "labels" and isinstance(given, str):
+            given = given.split(BETWEEN)
+        for name in given if isinstance(given, list) else [given]:
+            if isinstance(name, str) and name != name.strip():
+                raise refused(
+                    path,
+                    line,
+                    f"{title} {name!r}, with a space before or behind; write it as "
+                    f"{name.strip()!r}.",
+                )
 
 
 def further(row):
