@@ -74,24 +74,28 @@ def matched(source, reference):
 def _matched_sets(source, reference):
     """`matched` for any number of classes per image: the columns change places.
 
-    Of a class that `source` lacks it is unknown which of its images have it.
+    Of a class that `source` lacks it is unknown which of its images have it. Without
+    names the columns are the classes.
     """
     names, own = reference.class_names, source.class_names
-    if names is None or own is None:
-        here, there = source.label_sets.shape[1], reference.label_sets.shape[1]
+    here, there = source.label_sets.shape[1], reference.label_sets.shape[1]
+    if (own is None) != (names is None):
         if here != there:
             raise ValueError(
                 f"The labels of {source.name} have {here} columns, those of "
-                f"{reference.name} {there}, and they do not both have names, so the "
+                f"{reference.name} {there}, and only one of them has names, so the "
                 "classes cannot be matched; give the same columns, or names of both."
             )
         return source
-    if own == names:
+    if own == names and here == there:
         return source
-    first = set(names)
-    known = names + tuple(name for name in own if name not in first)
-    columns = [known.index(name) for name in own]
-    marks = np.full((source.num_images, len(known)), -1, np.int8)
+    if names is None:
+        known, columns, count = None, range(here), max(here, there)
+    else:
+        first = set(names)
+        known = names + tuple(name for name in own if name not in first)
+        columns, count = [known.index(name) for name in own], len(known)
+    marks = np.full((source.num_images, count), -1, np.int8)
     marks[:, columns] = source.label_sets
     source = copy.copy(source)
     source.class_names = known
