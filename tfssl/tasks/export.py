@@ -211,8 +211,8 @@ def _source(run, preprocessing, data, split):
         )
     settings = recorded.settings_of(run)
     recorded.check_can_be_opened(run, settings)
-    options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
-    given = {key: settings[key] for key in options}
+    options = ("data_args", "split", "channels", "bit_depth", "data_dir")
+    given = {key: settings[key] for key in options} | {"labels": "none"}
     given["channels"] = given["channels"] or channels  # Without maps of classes.
     given["bit_depth"] = resolve.bit_depth(given["bit_depth"], preprocessing)
     return resolve.source(settings["data"], **given)

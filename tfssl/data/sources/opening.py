@@ -153,10 +153,13 @@ def fitting(data, options):
 
     Args:
         data: as for `kind_of`.
-        options: dict, arguments of `open_source`.
+        options: dict, arguments of `open_source`. `labels="folders"` is for folders.
     """
     kind = kind_of(data)
-    return {k: value for k, value in options.items() if OPTIONS.get(k, kind) == kind}
+    owners = dict(OPTIONS)
+    if options.get("labels") == "folders":
+        owners["labels"] = "folder"
+    return {k: value for k, value in options.items() if owners.get(k, kind) == kind}
 
 
 def _kind(data):
