@@ -64,6 +64,9 @@ def test_numbers_are_names_that_are_their_text(caplog):
     source = _matched([0, 2], None, [0, 1], ("1", "2"))  # Counted from 0 and from 1.
     assert source.labels.tolist() == [2, 1] and source.class_names == ("1", "2", "0")
     assert "only first has 1; only second has 0" in caplog.messages[0]
+    caplog.clear()
+    source = _matched([10, 2, -1], None, [0, 1], ("10.0", "2.0"))
+    assert source.labels.tolist() == [0, 1, -1] and not caplog.messages
     source = _matched([0, 1, -1], ("10", "2"), [2, 10], None)
     assert source.labels.tolist() == [10, 2, -1] and source.class_names is None
 

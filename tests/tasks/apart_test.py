@@ -60,6 +60,25 @@ def test_files(manifest, tmp_path):
     _refused(2, data=folder, validation_data=manifest, validation_split="val")
 
 
+def test_pictures_that_two_images_are_made_of(tmp_path):
+    def pairs(name, rows):
+        path = tmp_path / name
+        path.write_text("path,channels:later:rgb,channels:depth:gray\n" + rows)
+        return str(path)
+
+    train = pairs("train.csv", "0.png,1.png,d.png\n2.png,3.png,d.png\n")
+    for shared in ("4.png,3.png", "1.png,4.png"):
+        other = pairs("other.csv", f"{shared},d.png\n5.png,6.png,d.png\n")
+        with pytest.raises(ValueError, match="^1 of the 2 .* have pictures in common"):
+            resolve.sources(data=train, validation_data=other)
+    # Depth may be that of several images.
+    resolve.sources(data=train, validation_data=pairs("apart.csv", "5.png,6.png,d.png"))
+    single = pairs("single.csv", "3.png,x.png,d.png")
+    with pytest.raises(ValueError, match="have pictures in common with those that"):
+        resolve.sources(data=sources.open_source(single, channels=3),
+                        validation_data=train)  # fmt: skip
+
+
 def test_links_to_files(manifest, tmp_path):
     folder = tmp_path / "others"
     folder.mkdir()

@@ -100,12 +100,24 @@ def test_no_file_has_six_channels_to_check_with(tmp_path, given):
 
 
 def test_export_of_a_run_checks_itself(tmp_path, capsys):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for i, image in enumerate(small.images(n=12)[0]):
-        (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
+    folder, labelled = tmp_path / "images", tmp_path / "labelled"
+    for i, (image, label) in enumerate(zip(*small.images(n=12))):
+        for path in (folder / f"{i}.png", labelled / str(label) / f"{i}.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tf.io.encode_png(image).numpy())
     out = tmp_path / "run"
-    pretrain.pretrain(str(folder), str(out), channels=1, **small.TINY | {"epochs": 1})
+    # The class folders are those of the probe; the images that train have none.
+    run = pretrain.pretrain(
+        str(folder),
+        str(out),
+        channels=1,
+        labels="folders",
+        validation_data=small.images(seed=1),
+        online_probe_epochs=1,
+        online_probe_data=str(labelled),
+        **small.TINY | {"epochs": 1},
+    )
+    assert "probe_accuracy" in run.history[-1]
     path = export.export(str(out), str(tmp_path / "models"), check=True, warmup=2)
     assert path.endswith("models/run/1")
     printed = capsys.readouterr().out

@@ -188,6 +188,17 @@ def test_a_split_of_the_run_is_for_data_of_its_kind(held_out):
         opened(str(run), split="all")
 
 
+def test_class_folders_of_the_run_are_not_asked_of_other_data(held_out):
+    run, folder, _ = held_out
+    record = files.read_json(run / "run.json")
+    record["settings"] |= {"labels": "folders", "validation_fraction": 0.0}
+    files.write_json(run / "run.json", record)
+    assert opened(str(run), **_OWN | {"data": "digits", "validation_split": "test"})
+    others = str(shutil.copytree(folder, run / "others"))
+    setting = opened(str(run), data="digits", split="test", validation_data=others)
+    assert setting.test.class_names
+
+
 def test_one_class_is_nothing_to_tell_apart():
     pixels, labels = small.images()
     with pytest.raises(ValueError, match=r"of one class only \(1\), expected two or"):

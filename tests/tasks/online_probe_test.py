@@ -2,6 +2,7 @@ import os
 import shutil
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from tests.tasks import pretrain_test as small
@@ -101,3 +102,24 @@ def test_classes_of_the_probes_images_are_matched_by_name():
     found = online_probe.images(None, train, validation, groups.Images(), chosen)
     assert found.class_names == ("ant", "cat", "bee")
     assert found.labels.tolist() == [0, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "data, images, probe",
+    [
+        ("digits", {"validation_split": "test"}, {"online_probe_split": "test"}),
+        ("digits", {"validation_split": "test"}, {"online_probe_split": "all"}),
+        ("digits", {"validation_fraction": 0.3}, {"online_probe_data": "digits"}),
+        (small.images(), {"validation_data": small.images(seed=1)},
+         {"online_probe_data": small.images(seed=1)}),
+    ],
+)  # fmt: skip
+def test_images_that_judge_the_probe_do_not_train_it(data, images, probe):
+    opened = groups.Images()
+    train, validation = groups.Validation(**images).sources(data, opened, 0)
+    told = "validation images .* are among those that train the online probe"
+    with pytest.raises(ValueError, match=f"{told} .* leave online_probe_data and"):
+        chosen = groups.Monitors(online_probe_epochs=1, **probe)
+        online_probe.images(data, train, validation, opened, chosen)
+    chosen = groups.Monitors(online_probe_epochs=1)
+    assert online_probe.images(data, train, validation, opened, chosen) is train

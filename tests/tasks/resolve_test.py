@@ -9,7 +9,7 @@ from tests.fixtures import networks
 from tfssl import data
 from tfssl.evaluation import features, knn
 from tfssl.models import copying
-from tfssl.tasks import make_tfrecords, pretrain, resolve
+from tfssl.tasks import groups, make_tfrecords, online_probe, pretrain, resolve
 
 _COLORS = {"ant": (250, 20, 20), "bee": (20, 250, 20), "cat": (20, 20, 250)}
 
@@ -117,6 +117,56 @@ def test_a_folder_beside_a_manifest_of_numbers(tmp_path):
     train = data.open_source(tmp_path / "train", labels="folders")
     train, test = resolve.sources(data=train, validation_data=f"{tmp_path}/val.csv")
     assert _accuracy(train, test) == 1.0
+
+
+@pytest.mark.parametrize("kinds", [("folder", "csv"), ("csv", "folder")])
+def test_class_folders_beside_other_data(tmp_path, kinds):
+    given = {}
+    for part, kind in zip(("train", "val"), kinds):
+        _write(tmp_path / part, ("ant", "bee"))
+        path = tmp_path / part
+        given[part] = _manifest(path, ("ant", "bee")) if kind == "csv" else str(path)
+    both = dict(data=given["train"], validation_data=given["val"])
+    train, test = resolve.sources(**both, labels="folders")
+    assert train.class_names == test.class_names == ("ant", "bee")
+    assert _accuracy(train, test) == 1.0
+    with pytest.raises(ValueError, match="labels='folders' received, .* is no folder"):
+        resolve.sources(data=_manifest(tmp_path / "train", ("ant",)),
+                        validation_data=_manifest(tmp_path / "val", ("ant",)),
+                        labels="folders")  # fmt: skip
+
+
+def test_a_probe_has_class_folders_where_the_training_images_have_none(
+    tmp_path, caplog
+):
+    """The command in docs/evaluation.md, and one with a manifest that trains."""
+    for part in ("labelled", "test"):
+        _write(tmp_path / part, ("ant", "bee"))
+    _write(tmp_path / "photos", (".",))
+    _write(tmp_path / "listed", (".",))
+    (tmp_path / "listed.csv").write_text("path\nlisted/0.png\n")
+    images = groups.Images(labels="folders")
+    test = groups.Validation(validation_data=str(tmp_path / "test"))
+    probe = str(tmp_path / "labelled")
+    monitors = groups.Monitors(online_probe_epochs=1, online_probe_data=probe)
+    for name, count in (("photos", 1), ("listed.csv", 0)):
+        where = str(tmp_path / name)
+        caplog.clear()
+        with caplog.at_level("WARNING", "absl"):
+            found = test.sources(where, images, 0, probe_data=probe)
+        assert "".join(caplog.messages).count("trains without labels") == count
+        assert found[0].labels is None
+        probed = online_probe.images(where, *found, images, monitors)
+        assert probed.class_names == found[1].class_names == ("ant", "bee")
+    with pytest.raises(ValueError, match="photos holds image files outside of class"):
+        test.sources(str(tmp_path / "photos"), images, 0)
+    # The probe's images may be those that are no folder.
+    monitors = groups.Monitors(
+        online_probe_epochs=1,
+        online_probe_data=_manifest(tmp_path / "labelled", ("ant", "bee")),
+    )
+    probed = online_probe.images(where, *found, images, monitors)
+    assert probed.class_names == ("ant", "bee")
 
 
 def test_a_folder_of_tfds_data_is_for_tfds_data(tmp_path, monkeypatch):

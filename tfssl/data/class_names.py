@@ -5,10 +5,12 @@ evaluation, the kNN monitor, the online probe) the second takes the first one's 
 """
 
 import copy
+import re
 
 import numpy as np
 from absl import logging
 
+_WHOLE = re.compile(r"[0-9]+(\.0+)?")
 _SHOWN = 5  # Classes that a message names.
 
 
@@ -16,10 +18,10 @@ def matched(source, reference):
     """A source whose classes have the numbers that they have in another source.
 
     Classes are the same if their names are. Where one source has names and the other
-    numbers, a number is the class whose name is that number ("7", "07"); if no name is
-    a number, it is the place of the name in the list, from 0, which is logged. Where
-    neither has names, the numbers are the classes. Classes that only one of them has
-    are logged.
+    numbers, a number is the class whose name is that number ("7", "07", "7.0"); if no
+    name is a number, it is the place of the name in the list, from 0, which is logged.
+    Where neither has names, the numbers are the classes. Classes that only one of them
+    has are logged.
 
     Args:
         source: a `Source`.
@@ -72,24 +74,28 @@ def matched(source, reference):
 def _matched_sets(source, reference):
     """`matched` for any number of classes per image: the columns change places.
 
-    Of a class that `source` lacks it is unknown which of its images have it.
+    Of a class that `source` lacks it is unknown which of its images have it. Without
+    names the columns are the classes.
     """
     names, own = reference.class_names, source.class_names
-    if names is None or own is None:
-        here, there = source.label_sets.shape[1], reference.label_sets.shape[1]
+    here, there = source.label_sets.shape[1], reference.label_sets.shape[1]
+    if (own is None) != (names is None):
         if here != there:
             raise ValueError(
                 f"The labels of {source.name} have {here} columns, those of "
-                f"{reference.name} {there}, and they do not both have names, so the "
+                f"{reference.name} {there}, and only one of them has names, so the "
                 "classes cannot be matched; give the same columns, or names of both."
             )
         return source
-    if own == names:
+    if own == names and here == there:
         return source
-    first = set(names)
-    known = names + tuple(name for name in own if name not in first)
-    columns = [known.index(name) for name in own]
-    marks = np.full((source.num_images, len(known)), -1, np.int8)
+    if names is None:
+        known, columns, count = None, range(here), max(here, there)
+    else:
+        first = set(names)
+        known = names + tuple(name for name in own if name not in first)
+        columns, count = [known.index(name) for name in own], len(known)
+    marks = np.full((source.num_images, count), -1, np.int8)
     marks[:, columns] = source.label_sets
     source = copy.copy(source)
     source.class_names = known
@@ -130,9 +136,9 @@ def _names_to_numbers(source, reference):
 
 def _values(names):
     """The names of classes as numbers, or None if they are not whole numbers."""
-    if not all(name.isascii() and name.isdigit() for name in names):
+    if not all(map(_WHOLE.fullmatch, names)):
         return None
-    values = [int(name) for name in names]
+    values = [int(name.partition(".")[0]) for name in names]
     return values if len(set(values)) == len(values) else None
 
 

@@ -6,7 +6,7 @@ from absl import logging
 
 from tfssl import files
 from tfssl.data import sources
-from tfssl.tasks import resolve, runs, settings
+from tfssl.tasks import folder_classes, runs, settings
 
 # They say which images; the others say which of them are held out.
 _IMAGES = ("data", "split", "data_dir", "data_args")
@@ -38,7 +38,7 @@ def check(run, name, task, given):
     if cut == _cut(now, task):
         return
     told = ", ".join(f"{key}={cut[key]}" for key in _CUT)
-    with_labels = " with labels" if earlier in resolve.TAKE_CLASS_FOLDERS else ""
+    with_labels = " with labels" if earlier in folder_classes.TAKEN_BY else ""
     logging.warning(
         "%s=%s learned from images%s that validate here: of the same %s it held out "
         "%s. Hold out the same (--seed, --labels, --validation_fraction), or give "
@@ -66,7 +66,7 @@ def _cut(found, task):
     cut = {key: found.get(key) for key in _CUT}
     cut["validation_fraction"] = cut["validation_fraction"] or 0
     if cut["labels"] == "auto" and _is_folder(found["data"]):
-        cut["labels"] = "folders" if task in resolve.TAKE_CLASS_FOLDERS else "none"
+        cut["labels"] = "folders" if task in folder_classes.TAKEN_BY else "none"
     return cut
 
 

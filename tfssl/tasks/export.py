@@ -212,8 +212,8 @@ def _source(run, preprocessing, data, split):
         )
     settings = recorded.settings_of(run)
     recorded.check_can_be_opened(run, settings)
-    options = ("data_args", "split", "channels", "labels", "bit_depth", "data_dir")
-    given = {key: settings[key] for key in options}
+    options = ("data_args", "split", "channels", "bit_depth", "data_dir")
+    given = {key: settings[key] for key in options} | {"labels": "none"}
     if runs.record_of(run).get("task") != "train_segmenter":
         given["channels"] = given["channels"] or channels
     given["bit_depth"] = resolve.bit_depth(given["bit_depth"], preprocessing)

@@ -40,9 +40,9 @@ class Images:
         split: part of the data, for sources that have parts (TFDS, manifests, digits,
             scenes).
         labels: where labels come from: `"auto"`, where the data has true ones,
-            `"none"`, or `"folders"`, the first folder level is the class.
-            Self-supervised methods never train on them; they feed monitors and
-            evaluations.
+            `"none"`, or `"folders"`, the first folder level is the class (of validation
+            images and others beside, where they are a folder). Self-supervised methods
+            never train on them; they feed monitors and evaluations.
         channels: 1, 3 or 4, what image files are decoded to; None is the data's own. Of
             a manifest with further files 1, 3 or 4 leaves these out.
         bit_depth: 8 or 16, of image files; a trained encoder of 16 bits gets 16.
@@ -111,25 +111,17 @@ class Validation:
     validation_split: str | None = None
     validation_fraction: Annotated[float, Range(0, 0.99)] = 0.0
 
-    def sources(self, data, images, seed, *, class_folders=False, unlabelled=False):
+    def sources(self, data, images, seed, **others):
         """`(training source, validation source or None)`.
 
         Args:
             data: the training images.
             images: `Images`.
             seed: int, of the hold-out.
-            class_folders: whether the first level of a folder is the class, unless
-                `images` say otherwise.
-            unlabelled: whether labels of the training images have no use. Those of a
-                hold-out are kept.
+            **others: further arguments of `resolve.sources`.
         """
         return resolve.sources(
-            data=data,
-            seed=seed,
-            class_folders=class_folders,
-            unlabelled=unlabelled and not self.validation_fraction,
-            **vars(images),
-            **vars(self),
+            data=data, seed=seed, **vars(images), **vars(self), **others
         )
 
 
@@ -359,8 +351,8 @@ class Monitors:
         knn_temperature: temperature of the vote.
         online_probe_epochs: epochs between accuracies of a linear classifier that is
             trained beside the encoder and does not touch it; 0 is off.
-        online_probe_data: labelled images that it trains on, given like `data`; None
-            takes the training images, if they have labels.
+        online_probe_data: labelled images that it trains on, given like `data`, none of
+            them for validation; None takes the training images, if they have labels.
         online_probe_split: their part; alone, it is a part of `data`.
         online_probe_steps: training steps between two steps of that classifier.
         watch_gradients: whether each epoch's line has `largest_gradient`, the largest

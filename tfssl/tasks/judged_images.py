@@ -11,7 +11,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data.sources import first_channels
 from tfssl.data.views import recipes
 from tfssl.evaluation import judging, supervised
-from tfssl.tasks import groups, recorded, resolve, runs
+from tfssl.tasks import folder_classes, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import Range
 
 
@@ -130,7 +130,7 @@ class JudgedImages:
             recorded.check_can_be_opened(folder, settings, sorted(own))
             _check_trained(folder)
             task = runs.record_of(folder).get("task")
-            settings["class_folders"] = task in resolve.TAKE_CLASS_FOLDERS
+            settings["class_folders"] = task in folder_classes.TAKEN_BY
             settings |= self._fitting(settings)
             depth = resolve.bit_depth(settings["bit_depth"], preprocessing)
             settings["bit_depth"] = depth
@@ -150,10 +150,14 @@ class JudgedImages:
         kind_of, found = data_lib.sources.kind_of, {}
         before = _kind_in(settings, "data")
         if self.data is not None:
-            kinds = map(kind_of, (self.data, self.validation_data))
+            kinds = [kind_of(self.data), kind_of(self.validation_data)]
             given = settings["data_args"] or {}
             found["data_args"] = data_lib.sources.fitting(self.data, given)
             found["data_dir"] = settings["data_dir"] if "tfds" in kinds else None
+            if self.validation_data is None:
+                kinds.append(_kind_in(settings, "validation_data"))
+            if settings["labels"] == "folders" and "folder" not in kinds:
+                found["labels"] = "auto"
             if kind_of(self.data) != before:
                 found["split"] = None
                 if settings["validation_data"] is None:

@@ -6,6 +6,7 @@ from tfssl import data as data_lib
 from tfssl.data import labels, pipeline
 from tfssl.evaluation import supervised
 from tfssl.optimizers import schedules
+from tfssl.tasks import apart
 from tfssl.training import online_probe
 
 _RATE = 0.1  # Times batch / 256.
@@ -22,7 +23,8 @@ def images(data, train, validation, opened, chosen):
         chosen: `groups.Monitors`.
 
     Raises:
-        ValueError: if labels or validation images are missing.
+        ValueError: if labels or validation images are missing, or the probe has data of
+            its own, among which are validation images.
     """
     epochs, split = chosen.online_probe_epochs, chosen.online_probe_split
     own = chosen.online_probe_data is not None or split is not None
@@ -38,6 +40,13 @@ def images(data, train, validation, opened, chosen):
         where = data if chosen.online_probe_data is None else chosen.online_probe_data
         source = opened.open(where, beside=True, split=split, channels=train.channels)
         if validation is not None:
+            apart.check(
+                source,
+                validation,
+                among="those that train the online probe",
+                fix="leave online_probe_data and online_probe_split out, so that it "
+                "learns from the training images",
+            )
             source = data_lib.class_names.matched(source, validation)
     labels.check_single(source, "The online probe")
     missing = None

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfssl import files, locks
 from tfssl import progress as progress_lib
 from tfssl.data import bad_files, running
-from tfssl.data.sources import aligned, image_folder, manifest
+from tfssl.data.sources import aligned, image_folder, manifest, manifest_rows
 from tfssl.tasks import arguments, groups
 from tfssl.tasks.arguments import Path, Range
 
@@ -76,7 +76,7 @@ def pair_frames(
         )
     _check_out(frames, out)
     flow_of = _flow() if flow_fields else None
-    rows = manifest.read(frames, ("clip", "frame"))
+    rows = manifest_rows.read(frames, ("clip", "frame"))
     again = sorted(set(_titles(ahead, flow_fields)) & set(rows[0][1]))
     if again:
         raise ValueError(
@@ -150,7 +150,7 @@ def _clips(path, rows):
         if isinstance(clip, int) and not isinstance(clip, bool):
             clip = str(clip)
         if not isinstance(clip, str) or not clip:
-            raise manifest.refused(
+            raise manifest_rows.refused(
                 path, line, f"clip {clip!r}, expected a name, or a whole number."
             )
         try:
@@ -159,12 +159,12 @@ def _clips(path, rows):
         except (TypeError, ValueError):
             whole = False
         if not whole or number < 0 or isinstance(frame, bool):
-            raise manifest.refused(
+            raise manifest_rows.refused(
                 path, line, f"frame {frame!r}, expected a whole number from 0."
             )
         if number in clips[clip]:
             other = rows[clips[clip][number]][0]
-            raise manifest.refused(
+            raise manifest_rows.refused(
                 path,
                 line,
                 f"frame {number} of clip {clip!r} again, as in line {other}; list it "

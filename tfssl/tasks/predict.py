@@ -12,7 +12,7 @@ from tfssl import checks, files, formats, models
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
-from tfssl.data.sources import listed, manifest
+from tfssl.data.sources import listed, manifest_rows
 from tfssl.evaluation import features
 from tfssl.tasks import (
     arguments,
@@ -220,7 +220,7 @@ def _is_image_file(data):
     if not isinstance(data, str | os.PathLike):
         return False
     path = files.expanded(data)
-    if path.lower().endswith(manifest.ENDINGS):
+    if path.lower().endswith(manifest_rows.ENDINGS):
         return False
     if "://" in path:
         return tf.io.gfile.exists(path) and not tf.io.gfile.isdir(path)

@@ -111,7 +111,10 @@ def pretrain(
     accept.check_names(saves.allow_changes)
     # First: several workers must meet before TensorFlow runs anything.
     strategy = devices.make_strategy()
-    train, held_out = map(images.keep, validation.sources(data, images, seed))
+    sources = validation.sources(
+        data, images, seed, probe_data=monitors.online_probe_data
+    )
+    train, held_out = map(images.keep, sources)
     plan = trainer.Plan(
         train,
         resolve.recipe(recipe, method, hparams, image_size),

@@ -18,13 +18,11 @@ from tfssl.data.views import recipes, tiles
 from tfssl.formats import keras_file
 from tfssl.formats.encoder import network_of
 from tfssl.models import copying, input_range, segmenter
-from tfssl.tasks import apart
+from tfssl.tasks import apart, folder_classes
 from tfssl.training import checkpoint
 
 # What `--data_arg` takes; `data_dir` is an argument of its own.
 _DATA_ARGS = tuple(name for name in data_lib.sources.OPTIONS if name != "data_dir")
-# Tasks that learn from labels: a folder's first level is the class by itself.
-TAKE_CLASS_FOLDERS = ("finetune", "distill")
 # Arguments of methods that are arguments of the task, or of none.
 _NOT_HPARAMS = ("encoder", "name", "teacher")
 
@@ -41,6 +39,7 @@ def sources(
     validation_data=None,
     validation_split=None,
     validation_fraction=0.0,
+    probe_data=None,
     seed=0,
     class_folders=False,
     unlabelled=False,
@@ -51,30 +50,41 @@ def sources(
 
     Classes of the validation images have the numbers that the training images give
     them, see `data.class_names.matched`. With `class_folders` the first level of a
-    folder is the class where `labels` is `"auto"`, of either of them. With `unlabelled`
-    the training images are opened without labels. `cut_labels` stands for `labels`
-    where a part is held out, None for the same.
+    folder is the class where `labels` is `"auto"`, of either of them; `"folders"` is
+    for those of them that are folders. With `unlabelled` the training images are opened
+    without labels, unless some are held out. `cut_labels` stands for `labels` where a
+    part is held out, None for the same. `probe_data` is labelled images besides, not
+    opened here: then a training folder need not have class folders.
     """
+    kind_of = data_lib.sources.kind_of
 
     def labels_of(data, labels=labels):
-        found = class_folders and data_lib.sources.kind_of(data) == "folder"
+        found = class_folders and kind_of(data) == "folder"
         return "folders" if found and labels == "auto" else labels
 
     options = dict(channels=channels, bit_depth=bit_depth, data_dir=data_dir)
     if validation_data is None and validation_split is not None:
         validation_data = data
-    training = options
-    if data_lib.sources.kind_of(validation_data) == "tfds":
-        # `data_dir` may be for these images alone.
+    training, beside = options, [kind_of(validation_data), kind_of(probe_data)]
+    if "tfds" in beside:  # `data_dir` may be for these images alone.
         training = data_lib.sources.fitting(data, options)
 
     def trains(labels):
-        return source(data, data_args=data_args, split=split, labels=labels, **training)
+        given = {"labels": labels}
+        if "folder" in beside:  # `"folders"` may be for these images alone.
+            given = data_lib.sources.fitting(data, given)
+        return source(data, data_args=data_args, split=split, **given, **training)
 
-    with _sorted("training", data, labels):
-        train = trains("none" if unlabelled else labels_of(data))
+    with folder_classes.explained("training", data, labels):
+        given = labels_of(data)
+        if unlabelled and not validation_fraction:
+            given = "none"
+        if probe_data is None:
+            train = trains(given)
+        else:
+            train = folder_classes.or_none(trains, given)
     if validation_data is not None:
-        with _sorted("validation", validation_data, labels):
+        with folder_classes.explained("validation", validation_data, labels):
             validation = source(
                 validation_data,
                 data_args=data_args,
@@ -93,21 +103,6 @@ def sources(
             by = trains(labels_of(data, cut_labels))
         return data_lib.holdout(train, fraction=validation_fraction, seed=seed, by=by)
     return train, None
-
-
-@contextlib.contextmanager
-def _sorted(part, data, labels):
-    """Says why folders are classes, where that was not asked for by `labels`."""
-    try:
-        yield
-    except data_lib.sources.NoClassFolder as error:
-        if labels != "auto":
-            raise
-        raise ValueError(
-            f"The {part} images need a class each, but {data} holds image files "
-            "outside of class folders; use one folder per class, or a manifest with a "
-            "label of each file (manifest:PATH)."
-        ) from error
 
 
 def source(data, *, data_args=None, beside=False, **options):

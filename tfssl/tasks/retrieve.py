@@ -82,7 +82,7 @@ def retrieve(
     if whiten_data is not None:
         others = _source(whiten_data, preprocessing)
         same = others.identity() == source.identity()
-        if same or apart.among(others, source):
+        if same or apart.shared(others, source)[0]:
             raise checks.refused(
                 "whiten_data",
                 whiten_data,

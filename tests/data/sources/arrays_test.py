@@ -55,6 +55,10 @@ def test_a_source_is_read_inside_of_a_graph(pixels, make_images):
         (np.full((2, 5, 5, 3), np.nan), "values in"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, 2, 3]), r"labels of shape \(3,\)"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [[1], [2]]), r"labels of shape \(2, 1\)"),
+        (
+            (np.zeros((2, 5, 5, 3), np.uint8), np.array([[9], [0]])),
+            r"give one per image: labels\[:, 0\], not a list of one each\.$",
+        ),
         ((np.zeros((2, 5, 5, 3), np.uint8), np.eye(2)), "of one-hot labels.*argmax"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, np.nan]), "the label nan of image 1"),
         ((np.zeros((2, 5, 5, 3), np.uint8), [1, 0.9]), "the label 0.9 of image 1"),

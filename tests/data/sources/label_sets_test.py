@@ -265,6 +265,18 @@ def test_columns_are_matched_by_name(caplog):
             class_names.matched(*pair)
 
 
+def test_numbers_are_matched_where_the_largest_differ(caplog):
+    caplog.set_level("WARNING", "absl")
+    wide, narrow = source_of(MARKS, None, "wide"), source_of(MARKS[:, :2], None)
+    found = class_names.matched(narrow, wide)
+    assert found.class_names is None
+    assert_marks(found, np.insert(MARKS[:, :2], 2, -1, axis=1))
+    assert "matched by number: only wide has 2" in caplog.messages[0]
+    assert_marks(class_names.matched(wide, narrow))
+    assert "matched by number: only wide has 2" in caplog.messages[1]
+    assert class_names.matched(wide, wide) is wide
+
+
 def test_what_needs_one_class_says_so(tmp_path):
     source = source_of()
     sentence = "needs one class per image, but the images of array have any number"

@@ -79,6 +79,31 @@ def test_labels_that_are_numbers_and_no_labels(folder):
         sources.open_source(ids)
 
 
+def test_whole_numbers_as_pandas_writes_them(folder):
+    root, _ = folder
+
+    def labels(texts, kind="csv"):
+        rows = [f"in/{i}.png,{text}" for i, text in enumerate(texts)]
+        text = "path,label\n" + "\n".join(rows)
+        if kind == "jsonl":
+            rows = [
+                f'{{"path": "in/{i}.png", "label": {t}}}' for i, t in enumerate(texts)
+            ]
+            text = "\n".join(rows)
+        source = sources.open_source(_csv(root / f"list.{kind}", text))
+        return source.labels.tolist(), source.class_names
+
+    given = ["11.0", "2.0", "", "0.00", "-1.0", "7"]
+    assert labels(given) == ([11, 2, -1, 0, -1, 7], None)
+    assert labels(["11.0", "2.0", "null", "0.0"], "jsonl") == ([11, 2, -1, 0], None)
+    # Of names that are no whole numbers all are names.
+    assert labels(["1.0", "1.5", "2.0"]) == ([0, 1, 2], ("1.0", "1.5", "2.0"))
+    with pytest.raises(ValueError, match="line 2: label 0.5, expected a whole number"):
+        labels(["1.0", "0.5"], "jsonl")
+    path = _csv(root / "sets.csv", "path,labels\nin/0.png,0.0|2.0\nin/1.png,1.0\n")
+    assert sources.open_source(path).label_sets.tolist() == [[1, 0, 1], [0, 1, 0]]
+
+
 def test_a_byte_order_mark_and_windows_lines(folder):
     root, _ = folder
     path = _csv(root / "a.csv", "\ufeffpath,label\r\nin/0.png,1\r\nin/1.png,2\r\n")
@@ -143,6 +168,12 @@ def test_files_stay_in_the_folder_or_in_root(folder, tmp_path, write_image):
         ("a.csv", "path,label\nx.png,-2\n", "line 2: label -2, expected"),
         ("a.csv", "path,split\nx.png,train\ny.png,\n", "line 3: split ''"),
         ("a.csv", "path,label\n,1\n", "line 2: path ''"),
+        ("a.csv", "path,label\nx,cat\ny, cat\n", "line 3: label ' cat', .* as 'cat'"),
+        ("a.csv", "path,labels\nx,cat|dog \n", "line 2: labels 'dog ', with a space"),
+        ("a.csv", "path,split\nx,train \n", "line 2: split 'train ', with a space"),
+        ("a.csv", "path,clip\nx,a\ny,a \n", "line 3: clip 'a ', with a space"),
+        ("a.jsonl", '{"path": "x", "label": "3 "}\n', "line 1: label '3 ', with a"),
+        ("a.jsonl", '{"path": "x", "labels": [" a"]}\n', "line 1: labels ' a', with"),
         ("a.csv", "", "lists no image"),
         ("a.csv", "path,label\n", "lists no image"),
         ("a.csv", b"path\nx.png\n\xe9t\xe9.png\n", "line 3: not UTF-8"),

@@ -245,6 +245,7 @@ def test_floats_outside_of_0_and_1_are_refused(value, make_images):
     "label, message",
     [
         (np.eye(6), "TensorSpec.*of one-hot labels the argmax"),
+        (np.zeros((6, 1), np.int64), r"TensorSpec.*of one in a list label\[0\]; "),
         (list("abcdef"), "expected one whole number per image"),
         ([0, 1, np.nan, 0, 1, 0], "has the label nan of image 2"),
         ([0, 1, 0.9, 0, 1, 0], "has the label 0.9 of image 2"),

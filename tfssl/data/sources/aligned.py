@@ -117,6 +117,24 @@ class AlignedSource(image_folder.FileSource):
                 names = tuple(map(str, range(column.channels)))
                 self.maps[column.name] = first, names
             first += column.channels
+        if self._pictures:
+            self.together = self.places
+
+    @property
+    def _pictures(self):
+        """Sources of the further files that are pictures, as another frame is."""
+        return [
+            source for column, source in self._others.items() if column.kind == "rgb"
+        ]
+
+    def places(self):
+        """The paths of an image and of its further pictures, without links.
+
+        Maps and depth may be those of several images.
+        """
+        first = super().places()
+        further = [source.places() for source in self._pictures]
+        return list(zip(first, *further)) if further else first
 
     @property
     def holds_files(self):

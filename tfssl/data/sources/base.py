@@ -46,13 +46,18 @@ class Source:
             channel and the names of its classes, `(int, tuple)`. Each class has a
             channel, see `data.label_maps`.
         places: function of nothing that gives a text for each image, where it lies, by
-            which others can be found to be the same; or None.
+            which others can be found to be the same, or a tuple of texts, where it is
+            made of several pictures; or None.
+        together: function of nothing that gives a tuple for each image, of what it has
+            in common with others (the clip that it is a frame of, files): a hold-out
+            puts images with something in common on one side; or None.
     """
 
     random_access = True
     encoded = False
     memory = None
     places = None
+    together = None
 
     def __init__(
         self, name, num_images, *, channels, dtype, labels, class_names, image_size=None
@@ -297,7 +302,14 @@ class _Subset(Source):
 
     @property
     def places(self):
-        of_all = self._source.places
+        return self._of_these(self._source.places)
+
+    @property
+    def together(self):
+        return self._of_these(self._source.together)
+
+    def _of_these(self, of_all):
+        """A function that gives something of each image, or None, of these alone."""
 
         def of_these():
             found = of_all()

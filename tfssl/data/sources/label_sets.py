@@ -94,12 +94,14 @@ def whole_labels(labels, count, name):
     """
     labels = np.asarray(labels)
     if labels.shape != (count,):
-        hint = (
-            "; of one-hot labels give the argmax, of several classes per image whole "
-            "numbers: 1, 0, and -1 where unknown"
-            if labels.ndim == 2
-            else ""
-        )
+        hint = ""
+        if labels.shape == (count, 1):
+            hint = ": labels[:, 0], not a list of one each"
+        elif labels.ndim == 2:
+            hint = (
+                "; of one-hot labels give the argmax, of several classes per image "
+                "whole numbers: 1, 0, and -1 where unknown"
+            )
         raise ValueError(
             f"{name} has {count} images, but labels of shape {labels.shape}; give one "
             f"per image{hint}."

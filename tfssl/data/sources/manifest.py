@@ -7,9 +7,10 @@ dogs/7.png,dog,test
 ```
 
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
-nothing where unknown) or the name of a class, `split` any name; other columns are
-left alone, but one of these names with spaces or capitals is refused. The rows' order
-numbers the images.
+nothing where unknown) or the name of a class, `split` any name; one of these names with
+spaces or capitals is refused, as is a value of them with a space at an end. `clip` is
+the video that an image is a frame of, which a hold-out does not cut; other columns are
+left alone. The rows' order numbers the images.
 
 Columns `channels:NAME:KIND` name further files of the same size as the image, whose
 channels are stacked behind its own, in the order of the columns: see `aligned`.
@@ -19,22 +20,19 @@ numbers in JSON, `cat|dog` in CSV. Where it is null, or nothing in CSV, the clas
 the image are unknown; `[]` is an image that has none of them.
 """
 
-import csv
 import functools
-import io
-import json
 import os
 import posixpath
 import re
 
 import numpy as np
-import tensorflow as tf
 
-from tfssl.data.sources import aligned, image_folder, label_sets
+from tfssl.data.sources import aligned, image_folder, label_sets, manifest_rows
 
-ENDINGS = (".csv", ".jsonl")
-_COLUMNS = ("path", "label", "labels", "split")
-_BETWEEN = "|"  # Classes of an image in CSV.
+_CLIP = "clip"
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
+# As pandas writes whole numbers, where others are missing.
+_DECIMAL = re.compile(r"-?[0-9]{1,9}(\.0+)?")
 _WEB = ("http://", "https://", "ftp://")
 
 
@@ -62,7 +60,7 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
     Raises:
         ValueError: naming the line, for whatever cannot be used.
     """
-    rows = read(path)
+    rows = manifest_rows.read(path, (_CLIP,))
     folder = os.path.dirname(path)
     allowed = [folder or "."] + ([os.fspath(root)] if root else [])
     columns = _columns(path, rows, channels)
@@ -76,26 +74,41 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
         "bit_depth": bit_depth,
     }
     files, *others = ([some[i] for i in kept] for some in (files, *others))
-    if not columns:
-        return image_folder.FileSource(files, channels=channels or 3, **about)
-    return aligned.AlignedSource(files, dict(zip(columns, others)), **about)
+    if columns:
+        source = aligned.AlignedSource(files, dict(zip(columns, others)), **about)
+    else:
+        source = image_folder.FileSource(files, channels=channels or 3, **about)
+    clips = [rows[i][1][_CLIP] for i in kept]
+    if any(clip not in (None, "") for clip in clips):
+        source.together = functools.partial(_together, source.together, clips)
+    return source
+
+
+def _together(of_files, clips):
+    """`Source.together` of images in these clips, which may share files too."""
+    files = of_files() if of_files else [()] * len(clips)
+    return [
+        keys if clip in (None, "") else (*keys, (_CLIP, str(clip)))
+        for keys, clip in zip(files, clips)
+    ]
 
 
 def _columns(path, rows, channels):
     """Dict of the further files' `aligned.Column` to its title, of those to be read."""
-    line, titles = rows[0][0], _further(rows[0][1])
+    line, titles = rows[0][0], manifest_rows.further(rows[0][1])
     for other, row in rows:
-        if set(_further(row)) != set(titles):
-            raise refused(
+        found = manifest_rows.further(row)
+        if set(found) != set(titles):
+            raise manifest_rows.refused(
                 path,
                 other,
-                f"further files {_further(row)}, but line {line} has {titles}; name "
-                "the same ones in all lines.",
+                f"further files {found}, but line {line} has {titles}; name the same "
+                "ones in all lines.",
             )
     try:
         columns = {aligned.column(title): title for title in titles}
     except ValueError as error:
-        raise refused(path, line, str(error)) from error
+        raise manifest_rows.refused(path, line, str(error)) from error
     if not columns:
         return {}
     stacked = aligned.channels(columns)
@@ -106,112 +119,6 @@ def _columns(path, rows, channels):
             "that, or 1, 3 or 4 for the images alone."
         )
     return columns if channels in (None, stacked) else {}
-
-
-def _further(row):
-    return [key for key in row if key.startswith(aligned.PREFIX)]
-
-
-def refused(path, line, what):
-    """The `ValueError` for a line of a manifest that cannot be used."""
-    return ValueError(f"{path}, line {line}: {what}")
-
-
-def read(path, more=()):
-    """The lines of a manifest, with nothing but the columns that count.
-
-    Args:
-        path: see `manifest`.
-        more: names of columns besides.
-
-    Returns:
-        `[(line number, row dict)]`, None where a row does not have a column.
-
-    Raises:
-        ValueError: for another file.
-    """
-    if not tf.io.gfile.exists(path) or tf.io.gfile.isdir(path):
-        raise ValueError(f"There is no manifest at {path!r}; check the path.")
-    with tf.io.gfile.GFile(path, "rb") as file:
-        content = file.read()
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise refused(path, line, "not UTF-8; save the manifest as UTF-8.") from error
-    if path.lower().endswith(".jsonl"):
-        rows = _json_rows(path, text)
-    elif path.lower().endswith(".csv"):
-        rows = _csv_rows(path, text)
-    else:
-        raise ValueError(
-            f"The manifest {path!r} received, expected a file that ends in "
-            f"{' or '.join(ENDINGS)}."
-        )
-    rows = [(line, _counting(row, more)) for line, row in rows]
-    if not rows:
-        raise ValueError(f"The manifest {path!r} lists no image; add rows to it.")
-    return rows
-
-
-def _check_titles(path, line, titles):
-    """Refuses columns that count but for a space or a capital, or stand there twice."""
-    for title in titles:
-        meant = title.strip().lower()
-        if meant in _COLUMNS and meant not in titles:
-            raise refused(
-                path, line, f"a column {title!r}, expected {meant!r}; write it so."
-            )
-        if title in _COLUMNS and titles.count(title) > 1:
-            raise refused(path, line, f"several columns {title!r}; leave one of them.")
-
-
-def _csv_rows(path, text):
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = list(reader.fieldnames or [])
-        _check_titles(path, 1, header)
-        if header and "path" not in header:
-            raise refused(
-                path, 1, f"columns {', '.join(header)}, but none is called 'path'."
-            )
-        for row in reader:
-            if None in row or None in row.values():
-                found = sum(v is not None for k, v in row.items() if k is not None)
-                found += len(row.get(None, ()))
-                raise refused(
-                    path,
-                    reader.line_num,
-                    f"{found} values for {len(header)} columns; quote values that "
-                    "hold commas.",
-                )
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise refused(
-            path, reader.reader.line_num, f"not CSV ({error}); repair the line."
-        ) from error
-
-
-def _json_rows(path, text):
-    for line, row in enumerate(text.split("\n"), 1):
-        if not row.strip():
-            continue
-        try:
-            row = json.loads(row)
-        except (json.JSONDecodeError, RecursionError) as error:
-            what = getattr(error, "msg", "nested too deeply")
-            raise refused(path, line, f"not JSON ({what}); repair the line.") from error
-        if not isinstance(row, dict) or "path" not in row:
-            raise refused(path, line, "no 'path'; expected an object that has one.")
-        _check_titles(path, line, list(row))
-        yield line, row
-
-
-def _counting(row, more):
-    """The columns that count of a row."""
-    return {key: row.get(key) for key in (*_COLUMNS, *more)} | {
-        key: row[key] for key in _further(row)
-    }
 
 
 def files_of(path, rows, folder, allowed, titles):
@@ -226,11 +133,11 @@ def files_of(path, rows, folder, allowed, titles):
     def checked(line, title, given):
         """`(file, real path)`."""
         if not isinstance(given, str) or not given or "\0" in given:
-            raise refused(
+            raise manifest_rows.refused(
                 path, line, f"{title} {given!r}, expected the name of a file."
             )
         if given.lower().startswith(_WEB):
-            raise refused(
+            raise manifest_rows.refused(
                 path,
                 line,
                 f"{given!r} is a web address; download the image and list the file.",
@@ -238,14 +145,14 @@ def files_of(path, rows, folder, allowed, titles):
         file = given if "://" in given else os.path.join(folder, given)
         real = _real(file, real_folder)
         if not any(_inside(real, root) for root in roots):
-            raise refused(
+            raise manifest_rows.refused(
                 path,
                 line,
                 f"{given!r} lies outside of {' and '.join(allowed)}; move it there, "
                 "or allow its folder with root=FOLDER.",
             )
         if "://" not in file and image_folder.is_special(file):
-            raise refused(
+            raise manifest_rows.refused(
                 path,
                 line,
                 f"{given!r} is a pipe, a socket or a device; list image files only.",
@@ -256,7 +163,7 @@ def files_of(path, rows, folder, allowed, titles):
     for line, row in rows:
         file, real = checked(line, "path", row["path"])
         if real in seen:
-            raise refused(
+            raise manifest_rows.refused(
                 path,
                 line,
                 f"{row['path']!r} again, as in line {seen[real]}; list it once.",
@@ -291,7 +198,7 @@ def _labels(path, rows):
     known = [(line, label) for line, label in single if label not in (None, "")]
     flat = [(line, label) for line, members in several for label in members or ()]
     if known and flat:
-        raise refused(
+        raise manifest_rows.refused(
             path,
             flat[0][0],
             f"'labels', but line {known[0][0]} has a 'label'; use one of the columns.",
@@ -300,7 +207,9 @@ def _labels(path, rows):
         numbers, names = _numbered(path, flat)
         line, least = min(zip((line for line, _ in flat), numbers), key=lambda x: x[1])
         if least < 0:
-            raise refused(path, line, "-1 among 'labels'; leave unknown classes out.")
+            raise manifest_rows.refused(
+                path, line, "-1 among 'labels'; leave unknown classes out."
+            )
         values = iter(numbers)
         lists = [
             None if members is None else [next(values) for _ in members]
@@ -325,28 +234,30 @@ def _members(path, line, given):
     """The classes of an image, a list of names or numbers, or None if unknown."""
     if given in (None, "", "[]"):  # The last in CSV: none, which is known.
         return [] if given else None
-    members = given.split(_BETWEEN) if isinstance(given, str) else given
+    members = given.split(manifest_rows.BETWEEN) if isinstance(given, str) else given
     json_in_csv = isinstance(given, str) and given.startswith("[")
     known = isinstance(members, list) and not any(m in (None, "") for m in members)
     if json_in_csv or not known:
-        raise refused(
+        raise manifest_rows.refused(
             path,
             line,
-            f"labels {given!r}, expected a list of classes (in CSV: cat{_BETWEEN}dog).",
+            f"labels {given!r}, expected a list of classes (in CSV: cat|dog).",
         )
     return members
 
 
 def _numbered(path, known):
     """`(number of each label, names)`; names are None where labels are numbers."""
-    numbers = [_number(path, *pair) for pair in known]
+    texts = [label for _, label in known if isinstance(label, str)]
+    form = _DECIMAL if all(map(_DECIMAL.fullmatch, texts)) else _WHOLE
+    numbers = [_number(path, *pair, form) for pair in known]
     if None not in numbers:
         label_sets.check_numbers(numbers, path)
         return numbers, None
     if any(number is not None for number in numbers):
         line, number = next((p[0], n) for p, n in zip(known, numbers) if n is not None)
         other, name = next(p for p, n in zip(known, numbers) if n is None)
-        raise refused(
+        raise manifest_rows.refused(
             path,
             other,
             f"labels that are numbers ({number} in line {line}) and labels that are "
@@ -357,15 +268,17 @@ def _numbered(path, known):
     return [number_of[label] for _, label in known], tuple(names)
 
 
-def _number(path, line, label):
-    """A label as an int, or None if it is the name of a class."""
+def _number(path, line, label, form):
+    """A label as an int, or None for a text of another form, the name of a class."""
     if isinstance(label, str):
-        if not re.fullmatch(r"-?[0-9]{1,9}", label):
+        if not form.fullmatch(label):
             return None
+        label = int(label.partition(".")[0])
+    elif isinstance(label, float) and label.is_integer():
         label = int(label)
     whole = isinstance(label, int) and not isinstance(label, bool)
     if not whole or not -1 <= label < 10**9:
-        raise refused(
+        raise manifest_rows.refused(
             path,
             line,
             f"label {label!r}, expected a whole number from 0 (-1 for none), or the "
@@ -386,7 +299,9 @@ def _of_split(path, rows, split):
         return np.arange(len(rows))
     for (line, _), name in zip(rows, found):
         if not isinstance(name, str) or not name:
-            raise refused(path, line, f"split {name!r}, expected the name of a split.")
+            raise manifest_rows.refused(
+                path, line, f"split {name!r}, expected the name of a split."
+            )
     if split == "all" and "all" not in found:
         return np.arange(len(rows))
     wanted = split or "train"

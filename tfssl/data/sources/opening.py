@@ -8,7 +8,16 @@ import tensorflow as tf
 
 from tfssl import checks, files
 from tfssl.data import labels as labels_lib
-from tfssl.data.sources import digits, image_folder, manifest, records, scenes
+from tfssl.data.sources import (
+    clips,
+    depth,
+    digits,
+    image_folder,
+    manifest,
+    manifest_rows,
+    records,
+    scenes,
+)
 from tfssl.data.sources import tfds as tfds_source
 from tfssl.data.sources.arrays import ArraySource
 from tfssl.data.sources.base import Source
@@ -71,7 +80,8 @@ def open_source(
             data's own otherwise. Of a manifest with further files, see `manifest`.
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
             name of the first folder level is the class, of a folder only.
-        bit_depth: 8 or 16, of files.
+        bit_depth: 8 or 16, of files. Where some have 16 and are read with 8, a warning
+            says so.
         data_dir: of `"tfds:NAME"`, the folder where its prepared data lies.
         follow_links: of a folder, take the files behind links that lead out of it.
         root: of a manifest, a folder besides its own that files may lie in.
@@ -112,6 +122,8 @@ def open_source(
             source = tfds_source.open_tfds(
                 kind, path, split=split or "train", data_dir=data_dir, **decoded
             )
+        if kind in ("folder", "manifest", "tfrecord"):
+            depth.tell_if_cut(source)
     else:
         source = _open_object(data, **decoded)
         _check_options(None, source.name, split, labels, only)
@@ -141,10 +153,13 @@ def fitting(data, options):
 
     Args:
         data: as for `kind_of`.
-        options: dict, arguments of `open_source`.
+        options: dict, arguments of `open_source`. `labels="folders"` is for folders.
     """
     kind = kind_of(data)
-    return {k: value for k, value in options.items() if OPTIONS.get(k, kind) == kind}
+    owners = dict(OPTIONS)
+    if options.get("labels") == "folders":
+        owners["labels"] = "folder"
+    return {k: value for k, value in options.items() if owners.get(k, kind) == kind}
 
 
 def _kind(data):
@@ -159,7 +174,7 @@ def _kind(data):
         path = files.expanded(rest)
     elif _is_folder(data):
         kind, path = "folder", data
-    elif data.lower().endswith(manifest.ENDINGS):
+    elif data.lower().endswith(manifest_rows.ENDINGS):
         kind, path = "manifest", data
     else:
         kind, path = "folder", data
@@ -222,6 +237,10 @@ def holdout(source, *, fraction=0.1, seed=0, by=None):
     images have a label, the validation images are a share of those, since validation
     is of use with labels only; all unlabelled images are for training.
 
+    Images that have something in common (`Source.together`: frames of one clip) are all
+    on one side, also if they have no label; their number is then the nearest that comes
+    of whole clips.
+
     Args:
         source: a `Source`; both parts of one that is read in sequence read all of it.
         fraction: in (0, 1), share of the images (the labelled ones, if there are any)
@@ -250,10 +269,23 @@ def holdout(source, *, fraction=0.1, seed=0, by=None):
     if by.labels is not None:
         labels = by.labels[rows]
     order = labels_lib.balanced_order(labels, seed)
-    _, back = np.unique(labels[order][::-1], return_index=True)
-    last = np.sort(len(order) - 1 - back)  # Of each class.
-    order = np.concatenate([np.delete(order, last), order[last]])
-    validation = rows[order[:count]]
+    if source.together is None:
+        _, back = np.unique(labels[order][::-1], return_index=True)
+        last = np.sort(len(order) - 1 - back)  # Of each class.
+        order = np.concatenate([np.delete(order, last), order[last]])
+        validation = rows[order[:count]]
+    else:
+        parts = clips.connected(source.together())
+        found = clips.held_out(parts[rows], labels, order, count)
+        validation = np.flatnonzero(np.isin(parts, found))
+        if not found:
+            raise ValueError(
+                f"fraction={fraction} of {len(rows)} {kind} received for validation, "
+                "but frames of one clip and images that share a file stay together, "
+                f"and {source.name} has {len(np.unique(parts))} such part(s), none of "
+                "which is so small; give another fraction, or validation images of "
+                "their own."
+            )
     training = np.setdiff1d(np.arange(source.num_images), validation)
     return (
         source.subset(training, f"{source.name}[training part]"),

@@ -261,7 +261,7 @@ def _as_dicts(dataset, name):
     if label is not None and not (_is_number(label) or _is_set(label)):
         raise ValueError(
             f"{name} has labels of {label}, expected one whole number per image, -1 "
-            "where unknown (of one-hot labels the argmax; "
+            "where unknown (of one-hot labels the argmax, of one in a list label[0]; "
             "image_dataset_from_directory: label_mode='int'), or 1, 0 and -1 for each "
             "of several classes, whole numbers of known length."
         )
@@ -277,7 +277,8 @@ def _is_number(spec):
 def _is_set(spec):
     if not isinstance(spec, tf.TensorSpec) or spec.shape.rank != 1:
         return False
-    return spec.shape[0] is not None and (spec.dtype.is_integer or spec.dtype.is_bool)
+    whole = spec.dtype.is_integer or spec.dtype.is_bool
+    return whole and spec.shape[0] not in (None, 1)
 
 
 def _pixels_of(spec, name):
