@@ -12,8 +12,10 @@ ratios, medians of the turns.
 - `--modes`: `graph`, and on a GPU `jit` (XLA); what is timed is the step of
   `methods.Classification`.
 - `--torch_python`: a Python that has torch and timm; without it tfssl is alone:
-  `python3 -m venv torch; torch/bin/pip install torch timm`.
+  `python3 -m venv torch; torch/bin/pip install torch timm`. Both must compute on a GPU,
+  or none.
 - `--peer_modes`: `eager` and, on a GPU, `compile` (`torch.compile`).
+- `--limit`: seconds of a case; a half that takes longer is stopped.
 """
 
 import gc
@@ -80,10 +82,11 @@ def _run_case(case, options):
         train_step.Worker(name, command, options)
         for name, command in _commands(options).items()
     ]
+        hellos = {w: train_step.guarded(w.framework, w.answer) for w in workers}
+        gpu = train_step.on_gpu(hellos.values())
     try:
         turns = []
-        for worker in workers:
-            hello = train_step.guarded(worker.framework, worker.answer)
+        for worker, hello in hellos.items():
             if hello is None:
                 continue
             print(f"  {worker.framework} on {hello['device']}")
@@ -91,9 +94,9 @@ def _run_case(case, options):
                 "tfssl": (options.modes, _MODES),
                 "timm": (options.peer_modes, ("eager", "compile")),
             }[worker.framework]
-            modes = chosen or default[: 1 + hello["gpu"]]
+            modes = chosen or default[: 1 + gpu]
             turns += [(worker, mode) for mode in modes]
-        found = train_step.measured(case, turns, options, at_once=False)
+        found = train_step.measured(case, turns, options)
     finally:
         for worker in workers:
             worker.end()
@@ -101,6 +104,7 @@ def _run_case(case, options):
 
 
 def main():
+    train_step.add_limit(parser)
     parser = step_timing.vit_parser(__doc__)
     parser.add_argument("--torch_python", default="", help="see above")
     parser.add_argument("--peer_modes", nargs="+", help="see above")
@@ -110,8 +114,7 @@ def main():
         kind = step_timing.VitCase
         step_timing.Half("tfssl", make_step, device, options, kind).main()
         return
-    for case in options.cases:
-        _run_case(case, options)
+    train_step.run_cases(options, _run_case)
 
 
 if __name__ == "__main__":

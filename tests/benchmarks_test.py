@@ -1,11 +1,14 @@
 """The scripts that print speeds and accuracies: their parts, and that they run."""
 
+import argparse
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import views_in_two_places
+from benchmarks import step_timing, train_step, views_in_two_places
 from tfssl.data import pipeline, sources
 from tfssl.data.views import recipes
 
@@ -47,3 +50,55 @@ def test_images_as_floats_stay_so_in_a_pipeline(floats):
 def test_images_as_floats_are_those_of_the_source(floats):
     decoded = floats.decode(floats.read(tf.constant(1)))
     np.testing.assert_allclose(decoded, images(4)[1] / 255, rtol=1e-6)
+
+
+_ON_CPU = {"gpu": False, "device": "CPU"}
+_ON_GPU = {"gpu": True, "device": "a card"}
+
+
+@pytest.mark.parametrize(
+    "hellos, gpu",
+    [([_ON_CPU, _ON_CPU], False), ([_ON_GPU, _ON_GPU], True), ([None, _ON_GPU], True)],
+)
+def test_halves_on_one_kind_of_device_are_compared(hellos, gpu):
+    assert train_step.on_gpu(hellos) == gpu
+
+
+def test_halves_on_two_kinds_of_devices_are_refused():
+    with pytest.raises(SystemExit, match="computes on a card and the other on CPU"):
+        train_step.on_gpu([_ON_GPU, _ON_CPU])
+
+
+def test_a_half_that_hangs_is_stopped():
+    command = f"{sys.executable} -c 'import time; time.sleep(100)'"
+    half = train_step.Worker("tfssl", command, argparse.Namespace(limit=0.2))
+    with pytest.raises(RuntimeError, match="tfssl was stopped after 0.2 s"):
+        half.answer()
+    half.end()
+
+
+class Half:
+    """Stands for a `train_step.Worker`; keeps what it is asked."""
+
+    def __init__(self, framework, asked):
+        self.framework, self._asked = framework, asked
+
+    def ask(self, do, *arguments):
+        self._asked.append(f"{self.framework} {do}")
+        one = {"first": 0.0, "weights": 1}
+        block = {"seconds": 0.1, "processor": 0.1}
+        return {"start": one, "block": block, "end": {"loss": 0.0, "peak": 0.0}}[do]
+
+
+def test_one_half_is_ready_before_the_other_starts():
+    asked, options = [], argparse.Namespace(blocks=2, batch=4)
+    turns = [(Half("a", asked), "jit"), (Half("b", asked), "compile")]
+    train_step.measured(step_timing.Case("simclr"), turns, options)
+    order = ["start", "block", "block", "end"]
+    assert asked == [f"{name} {do}" for do in order for name in "ab"]
+
+
+def test_cases_of_either_benchmark_end_with_the_time(capsys):
+    options = argparse.Namespace(cases=["tiny:32"], until=-1.0)
+    train_step.run_cases(options, lambda *_: pytest.fail("It was started."))
+    assert "tiny:32 SKIPPED" in capsys.readouterr().out
