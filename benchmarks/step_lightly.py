@@ -14,6 +14,7 @@ those of `step_tfssl.py`. A mode is one or several of these words with "+" betwe
 """
 
 import copy
+import functools
 import gc
 
 import peer_torchvision  # noqa: F401  Before torchvision.
@@ -104,7 +105,9 @@ class Losses:
         self.criterion.to(_KIND)
         if self.top is not None and not bare:
             self.trained += list(self.top.to(_KIND).parameters())
-        ready = torch.compile if "compile" in parts else lambda module: module
+        # SwAV has views of two sizes: by itself the second compiles for any size.
+        compiled = functools.partial(torch.compile, dynamic=False)
+        ready = compiled if "compile" in parts else lambda module: module
         self.forward, self.target = ready(self.network), None
         if step_timing.PASSES[case.method][1]:
             self.target = copy.deepcopy(self.network)
