@@ -116,10 +116,10 @@ class Losses:
         self._labels = torch.arange(options.batch, device=_KIND)
         self._passes = step_timing.PASSES[case.method]
         self.of = self.bare if bare else getattr(self, case.method)
-        self._half = case.precision == "bfloat16"
+        self._precision = case.precision
 
     def autocast(self):
-        return torch.autocast(_KIND, torch.bfloat16, enabled=self._half)
+        return step_torch.autocast(self._precision)
 
     def bare(self, views):
         trained, followed = self._passes
@@ -207,7 +207,8 @@ def make_step(case, parts, options):
         optimizer = torch.optim.SGD(
             losses.trained, lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True
         )
-    return step_torch.step(lambda: losses.of(views()), optimizer, losses.trained)
+    loss = lambda: losses.of(views())  # noqa: E731
+    return step_torch.step(loss, optimizer, losses.trained, case.precision)
 
 
 def main():

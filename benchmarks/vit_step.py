@@ -4,8 +4,8 @@ make bench-vit ARGS="tiny:32 small:224:bfloat16 --torch_python=torch/bin/python"
 
 Forward, backward and AdamW of a network with a classifier of 1,000 classes, on random
 images that lie on the device. A case is NETWORK:SIZE[:PRECISION]: tiny, small or base;
-pixels of a side, with patches of 16 (of small images 4); float32 or bfloat16. The
-halves run in processes of their own and take turns, block by block, so that a busy
+pixels of a side, with patches of 16 (of small images 4); float32, bfloat16 or float16.
+The halves run in processes of their own and take turns, block by block, so that a busy
 machine slows both; each prints what `benchmarks.train_step` prints, and each case the
 ratios, medians of the turns.
 
@@ -29,7 +29,6 @@ from benchmarks import step_tfssl, step_timing, train_step
 from tfssl import models, optimizers
 from tfssl.methods import classification
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _MODES = ("graph", "jit")
 
 
@@ -38,7 +37,7 @@ def make_step(case, parts, options):
         raise ValueError(f"{'+'.join(parts)!r} received, expected one of {_MODES}")
     keras.backend.clear_session()  # Resets the policy too, so before it is set.
     gc.collect()
-    keras.config.set_dtype_policy(_POLICIES[case.precision])
+    keras.config.set_dtype_policy(step_tfssl.POLICIES[case.precision])
     keras.utils.set_random_seed(0)
     shape = (case.size, case.size, 3)
     encoder = models.vit(case.dim, patch=case.patch, input_shape=shape)
@@ -82,9 +81,9 @@ def _run_case(case, options):
         train_step.Worker(name, command, options)
         for name, command in _commands(options).items()
     ]
+    try:
         hellos = {w: train_step.guarded(w.framework, w.answer) for w in workers}
         gpu = train_step.on_gpu(hellos.values())
-    try:
         turns = []
         for worker, hello in hellos.items():
             if hello is None:
@@ -104,8 +103,8 @@ def _run_case(case, options):
 
 
 def main():
-    train_step.add_limit(parser)
     parser = step_timing.vit_parser(__doc__)
+    train_step.add_limit(parser)
     parser.add_argument("--torch_python", default="", help="see above")
     parser.add_argument("--peer_modes", nargs="+", help="see above")
     options = parser.parse_args()
