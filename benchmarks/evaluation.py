@@ -25,7 +25,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import memory
+from benchmarks import memory, step_timing
 from tfssl import kmeans, models
 from tfssl.evaluation import dense_probe, features, knn, linear_probe
 
@@ -195,13 +195,13 @@ def _measure(case, options):
     """One case, as a line."""
     name, _, value = case.partition(":")
     run = _MAKE[name](options, value)
-    before = memory.resident("current")
+    before = step_timing.resident("current")
     on_card = memory.used("current") if memory.on_gpu() else 0
     memory.forget_peaks()
     start = time.perf_counter()
     told = run()
     seconds = time.perf_counter() - start
-    peaks = f"host {(memory.resident('peak') - before) / memory.GIB:.2f} GiB"
+    peaks = f"host {(step_timing.resident('peak') - before) / memory.GIB:.2f} GiB"
     if memory.on_gpu():
         card = memory.used("peak") - on_card
         peaks += f", GPU {card / memory.GIB:.2f} GiB"

@@ -135,18 +135,24 @@ class Processor:
 
     def forget_peak(self):
         """From here on the peak counts anew, above what is resident now."""
-        pathlib.Path("/proc/self/clear_refs").write_text("5")
-        self._before = _resident("VmRSS")
+        forget_peak()
+        self._before = resident("current")
 
     def peak(self):
         """Bytes at most since `forget_peak`."""
-        return _resident("VmHWM") - self._before
+        return resident("peak") - self._before
 
 
-def _resident(which):
+def resident(which):
+    """Bytes of this process, `"current"` or `"peak"` (Linux)."""
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
-    return int(found[which].split()[0]) * 1024
+    return int(found[{"current": "VmRSS", "peak": "VmHWM"}[which]].split()[0]) * 1024
+
+
+def forget_peak():
+    """From here on the peak of this process counts anew (Linux)."""
+    pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 class Half:
