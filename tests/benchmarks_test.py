@@ -1,6 +1,8 @@
 """The scripts that print speeds and accuracies: their parts, and that they run."""
 
 import argparse
+import importlib
+import os
 import sys
 
 import numpy as np
@@ -8,7 +10,17 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import step_timing, train_step, views_in_two_places
+from benchmarks import (
+    evaluation,
+    kmeans,
+    remat,
+    schedule,
+    step_timing,
+    train_step,
+    views_in_two_places,
+    views_on_device,
+)
+from tfssl import methods
 from tfssl.data import pipeline, sources
 from tfssl.data.views import recipes
 
@@ -102,3 +114,77 @@ def test_cases_of_either_benchmark_end_with_the_time(capsys):
     options = argparse.Namespace(cases=["tiny:32"], until=-1.0)
     train_step.run_cases(options, lambda *_: pytest.fail("It was started."))
     assert "tiny:32 SKIPPED" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given, before", [(None, ""), ("--a=1", "--a=1 ")])
+def test_plans_of_xla_are_asked_for_beside_other_flags(given, before, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if given:
+        monkeypatch.setenv("XLA_FLAGS", given)
+    found = remat.environment(True, "plans")
+    dump = "--xla_dump_to=plans --xla_dump_hlo_as_text"
+    assert found["XLA_FLAGS"] == before + dump
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["a card"])
+    assert remat.environment(True, "plans").get("XLA_FLAGS") == given
+
+
+@pytest.mark.parametrize("link", [os.link, None])
+def test_files_of_class_folders_are_linked(link, folder, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError("Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link or refused)
+    place = views_on_device.linked(folder, 2, tmp_path)
+    assert views_on_device.opened(str(place)).num_images == 48
+
+
+@pytest.mark.parametrize(
+    "case, said",
+    [
+        ("finish:simclr", None),
+        ("fit:byol_cifar10:all", None),
+        ("fit:moco_v2:host", "expected a recipe of simclr, byol, swav to train by"),
+        ("fit:simclr:here", "expected one of host, device, all after the recipe"),
+        ("fit:simclr", "expected one of host, device, all after the recipe"),
+        ("finish:simcl", "expected one of the recipes"),
+        ("start:simclr", "expected a case that begins with finish, input, fit"),
+    ],
+)
+def test_cases_of_views_are_checked_before_the_first_starts(case, said):
+    found = views_on_device.mistake(case, data="photos/")
+    assert said in found if said else found is None
+
+
+def test_images_that_a_case_of_views_needs_are_asked_for():
+    assert "as --data" in views_on_device.mistake("input:simclr:host", data=None)
+
+
+@pytest.mark.parametrize("recipe, stem", [("byol", 7), ("byol_cifar10", 3)])
+def test_method_and_stem_are_those_of_the_recipe(recipe, stem):
+    options = argparse.Namespace(depth=18, width=0.0625, stem=None)
+    method = views_on_device.make_method(recipes.get(recipe).scaled(32), options)
+    assert isinstance(method, methods.BYOL)
+    kernel = method.encoder.trainable_variables[0]
+    assert kernel.shape[0] == stem
+
+
+def test_the_first_run_of_an_evaluation_is_not_timed(monkeypatch):
+    runs, shown = iter([9, 1, 2, 3]), []
+    make = lambda *_: lambda: shown.append(next(runs)) or str  # noqa: E731
+    monkeypatch.setitem(evaluation._MAKE, "knn", make)
+    line = evaluation._measure("knn:8", argparse.Namespace(repeat=3))
+    assert shown == [9, 1, 2, 3] and "first 0.0" in line
+
+
+def test_k_means_are_compared_without_faiss_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    assert importlib.reload(kmeans).faiss is None
+
+
+def test_commands_that_run_at_once_share_a_gpu(monkeypatch):
+    name = "TF_FORCE_GPU_ALLOW_GROWTH"
+    monkeypatch.delenv(name, raising=False)
+    assert name not in schedule.environment(1)
+    assert schedule.environment(2)[name] == "true"
+    monkeypatch.setenv(name, "false")
+    assert schedule.environment(2)[name] == "false"
