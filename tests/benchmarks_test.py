@@ -3,6 +3,9 @@
 import argparse
 import importlib
 import os
+import re
+import shlex
+import subprocess
 import sys
 
 import numpy as np
@@ -16,6 +19,7 @@ from benchmarks import (
     remat,
     schedule,
     step_timing,
+    train_beside_lightly,
     train_step,
     views_in_two_places,
     views_on_device,
@@ -188,3 +192,104 @@ def test_commands_that_run_at_once_share_a_gpu(monkeypatch):
     assert schedule.environment(2)[name] == "true"
     monkeypatch.setenv(name, "false")
     assert schedule.environment(2)[name] == "false"
+
+
+def test_lightly_trains_as_the_run_did():
+    settings = dict(
+        batch_size=512, learning_rate=1.0, lr_scaling="linear", weight_decay=1e-4,
+        encoder="resnet18", encoder_args={"stem": "cifar"}, epochs=6, warmup_epochs=2,
+        precision="mixed_bfloat16", optimizer="lars", recipe="simclr_cifar10",
+        hparams={"temperature": 0.5, "projection_hidden": 64},
+    )  # fmt: skip
+    record = {"settings": settings, "made": {"views": [{"size": 32}] * 2}}
+    assert set(train_beside_lightly.peer_flags(record)) == {
+        "--learning_rate=2.0",
+        "--size=32",
+        "--depth=18",
+        "--width=1.0",
+        "--stem=cifar",
+        "--precision=bfloat16",
+        "--temperature=0.5",
+        "--projection_hidden=64",
+        "--recipe=simclr_cifar10",
+        "--epochs=6",
+        "--batch_size=512",
+        "--optimizer=lars",
+        "--weight_decay=0.0001",
+        "--warmup_epochs=2",
+    }
+
+
+@pytest.mark.parametrize("recipe", ["simclr_cifar10_small", "simclr_cifar10"])
+def test_what_lightly_cannot_follow_is_refused(recipe):
+    flags = schedule.recipe(recipe)
+    assert train_beside_lightly.mistake(flags) is None
+    said = train_beside_lightly.mistake([*flags, "--optimizer=adamw"])
+    assert said.startswith("--optimizer=adamw received") and "sgd, lars" in said
+    assert "--method=byol" in train_beside_lightly.mistake([*flags, "--method=byol"])
+
+
+# Stands for a peer: writes features of its own, as `lightly_folder.run` does.
+_PEER = """
+import argparse, json, numpy as np
+parser = argparse.ArgumentParser()
+for name in ("script", "--split", "--out"):
+    parser.add_argument(name)
+options, _ = parser.parse_known_args()
+split = json.load(open(options.split))
+rng = np.random.default_rng(0)
+np.savez(options.out, **{k: rng.normal(size=(len(v), 4)) for k, v in split.items()})
+"""
+_NETWORK = "--depth=18 --width=0.0625 --size=16"
+_STEP = f"{_NETWORK} --batch=2 --stem=cifar --warm=1 --blocks=1 --steps=1"
+_TRAINED = "--flag=--epochs=2 --flag=--batch_size=4 --flag=--encoder_arg=width=0.0625"
+_TOY = {
+    "color_difference": "--data={folder} --size=16 --max_images=2",
+    "dino_beside_lightly": "--data={folder} --out={out} --peer={peer}",
+    "evaluation": f"{_NETWORK} --rows=200 --queries=20 --images=4 --batch=2 "
+    "--classes=4 --clusters=4 --epochs=1 --repeat=1 extract:float32 knn:8 kmeans:8 "
+    "pca:8 dense:8 mlp:8 linear:8",
+    "few_labels": "--data={folder} --out={out} --shares=10% --until=0",
+    "input_pipeline": "--size=16 --max_images=16 --batch_size=4 --rounds=1 "
+    "--seconds=0.1 --recipe=simclr_cifar10 --data={folder} --augment_on=device",
+    "kmeans": "--rows=200 --dim=8 --clusters=4 --iterations=2 --rounds=1 --plus_plus",
+    "large_images": "--data={folder} --rounds=1 --kept 1",
+    "linear_probe": "--width=0.0625 --size=16 --batch=8 --steps=4 --rounds=1 "
+    "--rates 1 2",
+    "memory_bank": "--images 32 64 --dim=8 --batch=4 --negatives=8 --steps=2",
+    "patches": "--encoder=resnet18 --image=48 --patch=16 --stride=8 --view=16 "
+    "--batch=1 --steps=1",
+    "random_encoder": "--width=0.0625 --size=16 --data={folder} --train=4 --test=2",
+    "remat": "--encoder=resnet18 --encoder_arg=width=0.0625 --size=32 --batch=2 "
+    "--steps=1",
+    "small_recipes": "--data={folder} --out={out} --only=simclr " + _TRAINED,
+    "step_operations": "--depth=18 --size=16 --most=2",
+    "step_tfssl": f"deepcluster:float32:sgd --modes graph {_STEP}",
+    "stored_small": "--data={folder} --max_side=16 --size=16 --batch_size=4 --rounds=1 "
+    "--seconds=0.1",
+    "train_beside_lightly": "--data={folder} --out={out} --peer={peer} " + _TRAINED,
+    "train_step": f"simclr:float32:sgd --modes graph bare+graph {_STEP}",
+    "views_in_two_places": "simclr_cifar10 --data={folder} --max_images=4 "
+    "--batch_size=4",
+    "views_on_device": "--data={folder} --copies=2 --batch=4 --size=16 --per=1 "
+    "--warm=1 --blocks=1 input:simclr_cifar10:host finish:simclr_cifar10:ops",
+    "vit_step": "tiny:16:float32 --batch=1 --warm=1 --blocks=1 --steps=1 --modes graph",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", _TOY)
+def test_script_runs(script, folder, tmp_path):
+    peer = tmp_path / "peer.py"
+    peer.write_text(_PEER)
+    given = dict(folder=folder, out=tmp_path, peer=f"'{sys.executable} {peer}'")
+    arguments = shlex.split(_TOY[script].format(**given))
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{script}", *arguments],
+        cwd=schedule.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told[-3000:]
+    assert not re.search("FAILED|Error", done.stdout), told[-3000:]
