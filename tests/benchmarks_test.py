@@ -262,7 +262,8 @@ _TOY = {
     "random_encoder": "--width=0.0625 --size=16 --data={folder} --train=4 --test=2",
     "remat": "--encoder=resnet18 --encoder_arg=width=0.0625 --size=32 --batch=2 "
     "--steps=1",
-    "small_recipes": "--data={folder} --out={out} --only=simclr " + _TRAINED,
+    "small_recipes": "--data={folder} --out={out} --only=simclr "
+    f"{_TRAINED} --flag=--validation_fraction=0.25",
     "step_operations": "--depth=18 --size=16 --most=2",
     "step_tfssl": f"deepcluster:float32:sgd --modes graph {_STEP}",
     "stored_small": "--data={folder} --max_side=16 --size=16 --batch_size=4 --rounds=1 "
