@@ -5,7 +5,7 @@
 # make lint   what ruff says
 # make format   what ruff mends
 # make docs   docs/api.md from the docstrings
-# make peer   lightly on PyTorch in .venv-peer, for bench-input, bench-step and bench-dino
+# make peer   lightly on PyTorch in .venv-peer, for bench-input, -step, -train and -dino
 # make bench-input   the input pipeline
 # make bench-step   a training step
 # make bench-vit   a vision transformer's step, beside timm's
@@ -13,6 +13,7 @@
 # make bench-few-labels   fine-tuning with few labels
 # make bench-small-recipes   the small recipes on CIFAR-10
 # make bench-dino   DINO beside lightly's
+# make bench-train   a whole training from files beside lightly's
 # make bench-patches   a step of CPC v2 on patches, beside SimCLR's
 # make bench-probe   the linear probe
 # make bench-evaluation   evaluation
@@ -33,7 +34,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: help run test test-slow lint format docs peer bench-input bench-step bench-probe bench-kmeans \
 	bench-random bench-large bench-stored bench-remat bench-evaluation \
-	bench-few-labels bench-small-recipes bench-dino bench-memory-bank bench-patches bench-vit clean
+	bench-few-labels bench-small-recipes bench-dino bench-train bench-memory-bank bench-patches bench-vit clean
 
 $(VENV)/.installed: setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -101,6 +102,10 @@ bench-small-recipes: $(VENV)/.installed
 # After `make peer`: lightly's DINO, to stand beside that of bench-small-recipes.
 bench-dino: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.dino_beside_lightly --peer=$(PEER)/bin/python $(ARGS)
+
+# After `make peer`: SimCLR from a folder of images by both.
+bench-train: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.train_beside_lightly --peer=$(PEER)/bin/python $(ARGS)
 
 bench-patches: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.patches $(ARGS)

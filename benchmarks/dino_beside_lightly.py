@@ -11,18 +11,7 @@ accuracy on the same held-out tenth by the same probes, in %:
 with them there, only the probes are run.
 """
 
-import argparse
-import json
-import pathlib
-import shlex
-import subprocess
-
-import numpy as np
-
-from benchmarks import schedule
-from tfssl import data
-from tfssl.evaluation import features as features_lib
-from tfssl.evaluation import knn, linear_probe
+from benchmarks import beside_lightly, schedule
 
 
 def _budget():
@@ -32,41 +21,10 @@ def _budget():
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", required=True, help="one folder of images per class")
-    parser.add_argument("--out", type=pathlib.Path, default="runs/dino_lightly")
-    parser.add_argument("--peer", required=True, help="a Python that has lightly")
-    parser.add_argument("--peer_flag", action="append", default=[], help="see above")
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    source = data.open_source(options.data, labels="folders")
-    train, held_out = data.holdout(source, fraction=0.1, seed=0)
-    parts = {"train": train, "held_out": held_out}
-    split, found = options.out / "split.json", options.out / "features.npz"
-    paths = {
-        name: [part.describe(i) for i in range(part.num_images)]
-        for name, part in parts.items()
-    }
-    split.write_text(json.dumps(paths))
-    if not found.exists():
-        script = str(schedule.ROOT / "benchmarks" / "dino_lightly.py")
-        command = [*shlex.split(options.peer), script, f"--split={split}"]
-        command += [f"--out={found}", *_budget(), *options.peer_flag]
-        subprocess.run(command, check=True)
-    with np.load(found) as values:
-        bank, queries = (
-            features_lib.Features(
-                values[name], parts[name].labels, np.arange(parts[name].num_images)
-            )
-            for name in parts
-        )
-    fitted = linear_probe.fit(bank, queries, scaling="standard")
-    print(
-        f"lightly DINO: kNN {100 * knn.accuracy(bank, queries):.1f}, "
-        f"linear {100 * fitted.accuracy:.1f}"
-    )
+    options = beside_lightly.parser(__doc__, "runs/dino_lightly").parse_args()
+    parts = beside_lightly.split(options)
+    found = beside_lightly.peer_features(parts, "dino_lightly.py", _budget(), options)
+    beside_lightly.judge("lightly DINO", found)
 
 
 if __name__ == "__main__":

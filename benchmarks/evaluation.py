@@ -1,10 +1,11 @@
 """Speed and memory of what judges an encoder, on a GPU if there is one.
 
 Times the public functions on random rows that lie in host memory, one case after the
-other: features of an encoder, kNN, linear and MLP probes, k-means, PCA. Each prints a
-line when it is done; one that fails, or takes longer than `--limit` seconds, prints
-that instead. A case is NAME or NAME:VALUE; the value is a precision (extract) or how
-many numbers a row has (the others). Run:
+other: features of an encoder, kNN, linear and MLP probes, k-means, PCA. Each runs once
+untimed, which traces and compiles, and then `--repeat` times, of which the median
+counts. It prints a line when it is done; one that fails, or takes longer than `--limit`
+seconds for all its runs, prints that instead. A case is NAME or NAME:VALUE; the value
+is a precision (extract) or how many numbers a row has (the others). Run:
 
     python -m benchmarks.evaluation --rows=50000
     python -m benchmarks.evaluation --rows=2000 --queries=500 --depth=18 --size=32 \
@@ -19,13 +20,14 @@ import functools
 import gc
 import os
 import signal
+import statistics
 import time
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from benchmarks import memory
+from benchmarks import memory, step_timing
 from tfssl import kmeans, models
 from tfssl.evaluation import dense_probe, features, knn, linear_probe
 
@@ -195,17 +197,22 @@ def _measure(case, options):
     """One case, as a line."""
     name, _, value = case.partition(":")
     run = _MAKE[name](options, value)
-    before = memory.resident("current")
+    before = step_timing.resident("current")
     on_card = memory.used("current") if memory.on_gpu() else 0
     memory.forget_peaks()
-    start = time.perf_counter()
-    told = run()
-    seconds = time.perf_counter() - start
-    peaks = f"host {(memory.resident('peak') - before) / memory.GIB:.2f} GiB"
+    spent = []
+    for _ in range(options.repeat + 1):
+        start = time.perf_counter()
+        told = run()
+        spent.append(time.perf_counter() - start)
+    first, *timed = spent
+    seconds = statistics.median(timed)
+    peaks = f"host {(step_timing.resident('peak') - before) / memory.GIB:.2f} GiB"
     if memory.on_gpu():
         card = memory.used("peak") - on_card
         peaks += f", GPU {card / memory.GIB:.2f} GiB"
-    return f"{seconds:9.2f} s   {told(seconds)}   ({peaks})"
+    times = f"{min(timed):.2f} to {max(timed):.2f}, first {first:.2f}"
+    return f"{seconds:9.2f} s ({times})   {told(seconds)}   ({peaks})"
 
 
 def main():
@@ -222,6 +229,7 @@ def main():
     parser.add_argument("--depth", type=int, default=50)
     parser.add_argument("--width", type=float, default=1)
     parser.add_argument("--size", type=int, default=224, help="image side in pixels")
+    parser.add_argument("--repeat", type=int, default=3, help="timed runs of a case")
     parser.add_argument("--limit", type=float, default=120, help="seconds of a case")
     parser.add_argument("--until", type=float, default=3600, help="seconds of all")
     options = parser.parse_args()

@@ -30,7 +30,8 @@ import tensorflow as tf
 from tfssl.data import pipeline, sources, views
 from tfssl.data.views import applying, device, recipes, specs, tiles
 
-_PLAIN = dict(
+# Changes of a recipe that leave crop, flip and resize only.
+PLAIN = dict(
     jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
 )
 # Batches that pass before the clock starts: what was made while it stood.
@@ -51,8 +52,8 @@ def stages(recipe, options):
         "all of the recipe": recipe,
         **{name: recipe for name in _PLACED if name in given},
         "no blur": recipe.scaled(blur=0.0),
-        "its decode, crop, resize": recipe.scaled(**_PLAIN),
-        _GEOMETRY: recipe.scaled(**bilinear, **_PLAIN),
+        "its decode, crop, resize": recipe.scaled(**PLAIN),
+        _GEOMETRY: recipe.scaled(**bilinear, **PLAIN),
     }
 
 
@@ -97,13 +98,13 @@ def stream(source, name, recipe, options):
     return pipeline.multiview(source, recipe, batch_size=options.batch_size, **places)
 
 
-def turn(dataset, options):
+def turn(dataset, length):
     """`(images per second, processor milliseconds per image)` of one turn."""
     batches = iter(dataset)
     for _ in range(_WARM_UP):
         next(batches)
     images, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < options.seconds:
+    while time.perf_counter() - start < length:
         images += len(next(batches)["index"])
     seconds = time.perf_counter() - start
     return images / seconds, 1000.0 * (time.process_time() - used) / images
@@ -222,7 +223,8 @@ def main(options):
         found["peer"] = []
     for _ in range(options.rounds):
         for name, case in cases.items():
-            found[name].append(turn(stream(source, name, case, options), options))
+            batches = stream(source, name, case, options)
+            found[name].append(turn(batches, options.seconds))
         if options.peer:
             found["peer"].append(peer_turn(options))
     print(f"{'':26}{'images/s':>9}{'core-ms':>9}{'of geometry':>20}", end="")

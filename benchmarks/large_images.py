@@ -27,15 +27,12 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from benchmarks import input_pipeline
+from benchmarks import input_pipeline, step_timing
 from tfssl.data import preprocessing, sources, views
 from tfssl.data.sources import decoding
 from tfssl.data.views import recipes
 
 _NEVER = 10**6  # So many pixels no file has.
-_PLAIN = dict(
-    jitter=0.0, gray=0.0, blur=0.0, solarize=0.0, rand_augment=0, mean=None, std=None
-)
 
 
 def cases():
@@ -46,7 +43,7 @@ def cases():
     """
 
     def training(name, size, **changes):
-        recipe = recipes.get(name).scaled(size, **_PLAIN, **changes)
+        recipe = recipes.get(name).scaled(size, **input_pipeline.PLAIN, **changes)
 
         def dataset(source, seed):
             count, channels = source.num_images, source.channels
@@ -154,13 +151,6 @@ def photograph(side):
     return image
 
 
-def high_water():
-    """Peak of this process's memory in kB. `getrusage` has its parent's in it."""
-    with open("/proc/self/status") as status:
-        (line,) = [line for line in status if line.startswith("VmHWM")]
-    return int(line.split()[1])
-
-
 def peak_of(path, name, kept):
     """Megabytes and seconds that the one image of a folder takes, in this process."""
     decoding.KEPT = kept
@@ -168,10 +158,10 @@ def peak_of(path, name, kept):
     small, large = (sources.open_source(p) for p in (f"{path}/../small", path))
     list(dataset(small, 0))  # What TensorFlow takes once.
     made = dataset(large, 0)
-    before, start = high_water(), time.perf_counter()
+    before, start = step_timing.resident("peak"), time.perf_counter()
     list(made)
     seconds = time.perf_counter() - start
-    return (high_water() - before) / 1e3, seconds
+    return (step_timing.resident("peak") - before) / 1e6, seconds
 
 
 def large_file(side):

@@ -113,7 +113,10 @@ def main(options):
     seconds = time.perf_counter() - start
     used = processor_seconds(processes) - used
     shapes = " ".join(str(tuple(view.shape)) for view in views)
-    print(f"lightly: {options.recipe} {views[0].dtype} {shapes}")
+    print(
+        f"lightly: {options.recipe} {views[0].dtype} {shapes}, {options.workers} "
+        "workers"
+    )
     print(f"images/s, core-ms: {made / seconds:.1f} {1000 * used / made:.3f}")
 
 
@@ -127,7 +130,8 @@ def parse():
     add("--batch_size", type=int, default=64)
     add("--max_images", type=int, default=2000)
     add("--seconds", type=float, default=3.0)
-    add("--workers", type=int, default=2)
+    cores = len(os.sched_getaffinity(0))
+    add("--workers", type=int, default=cores, help="Default: one per core.")
     return parser.parse_args()
 
 

@@ -71,9 +71,18 @@ def _measure(arguments, remat):
     }
 
 
+def environment(xla, folder):
+    """That of a measurement; on a CPU XLA writes its plans into the folder."""
+    env = dict(os.environ)
+    if xla and not tf.config.list_physical_devices("GPU"):
+        dump = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
+        env["XLA_FLAGS"] = f"{env.get('XLA_FLAGS', '')} {dump}".strip()
+    return env
+
+
 def _planned():
     """The bytes that XLA's plan of the step has, from what `main` has it write."""
-    folder = os.environ["XLA_FLAGS"].split("--xla_dump_to=")[1].split()[0]
+    folder = os.environ["XLA_FLAGS"].split("--xla_dump_to=")[-1].split()[0]
     plans = pathlib.Path(folder).glob("*inference_step*buffer-assignment.txt")
     return max(
         int(plan.read_text().split("Total bytes used: ")[1].split()[0])
@@ -103,13 +112,12 @@ def main():
     for remat in ("off", "on"):
         command = [sys.executable, "-m", "benchmarks.remat", *sys.argv[1:]]
         with tempfile.TemporaryDirectory() as folder:
-            flags = f"--xla_dump_to={folder} --xla_dump_hlo_as_text"
             done = subprocess.run(
                 [*command, f"--measure={remat}"],
                 check=True,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "XLA_FLAGS": flags} if arguments.xla else None,
+                env=environment(arguments.xla, folder),
             )
         one = found[remat] = json.loads(done.stdout.splitlines()[-1])
         print(

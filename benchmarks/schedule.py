@@ -62,6 +62,12 @@ def row(name, accuracies):
     return f"| {name} | " + " | ".join([*cells, mean]) + " |"
 
 
+def environment(at_once):
+    """That of the commands; on a GPU the first of several must not take it all."""
+    env = {"TF_CPP_MIN_LOG_LEVEL": "2", **os.environ}
+    return {"TF_FORCE_GPU_ALLOW_GROWTH": "true", **env} if at_once > 1 else env
+
+
 def run(jobs, *, at_once, until, told, wanted=None):
     """Starts all jobs that are not finished, each as soon as what it waits for is.
 
@@ -75,7 +81,7 @@ def run(jobs, *, at_once, until, told, wanted=None):
     Returns:
         The names of those that failed.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    env = environment(at_once)
     begin, running, failed = time.time(), {}, []
     waiting = {name: job for name, job in jobs.items() if not job.finished()}
     done = {name for name in jobs if name not in waiting}
@@ -100,7 +106,7 @@ def run(jobs, *, at_once, until, told, wanted=None):
             job = waiting.pop(name)
             with open(job.log, "w") as log:
                 running[name] = subprocess.Popen(
-                    job.command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT
+                    job.command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=env
                 )
         time.sleep(0.2)
     for name in failed:

@@ -14,6 +14,7 @@ those of `step_tfssl.py`. A mode is one or several of these words with "+" betwe
 """
 
 import copy
+import functools
 import gc
 
 import peer_torchvision  # noqa: F401  Before torchvision.
@@ -104,7 +105,9 @@ class Losses:
         self.criterion.to(_KIND)
         if self.top is not None and not bare:
             self.trained += list(self.top.to(_KIND).parameters())
-        ready = torch.compile if "compile" in parts else lambda module: module
+        # SwAV has views of two sizes: by itself the second compiles for any size.
+        compiled = functools.partial(torch.compile, dynamic=False)
+        ready = compiled if "compile" in parts else lambda module: module
         self.forward, self.target = ready(self.network), None
         if step_timing.PASSES[case.method][1]:
             self.target = copy.deepcopy(self.network)
@@ -113,10 +116,10 @@ class Losses:
         self._labels = torch.arange(options.batch, device=_KIND)
         self._passes = step_timing.PASSES[case.method]
         self.of = self.bare if bare else getattr(self, case.method)
-        self._half = case.precision == "bfloat16"
+        self._precision = case.precision
 
     def autocast(self):
-        return torch.autocast(_KIND, torch.bfloat16, enabled=self._half)
+        return step_torch.autocast(self._precision)
 
     def bare(self, views):
         trained, followed = self._passes
@@ -204,7 +207,8 @@ def make_step(case, parts, options):
         optimizer = torch.optim.SGD(
             losses.trained, lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True
         )
-    return step_torch.step(lambda: losses.of(views()), optimizer, losses.trained)
+    loss = lambda: losses.of(views())  # noqa: E731
+    return step_torch.step(loss, optimizer, losses.trained, case.precision)
 
 
 def main():

@@ -2,8 +2,8 @@
 
 python -m benchmarks.step_tfssl simclr:bfloat16:lars byol --modes jit bare+jit
 
-A case is METHOD[:PRECISION[:OPTIMIZER]]: float32 (TF32 on a GPU) or bfloat16, sgd or
-lars. A mode is one or several of these words with "+" between them:
+A case is METHOD[:PRECISION[:OPTIMIZER]]: float32 (TF32 on a GPU), bfloat16 or
+float16, sgd or lars. A mode is one or several of these words with "+" between them:
 
 - graph, jit: `tf.function`, or with XLA, on random views that lie on the device.
 - fit: the loop of `Method.fit`, fed from host memory; with prefetch two batches ahead
@@ -25,7 +25,11 @@ import tensorflow as tf
 from benchmarks import step_timing
 from tfssl import methods, models, optimizers, pieces
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
+POLICIES = {
+    "float32": "float32",
+    "bfloat16": "mixed_bfloat16",
+    "float16": "mixed_float16",
+}
 _KEPT_ARGUMENTS = ("name", "momentum", "epsilon", "gamma_initializer", "dtype")
 _WORDS = ("graph", "jit", "pieces", "cluster", "fit", "prefetch", "two")
 _WORDS += ("bare", "stock", "global", "split")
@@ -226,7 +230,7 @@ def make_step(case, parts, options):
             raise ValueError(f"{word!r} received in a mode, expected {_WORDS} or spe10")
     keras.backend.clear_session()  # Resets the policy too, so before it is set.
     gc.collect()
-    keras.config.set_dtype_policy(_POLICIES[case.precision])
+    keras.config.set_dtype_policy(POLICIES[case.precision])
     keras.utils.set_random_seed(0)
     tf.config.optimizer.set_jit("autoclustering" if "cluster" in parts else False)
     with _strategy(parts).scope():

@@ -32,15 +32,23 @@ def device():
     return Gpu() if KIND == "cuda" else step_timing.Processor()
 
 
-def step(loss_of, optimizer, weights):
+def autocast(precision):
+    """The context of a forward pass in one of `step_timing.PRECISIONS`."""
+    dtype = torch.float16 if precision == "float16" else torch.bfloat16
+    return torch.autocast(KIND, dtype, enabled=precision != "float32")
+
+
+def step(loss_of, optimizer, weights, precision):
     """The `step_timing.Step` of a loss (a function without arguments)."""
     last = torch.zeros(())
+    scaler = torch.amp.GradScaler(KIND, enabled=precision == "float16")
 
     def run():
         nonlocal last
         loss = loss_of()
-        loss.backward()
-        optimizer.step()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad(set_to_none=True)
         last = loss.detach()
 

@@ -14,16 +14,14 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 
 import numpy as np
 import tensorflow as tf
 
+from benchmarks import input_pipeline
 from tfssl.data import pipeline, sources
 from tfssl.data.views import recipes
 from tfssl.tasks import make_tfrecords
-
-_PLAIN = dict(jitter=0.0, gray=0.0, blur=0.0)
 
 
 def written(data, folder, max_side):
@@ -40,16 +38,6 @@ def written(data, folder, max_side):
         )
         size = sum(entry.stat().st_size for entry in os.scandir(out))
         yield name, sources.open_source(f"tfrecord:{index}"), size
-
-
-def turn(iterator, length):
-    """`(images per second, processor milliseconds per image)` of one turn."""
-    next(iterator)  # What was made while the others ran.
-    images, start, used = 0, time.perf_counter(), time.process_time()
-    while time.perf_counter() - start < length:
-        images += len(next(iterator)["index"])
-    seconds = time.perf_counter() - start
-    return images / seconds, 1e3 * (time.process_time() - used) / images
 
 
 def views_of(source, recipe):
@@ -72,7 +60,7 @@ def main():
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     recipe = recipes.SIMCLR.scaled(options.size)
-    geometry = recipe.scaled(**_PLAIN)
+    geometry = recipe.scaled(**input_pipeline.PLAIN)
     with tempfile.TemporaryDirectory() as folder:
         forms = list(written(options.data, folder, options.max_side))
         found = {name: [] for name, _, _ in forms}
@@ -81,10 +69,7 @@ def main():
                 dataset = pipeline.multiview(
                     source, recipe, batch_size=options.batch_size
                 )
-                iterator = iter(dataset)
-                next(iterator)
-                found[name].append(turn(iterator, options.seconds))
-                del iterator, dataset
+                found[name].append(input_pipeline.turn(dataset, options.seconds))
         _, source, size = forms[0]
         print(f"TensorFlow {tf.__version__}, {source.num_images} images")
         print(f"{'':24}{'images/s':>10}{'ratio':>8}{'core-ms':>9}{'MB':>8}{'apart':>8}")

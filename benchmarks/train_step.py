@@ -7,7 +7,8 @@ on as many random views, with the same precision and optimizer; a case is
 METHOD[:PRECISION[:OPTIMIZER]]. Every case gets new processes. On processors all modes
 of both take turns, block by block, so that a busy machine slows all alike. A GPU would
 have to hold all of them: there one mode of each takes turns with one of the other, in
-the order given, and both compile at the same time. Each mode prints images/s, time per
+the order given. One starts after the other, since a half that chooses its kernels must
+not meet the other's work. Each mode prints images/s, time per
 step (least and most of the blocks), core-ms (processor time per image, of all threads),
 peak memory and the time of the first call; each case the ratios, medians of the turns.
 PyTorch's threads wait by running: `OMP_WAIT_POLICY=passive` makes its core-ms honest.
@@ -16,7 +17,9 @@ PyTorch's threads wait by running: `OMP_WAIT_POLICY=passive` makes its core-ms h
   `bare+graph` is the bare encoder, which the overhead of `graph` is said against.
 - `--peer_modes`: those of `step_lightly.py`, `eager` and, on a GPU, `compile`.
 - `--stock_norm`: every mode again with Keras's BatchNormalization in place of ours.
-- `--ours`, `--peer`: the commands of the halves, where they need environments.
+- `--ours`, `--peer`: the commands of the halves, where they need environments. Both
+  must compute on a GPU, or none.
+- `--limit`: seconds of a case; a half that takes longer is stopped.
 """
 
 import itertools
@@ -25,6 +28,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+import threading
 import time
 
 from benchmarks import step_timing
@@ -39,28 +43,45 @@ class Worker:
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._limit, self._late = options.limit, False
+        self._clock = threading.Timer(options.limit, self._stop)
+        self._clock.daemon = True
+        self._clock.start()
+
+    def _stop(self):
+        self._late = True
+        self._process.kill()
 
     def ask(self, *request):
         """The answer to a request, a dict; raises `RuntimeError` if it failed."""
-        self.send(*request)
-        return self.answer()
-
-    def send(self, *request):
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
+        return self.answer()
 
     def answer(self):
         answer = self._process.stdout.readline()
         while answer and not answer.startswith("{"):  # What an import printed.
             answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"{self.framework} ended: {self._process.wait()}")
+            raise RuntimeError(self._why_it_ended())
         found = json.loads(answer)
         if "error" in found:
             raise RuntimeError(found["error"])
         return found
 
+    def _why_it_ended(self):
+        code = self._process.wait()
+        if self._late:
+            return (
+                f"{self.framework} was stopped after {self._limit:g} s in one case; "
+                "give a longer --limit, or a smaller case."
+            )
+        return (
+            f"{self.framework} ended with exit code {code}; what it printed says why."
+        )
+
     def end(self):
+        self._clock.cancel()
         self._process.kill()
         self._process.wait()
 
@@ -72,7 +93,7 @@ def run_case(case, options):
     workers = [Worker(name, c, options) for name, c in commands.items() if c]
     try:
         hellos = {w: guarded(w.framework, w.answer) for w in workers}
-        gpu = any(hello and hello["gpu"] for hello in hellos.values())
+        gpu = on_gpu(hellos.values())
         turns = [
             [(worker, mode) for mode in _modes(worker, gpu, options)]
             for worker, hello in hellos.items()
@@ -85,11 +106,23 @@ def run_case(case, options):
             groups = [list(itertools.chain(*turns))]
         found = {}
         for group in groups:
-            found |= measured(case, group, options, at_once=gpu or options.pairs)
+            found |= measured(case, group, options)
     finally:
         for worker in workers:
             worker.end()
     print_ratios(found)
+
+
+def on_gpu(hellos):
+    """Whether the halves compute on a GPU; ends the program where only one does."""
+    kinds = {hello["gpu"]: hello["device"] for hello in hellos if hello}
+    if len(kinds) > 1:
+        raise SystemExit(
+            f"One half computes on {kinds[True]} and the other on {kinds[False]}, so "
+            "their times cannot be compared; mend the other's environment (--ours, "
+            "--peer), or set CUDA_VISIBLE_DEVICES=-1 for both."
+        )
+    return True in kinds
 
 
 def _modes(worker, gpu, options):
@@ -109,16 +142,12 @@ def guarded(name, function, *arguments):
         return None
 
 
-def measured(case, turns, options, at_once):
+def measured(case, turns, options):
     """`{(framework, mode): found}` of modes that take turns."""
     found = {}
-    if at_once:
-        for worker, mode in turns:
-            guarded(worker.framework, worker.send, "start", str(case), mode)
     for worker, mode in turns:
-        if not at_once:
-            guarded(worker.framework, worker.send, "start", str(case), mode)
-        started = guarded(f"{worker.framework} {mode}", worker.answer)
+        name = f"{worker.framework} {mode}"
+        started = guarded(name, worker.ask, "start", str(case), mode)
         if started:
             found[worker.framework, mode] = started
     for ask in [*["block"] * options.blocks, "end"]:
@@ -171,8 +200,23 @@ def _ratio(above, below):
     return f"{by_clock:.2f} x (by core-ms {by_processor:.2f} x)"
 
 
+def run_cases(options, run):
+    """Calls `run(case, options)` for every case that `--until` lets start."""
+    begin = time.time()
+    for case in options.cases:
+        if time.time() - begin > options.until:
+            print(f"\n{case} SKIPPED after {options.until:.0f} s", flush=True)
+            continue
+        run(case, options)
+
+
+def add_limit(parser):
+    parser.add_argument("--limit", type=float, default=3600.0, help="seconds of a case")
+
+
 def main():
     parser = step_timing.parser(__doc__)
+    add_limit(parser)
     add = parser.add_argument
     add("--ours", default=f"{sys.executable} -m benchmarks.step_tfssl")
     add("--peer", default="", help="command of the peer; none: tfssl alone")
@@ -184,12 +228,7 @@ def main():
         f"ResNet-{options.depth}, width {options.width:g}, {options.stem} stem, batch "
         f"{options.batch}, {options.size} px (small views {options.small})"
     )
-    begin = time.time()
-    for case in options.cases:
-        if time.time() - begin > options.until:
-            print(f"\n{case} SKIPPED after {options.until:.0f} s", flush=True)
-            continue
-        run_case(case, options)
+    run_cases(options, run_case)
 
 
 if __name__ == "__main__":

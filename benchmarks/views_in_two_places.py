@@ -55,12 +55,16 @@ class AsFloats:
     def __getattr__(self, name):
         return getattr(self._source, name)
 
+    def ready(self):
+        return AsFloats(self._source.ready())
+
     def decode_window(self, raw, crops_in, sizes):
         image, crops = self._source.decode_window(raw, crops_in, sizes)
         return tf.cast(image, tf.float32) / self._source.max_value, crops
 
     def decode(self, raw, side=None):
-        return tf.cast(self._source.decode(raw, side), tf.float32) / 255.0
+        image = self._source.decode(raw, side)
+        return tf.cast(image, tf.float32) / self._source.max_value
 
 
 def both(source, recipe, options):

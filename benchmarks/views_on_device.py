@@ -10,16 +10,18 @@ Each case is one of
 - `input:RECIPE:PLACE`: images/s of `multiview(…, augment_on=PLACE)` from the files of
   `--data`, without a training; PLACE is `host` or `device`, or `all`: the images, small
   and decoded once, lie on the device too;
-- `fit:RECIPE:PLACE`: the loop of `Method.fit` from these files, of SimCLR, BYOL or
-  SwAV, as the recipe is named, in `--dtype`, compiled with XLA.
+- `fit:RECIPE:PLACE`: the loop of `Method.fit` from these files, in `--dtype`, compiled
+  with XLA, of a recipe of SimCLR, BYOL or SwAV, whose name says the method, and the
+  stem of the ResNet (`--stem` overrules it).
 
 Times are medians of `--blocks` blocks of `--per` calls, with the least and the most.
-The files are read `--copies` times under other names (hard links), so that an epoch is
-long. No case starts after `--until` seconds. To rehearse on a CPU: `--batch=8 --size=32
---depth=18 --width=0.25 --per=1 --warm=1`.
+The files, those of class folders too, are read `--copies` times under other names
+(links), so that an epoch is long. No case starts after `--until` seconds. To rehearse
+on a CPU: `--batch=8 --size=32 --depth=18 --width=0.25 --per=1 --warm=1`.
 """
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
@@ -98,6 +100,12 @@ def made_up(recipe, options):
     return tf.nest.map_structure(tf.identity, {"views": made, device.NUMBERS: numbers})
 
 
+# Methods that `fit` trains, by how the names of their recipes begin.
+_METHODS = {
+    "simclr": methods.SimCLR,
+    "byol": functools.partial(methods.BYOL, total_steps=1000),
+    "swav": functools.partial(methods.SwAV, steps_per_epoch=1000, freeze_epochs=0.0),
+}
 # Options of `multiview` by the place of a case.
 _PLACES = {
     "host": {},
@@ -157,27 +165,79 @@ def fit_case(recipe, options, place):
 
 def make_method(recipe, options):
     side = recipe[0].size if len({view.size for view in recipe}) == 1 else None
+    small = recipe.name.endswith(("_cifar10", "_digits"))
     encoder = models.resnet(
-        options.depth, width=options.width, input_shape=(side, side, 3)
+        options.depth,
+        width=options.width,
+        stem=options.stem or ("cifar" if small else "imagenet"),
+        input_shape=(side, side, 3),
     )
-    if recipe.name == "byol":
-        return methods.BYOL(encoder, total_steps=1000)
-    if recipe.name == "swav":
-        return methods.SwAV(encoder, steps_per_epoch=1000, freeze_epochs=0.0)
-    return methods.SimCLR(encoder)
+    return _METHODS[family(recipe.name)](encoder)
+
+
+def family(recipe):
+    """The method that a recipe's name begins with."""
+    return recipe.split("_")[0]
 
 
 def linked(folder, copies, into):
-    """A folder with every file of another under several names."""
-    files = sorted(entry.path for entry in os.scandir(folder) if entry.is_file())
+    """A folder with every file of another, and of folders in it, under several names.
+
+    Where links to files are not possible (another file system) they are symbolic, and
+    lead out of the folder.
+    """
+    files = sorted(
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+    )
     for number in range(copies):
-        for path in files:
-            name = os.path.join(into, f"{number:03d}_{os.path.basename(path)}")
+        for row, path in enumerate(files):
+            name = os.path.join(
+                into, f"{number:03d}_{row:07d}_{os.path.basename(path)}"
+            )
             try:
                 os.link(path, name)
-            except OSError:  # Another file system.
+            except OSError:
                 os.symlink(os.path.abspath(path), name)
     return into
+
+
+def opened(folder):
+    """The images of a folder that `linked` made."""
+    return data.open_source(folder, follow_links=True)
+
+
+# Kinds of a case: what runs it, and what may stand after the recipe.
+_KINDS = {
+    "finish": (finish_case, (None, "xla", "ops")),
+    "input": (input_case, tuple(_PLACES)),
+    "fit": (fit_case, tuple(_PLACES)),
+}
+
+
+def _listed(names):
+    return ", ".join(names)
+
+
+def mistake(case, data):
+    """What is wrong with a case, a sentence, or None."""
+    kind, recipe, place, *more = *case.split(":"), *[None] * 2
+    if kind not in _KINDS:
+        return f"{case!r} received, expected a case that begins with {_listed(_KINDS)}."
+    if recipe not in recipes.RECIPES:
+        known = _listed(sorted(recipes.RECIPES))
+        return f"{case!r} received, expected one of the recipes {known} in it."
+    places = [one for one in _KINDS[kind][1] if one]
+    if place not in _KINDS[kind][1] or any(more):
+        return f"{case!r} received, expected one of {_listed(places)} after the recipe."
+    if kind == "fit" and family(recipe) not in _METHODS:
+        return (
+            f"{case!r} received, expected a recipe of {_listed(_METHODS)} to train by."
+        )
+    if kind != "finish" and not data:
+        return f"{case!r} needs images; give their folder as --data."
+    return None
 
 
 def main(options):
@@ -189,11 +249,10 @@ def main(options):
         f"on {names or 'CPU'}, batch {options.batch}, {os.cpu_count()} cores",
         flush=True,
     )
-    kinds = {"finish": finish_case, "input": input_case, "fit": fit_case}
     with tempfile.TemporaryDirectory() as folder:
         if options.data:
             folder = linked(options.data, options.copies, folder)
-            options.source = sources.keep(data.open_source(folder), options.cache << 30)
+            options.source = sources.keep(opened(folder), options.cache << 30)
         for case in options.cases:
             if time.perf_counter() - _START > options.until:
                 print("SKIPPED", case, flush=True)
@@ -201,7 +260,7 @@ def main(options):
             kind, recipe, *more = case.split(":")
             recipe = recipes.get(recipe).scaled(options.size)
             try:
-                kinds[kind](recipe, options, *more)
+                _KINDS[kind][0](recipe, options, *more)
             except Exception as error:  # The other cases still count.
                 print("FAILED", case, repr(error)[:500], flush=True)
     print(f"done after {time.perf_counter() - _START:.0f} s", flush=True)
@@ -220,12 +279,16 @@ def parse():
     add("--size", type=int, default=None, help="Pixels of the first view.")
     add("--depth", type=int, default=50, help="Of the ResNet.")
     add("--width", type=float, default=1.0, help="Of the ResNet.")
+    add("--stem", choices=("imagenet", "cifar"), help="Of the ResNet, see above.")
     add("--dtype", default="mixed_bfloat16", help="Policy of Keras.")
     add("--warm", type=int, default=2, help="Blocks that are not timed.")
     add("--blocks", type=int, default=5, help="Timed blocks.")
     add("--per", type=int, default=5, help="Calls in a block.")
     add("--until", type=float, default=1e9, help="Start no case after these seconds.")
-    return parser.parse_args()
+    options = parser.parse_args()
+    for wrong in filter(None, (mistake(case, options.data) for case in options.cases)):
+        parser.error(wrong)
+    return options
 
 
 if __name__ == "__main__":

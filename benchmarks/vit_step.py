@@ -4,16 +4,18 @@ make bench-vit ARGS="tiny:32 small:224:bfloat16 --torch_python=torch/bin/python"
 
 Forward, backward and AdamW of a network with a classifier of 1,000 classes, on random
 images that lie on the device. A case is NETWORK:SIZE[:PRECISION]: tiny, small or base;
-pixels of a side, with patches of 16 (of small images 4); float32 or bfloat16. The
-halves run in processes of their own and take turns, block by block, so that a busy
+pixels of a side, with patches of 16 (of small images 4); float32, bfloat16 or float16.
+The halves run in processes of their own and take turns, block by block, so that a busy
 machine slows both; each prints what `benchmarks.train_step` prints, and each case the
 ratios, medians of the turns.
 
 - `--modes`: `graph`, and on a GPU `jit` (XLA); what is timed is the step of
   `methods.Classification`.
 - `--torch_python`: a Python that has torch and timm; without it tfssl is alone:
-  `python3 -m venv torch; torch/bin/pip install torch timm`.
+  `python3 -m venv torch; torch/bin/pip install torch timm`. Both must compute on a GPU,
+  or none.
 - `--peer_modes`: `eager` and, on a GPU, `compile` (`torch.compile`).
+- `--limit`: seconds of a case; a half that takes longer is stopped.
 """
 
 import gc
@@ -27,7 +29,6 @@ from benchmarks import step_tfssl, step_timing, train_step
 from tfssl import models, optimizers
 from tfssl.methods import classification
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _MODES = ("graph", "jit")
 
 
@@ -36,7 +37,7 @@ def make_step(case, parts, options):
         raise ValueError(f"{'+'.join(parts)!r} received, expected one of {_MODES}")
     keras.backend.clear_session()  # Resets the policy too, so before it is set.
     gc.collect()
-    keras.config.set_dtype_policy(_POLICIES[case.precision])
+    keras.config.set_dtype_policy(step_tfssl.POLICIES[case.precision])
     keras.utils.set_random_seed(0)
     shape = (case.size, case.size, 3)
     encoder = models.vit(case.dim, patch=case.patch, input_shape=shape)
@@ -81,9 +82,10 @@ def _run_case(case, options):
         for name, command in _commands(options).items()
     ]
     try:
+        hellos = {w: train_step.guarded(w.framework, w.answer) for w in workers}
+        gpu = train_step.on_gpu(hellos.values())
         turns = []
-        for worker in workers:
-            hello = train_step.guarded(worker.framework, worker.answer)
+        for worker, hello in hellos.items():
             if hello is None:
                 continue
             print(f"  {worker.framework} on {hello['device']}")
@@ -91,9 +93,9 @@ def _run_case(case, options):
                 "tfssl": (options.modes, _MODES),
                 "timm": (options.peer_modes, ("eager", "compile")),
             }[worker.framework]
-            modes = chosen or default[: 1 + hello["gpu"]]
+            modes = chosen or default[: 1 + gpu]
             turns += [(worker, mode) for mode in modes]
-        found = train_step.measured(case, turns, options, at_once=False)
+        found = train_step.measured(case, turns, options)
     finally:
         for worker in workers:
             worker.end()
@@ -102,6 +104,7 @@ def _run_case(case, options):
 
 def main():
     parser = step_timing.vit_parser(__doc__)
+    train_step.add_limit(parser)
     parser.add_argument("--torch_python", default="", help="see above")
     parser.add_argument("--peer_modes", nargs="+", help="see above")
     options = parser.parse_args()
@@ -110,8 +113,7 @@ def main():
         kind = step_timing.VitCase
         step_timing.Half("tfssl", make_step, device, options, kind).main()
         return
-    for case in options.cases:
-        _run_case(case, options)
+    train_step.run_cases(options, _run_case)
 
 
 if __name__ == "__main__":

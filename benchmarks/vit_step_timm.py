@@ -3,7 +3,7 @@
 torch/bin/python benchmarks/vit_step_timm.py tiny:32 --modes eager compile
 
 Runs in an environment of its own and imports nothing of tfssl. A mode is `eager` or
-`compile` (`torch.compile`); bfloat16 is autocast's.
+`compile` (`torch.compile`); bfloat16 and float16 are autocast's.
 """
 
 import gc
@@ -39,14 +39,13 @@ def make_step(case, parts, options):
     optimizer = torch.optim.AdamW(weights, lr=1e-4, weight_decay=0.05, fused=True)
     images = torch.randn(options.batch, 3, case.size, case.size, device=_KIND)
     labels = torch.arange(options.batch, device=_KIND) % step_timing.CLASSES
-    half = case.precision == "bfloat16"
 
     def loss():
-        with torch.autocast(_KIND, torch.bfloat16, enabled=half):
+        with step_torch.autocast(case.precision):
             logits = forward(images)
         return functional.cross_entropy(logits.float(), labels)
 
-    return step_torch.step(loss, optimizer, weights)
+    return step_torch.step(loss, optimizer, weights, case.precision)
 
 
 def main():
