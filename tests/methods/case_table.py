@@ -291,14 +291,19 @@ CASES = {
 # Cases that set apart from another case of their method what its own tests look at.
 # What is tested of all methods is a slow test of theirs.
 VARIANTS = (
+    "classification_multilabel",
     "cmc_core",
     "cmc_softmax",
     "dino_vit",
     "distillation_token",
+    "feature_distillation_map",
     "local_aggregation_begins",
     "npid_softmax",
+    "npid_whole_bank",
+    "pirl_jigsaw",
     "pirl_rotation",
     "predictive_one",
+    "pretext_jigsaw",
 )
 # What a method asks of the encoder's batch norm; the others get "global".
 NORMS = {
