@@ -98,8 +98,8 @@ class FileSource(source_lib.Source):
 
     def _fingerprint(self, digest):
         for path in self._files:
-            size = tf.io.gfile.stat(os.fsencode(path)).length
-            digest.update(f"{_printable(os.path.basename(path))} {size}\n".encode())
+            name = _printable(os.path.basename(path))
+            digest.update(f"{name} {_size(path)}\n".encode())
 
     def _identity(self, digest):
         shared = os.path.commonprefix([min(self._files), max(self._files)])
