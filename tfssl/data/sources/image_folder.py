@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import files as files_lib
 from tfssl.data.sources import base as source_lib
 from tfssl.data.sources import tiff
 
@@ -70,8 +71,10 @@ class FileSource(source_lib.Source):
 
     def read(self, index):
         if self._tensor is None:
+            # A data service has a working directory of its own.
+            paths = [os.fsencode(files_lib.absolute(file)) for file in self._files]
             with tf.init_scope(), tf.device("CPU:0"):
-                self._tensor = tf.constant([os.fsencode(file) for file in self._files])
+                self._tensor = tf.constant(paths)
         encoded = tf.io.read_file(tf.gather(self._tensor, index))
         return tiff.as_png(encoded) if self._has_tiff else encoded
 
