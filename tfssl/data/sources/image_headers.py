@@ -64,6 +64,22 @@ def png_form(encoded):
     return [tf.cast(x, tf.int32) for x in (*size, *_pair(encoded, 24, tf.uint8))]
 
 
+def size(encoded, otherwise):
+    """Height and width of a JPEG or PNG file (scalar string), int32 `(2,)`.
+
+    Args:
+        encoded: an image file that can be read.
+        otherwise: function of nothing that gives them for files of other kinds.
+    """
+    return tf.case(
+        [
+            (is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
+            (is_png(encoded), lambda: tf.stack(png_form(encoded)[1::-1])),
+        ],
+        default=otherwise,
+    )
+
+
 def is_webp(encoded):
     """Whether the bytes (scalar string) are those of a WebP file."""
     return _starts_with(encoded, b"RIFF") & tf.equal(_four(encoded, 8), b"WEBP")
