@@ -54,6 +54,16 @@ def expanded(path):
     return path
 
 
+def absolute(path):
+    """A path (str) as it is told to a process that may run in another folder.
+
+    Remote ones are as they are. `..` stays, since a link may stand before it.
+    """
+    if "://" in path or os.path.isabs(path):
+        return path
+    return os.path.join(os.getcwd(), path)
+
+
 def storage_failure(error):
     """What a storage's error says.
 

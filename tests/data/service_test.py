@@ -12,7 +12,7 @@ from tests.fixtures import services
 from tfssl import data
 from tfssl.data import bad_files, pipeline, service
 from tfssl.data.views import recipes
-from tfssl.tasks import data_service
+from tfssl.tasks import data_service, make_tfrecords
 
 RECIPE = recipes.SIMCLR.scaled(8)
 BATCH = 6
@@ -93,6 +93,47 @@ def test_unreadable_files_are_named_on_this_side(addresses, tmp_path):
     assert found_files == [str(bad)]
     first = np.concatenate([batch["position"] for batch in found[:3]])
     assert len(set(first)) == len(first) == 18
+
+
+@pytest.mark.parametrize("form", ["photos", "list.csv", "tfrecord:records/all.json"])
+def test_a_relative_path_is_that_of_this_process(
+    addresses, tmp_path, monkeypatch, form
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i, image in enumerate(pixels(6)):
+        file = tmp_path / "photos" / f"{i}.png"
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    names = ["path", *(f"photos/{i}.png" for i in range(6))]
+    (tmp_path / "list.csv").write_text("\n".join(names))
+    make_tfrecords.make_tfrecords(
+        "photos", "records", name="all", num_shards=1, verbose=0
+    )
+    source = data.open_source(form)
+    strict = pipeline.BadFiles(0.0)
+    found = batches(source, 1, data_service=addresses[0], bad_files=strict)
+    assert_same(batches(source, 1), found)
+
+
+def test_what_only_the_service_cannot_read_is_said(addresses, tmp_path, monkeypatch):
+    for i, image in enumerate(pixels(12)):
+        (tmp_path / f"{i:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    source = data.open_source(str(tmp_path))
+    read = source.read
+
+    def read_or_not(index):
+        if tf.executing_eagerly():
+            return read(index)
+        file = tf.where(tf.equal(index, 7), "/nowhere.png", str(tmp_path / "01.png"))
+        return tf.io.read_file(file)
+
+    monkeypatch.setattr(source, "read", read_or_not)
+    met = pipeline.BadFiles(max_fraction=0.1)
+    batches(source, 3, bad_files=met, data_service=addresses[0])
+    assert met.listed == [f"{tmp_path / '07.png'} ({service.NOT_THERE})"]
+    met = pipeline.BadFiles(max_fraction=0.1)
+    batches(source, 3, bad_files=met)
+    assert met.listed == [str(tmp_path / "07.png")]
 
 
 def test_a_folder_that_is_deleted_stops_the_stream(addresses, tmp_path):

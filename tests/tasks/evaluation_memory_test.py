@@ -1,10 +1,14 @@
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.tasks.evaluate_test import evaluated
-from tfssl import processor
-from tfssl.evaluation import features
+from tfssl import data, processor
+from tfssl.data.sources import kept
+from tfssl.evaluation import features, judging
+from tfssl.tasks import evaluation_memory
 
 # 80 images of 64 numbers, 3 times (the L-BFGS probe), and of 8 features each.
 PIXELS, FEATURES = 3 * 80 * 64 * 4, 3 * 80 * 8 * 4
@@ -81,3 +85,61 @@ def test_features_that_do_not_fit_are_refused(run, free, no_features):
     free(FEATURES - 4)
     with pytest.raises(ValueError, match="features of 80 images .* give fewer images"):
         evaluated(run, budgets=("100%",), probes=("linear",), baselines=())
+
+
+def folder_of(path, images, labels):
+    for place, (image, label) in enumerate(zip(images, labels)):
+        file = path / str(label) / f"{place:03d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    return str(path)
+
+
+def test_files_are_decoded_once_and_give_the_same_numbers(
+    run, tmp_path, monkeypatch, capsys
+):
+    passes = []
+    decoded = kept._decoded_in_batches
+
+    def noted(source, mean):
+        passes.append(source.name)
+        return decoded(source, mean)
+
+    monkeypatch.setattr(kept, "_decoded_in_batches", noted)
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 8)
+    sets = rng.integers(0, 256, (2, 16, 8, 8, 1)).astype(np.uint8)
+    train, test = (
+        folder_of(tmp_path / name, images, labels)
+        for name, images in zip(("train", "test"), sets)
+    )
+    given = dict(budgets=("1", "100%"), draws=1, probes=("linear",), verbose=1)
+    rows = evaluated(run, data=train, validation_data=test, labels="folders", **given)
+    assert passes == [train, test]
+    printed = capsys.readouterr().out
+    for name in (train, test):
+        line = f"Evaluation: {name}: images are decoded once and kept: about "
+        assert line in printed
+    expected = evaluated(
+        run, data=(sets[0], labels), validation_data=(sets[1], labels), **given
+    )
+    numbers = ("features", "labels", "probe", "accuracy")
+    assert [[row[key] for key in numbers] for row in rows] == [
+        [row[key] for key in numbers] for row in expected
+    ]
+
+
+def test_images_are_kept_where_there_is_room_and_most_have_a_label(tmp_path):
+    images = np.zeros((10, 8, 8, 3), np.uint8)
+    source = data.open_source(folder_of(tmp_path, images, np.zeros(10, int)))
+    source.labels = [0, 1, 0, 1, -1, -1, -1, -1, -1, -1]
+    test = source.subset([0, 1, 2, 3])
+    setting = judging.Setting(source, test, None, None)
+
+    def made(free):
+        found = evaluation_memory.with_kept_images(setting, free)
+        return found.train, found.test
+
+    train, test = made(4 * 4 * 8 * 8 * 3)
+    assert train is source and test.memory.fits
+    assert not made(4 * 4 * 8 * 8 * 3 - 4)[1].memory.fits

@@ -261,29 +261,6 @@ def test_a_sequence_is_written_in_its_order(tmp_path):
     assert values == source.labels.tolist() == [0, 1, 3, 4, 5, 6, 7, 8]
 
 
-def test_bad_images_are_left_out_and_listed(tmp_path):
-    good = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy()
-    huge = good[:16] + (20_000).to_bytes(4, "big") * 2 + good[24:]
-    (tmp_path / "data").mkdir()
-    for i in range(10):
-        content = {4: huge, 5: b"text"}.get(i, good)
-        (tmp_path / "data" / f"{i}.png").write_bytes(content)
-    out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"1 of 10 images .*4\.png \(too large"):
-        make(str(tmp_path / "data"), out, num_shards=2)
-    # The shard that was begun has no name; nothing is left, not even the folder.
-    assert not out.exists()
-    index = make(str(tmp_path / "data"), out, num_shards=2, max_bad_fraction=0.2)
-    shards = records.read_index(index)["shards"]
-    assert [s["count"] for s in shards] == [4, 4]
-    skipped = shards[0]["skipped"] + shards[1]["skipped"]
-    assert [name.partition(str(tmp_path))[2] for name in skipped] == [
-        "/data/4.png (too large: more than 100 megapixels)",
-        "/data/5.png",
-    ]
-    assert sources.open_source(f"tfrecord:{index}").num_images == 8
-
-
 def _stamps(out):
     return {
         p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in sorted(out.iterdir())

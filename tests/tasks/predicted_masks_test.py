@@ -313,3 +313,15 @@ def test_of_equal_probabilities_the_first_class_is_said(monkeypatch):
         monkeypatch.setattr(segmentation, "NUMBERS", numbers)
         mask = predicted_masks._mask(chances, (2, 2))
         assert mask.tolist() == [[1, 0], [0, 0]] and mask.dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF"])
+def test_the_size_of_a_file_is_that_of_its_pixels(kind, tmp_path):
+    path = tmp_path / f"a.{kind.lower()}"
+    Image.effect_noise((70, 90), 99).convert("RGB").save(path, kind)
+    size_of = predicted_masks._size_of(data.open_source(str(tmp_path)))
+    assert size_of(0).numpy().tolist() == [90, 70]
+    if kind in ("JPEG", "PNG"):  # By the header: the pixels are not there.
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        assert size_of(0).numpy().tolist() == [90, 70]

@@ -65,19 +65,20 @@ class BadFiles:
         """How many different images were unreadable."""
         return len(self._names)
 
-    def reasons(self, indices, source):
+    def reasons(self, indices, source, readable=""):
         """Names of images that are not known yet to be unreadable, and why they are.
 
         Args:
             indices: of the images.
             source: what they are images of.
+            readable: the reason of those that can be read in this process.
 
         Returns:
             Dict of name to reason, `""` where it is not known.
         """
         named = {source.describe(i): i for i in indices}
         return {
-            name: _reason_of(source, index)
+            name: _reason_of(source, index, readable)
             for name, index in named.items()
             if name not in self._names
         }
@@ -155,7 +156,7 @@ def check(source, bad_files, use):
         try:
             source.decode(raw)
         except _ERRORS as error:
-            reason = _reason_of(source, index) or _reason(error)
+            reason = _reason_of(source, index, "") or _reason(error)
             bad[source.describe(index)] = reason
             if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
                 bad_files.add(bad, source)
@@ -197,7 +198,7 @@ def _reason(error):
     return "missing" if isinstance(error, tf.errors.NotFoundError) else ""
 
 
-def _reason_of(source, index):
+def _reason_of(source, index, readable):
     if not source.random_access:
         return ""
     for part, attempt in source.attempts(index):
@@ -205,7 +206,7 @@ def _reason_of(source, index):
             attempt()
         except _ERRORS as error:
             return ": ".join(filter(None, (part, _reason(error))))
-    return ""
+    return readable
 
 
 def skip(elements, size, first, index_of, source, bad_files, end=None):
@@ -270,14 +271,18 @@ def tried(number):
     return tf.where(number < 0, -number, number + 1)
 
 
-def record_gaps(batches, first, index_of, source, bad_files, end=None):
-    """Names the elements that are missing; the second half of `skip`."""
+def record_gaps(batches, first, index_of, source, bad_files, end=None, *, readable=""):
+    """Names the elements that are missing; the second half of `skip`.
+
+    `readable` is as for `BadFiles.reasons`.
+    """
 
     def record(lost, since_good):
         try:
             for k in lost.tolist():
                 index = int(index_of(k))
-                bad_files.add(bad_files.reasons([index], source), source)
+                reasons = bad_files.reasons([index], source, readable)
+                bad_files.add(reasons, source)
             if since_good > 2 * source.num_images:
                 bad_files.stop(f"No image of {source.name} can be read any more.")
         except ValueError as error:

@@ -158,7 +158,12 @@ def multiview(
             made = service.made_at(address, made.with_options(running.options(remote)))
         if source.encoded:
             made = bad_files_lib.record_gaps(
-                made, order.first, order.image, source, bad_files
+                made,
+                order.first,
+                order.image,
+                source,
+                bad_files,
+                readable=service.NOT_THERE if address else "",
             )
         hands.append(made)
     dataset = service.in_turn(hands)

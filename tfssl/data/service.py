@@ -17,6 +17,11 @@ import tensorflow as tf
 from tfssl import python_calls
 from tfssl.data import bad_files
 
+# Why an image is left out that can be read in this process.
+NOT_THERE = (
+    "it can be read here, but not by the data service, which needs it under the same "
+    "path"
+)
 _SCHEME = "grpc://"
 _PATIENCE = 20.0  # Seconds to wait for an answer.
 _IGNORE_STATE = tf.data.experimental.ExternalStatePolicy.IGNORE

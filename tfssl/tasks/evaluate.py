@@ -86,7 +86,7 @@ def evaluate(
 
         others, of_architecture = compared.of(encoder, seed)
         networks = {"pre-trained": encoder} | others
-        left_out = evaluation_memory.left_out(
+        left_out, free = evaluation_memory.shared_out(
             compared,
             networks,
             stages,
@@ -94,6 +94,7 @@ def evaluate(
             setting,
             limit=chosen.stage_features,
         )
+        setting = evaluation_memory.with_kept_images(setting, free)
         subjects = evaluation_features.of_networks(
             networks,
             setting,

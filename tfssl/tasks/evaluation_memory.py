@@ -1,5 +1,6 @@
-"""Whether the features of an evaluation fit into memory, before any is computed."""
+"""What an evaluation's memory is for: features first, then decoded images."""
 
+import dataclasses
 import math
 
 from absl import logging
@@ -7,13 +8,14 @@ from absl import logging
 from tfssl import processor
 from tfssl.data import labels as labels_lib
 from tfssl.evaluation import stages as stages_lib
+from tfssl.tasks import kept_images
 
 # Of the free memory, what raw pixels may take that nobody asked for by name.
 SHARE = 0.5
 
 
-def left_out(compared, networks, stages, probes, setting, *, limit):
-    """What the memory has no room for, of what was not asked for.
+def shared_out(compared, networks, stages, probes, setting, *, limit):
+    """What the memory has no room for, of what was not asked for; and what is left.
 
     The features of all networks are held at once, those of one stage beside them.
 
@@ -26,7 +28,8 @@ def left_out(compared, networks, stages, probes, setting, *, limit):
         limit: int, numbers that a stage's map is averaged to at most.
 
     Returns:
-        Dict from the name of a baseline to the reason in words, which is logged too.
+        `(left_out, free)`: dict from the name of a baseline to the reason in words,
+        which is logged too; and bytes that the features leave free.
 
     Raises:
         ValueError: if what was asked for takes more than the free memory.
@@ -55,7 +58,7 @@ def left_out(compared, networks, stages, probes, setting, *, limit):
     fixes += f", or a lower stage_features than {limit:,}" if stages else ""
     processor.check_fits(f"The features of {images:,} images", need, fixes)
     if "raw_pixels" not in compared.names:
-        return {}
+        return {}, free - need
     pixels = 4 * (images + made_rows) * math.prod(shape)
     told = (
         f"raw pixels of {images:,} images of {made.size} x {made.size} x "
@@ -68,15 +71,40 @@ def left_out(compared, networks, stages, probes, setting, *, limit):
                 f"{processor.gib(max(0, free - need))} are free; leave raw_pixels out, "
                 "or give fewer images (split, validation_split)."
             )
-        return {}
+        return {}, free - need - pixels
     if pixels <= SHARE * free:
-        return {}
+        return {}, free - need - pixels
     reason = (
         f"The {told}, more than half of the {processor.gib(free)} that are free: this "
         "baseline is left out; baselines=raw_pixels asks for it."
     )
     logging.warning("%s", reason)
-    return {"raw_pixels": reason}
+    return {"raw_pixels": reason}, free - need
+
+
+def with_kept_images(setting, free):
+    """A `judging.Setting` whose images are decoded once, where memory has room.
+
+    Else they are for each network, and in every epoch of the probes that train on them.
+    A set most of whose images have no label is left as it is: they would be decoded
+    for nothing.
+
+    Args:
+        setting: `judging.Setting`.
+        free: bytes that are free.
+    """
+    found = {}
+    for part in ("train", "test"):
+        source = getattr(setting, part)
+        if 2 * len(labels_lib.labelled(source)) >= source.num_images:
+            source = kept_images.keep(source, free=free)
+        if setting.verbose and source.memory is not None:
+            told = source.memory.told(
+                "for each network and in every epoch", "a quarter of what is free"
+            )
+            print(f"Evaluation: {source.name}: {told}")
+        found[part] = source
+    return dataclasses.replace(setting, **found)
 
 
 def _numbers(network):

@@ -7,17 +7,14 @@ from typing import Annotated, Any, Literal
 
 import keras
 
-from tfssl import checks, optimizers, processor, replicas
-from tfssl import data as data_lib
+from tfssl import checks, optimizers, replicas
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
 from tfssl.optimizers import schedules, slots
-from tfssl.tasks import resolve
+from tfssl.tasks import kept_images, resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
-
-_CACHE = 0.25  # Of the free memory, for decoded images.
 
 Count = Annotated[int, Range(1)]
 CountOrNone = Annotated[int | None, Range(1)]
@@ -88,11 +85,7 @@ class TrainingImages(Images):
         Raises:
             ValueError: if they do not fit what was asked for.
         """
-        if source is None or self.cache_gib == 0:
-            return source
-        given = self.cache_gib is not None
-        gib = self.cache_gib if given else _CACHE * processor.free_memory() / 2**30
-        return data_lib.sources.keep(source, int(gib * 2**30), must=given)
+        return kept_images.keep(source, self.cache_gib)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from tfssl import checks, files, internals, locks, progress
 from tfssl import data as data_lib
 from tfssl.data import bad_files as bad_files_lib
 from tfssl.data import sources
+from tfssl.data.sources import image_headers
 from tfssl.evaluation import segmentation
 from tfssl.tasks import predictions
 
@@ -358,7 +359,12 @@ def _size_of(source):
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
     def size(index):
-        return tf.shape(source.decode(source.read(index)))[:2]
+        raw = source.read(index)
+        decoded = lambda: tf.shape(source.decode(raw))[:2]  # noqa: E731
+        if not source.holds_files:
+            return decoded()
+        # Without the pixels, which were decoded once already.
+        return image_headers.size(source.file_of(raw), decoded)
 
     return lambda index: size(tf.constant(index, tf.int64))
 

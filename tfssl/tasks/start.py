@@ -110,7 +110,7 @@ def summary(model, plan, optimization, devices, strategy):
         _machine(model, devices),
     ]
     if source.memory is not None and not devices.data_service:
-        lines.append(source.memory.told)
+        lines.append(source.memory.told("in every epoch", "cache_gib"))
     negatives = model.num_negatives(batch_size)
     if negatives is not None:
         lines.append(f"{negatives:,} negatives per anchor, over all replicas")

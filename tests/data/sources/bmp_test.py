@@ -57,6 +57,40 @@ def test_files_of_few_bits_have_the_pixels_that_pil_reads(kind):
             decode(tf.constant(file[:-1]))
 
 
+def of_32_bits(header, *masks, packing):
+    """A BMP file of 5 x 7 pixels of four bytes, by its kind of header."""
+    file = bmp_by_hand(32, noise(5 * 28), masks=masks, packing=packing)
+    after = 54 + 4 * len(masks)
+    filling = b"\0" * (header - (40 + 4 * len(masks) if header > 40 else 40))
+    sizes = struct.pack("<IHHII", 0, 0, 0, after + len(filling), header)
+    return file[:2] + sizes + file[18:after] + filling + file[after:]
+
+
+_USUAL = 255 << 16, 255 << 8, 255
+
+
+@pytest.mark.parametrize(
+    "file, has_alpha",
+    [
+        (of_32_bits(40, packing=0), False),
+        (of_32_bits(40, *_USUAL, packing=3), False),
+        (of_32_bits(52, *_USUAL, packing=3), False),
+        (of_32_bits(56, *_USUAL, 0, packing=3), False),
+        (of_32_bits(108, *_USUAL, 0, packing=3), False),
+        (of_32_bits(124, *_USUAL, 255 << 24, packing=0), False),
+        (of_32_bits(56, *_USUAL, 255 << 24, packing=3), True),
+        (of_32_bits(108, *_USUAL, 255 << 24, packing=3), True),
+        (of_32_bits(124, *_USUAL, 255 << 24, packing=3), True),
+    ],
+)
+def test_the_fourth_byte_is_alpha_where_the_header_says_so(file, has_alpha):
+    image = Image.open(io.BytesIO(file))
+    assert image.mode == ("RGBA" if has_alpha else "RGB")
+    found = decoding.decode(tf.constant(file), 4).numpy()
+    np.testing.assert_array_equal(found, np.asarray(image.convert("RGBA")))
+    assert (found[..., 3].min() < 255) == has_alpha
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB"])
 def test_files_that_pil_writes_have_their_pixels(mode):
     pixels = np.frombuffer(noise(9 * 11 * 3), np.uint8).reshape(9, 11, 3)

@@ -109,6 +109,19 @@ def test_images_are_decoded_once_for_all_that_read_them(tmp_path):
     made.assert_same(evaluated(kept, size=8)[0], expected[0])
 
 
+def test_a_part_of_kept_images_is_kept(tmp_path):
+    indices, given = [5, 2, 7, 0], dict(batch_size=2, with_labels=True)
+    plain = files(tmp_path / "images", noise(8, 12, 10, 3))
+    part = sources.keep(plain, ROOM).subset(indices)
+    expected = evaluated(plain.subset(indices), size=8)
+    array = sources.ArraySource(decoded(plain)[indices], plain.labels[indices])
+    views = made.rows_of(array, 2, **given)
+    made.assert_same(views, made.rows_of(part, 2, **given))
+    shutil.rmtree(tmp_path / "images")
+    made.assert_same(evaluated(part, size=8)[0], expected[0])
+    made.assert_same(views, made.rows_of(part, 2, **given))
+
+
 def test_what_a_run_compares_and_learns_from_stays(tmp_path):
     plain = files(tmp_path / "images", noise(6, 12, 10, 3))
     kept = sources.keep(plain, ROOM)
@@ -144,15 +157,17 @@ def test_images_that_do_not_fit_are_read_as_ever(tmp_path):
     plain = files(tmp_path / "images", noise(6, 12, 10, 3))
     kept = sources.keep(plain, 6 * 12 * 10 * 3 - 1)
     assert kept.ready() is kept
-    assert "in every epoch" in kept.memory.told
+    words = "in every epoch", "cache_gib"
+    assert "in every epoch" in kept.memory.told(*words)
     made.assert_same(made.rows_of(plain, 2), made.rows_of(kept, 2))
-    assert "kept" in sources.keep(plain, 6 * 12 * 10 * 3).memory.told
+    assert "kept" in sources.keep(plain, 6 * 12 * 10 * 3).memory.told(*words)
 
 
 def test_photographs_as_jpeg_files_are_decoded_where_their_crops_lie(tmp_path):
     photos = sources.keep(files(tmp_path / "a", noise(4, 70, 60, 3)), ROOM)
     assert photos.ready() is photos
-    assert "JPEG files of more than 64 px" in photos.memory.told
+    told = photos.memory.told("in every epoch", "cache_gib")
+    assert "JPEG files of more than 64 px" in told
     whole = sources.keep(files(tmp_path / "b", noise(4, 70, 60, 3), "PNG"), ROOM)
     assert whole.ready() is not whole
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tfssl.data import sources
+from tfssl.data.sources import opening
 
 
 @pytest.mark.parametrize(
@@ -169,3 +170,22 @@ def test_the_identity_is_of_images_alone(tmp_path, write_tree, make_images):
     plain = sources.open_source(images).identity()
     assert sources.open_source((images, np.arange(6))).identity() == plain
     assert sources.open_source(images[::-1]).identity() != plain
+
+
+@pytest.mark.parametrize("name", ["digits", "scenes"])
+def test_a_folder_of_the_name_of_made_data_is_said(
+    name, tmp_path, monkeypatch, caplog, write_image
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(
+        opening._MADE, name, lambda split: sources.ArraySource(np.zeros((2, 4, 4, 1)))
+    )
+    sources.open_source(name)
+    assert not caplog.messages
+    write_image(tmp_path / name / "a.png", np.zeros((8, 8, 3), np.uint8))
+    assert sources.open_source(name).num_images == 2
+    (line,) = caplog.messages
+    assert line.startswith(f"data={name!r} is the data of that name that comes with")
+    assert line.endswith(f"for the folder give folder:{name}.")
+    for way in (f"folder:{name}", f"./{name}"):
+        assert sources.open_source(way).num_images == 1

@@ -72,6 +72,15 @@ def prepared(tmp_path_factory):
     return builder.data_dir
 
 
+def test_a_relative_folder_is_told_whole(prepared, monkeypatch):
+    """To a data service, which runs in another."""
+    folder, version = os.path.split(prepared)
+    monkeypatch.chdir(folder)
+    source = sources.open_source(f"tfds-dir:{version}")
+    assert source.name == f"tfds:{version}/train"
+    assert source.places()[0].startswith(f"{prepared}{os.sep}")
+
+
 def test_a_prepared_tfds_folder(prepared, pixels):
     source = sources.open_source(f"tfds-dir:{prepared}")
     assert source.num_images == 7 and source.channels == 1

@@ -51,6 +51,41 @@ def test_sixteen_bits_stay(tmp_path, make_images, pixels):
     np.testing.assert_array_equal(pixels(source, 0), image)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode, compression", [("RGB", None), ("I;16", "tiff_lzw")])
+def test_an_orientation_is_ignored(tmp_path, pixels, orientation, mode, compression):
+    shape, dtype = ((5, 7, 3), np.uint8) if mode == "RGB" else ((5, 7, 1), np.uint16)
+    rng, most = np.random.default_rng(0), np.iinfo(dtype).max
+    image = rng.integers(0, most, shape, dtype)
+    PIL.Image.fromarray(image.squeeze()).save(
+        tmp_path / "a.tif", tiffinfo={0x0112: orientation}, compression=compression
+    )
+    with PIL.Image.open(tmp_path / "a.tif") as file:
+        assert file.getexif().get(0x0112, 1) == orientation
+    source = sources.open_source(
+        tmp_path, channels=shape[-1], bit_depth=8 * image.itemsize
+    )
+    np.testing.assert_array_equal(pixels(source, 0), image)
+
+
+def test_an_orientation_in_the_words_of_xmp_is_ignored(tmp_path, pixels):
+    image = np.random.default_rng(0).integers(0, 255, (5, 7, 3), np.uint8)
+    words = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    PIL.Image.fromarray(image).save(tmp_path / "a.tif", tiffinfo={700: words})
+    np.testing.assert_array_equal(pixels(sources.open_source(tmp_path), 0), image)
+
+
+def test_an_image_fits_its_map(tmp_path, pixels):
+    rng = np.random.default_rng(0)
+    marks = rng.integers(0, 2, (5, 7), np.uint8)
+    photo = np.repeat(255 * marks[..., np.newaxis], 3, axis=-1)
+    PIL.Image.fromarray(photo).save(tmp_path / "a.tif", tiffinfo={0x0112: 6})
+    PIL.Image.fromarray(marks).save(tmp_path / "a.png")
+    (tmp_path / "a.csv").write_text("path,channels:objects:map2\na.tif,a.png\n")
+    found = pixels(sources.open_source(tmp_path / "a.csv"), 0)
+    np.testing.assert_array_equal(found[..., 4], found[..., 0])
+
+
 def test_what_cannot_be_read_is_named_and_left_out(photos, monkeypatch):
     whole = (photos / "1.tif").read_bytes()
     (photos / "1.tif").write_bytes(whole[: len(whole) // 2])

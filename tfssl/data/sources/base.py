@@ -275,11 +275,23 @@ class _Subset(Source):
         return self._source.holds_files
 
     def read(self, index):
-        return self._source.read(tf.gather(tf.constant(self._indices), index))
+        return self._source.read(self._of_all(index))
+
+    def _of_all(self, index):
+        return tf.gather(tf.constant(self._indices), index)
+
+    def ready(self):
+        if self.memory is not None:
+            return super().ready()
+        source = self._source.ready()
+        if source is self._source:
+            return self
+        return source.subset(self._indices, self.name)
 
     @property
     def stacked(self):
-        return None if self._source.stacked is None else self.read
+        stacked = self._source.stacked
+        return None if stacked is None else lambda index: stacked(self._of_all(index))
 
     def decode(self, raw, side=None):
         return self._source.decode(raw, side)

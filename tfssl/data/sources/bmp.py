@@ -21,9 +21,17 @@ def decode(encoded):
             (tf.equal(bits, 16), lambda: _of_pairs(encoded)),
             (tf.equal(bits, 8), lambda: _coloured(encoded, _bytes_each(encoded))),
             (bits < 8, lambda: _coloured(encoded, _parts_of_bytes(encoded))),
+            (tf.equal(bits, 32), lambda: _of_fours(encoded)),
         ],
         default=lambda: tf.io.decode_bmp(encoded),
     )
+
+
+def _of_fours(encoded):
+    """Pixels of four bytes, of which TensorFlow takes the last for alpha."""
+    image = tf.io.decode_bmp(encoded)
+    channels = tf.where(image_headers.bmp_has_alpha(encoded), 4, 3)
+    return image[..., :channels]
 
 
 def _coloured(encoded, numbers):

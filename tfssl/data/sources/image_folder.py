@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import files as files_lib
 from tfssl.data.sources import base as source_lib
 from tfssl.data.sources import tiff
 
@@ -70,8 +71,10 @@ class FileSource(source_lib.Source):
 
     def read(self, index):
         if self._tensor is None:
+            # A data service has a working directory of its own.
+            paths = [os.fsencode(files_lib.absolute(file)) for file in self._files]
             with tf.init_scope(), tf.device("CPU:0"):
-                self._tensor = tf.constant([os.fsencode(file) for file in self._files])
+                self._tensor = tf.constant(paths)
         encoded = tf.io.read_file(tf.gather(self._tensor, index))
         return tiff.as_png(encoded) if self._has_tiff else encoded
 
@@ -98,8 +101,8 @@ class FileSource(source_lib.Source):
 
     def _fingerprint(self, digest):
         for path in self._files:
-            size = tf.io.gfile.stat(os.fsencode(path)).length
-            digest.update(f"{_printable(os.path.basename(path))} {size}\n".encode())
+            name = _printable(os.path.basename(path))
+            digest.update(f"{name} {_size(path)}\n".encode())
 
     def _identity(self, digest):
         shared = os.path.commonprefix([min(self._files), max(self._files)])

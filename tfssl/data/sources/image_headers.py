@@ -19,6 +19,10 @@ _BMP = b"BM"
 _PLAIN, _BY_MASKS = 0, 3  # How pixels of a BMP file are packed.
 # Red, green and blue of pixels of 32 bits, and of 16.
 _USUAL_MASKS = b"\0\0\xff\0\0\xff\0\0\xff\0\0\0"
+# Alpha of 32 bits, behind those three in headers of so many bytes and more.
+_ALPHA_MASK = b"\0\0\0\xff"
+_ALPHA_PLACE = 66
+_WITH_ALPHA = 56
 _MASKS_565 = b"\0\xf8\0\0\xe0\x07\0\0\x1f\0\0\0"
 _MASKS_555 = b"\0\x7c\0\0\xe0\x03\0\0\x1f\0\0\0"
 
@@ -58,6 +62,22 @@ def png_form(encoded):
     """
     size = _pair(encoded, 16, tf.int32, little_endian=False)
     return [tf.cast(x, tf.int32) for x in (*size, *_pair(encoded, 24, tf.uint8))]
+
+
+def size(encoded, otherwise):
+    """Height and width of a JPEG or PNG file (scalar string), int32 `(2,)`.
+
+    Args:
+        encoded: an image file that can be read.
+        otherwise: function of nothing that gives them for files of other kinds.
+    """
+    return tf.case(
+        [
+            (is_jpeg(encoded), lambda: tf.image.extract_jpeg_shape(encoded)[:2]),
+            (is_png(encoded), lambda: tf.stack(png_form(encoded)[1::-1])),
+        ],
+        default=otherwise,
+    )
 
 
 def is_webp(encoded):
@@ -139,6 +159,18 @@ def bmp_has_more_green(encoded):
     """Whether a BMP file of 16 bits per pixel has 6 of them for green, and not 5."""
     masked = tf.equal(_pair(encoded, 30, tf.uint16)[0], _BY_MASKS)
     return masked & tf.equal(_bmp_masks(encoded), _MASKS_565)
+
+
+def bmp_has_alpha(encoded):
+    """Whether the fourth byte of a BMP file of 32 bits per pixel is alpha.
+
+    It is unused, and mostly 0, where the header has no mask for it.
+    """
+    header, _ = _pair(encoded, 14, tf.int32)
+    masked = tf.equal(_pair(encoded, 30, tf.uint16)[0], _BY_MASKS)
+    place = tf.minimum(_ALPHA_PLACE, tf.strings.length(encoded))
+    mask = tf.strings.substr(encoded, place, len(_ALPHA_MASK))
+    return (header >= _WITH_ALPHA) & masked & tf.equal(mask, _ALPHA_MASK)
 
 
 def _bmp_masks(encoded):

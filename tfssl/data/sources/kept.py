@@ -83,7 +83,6 @@ class Memory:
     Attributes:
         mean: bytes of an image that is kept, by some of them.
         wanted: bytes that all images would take, by the same.
-        told: a line for the start of a run.
     """
 
     def __init__(self, source, budget):
@@ -95,17 +94,24 @@ class Memory:
         self.mean = max(1, sum(sizes) // max(1, len(sizes)))
         self._budget = budget
         self._source = source
-        limit = f"of at most {budget / _GIB:.3g} GiB (cache_gib)"
-        about = f"about {self.wanted / _GIB:.3g} GiB"
+
+    def told(self, again, limit):
+        """A line for the start of a run.
+
+        Args:
+            again: when images that are not kept are decoded, "in every epoch".
+            limit: what the budget is called, "cache_gib".
+        """
+        about = f"about {self.wanted / _GIB:.3g} GiB of at most "
+        about += f"{self._budget / _GIB:.3g} GiB ({limit})"
         if self.fits:
-            self.told = f"images are decoded once and kept: {about} {limit}"
-        elif sizes:
-            self.told = f"images are decoded in every epoch: {about} {limit}"
-        else:
-            self.told = (
-                "images are decoded in every epoch: JPEG files of more than "
-                f"{decoding.WHOLE} px, only where crops lie"
-            )
+            return f"images are decoded once and kept: {about}"
+        if self.wanted:
+            return f"images are decoded {again}: {about}"
+        return (
+            f"images are decoded {again}: JPEG files of more than {decoding.WHOLE} px, "
+            "only where crops lie"
+        )
 
     @property
     def fits(self):

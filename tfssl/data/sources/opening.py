@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from tfssl import checks, files
 from tfssl.data import labels as labels_lib
@@ -109,6 +110,7 @@ def open_source(
         kind, path = _kind(os.fspath(data))
         _check_options(kind, data, split, labels, only)
         if kind in _MADE:
+            _warn_of_folder(kind)
             source = _MADE[kind](split or "train")
         elif kind == "folder":
             source = image_folder.folder(
@@ -190,6 +192,18 @@ def _is_folder(path):
     if "://" in path:
         return tf.io.gfile.isdir(path)
     return os.path.isdir(path)  # Names need not be UTF-8, as TensorFlow's.
+
+
+def _warn_of_folder(kind):
+    """Says where data that is made here has the name of a folder too."""
+    if os.path.isdir(kind):
+        logging.warning(
+            "data=%r is the data of that name that comes with tfssl, not the folder "
+            "%r of the working directory; for the folder give folder:%s.",
+            kind,
+            kind,
+            kind,
+        )
 
 
 def _check_options(kind, data, split, labels, only):

@@ -23,7 +23,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from tfssl import checks
+from tfssl import checks, files
 from tfssl.data.sources import base as source_lib
 from tfssl.data.sources import record_files
 from tfssl.data.sources.record_files import ENCODED, FRAME, HEIGHT, PIXELS, WIDTH
@@ -83,7 +83,8 @@ class RecordSource(source_lib.Source):
         if self._tensors is None:
             with tf.init_scope(), tf.device("CPU:0"):
                 self._tensors = [
-                    tf.constant(self._paths),
+                    # A data service has a working directory of its own.
+                    tf.constant([files.absolute(path) for path in self._paths]),
                     tf.constant(self._shard_of, tf.int64),
                     tf.constant(self._starts, tf.int64),
                     tf.constant(self._lengths, tf.int64),

@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
+from tfssl import files
 from tfssl.data.sources import arrays, label_sets, streams
 
 # Sets up to this size are kept in memory: random access.
@@ -29,11 +30,13 @@ def open_tfds(kind, name, *, split, channels=None, bit_depth=8, data_dir=None):
 
     try:
         if kind == "tfds":
+            # A data service has a working directory of its own.
+            data_dir = None if data_dir is None else files.absolute(data_dir)
             builder = tfds.builder(name, data_dir=data_dir)
             if not builder.info.splits:
                 builder.download_and_prepare()
         else:
-            builder = tfds.builder_from_directory(name)
+            builder = tfds.builder_from_directory(files.absolute(name))
     except (tfds.core.registered.DatasetNotFoundError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0][:200].rstrip(".")
         raise ValueError(

@@ -19,6 +19,7 @@ _MAGIC = (b"II*\0", b"MM\0*")
 _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 _PLAIN = ("1", "L", "LA", "P", "RGB", "RGBA")
 _INKS = ("CMYK", "YCbCr", "LAB", "RGBX")
+_ORIENTATION = 0x0112  # The tag.
 
 
 def is_tiff(name):
@@ -41,7 +42,8 @@ def available():
 def as_png(encoded):
     """The bytes of an image file (scalar string), those of a TIFF file made PNG.
 
-    The first page of it; 16-bit grey stays so, palettes and inks become RGB.
+    The first page of it, its pixels as they are stored; 16-bit grey stays so, palettes
+    and inks become RGB.
 
     Raises:
         tf.errors.InvalidArgumentError: when run, for files that Pillow does not read,
@@ -66,6 +68,7 @@ def _png_of(encoded):
         image = PIL.Image.open(io.BytesIO(content), formats=["TIFF"])
         if image.width * image.height > image_headers.MAX_PIXELS:
             raise ValueError(image_headers.TOO_LARGE)
+        image = _as_stored(image)
         if image.mode in _INKS:
             image = image.convert("RGB")
         elif image.mode not in (*_PLAIN, *_DEEP):
@@ -75,3 +78,25 @@ def _png_of(encoded):
     except Exception as error:  # Of many kinds, for files that are cut or damaged.
         raise tf.errors.InvalidArgumentError(None, None, str(error)) from None
     return file.getvalue()
+
+
+def _as_stored(image):
+    """The image without the turn by its orientation, which no other file is given.
+
+    Pillow makes it as the image is loaded, in no way that can be left out.
+    """
+    from PIL.Image import Transpose
+
+    # Two of the turns are each other's way back, the others their own.
+    back = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_90,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_270,
+    }
+    orientation = image.getexif().get(_ORIENTATION)
+    image.load()
+    return image.transpose(back[orientation]) if orientation in back else image
