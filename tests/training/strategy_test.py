@@ -44,9 +44,11 @@ def starts(monkeypatch):
     monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", lambda name: None)
     monkeypatch.setattr(tpu, "initialize_tpu_system", found.append)
     monkeypatch.setattr(tf.distribute, "TPUStrategy", Started)
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
     strategies._tpu_strategy.cache_clear()
     yield found
     strategies._tpu_strategy.cache_clear()
+    tf.config.experimental.enable_tensor_float_32_execution(rounded)
 
 
 def test_a_tpu_is_started_once(starts):
@@ -55,6 +57,20 @@ def test_a_tpu_is_started_once(starts):
     assert strategies.make("tpu", tpu="local") is first
     assert strategies.make("tpu") is strategies.make("tpu", tpu="") is not first
     assert starts == ["local", ""]
+
+
+def test_products_of_float32_are_in_float32_on_a_tpu(starts):
+    """Said of what XLA is asked for: a TPU that does it there is none here."""
+    square = tf.ones((4, 4))
+
+    def asked():
+        product = tf.function(lambda a: tf.matmul(a, a), jit_compile=True)
+        return product.experimental_get_compiler_ir(square)("hlo")
+
+    exact = "operand_precision={highest,highest}"
+    assert exact not in asked()
+    strategies.make("tpu")
+    assert exact in asked()
 
 
 def test_batch_must_divide(mirrored):

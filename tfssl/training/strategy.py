@@ -26,7 +26,8 @@ def make(name="default", *, num_replicas=None, tpu=None):
             GPUs, or the CPU, of every host in the environment variable TF_CONFIG;
             must be made before TensorFlow runs its first operation, and waits until
             every worker has started) or `"tpu"` (one strategy for each name of a TPU,
-            as long as the process lasts).
+            as long as the process lasts, in which products of float32 are then not
+            rounded, neither to bfloat16 nor on a GPU to TF32).
         num_replicas: int or None. For `mirrored`: how many devices to use; None
             takes all GPUs. On a CPU host the devices are made on demand, which
             must happen before TensorFlow runs its first operation.
@@ -174,6 +175,8 @@ def _tpu_strategy(tpu):
             f"strategy='tpu' received, but no TPU answered ({first}); pass its "
             "name or address, 'local' on a TPU VM, or another strategy."
         ) from error
+    # Else a TPU rounds to bfloat16 what products of float32 take: losses, statistics.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf.distribute.TPUStrategy(resolver)
 
 
