@@ -37,6 +37,22 @@ def test_gather_rows_stacks_in_replica_order(mirrored, count, dtype):
         assert offset == i * 8 // count
 
 
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_tpu_sends_whole_numbers_of_64_bits_in_halves(mirrored, count, monkeypatch):
+    """Its sums over cores take no int64, see tests/methods/tpu_test.py."""
+    monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "TPU")
+    numbers = [0, 1, -1, 2**31, 2**32 - 1, 2**32, 2**40 + 3, -(2**41) - 5]
+    numbers += [2**62 + 7, 2**63 - 1, -(2**63), 2**52 - 1]
+    rows = np.array(numbers, dtype=np.int64)
+    for shape in ((12,), (4, 3)):
+        given = rows.reshape(shape)
+        found = run(mirrored(count), replicas.gather_rows, given)
+        for i, (everything, offset) in enumerate(found):
+            assert everything.dtype == np.int64
+            np.testing.assert_array_equal(everything, given)
+            assert offset == i * shape[0] // count
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_sums_of_each_are_sums_of_all_replicas(mirrored, count):
     strategy = mirrored(count) if count > 1 else tf.distribute.get_strategy()

@@ -132,4 +132,6 @@ def _counter():
 
 
 def _value(handle):
-    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64)
+    value = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.int64)
+    value.set_shape([])  # The handle does not tell, and a TPU must know.
+    return value

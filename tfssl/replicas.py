@@ -128,18 +128,32 @@ def gather_rows(rows):
     if count == 1:
         return rows, tf.constant(0, tf.int32)
     context, position = _replica_context(), replica_index()
-    kind = rows.dtype
-    narrow = kind in (tf.bool, tf.uint8, tf.int8, tf.int16, tf.uint16)
-    values = tf.cast(rows, tf.int32) if narrow else rows
+    values, as_rows = _to_send(rows)
     padded = in_slot(values, position, count)
     total = context.all_reduce(tf.distribute.ReduceOp.SUM, padded)
-    shape = tf.shape(rows)
+    shape = tf.shape(values)
     flat = tf.reshape(total, tf.concat([[count * shape[0]], shape[1:]], axis=0))
     if rows.shape[0] is not None:
-        flat = tf.ensure_shape(flat, [count * rows.shape[0], *rows.shape[1:]])
-    if narrow:
-        flat = tf.cast(flat, kind)
-    return flat, position * shape[0]
+        flat = tf.ensure_shape(flat, [count * rows.shape[0], *values.shape[1:]])
+    return as_rows(flat), position * shape[0]
+
+
+def _to_send(rows):
+    """Rows in a dtype that replicas add up, and what makes rows of that again."""
+    kind = rows.dtype
+    if kind in (tf.bool, tf.uint8, tf.int8, tf.int16, tf.uint16):
+        return tf.cast(rows, tf.int32), lambda sent: tf.cast(sent, kind)
+    on_tpu = kind_of_devices(tf.distribute.get_strategy()) == "TPU"
+    if kind == tf.int64 and on_tpu:  # Where sums have 32 bits.
+        halves = tf.stack([tf.bitwise.right_shift(rows, 32), rows], axis=-1)
+        return tf.bitcast(tf.cast(halves, tf.uint32), tf.int32), _of_halves
+    return rows, lambda sent: sent
+
+
+def _of_halves(halves):
+    halves = tf.cast(tf.bitcast(halves, tf.uint32), tf.int64)
+    high, low = tf.unstack(halves, axis=-1)
+    return tf.bitwise.bitwise_or(tf.bitwise.left_shift(high, 32), low)
 
 
 def in_slot(tensor, position, count):

@@ -218,18 +218,18 @@ def in_tiles(images, grid):
 
 def train(method, dataset, *, steps=STEPS, strategy=None):
     """Trains `steps` steps with `fit`; the last value of every logged metric."""
-    data = _distributed(dataset, strategy)
+    data = distributed(dataset, strategy)
     history = method.fit(data, steps_per_epoch=steps, epochs=1, verbose=0)
     return {key: values[-1] for key, values in history.history.items()}
 
 
 def evaluate(method, dataset, *, steps=STEPS, strategy=None):
     """Every logged metric of `evaluate` over `steps` steps."""
-    data = _distributed(dataset, strategy)
+    data = distributed(dataset, strategy)
     return method.evaluate(data, steps=steps, verbose=0, return_dict=True)
 
 
-def _distributed(dataset, strategy):
+def distributed(dataset, strategy):
     """Endless global batches, of which every worker makes its own rows."""
 
     def rows_of(shard):

@@ -68,3 +68,10 @@ def test_no_step_is_waited_for_after_the_end_of_the_wait():
     with pytest.raises(input_wait.Interrupted, match="Enough"):
         method.fit(data(), verbose=0)
     assert int(method.step.numpy()) == 0
+
+
+def test_a_step_is_given_numbers_of_known_shape():
+    """A TPU takes no others."""
+    waiting = input_wait.InputWait()
+    step = tf.function(lambda: waiting.arrive(waiting.ask()), autograph=False)
+    assert step.get_concrete_function().structured_outputs.shape == ()

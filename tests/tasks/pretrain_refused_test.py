@@ -102,7 +102,8 @@ def test_bad_input_gets_one_clear_sentence(tmp_path, changes, sentence):
     assert len(str(caught.value)) < 500
 
 
-def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path):
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path, count):
     mine = TINY | {"encoder": tiny_encoder((8, 8, 1))}
     with pytest.raises(ValueError, match="outside of the strategy; pass a function"):
         pretrain.pretrain(
@@ -110,7 +111,7 @@ def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path):
             str(tmp_path),
             epochs=1,
             strategy="mirrored",
-            num_replicas=2,
+            num_replicas=count,
             **mine,
         )
 

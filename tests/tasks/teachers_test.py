@@ -10,7 +10,7 @@ import pytest
 
 import tfssl
 from tests import processes
-from tests.fixtures import networks
+from tests.fixtures import fake_tpu, networks
 from tests.methods import cases
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, frozen, methods
@@ -169,6 +169,18 @@ def test_two_replicas_learn_like_one(tmp_path, places, mirrored):
     assert both.history[-1]["loss"] == pytest.approx(
         alone.history[-1]["loss"], rel=1e-4
     )
+
+
+def test_a_strategy_of_one_replica_has_the_variables_of_its_teacher():
+    """As the only core of a TPU, which has none that were made elsewhere."""
+    opened = teachers.open_teacher(teacher(), VIEWS)
+    assert opened.layer().network is opened.network
+    strategy = fake_tpu.strategy(1)
+    with strategy.scope():
+        copy = opened.layer().network
+    for mine, given in zip(copy.variables, opened.network.variables, strict=True):
+        assert strategy.extended.variable_created_in_scope(mine.value)
+        np.testing.assert_array_equal(mine, given)
 
 
 def test_a_map_is_learned_by_the_name_of_a_layer(tmp_path):

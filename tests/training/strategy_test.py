@@ -30,6 +30,49 @@ def test_a_missing_tpu_is_said_in_one_sentence():
         strategies.make("tpu", tpu="local")
 
 
+@pytest.fixture
+def starts(monkeypatch):
+    """Names of the TPUs that were started, of which each answers."""
+    found = []
+
+    class Started:
+        def __init__(self, name):
+            self.name = name
+
+    cluster, tpu = tf.distribute.cluster_resolver, tf.tpu.experimental
+    monkeypatch.setattr(cluster, "TPUClusterResolver", lambda name: name)
+    monkeypatch.setattr(tf.config, "experimental_connect_to_cluster", lambda name: None)
+    monkeypatch.setattr(tpu, "initialize_tpu_system", found.append)
+    monkeypatch.setattr(tf.distribute, "TPUStrategy", Started)
+    rounded = tf.config.experimental.tensor_float_32_execution_enabled()
+    strategies._tpu_strategy.cache_clear()
+    yield found
+    strategies._tpu_strategy.cache_clear()
+    tf.config.experimental.enable_tensor_float_32_execution(rounded)
+
+
+def test_a_tpu_is_started_once(starts):
+    """A second start loses the variables of an earlier training."""
+    first = strategies.make("tpu", tpu="local")
+    assert strategies.make("tpu", tpu="local") is first
+    assert strategies.make("tpu") is strategies.make("tpu", tpu="") is not first
+    assert starts == ["local", ""]
+
+
+def test_products_of_float32_are_in_float32_on_a_tpu(starts):
+    """Said of what XLA is asked for: a TPU that does it there is none here."""
+    square = tf.ones((4, 4))
+
+    def asked():
+        product = tf.function(lambda a: tf.matmul(a, a), jit_compile=True)
+        return product.experimental_get_compiler_ir(square)("hlo")
+
+    exact = "operand_precision={highest,highest}"
+    assert exact not in asked()
+    strategies.make("tpu")
+    assert exact in asked()
+
+
 def test_batch_must_divide(mirrored):
     assert strategies.per_replica_batch(mirrored(4), 12) == 3
     with pytest.raises(ValueError, match=r"batch_size=10 .* use 8 or 12"):

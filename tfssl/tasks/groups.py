@@ -270,7 +270,7 @@ class Devices:
             `"device"`, which then makes the views from the beginning: of images of one
             size of at most 64 pixels, see docs/views.md. `"auto"` is the device if it
             is a GPU, they take at most 1 GiB of it, and the recipe can be made there.
-        precision: `"float32"`, `"mixed_bfloat16"` or `"mixed_float16"`.
+        precision: `"float32"`, `"mixed_bfloat16"` or, not on TPUs, `"mixed_float16"`.
         jit_compile: compile the step with XLA, or its parts where there are several
             devices; `"auto"` does on GPUs.
         remat: compute activations again in the backward pass instead of keeping them,
@@ -295,6 +295,11 @@ class Devices:
     def __post_init__(self):
         if self.data_service:
             service.addresses(self.data_service)  # Raises, if these are none.
+        if self.strategy == "tpu" and self.precision == "mixed_float16":
+            raise ValueError(
+                "precision='mixed_float16' received with strategy='tpu', whose half "
+                "precision is bfloat16; use precision='mixed_bfloat16'."
+            )
 
     def make_strategy(self):
         """The `tf.distribute.Strategy`, before TensorFlow runs anything."""

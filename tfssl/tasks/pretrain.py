@@ -69,9 +69,9 @@ def pretrain(
         hparams: arguments of the method (`{"temperature": 0.5}`).
         encoder: a key of `models.ENCODERS`, `keras.applications.NAME`, or the path of
             a `.keras` file. In Python also a function `input_shape -> Keras model`, or
-            (on one device) a built Keras model. An encoder that takes pixels up to 255
-            gets them from a layer in front. Of a file or a model in another
-            `precision` than is asked for, a copy in that one is trained.
+            (under the default strategy) a built Keras model. An encoder that takes
+            pixels up to 255 gets them from a layer in front. Of a file or a model in
+            another `precision` than is asked for, a copy in that one is trained.
         encoder_args: arguments of the encoder's builder (`{"width": 0.25}`).
         teacher: what `feature_distillation` learns from, and the tokenizer of `beit`:
             the folder of a run or of an exported model, or a `.keras` file. In Python

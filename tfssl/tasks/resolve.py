@@ -258,7 +258,7 @@ def check_shape(network, input_shape, several=False):
 
 def _network(given, input_shape, encoder_args, normalized):
     if isinstance(given, keras.Model):
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        if tf.distribute.has_strategy():
             raise ValueError(
                 f"The encoder {given.name!r} was built outside of the strategy; "
                 "pass a function that builds it, input_shape -> model."

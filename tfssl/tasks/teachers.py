@@ -48,10 +48,11 @@ class Teacher:
     def layer(self):
         """The layer that is asked in a step; call it under the strategy.
 
-        On several replicas it holds a copy, whose variables each of them has.
+        Where a strategy has a scope it holds a copy, whose variables each of its
+        devices has, also if it is the only core of a TPU.
         """
         network = self.network
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        if tf.distribute.has_strategy():
             drawn = random.getstate()
             network = copying.copied(network, "every replica")
             random.setstate(drawn)  # The student starts as on one device.

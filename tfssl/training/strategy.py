@@ -1,6 +1,7 @@
 """Which devices train: the strategies by name, and the input each one gets."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -24,7 +25,9 @@ def make(name="default", *, num_replicas=None, tpu=None):
             host without GPUs, logical CPU devices, for tests), `"multi_worker"` (all
             GPUs, or the CPU, of every host in the environment variable TF_CONFIG;
             must be made before TensorFlow runs its first operation, and waits until
-            every worker has started) or `"tpu"`.
+            every worker has started) or `"tpu"` (one strategy for each name of a TPU,
+            as long as the process lasts, in which products of float32 are then not
+            rounded, neither to bfloat16 nor on a GPU to TF32).
         num_replicas: int or None. For `mirrored`: how many devices to use; None
             takes all GPUs. On a CPU host the devices are made on demand, which
             must happen before TensorFlow runs its first operation.
@@ -51,7 +54,7 @@ def make(name="default", *, num_replicas=None, tpu=None):
         return tf.distribute.MirroredStrategy(_devices(num_replicas))
     if name == "multi_worker":
         return _multi_worker_strategy()
-    return _tpu_strategy(tpu)
+    return _tpu_strategy(tpu or "")
 
 
 def _multi_worker_strategy():
@@ -160,9 +163,10 @@ def _logical_cpus(wanted):
     return len(tf.config.list_logical_devices("CPU"))
 
 
+@functools.cache  # To start a TPU again is to lose all variables that it has.
 def _tpu_strategy(tpu):
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu or "")
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
     except (OSError, ValueError, tf.errors.OpError) as error:
@@ -171,6 +175,8 @@ def _tpu_strategy(tpu):
             f"strategy='tpu' received, but no TPU answered ({first}); pass its "
             "name or address, 'local' on a TPU VM, or another strategy."
         ) from error
+    # Else a TPU rounds to bfloat16 what products of float32 take: losses, statistics.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     return tf.distribute.TPUStrategy(resolver)
 
 
