@@ -78,7 +78,7 @@ def _write(folder, final, values, state):
     try:
         _remove_parts(folder)
         tf.io.gfile.makedirs(part)
-        with tf.device("CPU"):
+        with tf.device(files.cpu_here()):
             # Not tf.train.Checkpoint: it makes a variable of its own, which under
             # several workers waits for the others to make it too.
             tf.raw_ops.SaveV2(
