@@ -125,3 +125,8 @@ def test_a_place_is_tried_without_a_trace(tmp_path):
     for wrong in (tmp_path, path / "b.json"):
         with pytest.raises(files.STORAGE_ERRORS):
             files.check_writable(wrong)
+
+
+def test_the_cpu_here_is_one_of_this_process():
+    with tf.device(files.cpu_here()):
+        assert "/job:localhost" in tf.random.uniform([2]).device

@@ -80,6 +80,14 @@ def test_an_optimizer_knows_its_variables_in_order(scaled):
     assert len(internals.trained_variables(optimizer)) == 3
 
 
+def test_an_optimizer_tells_its_rate_as_it_was_given():
+    told = _changed("Optimizer._learning_rate", "optimizers that are made anew")
+    schedule = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
+    assert internals.learning_rate(keras.optimizers.SGD(schedule)) is schedule, told
+    rate = internals.learning_rate(keras.optimizers.SGD(0.5))
+    assert isinstance(rate, keras.Variable) and float(rate) == 0.5, told
+
+
 def test_a_variable_has_an_index_also_inside_of_an_update():
     """`update_step` may meet Keras's variable or TensorFlow's."""
     told = _changed(

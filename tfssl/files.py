@@ -111,6 +111,18 @@ def reason_of(error):
     return _OPERATION.sub("", line)
 
 
+def cpu_here():
+    """The CPU of this process, for operations that write files: a device's name.
+
+    Where the process is connected to other hosts, as to those of a TPU slice, `"CPU"`
+    is one of theirs: their disks are others, and what fails there is told later.
+    """
+    names = [device.name for device in tf.config.list_logical_devices("CPU")]
+    # TensorFlow names a job only where it is another process's, or one of a cluster.
+    own = any("/job:" not in name for name in names)
+    return "/job:localhost/device:CPU:0" if own else "CPU:0"
+
+
 def write_bytes(path, content):
     """Writes `content` (bytes) to `path`; its folder is made if it is missing."""
     write_in_pieces(path, lambda file: file.write(content))

@@ -79,6 +79,20 @@ def variable_index(optimizer, variable):
     return optimizer._get_variable_index(variable)
 
 
+def learning_rate(optimizer):
+    """The learning rate of a Keras optimizer, as it was given.
+
+    `learning_rate` is public and is that of the next step.
+
+    Args:
+        optimizer: a Keras optimizer.
+
+    Returns:
+        A variable, a schedule, or a function.
+    """
+    return optimizer._learning_rate
+
+
 def pin_graph_seed():
     """Frees the operations of the graph being traced from the global seed.
 

@@ -55,11 +55,14 @@ def test_the_scale_of_a_loss_is_taken_out():
     assert largest == pytest.approx(by_step.max(), rel=1e-3) and largest > 0
 
 
-def test_an_overflow_is_left_out():
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("beyond", [np.inf, -np.inf, np.nan])
+def test_an_overflow_is_left_out(beyond, jit_compile):
     watch = gradient_watch.GradientWatch(10)
-    for step, values in enumerate(([1.0, -3.0], [np.inf, 0.0], [2.0, 0.0])):
-        watch.see([tf.constant(values), tf.zeros([2, 2])], tf.constant(step), 2.0)
-    assert float(watch.largest) == 1.5
+    see = tf.function(watch.see, jit_compile=jit_compile)
+    for step, values in enumerate(([1.0, -3.0], [beyond, 4.0], [2.0, 0.0])):
+        see([tf.constant(values), tf.zeros([2, 2])], tf.constant(step), 2.0)
+    assert float(watch.largest.numpy()) == 1.5
 
 
 def test_a_variable_that_the_loss_does_not_depend_on_has_none():

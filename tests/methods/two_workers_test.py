@@ -14,7 +14,12 @@ import pytest
 from tests import processes
 from tests.fixtures import batches as made
 from tests.fixtures import cases_together
-from tests.methods import cases, held_images_test, views_on_device_test
+from tests.methods import (
+    cases,
+    held_images_test,
+    loss_scale_test,
+    views_on_device_test,
+)
 from tfssl.data import pipeline, sources
 from tfssl.training import checkpoint
 from tfssl.training import strategy as strategies
@@ -39,6 +44,8 @@ def train_all(folder, names):
     np.savez(os.path.join(folder, f"stopped-{worker}.npz"), **stopped)
     weights = held_images_test.trained(strategy)
     np.savez(os.path.join(folder, f"held-{worker}.npz"), *weights)
+    states = loss_scale_test.stepped(strategy, overflow=True)
+    np.savez(os.path.join(folder, f"overflow-{worker}.npz"), **states)
 
 
 def stop_and_resume(folder, strategy):
@@ -128,6 +135,12 @@ def test_workers_whose_places_part_go_on_where_each_was(folder):
         for key in wholes:
             resumed = found[key.replace("whole", "resumed")]
             np.testing.assert_array_equal(found[key], resumed, err_msg=key)
+
+
+def test_an_overflow_on_the_last_worker_is_one_on_all(folder):
+    for worker in range(2):
+        with np.load(os.path.join(folder, f"overflow-{worker}.npz")) as file:
+            loss_scale_test.assert_left_out(file)
 
 
 if __name__ == "__main__":

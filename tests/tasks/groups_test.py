@@ -15,8 +15,10 @@ def test_an_address_that_is_none_is_refused_at_the_start(tmp_path):
 
 
 def test_an_optimizer_of_another_training_is_refused():
-    optimization = groups.Optimization(optimizer=keras.optimizers.SGD(0.1))
-    made = optimization.make(8, 1, 1)
+    made = keras.optimizers.SGD(0.1)
+    optimization = groups.Optimization(optimizer=made)
+    optimization.make(8, 1, 1).build([keras.Variable(1.0)])
+    assert optimization.make(8, 1, 1) is not made and not made.built
     made.build([keras.Variable(1.0)])
     with pytest.raises(ValueError, match="optimizer=SGD received, which belongs"):
         optimization.make(8, 1, 1)

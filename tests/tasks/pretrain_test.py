@@ -216,9 +216,12 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     killed_processes.assert_same_weights(*killed_processes.resumed(command, tmp_path))
 
 
-def test_two_replicas_train_like_one(tmp_path, mirrored):
+@pytest.mark.parametrize("own", [False, True])
+def test_two_replicas_train_like_one(own, tmp_path, mirrored):
     # Small steps keep rounding from growing.
     settings = TINY | {"epochs": 1, "learning_rate": 1e-5}
+    if own:
+        settings["optimizer"] = keras.optimizers.Adam(1e-5)
     alone = pretrain.pretrain(images(), str(tmp_path / "a"), **settings)
     mirrored(2)  # Fresh collective keys for the strategy that the task makes.
     both = pretrain.pretrain(
@@ -228,6 +231,8 @@ def test_two_replicas_train_like_one(tmp_path, mirrored):
         alone.history[-1]["loss"], rel=1e-4
     )
     assert int(both.method.position.numpy()) == int(alone.method.position.numpy())
+    steps = both.method.step.numpy()
+    assert both.method.optimizer.iterations.numpy() == steps > 0
 
 
 def test_init_from_takes_weights_and_starts_at_zero(tmp_path, caplog):

@@ -1,3 +1,5 @@
+import types
+
 import keras
 import numpy as np
 import pytest
@@ -190,6 +192,15 @@ class Broken(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         self._called("epoch")
         logs["mine"] = 1.0
+
+
+def test_a_monitor_that_works_asks_no_device():
+    watched = monitors.Harmless(Broken(None, None))
+    watched.set_model(types.SimpleNamespace())  # It has no step to read.
+    watched.on_train_begin()
+    watched.on_train_batch_end(0)
+    watched.on_epoch_end(0, {})
+    assert watched.monitor.calls == ["begin", "step", "epoch"]
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,55 @@ def test_what_tells_of_a_lost_worker():
             raise lost
 
 
+class _OnASlice:
+    """A strategy of devices that are another process's."""
+
+    class extended:
+        worker_devices = ("/job:worker/replica:0/task:2/device:TPU:0",)
+
+
+@pytest.mark.parametrize(
+    "kind, message, reason",
+    [
+        (
+            tf.errors.UnavailableError,
+            "failed to connect to all addresses; last",
+            "fail",
+        ),
+        (
+            tf.errors.UnavailableError,
+            "Graph execution error:\n\nSocket closed",
+            "Socket",
+        ),
+        (tf.errors.AbortedError, "Socket closed\nAdditional GRPC error", "Socket"),
+    ],
+)
+def test_what_tells_of_a_lost_host(kind, message, reason, mirrored):
+    with pytest.raises(
+        workers_lib.WorkerLost, match=rf"A host .* lost \({reason}.*sam"
+    ):
+        with workers_lib.Workers(_OnASlice).losses_explained():
+            raise error(kind, message)
+    for strategy in (None, tf.distribute.get_strategy(), mirrored(2)):
+        with pytest.raises(kind), workers_lib.Workers(strategy).losses_explained():
+            raise error(kind, message)
+
+
+def test_errors_of_a_host_that_is_there_are_no_loss():
+    """Every operation of a slice names a host."""
+    workers = workers_lib.Workers(_OnASlice)
+    assert workers.drives_hosts and workers.count == 1 and workers.is_chief
+    for kind, message in (
+        (
+            tf.errors.InternalError,
+            "failed to compile on /job:worker/task:2/device:TPU:0",
+        ),
+        (tf.errors.UnavailableError, "gs://bucket: Error executing an HTTP request"),
+    ):
+        with pytest.raises(kind), workers.losses_explained():
+            raise error(kind, message)
+
+
 class Agreed(Exception):
     pass
 

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from tfssl import internals, replicas
 from tfssl.data.views import device
-from tfssl.methods import encoder_checks, loop, reached, tapes
+from tfssl.methods import encoder_checks, loop, loss_scale, reached, tapes
 from tfssl.models import norms
 
 
@@ -344,6 +344,7 @@ class Method(loop.StepLoop):
             [v.value for v in learned],
             output_gradients=seeds,
         )
+        gradients = loss_scale.agreed(self.optimizer, gradients)
         if self.gradient_watch is not None:
             scale = self.optimizer.scale_loss(1.0)
             self.gradient_watch.see(gradients, self.step, scale)

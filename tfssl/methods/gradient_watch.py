@@ -39,9 +39,14 @@ class GradientWatch:
         """
         given = [tf.convert_to_tensor(g) for g in gradients if g is not None]
         sums = replicas.sum_of_each(given)
-        found = [tf.reduce_max(tf.abs(tf.cast(g, tf.float32))) for g in sums]
-        found = tf.reduce_max(tf.stack(found))
+        found = tf.reduce_max(tf.stack([_largest(g) for g in sums]))
         found = tf.where(tf.math.is_finite(found), found / scale, 0.0)
         begins = step % self.steps_per_epoch == 0
         before = tf.where(begins, 0.0, tf.convert_to_tensor(self.largest))
         self.largest.assign(tf.maximum(before, found))
+
+
+def _largest(gradient):
+    sizes = tf.abs(tf.cast(gradient, tf.float32))
+    # XLA's maximum passes over what is no number.
+    return tf.reduce_max(tf.where(tf.math.is_finite(sizes), sizes, float("inf")))

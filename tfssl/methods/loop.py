@@ -18,8 +18,7 @@ import tensorflow as tf
 from tfssl import ema, input_wait, internals, pieces, replicas
 from tfssl.data import sources
 from tfssl.data.views import device
-from tfssl.methods import batch_checks, loss_scale
-from tfssl.optimizers import slots
+from tfssl.methods import batch_checks, loss_scale, optimizer_checks
 
 
 class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Model):
@@ -61,7 +60,8 @@ class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Mode
         """Sets the optimizer and how steps are run.
 
         Args:
-            optimizer: a Keras optimizer, or its name, see `loss_scale.scaled`.
+            optimizer: a Keras optimizer, made in the scope of the method's strategy, or
+                its name; see `loss_scale.scaled`.
             jit_compile: bool, compile each step with XLA; of several replicas, which
                 exchange numbers in the middle of a step, the parts between (a TPU
                 compiles by itself). `"auto"` does so on GPUs, where it is several
@@ -98,18 +98,15 @@ class StepLoop(batch_checks.CheckedOnHost, internals.BuiltBeforehand, keras.Mode
         self.finish = finish
         if finish is None:
             self._images = None  # Nothing would make views of them.
+        with self.distribute_strategy.scope():  # For what is made of a name.
+            optimizer = loss_scale.scaled(optimizer, self)
+        optimizer_checks.check(optimizer, self.distribute_strategy)
         super().compile(
-            optimizer=loss_scale.scaled(optimizer, self),
+            optimizer=optimizer,
             jit_compile=jit_compile,
             run_eagerly=run_eagerly,
             **kwargs,
         )
-        adding = slots.innermost(self.optimizer).gradient_accumulation_steps
-        if adding:
-            raise ValueError(
-                f"The optimizer has gradient_accumulation_steps={adding}, which adds "
-                "no negatives and fails under several replicas; set it to None."
-            )
 
     @property
     def xla(self):

@@ -11,7 +11,7 @@ from tfssl import checks, optimizers, replicas
 from tfssl.data import service
 from tfssl.data.sources import image_headers
 from tfssl.data.views import device as views
-from tfssl.optimizers import schedules, slots
+from tfssl.optimizers import anew, schedules, slots
 from tfssl.tasks import kept_images, resolve
 from tfssl.tasks.arguments import Above, OneOf, Range
 from tfssl.training import strategy as strategies
@@ -124,7 +124,7 @@ class Optimization:
 
     Attributes:
         optimizer: key of `optimizers.OPTIMIZERS`, or a Keras optimizer, whose own
-            learning rate and weight decay then hold.
+            learning rate and weight decay then hold: it is made anew for the training.
         optimizer_args: further arguments of its class
             (`{"momentum_form": "adapted"}`).
         learning_rate: base rate, scaled by `lr_scaling`.
@@ -165,7 +165,7 @@ class Optimization:
 
         Raises:
             ValueError: for arguments that its class does not take, or a Keras optimizer
-                that has trained another model.
+                that has trained another model or cannot be made anew.
         """
         if not isinstance(self.optimizer, str):
             if slots.innermost(self.optimizer).built:
@@ -173,7 +173,7 @@ class Optimization:
                     f"optimizer={type(self.optimizer).__name__} received, which "
                     "belongs to another training; make a new one for every training."
                 )
-            return self.optimizer
+            return anew.made(self.optimizer)
         given = self.optimizer_args or {}
         elsewhere = [key for key in given if key in ("learning_rate", "weight_decay")]
         if elsewhere:

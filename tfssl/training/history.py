@@ -97,7 +97,8 @@ class Curves(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self._writer is None:
-            self._writer = tf.summary.create_file_writer(self.folder)
+            with tf.device(files.cpu_here()):
+                self._writer = tf.summary.create_file_writer(self.folder)
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         with self._writer.as_default(step=int(self.model.step.numpy())):
             for name, value in ((logs or {}) | {"learning_rate": rate}).items():

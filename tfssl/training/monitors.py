@@ -64,7 +64,8 @@ def errors_logged(name, workers=None, bad_files=()):
     passes through.
 
     Args:
-        name: of what fails, the first words of the warning.
+        name: of what fails, the first words of the warning, or a function that gives
+            them then.
         workers: `workers.Workers`. Where they work together, all must see the error, as
             `Workers.from_chief` has it.
         bad_files: the `BadFiles` of what is read, for the reason in the warning.
@@ -77,6 +78,7 @@ def errors_logged(name, workers=None, bad_files=()):
         raise
     except Exception as error:  # Whatever it is, the training is worth more.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+        name = name() if callable(name) else name
         logging.warning("%s failed (%s). Training goes on.", name, reason)
         logging.debug("%s", name, exc_info=True)
 
@@ -117,7 +119,10 @@ class Harmless(keras.callbacks.Callback):
         """Calls a hook unless the monitor is off; whether it is still of use."""
         if self._off:
             return False
-        name = f"{type(self.monitor).__name__} at step {int(self.model.step.numpy())}"
+
+        def name():  # The device is asked for the step, which would wait for it.
+            return f"{type(self.monitor).__name__} at step {self.model.step.numpy()}"
+
         done = False
         with errors_logged(name, self.workers, self.bad_files):
             hook(*args)

@@ -15,7 +15,7 @@ from absl import logging
 from tfssl import internals
 from tfssl.evaluation import features as features_lib
 from tfssl.evaluation import linear_heads
-from tfssl.training import checkpoint
+from tfssl.training import checkpoint, due
 
 _NAME = "online_probe"
 
@@ -52,7 +52,6 @@ class OnlineProbe(keras.callbacks.Callback):
         self.batches = batches
         self.test = test
         self.classes = np.unique(classes)
-        self.every_steps = every_steps
         self.every = every
         self.epochs = epochs
         self._heads = linear_heads.LinearHeads(
@@ -60,7 +59,7 @@ class OnlineProbe(keras.callbacks.Callback):
         )
         self._state = self._heads.start() | {"position": tf.constant(0, tf.int64)}
         self._iterator = self._update = self._extract = None
-        self._last_step = 0
+        self._due = due.Due(every_steps)
 
     def variables(self):
         """The whole state, as named tensors for `checkpoint.save(also=…)`."""
@@ -85,7 +84,7 @@ class OnlineProbe(keras.callbacks.Callback):
         self._state = {name: stored[f"{_NAME}/{name}"] for name in self._state}
 
     def on_train_begin(self, logs=None):
-        self._last_step = int(self.model.step.numpy())
+        self._due.begin(self.model)
         if self._update is not None:  # A second `fit` goes on.
             return
         encoder, heads = self.model.encoder, self._heads
@@ -105,10 +104,8 @@ class OnlineProbe(keras.callbacks.Callback):
         self._update = internals.function(update, autograph=True)
 
     def on_train_batch_end(self, batch, logs=None):
-        before, step = self._last_step, int(self.model.step.numpy())
-        self._last_step = step
-        # Several steps may have passed, where one call runs several.
-        for _ in range(step // self.every_steps - before // self.every_steps):
+        (count,) = self._due.after_batch(self.model)
+        for _ in range(count):
             found = next(self._iterator)
             self._state = self._update(
                 self._state, found["views"]["view_0"], found["label"], found["position"]

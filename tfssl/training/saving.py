@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from tfssl import files
-from tfssl.training import checkpoint, monitors
+from tfssl.training import checkpoint, due, monitors
 from tfssl.training import workers as workers_lib
 
 
@@ -76,12 +76,11 @@ class Saver(keras.callbacks.Callback):
         self.folder = folder
         self.also = also
         self.workers = workers or workers_lib.Workers()
-        self.every_steps = every_steps
         self.every_minutes = every_minutes
         self.keep = keep
         self.best = self._best_of(lines)
         self._saved_step = saved_step
-        self._last_step = 0
+        self._due = due.Due(*every_steps)
         self._saved_time = time.monotonic()
         self._signals = set()
         self._saving = threading.Lock()  # A thread of `stalls` may save too.
@@ -158,7 +157,7 @@ class Saver(keras.callbacks.Callback):
                 signal.signal(kind, handler)
 
     def on_train_begin(self, logs=None):
-        self._last_step = int(self.model.step.numpy())
+        self._due.begin(self.model)
 
     def _on_sigterm(self, signum, frame):
         self._signals.add(signum)
@@ -171,8 +170,7 @@ class Saver(keras.callbacks.Callback):
         os.write(2, b"Ctrl-C: saving after this step; once more ends at once.\n")
 
     def on_train_batch_end(self, batch, logs=None):
-        before, step = self._last_step, int(self.model.step.numpy())
-        self._last_step = step
+        passed = any(self._due.after_batch(self.model))
         minutes = (time.monotonic() - self._saved_time) / 60
         late = self.every_minutes and minutes >= self.every_minutes
         # A signal reaches one worker, and clocks differ; all must do the same.
@@ -183,12 +181,12 @@ class Saver(keras.callbacks.Callback):
         )
         if terminated or interrupted:
             self.save(required=True)
+            step = int(self.model.step.numpy())
             told = f"saved step {step}; start again to continue."
             if terminated:
                 raise Preempted(f"SIGTERM: {told}")
             raise Interrupted(f"Ctrl-C: {told}")
-        # Several steps may have passed, where one call runs several.
-        if late or any(step // n > before // n for n in self.every_steps):
+        if late or passed:
             self.save()
 
     def on_epoch_end(self, epoch, logs=None):

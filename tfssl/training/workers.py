@@ -27,10 +27,15 @@ _LOST = (
 # What TensorFlow says where one worker adds up what another does not.
 _UNLIKE = re.compile(r"[Cc]ollective instance \d+ expected")
 _OF_OTHERS = re.compile(r"[Cc]ollective|/job:(chief|worker)|[Hh]eartbeat|[Cc]oordinat")
+# What it says where one process drives hosts, whose devices every error may name.
+_OF_A_HOST = re.compile(
+    r"Socket closed|failed to connect to all addresses|Connection (reset|refused)|"
+    r"Broken pipe|GOAWAY|[Kk]eepalive|[Hh]eartbeat|Unable to find a context_id"
+)
 
 
 class WorkerLost(RuntimeError):
-    """Another worker is gone; this one cannot go on alone."""
+    """Another worker, or a host, is gone; this process cannot go on alone."""
 
 
 class ChiefFailed(RuntimeError):
@@ -50,6 +55,8 @@ class Workers:
         count: int, number of processes.
         index: int, number of this process; the chief's is 0.
         is_chief: whether this process writes the files.
+        drives_hosts: bool, whether this one process trains on devices of others, as on
+            those of a TPU slice.
     """
 
     def __init__(self, strategy=None):
@@ -60,6 +67,7 @@ class Workers:
             self.index = _number(strategy.cluster_resolver, cluster)
             self.is_chief = strategy.extended.should_checkpoint
         self._sum = _sum_of(strategy) if self.count > 1 else None
+        self.drives_hosts = self.count == 1 and _is_elsewhere(strategy)
 
     def from_chief(self, compute, size=1):
         """What a computation gives on the chief, on all workers.
@@ -158,11 +166,17 @@ class Workers:
     def losses_explained(self):
         """Raises `WorkerLost` for an error that tells of another worker's end.
 
-        Or a `ValueError` for one that tells that the workers do not do the same.
+        Or of a host's that this process drives. Or a `ValueError` for one that tells
+        that the workers do not do the same.
         """
         try:
             yield
         except _LOST as error:
+            if self.drives_hosts and _OF_A_HOST.search(str(error)):
+                raise WorkerLost(
+                    f"A host of the devices was lost ({_reason(error)}); start the "
+                    "same command again, it continues from the last checkpoint."
+                ) from error
             if self.count == 1 or not _OF_OTHERS.search(str(error)):
                 raise
             if unlike := _UNLIKE.search(str(error)):
@@ -175,6 +189,16 @@ class Workers:
                 f"A worker was lost ({_reason(error)}); start all workers again with "
                 "the same command, they continue from the last checkpoint."
             ) from error
+
+
+def _is_elsewhere(strategy):
+    """Whether a strategy's devices are those of other processes."""
+    try:
+        names = strategy.extended.worker_devices
+    except (AttributeError, RuntimeError):  # None, or the default one.
+        return False
+    jobs = [tf.DeviceSpec.from_string(name).job for name in names]
+    return any(job not in (None, "localhost") for job in jobs)
 
 
 def _sum_of(strategy):
@@ -208,4 +232,5 @@ def _reason(error):
     """The line of TensorFlow's long message that says what happened."""
     lines = [line.strip() for line in str(error).splitlines()]
     told = [line for line in lines if "aborted by" in line or "heartbeat" in line]
+    told = told or list(filter(_OF_A_HOST.search, lines))
     return (told or [line for line in lines if line] or ["no reason given"])[0][:200]

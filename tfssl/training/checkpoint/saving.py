@@ -57,8 +57,10 @@ def save(folder, method, *, keep=3, protect=(), extra=None, also=None, workers=_
 
     def write():
         nonlocal failure
+        with tf.device(files.cpu_here()):  # A device that fails is no storage.
+            here = {name: tf.identity(tensor) for name, tensor in values.items()}
         try:
-            _write(folder, final, values, state)
+            _write(folder, final, here, state)
         except files.STORAGE_ERRORS as error:
             failure = error
         else:
@@ -78,7 +80,7 @@ def _write(folder, final, values, state):
     try:
         _remove_parts(folder)
         tf.io.gfile.makedirs(part)
-        with tf.device("CPU"):
+        with tf.device(files.cpu_here()):
             # Not tf.train.Checkpoint: it makes a variable of its own, which under
             # several workers waits for the others to make it too.
             tf.raw_ops.SaveV2(
