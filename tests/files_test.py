@@ -125,3 +125,17 @@ def test_a_place_is_tried_without_a_trace(tmp_path):
     for wrong in (tmp_path, path / "b.json"):
         with pytest.raises(files.STORAGE_ERRORS):
             files.check_writable(wrong)
+
+
+def test_paths_without_links_and_steps_back(tmp_path, monkeypatch):
+    root = os.path.realpath(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/x.png", "link/x.png", "a/../link/x.png", f"{root}/a/x.png"):
+        assert files.real(path) == f"{root}/a/x.png"
+    for path in ("a", "a/", "a/.", "link", "link/x/.."):
+        assert files.real(path) == f"{root}/a"
+    assert files.real("gs://b/a/../x.png") == "gs://b/x.png"
+    assert files.inside("/a/b", "/a") and files.inside("/a", "/a")
+    assert files.inside("/a", "/") and not files.inside("/ab", "/a")
