@@ -130,3 +130,17 @@ def test_a_place_is_tried_without_a_trace(tmp_path):
 def test_the_cpu_here_is_one_of_this_process():
     with tf.device(files.cpu_here()):
         assert "/job:localhost" in tf.random.uniform([2]).device
+
+
+def test_paths_without_links_and_steps_back(tmp_path, monkeypatch):
+    root = os.path.realpath(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "link").symlink_to("a")
+    monkeypatch.chdir(tmp_path)
+    for path in ("a/x.png", "link/x.png", "a/../link/x.png", f"{root}/a/x.png"):
+        assert files.real(path) == f"{root}/a/x.png"
+    for path in ("a", "a/", "a/.", "link", "link/x/.."):
+        assert files.real(path) == f"{root}/a"
+    assert files.real("gs://b/a/../x.png") == "gs://b/x.png"
+    assert files.inside("/a/b", "/a") and files.inside("/a", "/a")
+    assert files.inside("/a", "/") and not files.inside("/ab", "/a")

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import posixpath
 import re
 
 import tensorflow as tf
@@ -62,6 +63,27 @@ def absolute(path):
     if "://" in path or os.path.isabs(path):
         return path
     return os.path.join(os.getcwd(), path)
+
+
+def real(path, real_folder=os.path.realpath):
+    """A path (str) without links and `..`; remote ones have no links.
+
+    Args:
+        path: of a file or a folder, which need not be there.
+        real_folder: `os.path.realpath`, for many files of few folders a cached one.
+    """
+    scheme, remote, rest = path.partition("://")
+    if remote:
+        return f"{scheme}://{posixpath.normpath(rest)}"
+    head, tail = os.path.split(path)
+    if tail in ("", ".", "..") or os.path.islink(path):
+        return os.path.realpath(path)
+    return os.path.join(real_folder(head), tail)
+
+
+def inside(path, folder):
+    """Whether a path is a folder's or lies in it; both as `real` gives them."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def storage_failure(error):

@@ -5,7 +5,6 @@ import csv
 import dataclasses
 import io
 import os
-import posixpath
 
 import numpy as np
 import tensorflow as tf
@@ -218,7 +217,7 @@ def _check_apart(out, data, source):
     """Raises `ValueError` where masks would lie among images."""
     if not isinstance(source, sources.FileSource):
         return
-    place = _real(out)
+    place = files.real(out)
     walked = None
     if isinstance(data, str | os.PathLike):
         path = files.expanded(os.fspath(data).removeprefix("folder:"))
@@ -227,13 +226,13 @@ def _check_apart(out, data, source):
         os.path.dirname(source.describe(index)) for index in range(source.num_images)
     }
     for folder in ([] if walked is None else [walked]) + sorted(folders):
-        real = _real(folder)
+        real = files.real(folder)
         if real == place:
             how = "which it is"
-        elif _inside(real, place):
+        elif files.inside(real, place):
             how = "which it contains"
         # Of a list of files none but these are read, now and the next time.
-        elif folder == walked and _inside(place, real):
+        elif folder == walked and files.inside(place, real):
             how = "in which it lies"
         else:
             continue
@@ -249,18 +248,6 @@ def _is_folder(path):
     if "://" in path:
         return tf.io.gfile.isdir(path)
     return os.path.isdir(path)
-
-
-def _real(path):
-    """A path without links and `..`; remote ones have no links."""
-    scheme, remote, rest = path.partition("://")
-    if remote:
-        return f"{scheme}://{posixpath.normpath(rest)}"
-    return os.path.realpath(path)
-
-
-def _inside(path, folder):
-    return path.startswith(folder.rstrip("/") + "/")
 
 
 def _entries(folder):

@@ -303,7 +303,7 @@ def _image_files(path, follow_links):
         real = os.path.realpath(folder)
         if real in chains[directory]:
             return False
-        if not (follow_links or _inside(real, root)):
+        if not (follow_links or files_lib.inside(real, root)):
             outside.append(folder)
             return False
         if real != os.path.join(chains[directory][-1], name):
@@ -325,7 +325,7 @@ def _image_files(path, follow_links):
             file = os.path.join(directory, name)
             if local and os.path.islink(file):
                 real = os.path.realpath(file)
-                if not (follow_links or _inside(real, root)):
+                if not (follow_links or files_lib.inside(real, root)):
                     outside.append(file)
                     continue
                 links[file] = real
@@ -340,7 +340,3 @@ def _image_files(path, follow_links):
             again.append(file)
         seen.add(real)
     return _Found(found, sorted(outside), again, others, tops or [])
-
-
-def _inside(path, root):
-    return os.path.commonpath([path, root]) == root

@@ -22,11 +22,11 @@ the image are unknown; `[]` is an image that has none of them.
 
 import functools
 import os
-import posixpath
 import re
 
 import numpy as np
 
+from tfssl import files as files_lib
 from tfssl.data.sources import aligned, image_folder, label_sets, manifest_rows
 
 _CLIP = "clip"
@@ -128,7 +128,7 @@ def files_of(path, rows, folder, allowed, titles):
     those of several images.
     """
     real_folder = functools.cache(os.path.realpath)
-    roots = [_real(root, real_folder) for root in allowed]
+    roots = [files_lib.real(root, real_folder) for root in allowed]
 
     def checked(line, title, given):
         """`(file, real path)`."""
@@ -143,8 +143,8 @@ def files_of(path, rows, folder, allowed, titles):
                 f"{given!r} is a web address; download the image and list the file.",
             )
         file = given if "://" in given else os.path.join(folder, given)
-        real = _real(file, real_folder)
-        if not any(_inside(real, root) for root in roots):
+        real = files_lib.real(file, real_folder)
+        if not any(files_lib.inside(real, root) for root in roots):
             raise manifest_rows.refused(
                 path,
                 line,
@@ -174,21 +174,6 @@ def files_of(path, rows, folder, allowed, titles):
         [checked(line, title, row[title])[0] for line, row in rows] for title in titles
     ]
     return files, *others
-
-
-def _real(file, real_folder):
-    """A path without links and `..`; remote ones have no links."""
-    scheme, remote, rest = file.partition("://")
-    if remote:
-        return f"{scheme}://{posixpath.normpath(rest)}"
-    head, tail = os.path.split(file)
-    if tail in ("", ".", "..") or os.path.islink(file):
-        return os.path.realpath(file)
-    return os.path.join(real_folder(head), tail)
-
-
-def _inside(path, root):
-    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def _labels(path, rows):
