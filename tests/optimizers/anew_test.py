@@ -84,9 +84,13 @@ def test_settings_that_a_config_does_not_tell_stay_or_are_refused():
         anew.made(Holding(0.5, held=tf.constant(1.0)))
 
 
+def constant():
+    return 0.5
+
+
 def test_a_rate_that_is_computed_stays():
     halving = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
-    for rate in (halving, lambda: 0.5):
+    for rate in (halving, constant):
         given = keras.optimizers.SGD(rate)
         given.iterations.assign(1)
         made = anew.made(given)
