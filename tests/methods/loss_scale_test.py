@@ -11,19 +11,26 @@ from tfssl.methods import gradient_watch, loss_scale
 _SCALE = keras.optimizers.LossScaleOptimizer
 
 
-def stepped(strategy=None, *, overflow=False, optimizer=keras.optimizers.SGD):
+def stepped(
+    strategy=None,
+    *,
+    overflow=False,
+    optimizer=keras.optimizers.SGD,
+    policy="mixed_float16",
+):
     """One step of a classifier in float16: every copy of its state, and its watch.
 
     Args:
         strategy: of `tf.distribute`.
         overflow: whether the last image is too bright for float16, and no other.
         optimizer: learning rate -> Keras optimizer.
+        policy: of the encoder.
 
     Returns:
         dict, the last parts of paths -> array `(copies, 2, …)`, before and after.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    keras.config.set_dtype_policy("mixed_float16")
+    keras.config.set_dtype_policy(policy)
     try:
         with strategy.scope():
             keras.utils.set_random_seed(1)
@@ -92,10 +99,17 @@ def test_a_scale_of_the_users_stays_and_a_teacher_asks_for_none():
     assert cases.make("simclr").optimizer.name != "loss_scale_optimizer"
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD, optimizers.SGD])
-def test_an_overflow_on_the_last_replica_is_one_on_all(optimizer, mirrored):
-    assert_left_out(stepped(overflow=True))
-    states = stepped(mirrored(2), overflow=True, optimizer=optimizer)
+@pytest.mark.parametrize(
+    "optimizer, policy",
+    [
+        (keras.optimizers.SGD, "mixed_float16"),
+        (keras.optimizers.SGD, "float16"),
+        (optimizers.SGD, "mixed_float16"),
+    ],
+)
+def test_an_overflow_on_the_last_replica_is_one_on_all(optimizer, policy, mirrored):
+    assert_left_out(stepped(overflow=True, policy=policy))
+    states = stepped(mirrored(2), overflow=True, optimizer=optimizer, policy=policy)
     assert len(states["kernel"]) == 2
     assert_left_out(states)
 

@@ -27,9 +27,19 @@ class Wanting(Own):
 
 
 class Holding(keras.optimizers.SGD):
+    """Holds what its config does not tell."""
+
     def __init__(self, learning_rate, held=None, **kwargs):
         super().__init__(learning_rate, **kwargs)
         self.held = held
+
+
+class Deciding(Holding):
+    """With a value of its own where none is given."""
+
+    def __init__(self, learning_rate, held=None, **kwargs):
+        held = tf.constant(2.0) if held is None else held
+        super().__init__(learning_rate, held, **kwargs)
 
 
 def _every_class():
@@ -69,8 +79,11 @@ def test_the_one_inside_of_another_is_made_anew_too():
     assert made.inner_optimizer is not given.inner_optimizer
     by_place = {"kernel": keras.optimizers.Adam(0.25)}
     chosen = keras.optimizers.OptimizerMap(keras.optimizers.SGD(0.5), by_place)
+    by_place["kernel"].exclude_from_weight_decay(var_names=["bias"])
     made = anew.made(keras.optimizers.MultiOptimizer(chosen))
     assert [float(one.learning_rate) for one in made.optimizers] == [0.25, 0.5]
+    bias = keras.Variable(1.0, name="bias")
+    assert [one._use_weight_decay(bias) for one in made.optimizers] == [False, True]
 
 
 def test_settings_that_a_config_does_not_tell_stay_or_are_refused():
@@ -78,10 +91,16 @@ def test_settings_that_a_config_does_not_tell_stay_or_are_refused():
     given = optimizers.SGD(0.5)
     given.momentum = 0.75
     assert anew.made(given).momentum == 0.75
+    for held in (np.float32(3), max, [1, {"a": (2, None)}]):
+        assert anew.made(Holding(0.5, held=held)).held == held
+    table = anew.made(Holding(0.5, held=np.arange(3))).held
+    np.testing.assert_array_equal(table, np.arange(3))
     with pytest.raises(ValueError, match=r"=Wanting received, which .* 'strength'; le"):
         anew.made(Wanting(0.5, strength=3.0))
     with pytest.raises(ValueError, match="=Holding received, .* lacks 'held'; let it"):
         anew.made(Holding(0.5, held=tf.constant(1.0)))
+    with pytest.raises(ValueError, match="=Deciding received, .* lacks 'held'; let it"):
+        anew.made(Deciding(0.5, held=tf.constant(1.0)))
 
 
 def constant():

@@ -109,7 +109,6 @@ def test_one_line_and_an_exit_code(ends, error, code, line):
     assert ends(lambda: _raise(error)) == (code, f"{line}\n")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "cards, only_input, whole",
     [([], False, False), (["H200"], False, True), ([], True, True)],
@@ -127,6 +126,7 @@ def test_operations_are_not_split_where_the_cpu_only_makes_views(
     assert said == ["whole"] * whole + ["main"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_training_saves_and_the_same_command_goes_on(tmp_path):
     command = [
         sys.executable, "-m", "pipelines.pretrain", f"--out={tmp_path}",

@@ -1,6 +1,7 @@
 """The scale that keeps gradients of half precision from becoming zeros."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfssl import internals, replicas
@@ -51,5 +52,5 @@ def agreed(optimizer, gradients):
     bad = 1.0 - tf.cast(tf.reduce_all(finite), tf.float32)
     overflowed = replicas.sum_over_replicas(bad) > 0
     first = next(i for i, g in enumerate(gradients) if g is not None)
-    told = tf.where(overflowed, float("inf"), given[0])
+    told = tf.where(overflowed, tf.constant(np.inf, given[0].dtype), given[0])
     return [*gradients[:first], told, *gradients[first + 1 :]]
