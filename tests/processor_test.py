@@ -51,6 +51,13 @@ def test_an_operation_takes_one_thread_unless_the_user_says(users, threads):
     assert child(code, TF_NUM_INTRAOP_THREADS=users) == [threads]
 
 
+def test_the_threads_of_a_process_that_computes_stay():
+    before = tf.config.threading.get_intra_op_parallelism_threads()
+    tf.constant(1.0)
+    processor.one_thread_an_operation()
+    assert tf.config.threading.get_intra_op_parallelism_threads() == before
+
+
 def test_the_tests_run_with_it():
     assert processor.onednn() or os.environ["TF_ENABLE_ONEDNN_OPTS"] != "1"
 

@@ -1,5 +1,6 @@
 """What computes here: the processor, what TensorFlow uses of it, the accelerators."""
 
+import contextlib
 import functools
 import os
 import platform
@@ -89,10 +90,12 @@ def one_thread_an_operation():
 
     They run as many calls beside each other as there are cores, and each call would
     split its operations over all cores again. For processes whose CPU only makes
-    views; before TensorFlow runs its first operation. What the user has set stays.
+    views. What the user has set stays, and all stays where TensorFlow has already run
+    an operation.
     """
     if not os.environ.get("TF_NUM_INTRAOP_THREADS"):
-        tf.config.threading.set_intra_op_parallelism_threads(1)
+        with contextlib.suppress(RuntimeError):  # It is too late.
+            tf.config.threading.set_intra_op_parallelism_threads(1)
 
 
 def cpu(cpuinfo):

@@ -127,7 +127,11 @@ def test_errors_of_a_host_that_is_there_are_no_loss():
             tf.errors.InternalError,
             "failed to compile on /job:worker/task:2/device:TPU:0",
         ),
-        (tf.errors.UnavailableError, "gs://bucket: Error executing an HTTP request"),
+        (
+            tf.errors.UnavailableError,
+            "Error executing an HTTP request: libcurl code 56 meaning 'Failure when "
+            "receiving data from the peer', error details: Connection reset by peer",
+        ),
     ):
         with pytest.raises(kind), workers.losses_explained():
             raise error(kind, message)

@@ -32,6 +32,8 @@ _OF_A_HOST = re.compile(
     r"Socket closed|failed to connect to all addresses|Connection (reset|refused)|"
     r"Broken pipe|GOAWAY|[Kk]eepalive|[Hh]eartbeat|Unable to find a context_id"
 )
+# What it says of a storage such as `gs://`, whose connections break too.
+_OF_A_STORAGE = re.compile(r"HTTP request|libcurl")
 
 
 class WorkerLost(RuntimeError):
@@ -172,10 +174,11 @@ class Workers:
         try:
             yield
         except _LOST as error:
-            if self.drives_hosts and _OF_A_HOST.search(str(error)):
+            if self.drives_hosts and _tells_of_a_host(str(error)):
                 raise WorkerLost(
                     f"A host of the devices was lost ({_reason(error)}); start the "
-                    "same command again, it continues from the last checkpoint."
+                    "same command again in a new process, it continues from the last "
+                    "checkpoint."
                 ) from error
             if self.count == 1 or not _OF_OTHERS.search(str(error)):
                 raise
@@ -189,6 +192,10 @@ class Workers:
                 f"A worker was lost ({_reason(error)}); start all workers again with "
                 "the same command, they continue from the last checkpoint."
             ) from error
+
+
+def _tells_of_a_host(text):
+    return bool(_OF_A_HOST.search(text)) and not _OF_A_STORAGE.search(text)
 
 
 def _is_elsewhere(strategy):
