@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn import datasets
 
 from tests.data import plain_views
+from tests.fixtures import every_recipe
 from tfssl.data import views
 from tfssl.data.views import batched, recipes, tiles
 
@@ -146,7 +147,7 @@ def small(name):
     return recipes.get(name).scaled(24)
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@every_recipe.by_name
 def test_views_are_those_of_plain_numpy(name):
     recipe, count = tiles.flat(small(name)), 8
     owners = tiles.owners(recipe)

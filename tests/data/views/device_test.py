@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import batches as made
+from tests.fixtures import every_recipe
 from tfssl.data import pipeline, sources, views
 from tfssl.data.views import device, recipes
 
@@ -47,7 +48,7 @@ def differences(host, finished):
     return [np.abs(a - b) for a, b in pairs]
 
 
-@pytest.mark.parametrize("name", sorted(recipes.RECIPES))
+@every_recipe.by_name
 def test_views_are_those_of_the_host_but_for_one_rounding(name):
     recipe = recipes.get(name).scaled(24)
     host, begun, finished = both(pictures(), recipe, batch_size=8, with_labels=True)
