@@ -7,10 +7,10 @@ dogs/7.png,dog,test
 ```
 
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
-nothing where unknown) or the name of a class, `split` any name; one of these names with
-spaces or capitals is refused, as is a value of them with a space at an end. `clip` is
-the video that an image is a frame of, which a hold-out does not cut; other columns are
-left alone. The rows' order numbers the images.
+nothing where unknown) or the name of a class, `split` any name, `clip` the video that
+an image is a frame of, which a hold-out does not cut. One of these names with spaces or
+capitals is refused, as is a value of the last three with a space at an end; other
+columns are left alone. The rows' order numbers the images.
 
 Columns `channels:NAME:KIND` name further files of the same size as the image, whose
 channels are stacked behind its own, in the order of the columns: see `aligned`.
