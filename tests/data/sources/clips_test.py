@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfssl.data import sources
-from tfssl.data.sources import clips
+from tfssl.data.sources import clips, first_channels
 
 
 def _pairs(path, numbers, columns=""):
@@ -43,6 +43,23 @@ def test_a_holdout_leaves_each_file_on_one_side(tmp_path, fraction, images):
     # A part of a part still knows what belongs together.
     one, other = sources.holdout(train, fraction=0.5)
     assert not _files(one) & _files(other)
+
+
+@pytest.mark.parametrize("columns", ["", ",clip"])
+def test_every_number_of_channels_is_cut_alike(tmp_path, columns):
+    path, numbers = tmp_path / "pairs.csv", range(40)
+    if columns:
+        numbers = [t for t in range(100) if t % 10 < 5]
+    whole = _pairs(path, numbers, columns)
+    cuts = [sources.holdout(whole, fraction=0.2, seed=2)]
+    for channels in (1, 3):
+        source = sources.open_source(path, split="all", channels=channels)
+        assert source.channels == channels
+        cuts.append(sources.holdout(source, fraction=0.2, seed=2))
+    source = first_channels.of(whole, 3)
+    cuts.append(sources.holdout(source, fraction=0.2, seed=2))
+    names = [[*map(_numbers, cut)] for cut in cuts]
+    assert names == names[:1] * 4
 
 
 @pytest.mark.parametrize("channels", [None, 3])
