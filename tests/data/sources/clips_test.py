@@ -109,6 +109,22 @@ def test_a_class_keeps_images_to_learn_from_where_parts_allow_it():
     assert clips.held_out(parts, parts, np.arange(6), 2) == [0]  # All are the last.
 
 
+@pytest.mark.parametrize("place", [0, 40, 80])
+def test_a_large_clip_is_no_nearer_than_single_images(place):
+    parts = np.r_[np.arange(1, place + 1), np.zeros(20), np.arange(place + 1, 81)]
+    parts, labels = parts.astype(int), np.zeros(100, int)
+    found = clips.held_out(parts, labels, np.arange(100), 10)
+    assert len(found) == 10 and 0 not in found
+
+
+def test_the_smallest_clip_that_is_too_large_comes_nearer():
+    parts = np.repeat([0, 1, 2, 3], [9, 4, 7, 3])
+    for count, expected in ((6, [1, 3]), (5, [1]), (12, [0, 3]), (2, [3])):
+        found = clips.held_out(parts, 0 * parts, np.arange(23), count)
+        assert found == expected, count
+    assert clips.held_out(parts, 0 * parts, np.arange(23), 1) == []
+
+
 def test_what_is_connected_by_others():
     found = clips.connected([("a", "b"), ("c",), ("b", "d"), (), ("d",), ("c",)])
     assert found.tolist() == [0, 1, 0, 3, 0, 1]
