@@ -11,7 +11,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data.sources import first_channels
 from tfssl.data.views import recipes
 from tfssl.evaluation import judging, supervised
-from tfssl.tasks import folder_classes, groups, recorded, resolve, runs
+from tfssl.tasks import cuts, folder_classes, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import Range
 
 
@@ -94,13 +94,15 @@ class JudgedImages:
         if record.get("task", "pretrain") != "pretrain":
             trained = None  # It may have learned from some of the images only.
         # The run may have had no labels, also where its settings would take some now.
-        cuts = dict.fromkeys((record["settings"].get("labels", "auto"), "none"))
+        ways = dict.fromkeys((record["settings"].get("labels", "auto"), "none"))
         if data_lib.sources.kind_of(settings["data"]) != "folder":
-            cuts.pop("folders", None)
-        for cut in cuts:
+            ways.pop("folders", None)
+        for cut in ways:
             train, test = self._opened(settings, cut_labels=cut)
             if trained in (None, train.identity()):
+                cuts.check_own(folder, settings, train)
                 return train, test
+        cuts.check_own(folder, settings, train)
         if self.data is None and self.split is None:
             raise ValueError(
                 f"The images of {folder!r} are others now than those it was trained on "
