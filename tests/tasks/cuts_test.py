@@ -3,10 +3,14 @@
 import json
 import re
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from tests.tasks import finetune_test
-from tfssl.tasks import cuts, finetune
+from tests.tasks import pretrain_test as small
+from tfssl import data as data_lib
+from tfssl.tasks import cuts, finetune, judged_images, pretrain
 
 HELD = dict(
     data="digits",
@@ -107,3 +111,82 @@ def test_a_start_says_it_before_anything_is_written(tmp_path, caplog):
         )
     assert "it held out none" in caplog.text
     assert not (tmp_path / "out").exists()
+
+
+def _clips(tmp_path, clips=10):
+    """A manifest of clips of four frames, every second one of class 1."""
+    rows = ["path,label,clip"]
+    for place, image in enumerate(np.repeat(small.images(n=clips)[0], 4, axis=0)):
+        image[0, 0] = place
+        (tmp_path / f"{place}.png").write_bytes(tf.io.encode_png(image).numpy())
+        rows.append(f"{place}.png,{place // 4 % 2},{place // 4}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    return str(tmp_path / "list.csv")
+
+
+@pytest.fixture
+def of_clips(tmp_path):
+    """A run that held out clips, and the arguments of its start."""
+    arguments = {
+        **small.TINY,
+        "data": _clips(tmp_path),
+        "out": str(tmp_path / "run"),
+        "validation_fraction": 0.2,
+        "channels": 1,
+        "epochs": 1,
+    }
+    pretrain.pretrain(**arguments)
+    return tmp_path / "run", arguments
+
+
+def _as_older(run):
+    """Makes its record that of a version which parted clips."""
+    record = json.loads((run / "run.json").read_text())
+    assert record["made"].pop("holdout") == "whole clips"
+    record["made"]["images"]["identity"] = "0" * 64
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def _judged(run, **arguments):
+    preprocessing = data_lib.Preprocessing(size=8, channels=1)
+    images = judged_images.JudgedImages(**arguments)
+    return images.open(str(run), preprocessing, seed=0, verbose=0)
+
+
+def test_a_run_that_parted_clips_is_not_gone_on_with(of_clips):
+    run, arguments = of_clips
+    assert _judged(run).test.num_images == 8
+    _as_older(run)
+    before = (run / "run.json").read_bytes()
+    told = f"{run} held out some of its images without regard to clips"
+    for changes in ({"epochs": 2}, {"epochs": 2, "allow_changes": ("data",)}):
+        with pytest.raises(ValueError, match=told):
+            pretrain.pretrain(**arguments | changes)
+    assert (run / "run.json").read_bytes() == before
+    for task in ("pretrain", "finetune"):
+        record = json.loads(before) | {"task": task}
+        (run / "run.json").write_text(json.dumps(record))
+        for given in ({}, {"data": arguments["data"]}):
+            with pytest.raises(ValueError, match=told):
+                _judged(run, **given)
+
+
+def test_a_training_that_begins_with_one_that_parted_clips_says_so(of_clips, caplog):
+    run, arguments = of_clips
+    given = arguments | {"init_from": str(run), "split": None, "labels": "auto"}
+    train, _ = data_lib.holdout(
+        data_lib.open_source(arguments["data"], channels=1), fraction=0.2, seed=1
+    )
+    cuts.check_parted("pretrain", given, train)
+    assert not caplog.messages
+    _as_older(run)
+    cuts.check_parted("pretrain", given | {"seed": 9}, train)  # `check` says so.
+    cuts.check_parted("pretrain", given | {"validation_fraction": 0.0}, train)
+    assert not caplog.messages
+    cuts.check_parted("pretrain", given | {"seed": 0}, train)
+    (line,) = caplog.messages
+    told = f"init_from={run} may have learned from images that validate here"
+    assert line.startswith(told)
+    caplog.clear()
+    pretrain.pretrain(**arguments | {"out": f"{run}2", "init_from": str(run)})
+    assert told in caplog.text

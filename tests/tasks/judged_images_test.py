@@ -199,6 +199,25 @@ def test_class_folders_of_the_run_are_not_asked_of_other_data(held_out):
     assert setting.test.class_names
 
 
+def test_a_run_of_an_unsorted_folder_is_judged_by_labelled_images(held_out):
+    run, folder, _ = held_out
+    labelled, beside = (str(shutil.copytree(folder, run / name)) for name in "lb")
+    (folder / "0.png").write_bytes((folder / "a" / "0.png").read_bytes())
+    record = files.read_json(run / "run.json")
+    record["settings"] |= {
+        "labels": "folders",
+        "online_probe_data": labelled,
+        "validation_data": beside,
+        "validation_fraction": 0.0,
+    }
+    files.write_json(run / "run.json", record)
+    told = r"trained without labels on .*images, which .* --data.*, such as those of"
+    with pytest.raises(ValueError, match=told.replace("--data", r"\(--data\)")):
+        opened(str(run), **_OWN)
+    (run / "l" / "a" / "0.png").unlink()  # Others than the validation images.
+    assert opened(str(run), **_OWN | {"data": labelled}).train.num_images == 29
+
+
 def test_one_class_is_nothing_to_tell_apart():
     pixels, labels = small.images()
     with pytest.raises(ValueError, match=r"of one class only \(1\), expected two or"):

@@ -160,6 +160,15 @@ def test_a_probe_has_class_folders_where_the_training_images_have_none(
         assert probed.class_names == found[1].class_names == ("ant", "bee")
     with pytest.raises(ValueError, match="photos holds image files outside of class"):
         test.sources(str(tmp_path / "photos"), images, 0)
+    with pytest.raises(ValueError, match="photos holds image files outside of class"):
+        groups.Validation(
+            validation_data=_manifest(tmp_path / "test", ("ant", "bee"))
+        ).sources(
+            str(tmp_path / "photos"),
+            images,
+            0,
+            probe_data=_manifest(tmp_path / "labelled", ("ant", "bee")),
+        )
     # The probe's images may be those that are no folder.
     monitors = groups.Monitors(
         online_probe_epochs=1,

@@ -14,7 +14,7 @@ from absl import logging
 from tfssl import files, locks
 from tfssl.formats import keras_file
 from tfssl.methods import classification
-from tfssl.tasks import epoch_judges, results, runs, settings, show_views
+from tfssl.tasks import cuts, epoch_judges, results, runs, settings, show_views
 from tfssl.training import checkpoint, history, monitors
 
 
@@ -88,13 +88,15 @@ class Record:
                 f"{self._out} holds a training of another kind ({task}, and not "
                 f"{plan.task}); choose another --out."
             )
-        self._made = settings.made(self._arguments, self._plan)
+        self._made = self._makes()
+        cuts.check_parted(plan.task, self._arguments, plan.train)
         folder = os.path.join(self._out, "checkpoints")
         newest = checkpoint.latest(folder)
         if newest and not self._arguments["resume"]:
             return  # Refused as such.
         if not newest and not self._before.get("results"):
             return
+        cuts.check_own(self._out, self._arguments, plan.train)
         self._differences = settings.differences(
             self._before, self._arguments, self._made
         )
@@ -115,11 +117,16 @@ class Record:
                 "put a checkpoint back, or choose another --out."
             )
 
+    def _makes(self):
+        """What the arguments lead to, for run.json."""
+        noted = cuts.noted(self._arguments, self._plan.train)
+        return settings.made(self._arguments, self._plan) | noted
+
     def _check_workers(self):
         workers = self._workers
         if workers.count == 1:
             return
-        made = self._made or settings.made(self._arguments, self._plan)
+        made = self._made or self._makes()
         mine = {"settings": settings.recorded(self._arguments), "made": made}
         chiefs = json.loads(workers.chiefs_text(json.dumps(mine)))
         found = settings.between_workers(chiefs, self._arguments, made)

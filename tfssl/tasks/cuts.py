@@ -11,6 +11,7 @@ from tfssl.tasks import folder_classes, runs, settings
 # They say which images; the others say which of them are held out.
 _IMAGES = ("data", "split", "data_dir", "data_args")
 _CUT = ("validation_fraction", "seed", "labels")
+_WHOLE = "whole clips"
 
 
 def check(run, name, task, given):
@@ -49,6 +50,85 @@ def check(run, name, task, given):
         now["data"],
         f"another part ({told})" if cut["validation_fraction"] else "none",
     )
+
+
+def noted(given, train):
+    """What run.json holds of how images that belong together are held out, a dict.
+
+    Args:
+        given: dict, the settings of this training.
+        train: its training images.
+    """
+    whole = _holds_out(given) and train.together is not None
+    return {"holdout": _WHOLE} if whole else {}
+
+
+def check_own(run, given, train):
+    """Refuses to hold out of the images of a run others than it did.
+
+    Args:
+        run: its folder.
+        given: dict, the settings that the images are opened with now.
+        train: the training images that they give.
+
+    Raises:
+        ValueError: if it parted images that belong together (`Source.together`).
+    """
+    record = runs.record_of(run) or {}
+    if _parted(record, given, train):
+        raise ValueError(
+            f"{run} held out some of its images without regard to clips and shared "
+            "pictures (by an older version, or because the manifest named no clips "
+            "then), and now others would be held out, which may have trained; train "
+            "again in another --out, or give other images as validation_data=… "
+            "(--validation_data)."
+        )
+
+
+def check_parted(task, given, train):
+    """Warns, as `check`, of runs that held out the same share, but parted clips.
+
+    Args:
+        task: name of the task that begins with them.
+        given: dict, the settings of this training.
+        train: its training images.
+    """
+    for name in ("encoder", "student", "teacher", "init_from"):
+        run = given.get(name)
+        if not isinstance(run, str | os.PathLike):
+            continue
+        record = runs.record_of(os.fspath(run)) or {}
+        if not _parted(record, given, train):
+            continue
+        earlier, now = record.get("task", "pretrain"), settings.recorded(given)
+        if _cut(record["settings"], earlier) == _cut(now, task):
+            logging.warning(
+                "%s=%s may have learned from images that validate here: of the same "
+                "images it held out others, without regard to clips and shared "
+                "pictures (by an older version, or because the manifest named no clips "
+                "then). Train it again, or give others as validation_data "
+                "(--validation_data).",
+                name,
+                os.fspath(run),
+            )
+
+
+def _holds_out(found):
+    """Whether these settings hold out a part of the training images."""
+    beside = found.get("validation_data"), found.get("validation_split")
+    return bool(found.get("validation_fraction")) and beside == (None, None)
+
+
+def _parted(record, given, train):
+    """Whether a run held out images of these without regard to what is together."""
+    before, made = record.get("settings") or {}, record.get("made") or {}
+    if train.together is None or made.get("holdout") == _WHOLE:
+        return False
+    if not _holds_out(before) or not _holds_out(given):
+        return False
+    if _images(before) != _images(settings.recorded(given)):
+        return False
+    return (made.get("images") or {}).get("identity") != train.identity()
 
 
 def _images(found):

@@ -11,7 +11,7 @@ from tfssl.data import labels as labels_lib
 from tfssl.data.sources import first_channels
 from tfssl.data.views import recipes
 from tfssl.evaluation import judging, supervised
-from tfssl.tasks import folder_classes, groups, recorded, resolve, runs
+from tfssl.tasks import cuts, folder_classes, groups, recorded, resolve, runs
 from tfssl.tasks.arguments import Range
 
 
@@ -88,19 +88,21 @@ class JudgedImages:
         beside = settings.get("validation_data"), settings.get("validation_split")
         held_out = settings.get("validation_fraction")
         if not held_out or any(value is not None for value in beside):
-            return resolve.sources(**settings)
+            return self._opened(settings)
         record = runs.record_of(folder)
         trained = (record.get("made") or {}).get("images", {}).get("identity")
         if record.get("task", "pretrain") != "pretrain":
             trained = None  # It may have learned from some of the images only.
         # The run may have had no labels, also where its settings would take some now.
-        cuts = dict.fromkeys((record["settings"].get("labels", "auto"), "none"))
+        ways = dict.fromkeys((record["settings"].get("labels", "auto"), "none"))
         if data_lib.sources.kind_of(settings["data"]) != "folder":
-            cuts.pop("folders", None)
-        for cut in cuts:
-            train, test = resolve.sources(**settings, cut_labels=cut)
+            ways.pop("folders", None)
+        for cut in ways:
+            train, test = self._opened(settings, cut_labels=cut)
             if trained in (None, train.identity()):
+                cuts.check_own(folder, settings, train)
                 return train, test
+        cuts.check_own(folder, settings, train)
         if self.data is None and self.split is None:
             raise ValueError(
                 f"The images of {folder!r} are others now than those it was trained on "
@@ -115,6 +117,20 @@ class JudgedImages:
             folder,
         )
         return resolve.sources(**settings)
+
+    def _opened(self, settings, **others):
+        """`resolve.sources`, which says which images of a run without labels want."""
+        try:
+            return resolve.sources(**settings, **others)
+        except data_lib.sources.NoClassFolder as error:
+            own = self.data is None and self.validation_data is None
+            if not own or settings.get("online_probe_data") is None:
+                raise
+            raise ValueError(
+                f"The run trained without labels on {settings['data']}, which holds "
+                "image files outside of class folders; give labelled images as data=… "
+                "(--data), such as those of its online probe."
+            ) from error
 
     def _settings(self, folder, preprocessing):
         """Those of the run, with what is given here instead."""

@@ -54,7 +54,8 @@ def sources(
     for those of them that are folders. With `unlabelled` the training images are opened
     without labels, unless some are held out. `cut_labels` stands for `labels` where a
     part is held out, None for the same. `probe_data` is labelled images besides, not
-    opened here: then a training folder need not have class folders.
+    opened here: then a training folder need not have class folders, if there is another
+    folder that `"folders"` may be for.
     """
     kind_of = data_lib.sources.kind_of
 
@@ -79,10 +80,10 @@ def sources(
         given = labels_of(data)
         if unlabelled and not validation_fraction:
             given = "none"
-        if probe_data is None:
-            train = trains(given)
-        else:
+        if probe_data is not None and "folder" in beside:
             train = folder_classes.or_none(trains, given)
+        else:
+            train = trains(given)
     if validation_data is not None:
         with folder_classes.explained("validation", validation_data, labels):
             validation = source(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tfssl.data import sources
-from tfssl.data.sources import clips
+from tfssl.data.sources import clips, first_channels
 
 
 def _pairs(path, numbers, columns=""):
@@ -43,6 +43,23 @@ def test_a_holdout_leaves_each_file_on_one_side(tmp_path, fraction, images):
     # A part of a part still knows what belongs together.
     one, other = sources.holdout(train, fraction=0.5)
     assert not _files(one) & _files(other)
+
+
+@pytest.mark.parametrize("columns", ["", ",clip"])
+def test_every_number_of_channels_is_cut_alike(tmp_path, columns):
+    path, numbers = tmp_path / "pairs.csv", range(40)
+    if columns:
+        numbers = [t for t in range(100) if t % 10 < 5]
+    whole = _pairs(path, numbers, columns)
+    cuts = [sources.holdout(whole, fraction=0.2, seed=2)]
+    for channels in (1, 3):
+        source = sources.open_source(path, split="all", channels=channels)
+        assert source.channels == channels
+        cuts.append(sources.holdout(source, fraction=0.2, seed=2))
+    source = first_channels.of(whole, 3)
+    cuts.append(sources.holdout(source, fraction=0.2, seed=2))
+    names = [[*map(_numbers, cut)] for cut in cuts]
+    assert names == names[:1] * 4
 
 
 @pytest.mark.parametrize("channels", [None, 3])
@@ -90,6 +107,22 @@ def test_a_class_keeps_images_to_learn_from_where_parts_allow_it():
         (found,) = clips.held_out(parts, labels, np.array(order), 2)
         assert found in (1, 2)
     assert clips.held_out(parts, parts, np.arange(6), 2) == [0]  # All are the last.
+
+
+@pytest.mark.parametrize("place", [0, 40, 80])
+def test_a_large_clip_is_no_nearer_than_single_images(place):
+    parts = np.r_[np.arange(1, place + 1), np.zeros(20), np.arange(place + 1, 81)]
+    parts, labels = parts.astype(int), np.zeros(100, int)
+    found = clips.held_out(parts, labels, np.arange(100), 10)
+    assert len(found) == 10 and 0 not in found
+
+
+def test_the_smallest_clip_that_is_too_large_comes_nearer():
+    parts = np.repeat([0, 1, 2, 3], [9, 4, 7, 3])
+    for count, expected in ((6, [1, 3]), (5, [1]), (12, [0, 3]), (2, [3])):
+        found = clips.held_out(parts, 0 * parts, np.arange(23), count)
+        assert found == expected, count
+    assert clips.held_out(parts, 0 * parts, np.arange(23), 1) == []
 
 
 def test_what_is_connected_by_others():

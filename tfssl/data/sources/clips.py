@@ -30,9 +30,10 @@ def connected(common):
 
 
 def held_out(parts, labels, order, count):
-    """The parts to hold out, whole: those first in an order that come nearest to it.
+    """The parts to hold out, whole: those first in an order that fit in a number.
 
-    A part with all that is left of a class is taken after the others.
+    If some of it is left, one more part, the smallest, where that comes nearer or as
+    near. A part with all that is left of a class is taken after the others.
 
     Args:
         parts: int64 `(images,)`, the part that each stands in.
@@ -43,28 +44,28 @@ def held_out(parts, labels, order, count):
     Returns:
         List of numbers of parts.
     """
-    images_of = collections.defaultdict(list)
-    for place, part in enumerate(parts.tolist()):
-        images_of[part].append(place)
+    labels_of = collections.defaultdict(list)
+    for part, label in zip(parts.tolist(), labels.tolist()):
+        labels_of[part].append(label)
     left = collections.Counter(labels.tolist())
-    found, held, late = [], 0, []
+    found, held = {}, 0
 
-    def takes(part):
-        """Takes a part that brings nearer, and leaves some to learn from."""
-        nonlocal held
-        size = len(images_of[part])
-        if size > 2 * (count - held) or held + size == len(parts):
-            return False
-        found.append(part)
-        held += size
-        return True
+    def is_last(part):
+        """Whether it has all that is left of a class."""
+        own = collections.Counter(labels_of[part])
+        return any(left[label] == number for label, number in own.items())
 
-    for part in dict.fromkeys(parts[order].tolist()):
-        own = collections.Counter(labels[images_of[part]].tolist())
-        if any(left[label] == number for label, number in own.items()):
-            late.append(part)
-        elif takes(part):
-            left -= own
-    for part in late:
-        takes(part)
-    return found
+    ordered = list(dict.fromkeys(parts[order].tolist()))
+    by_size = sorted(ordered, key=lambda part: len(labels_of[part]))
+    for spares_classes in (True, False):
+        for most, candidates in ((1, ordered), (2, by_size)):
+            for part in candidates:
+                size = len(labels_of[part])
+                if part in found or size > most * (count - held):
+                    continue
+                if held + size == len(parts) or spares_classes and is_last(part):
+                    continue
+                found[part] = True
+                held += size
+                left.subtract(labels_of[part])
+    return list(found)

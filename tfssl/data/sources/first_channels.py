@@ -42,7 +42,7 @@ class _FirstChannels(base.Source):
             class_names=source.class_names,
             image_size=source.image_size,
         )
-        self.places = source.places
+        self.places, self.together = source.places, source.together
 
     @property
     def holds_files(self):

@@ -7,10 +7,10 @@ dogs/7.png,dog,test
 ```
 
 `path` is needed, relative to the manifest's folder. `label` is a whole number (-1 or
-nothing where unknown) or the name of a class, `split` any name; one of these names with
-spaces or capitals is refused, as is a value of them with a space at an end. `clip` is
-the video that an image is a frame of, which a hold-out does not cut; other columns are
-left alone. The rows' order numbers the images.
+nothing where unknown) or the name of a class, `split` any name, `clip` the video that
+an image is a frame of, which a hold-out does not cut. One of these names with spaces or
+capitals is refused, as is a value of the last three with a space at an end; other
+columns are left alone. The rows' order numbers the images.
 
 Columns `channels:NAME:KIND` name further files of the same size as the image, whose
 channels are stacked behind its own, in the order of the columns: see `aligned`.
@@ -50,7 +50,9 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
         root: a second folder that files may lie in. Files outside of it and of the
             manifest's folder are refused, links that lead out included.
         channels: 1, 3 or 4; None is 3, and with further files as many as they make
-            with it. With 1, 3 or 4 (if that is not what they make) these are left out.
+            with it. With 1, 3 or 4 (if that is not what they make) these are left out;
+            a hold-out keeps images together that share one of the pictures all the
+            same.
         bit_depth: 8 or 16.
 
     Returns:
@@ -63,7 +65,10 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
     rows = manifest_rows.read(path, (_CLIP,))
     folder = os.path.dirname(path)
     allowed = [folder or "."] + ([os.fspath(root)] if root else [])
-    columns = _columns(path, rows, channels)
+    columns = _columns(path, rows)
+    stacked = _are_stacked(path, columns, channels)
+    if not stacked:
+        columns = {one: title for one, title in columns.items() if one.kind == "rgb"}
     files, *others = files_of(path, rows, folder, allowed, list(columns.values()))
     labels, names = _labels(path, rows)
     kept = _of_split(path, rows, split)
@@ -74,10 +79,15 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
         "bit_depth": bit_depth,
     }
     files, *others = ([some[i] for i in kept] for some in (files, *others))
-    if columns:
-        source = aligned.AlignedSource(files, dict(zip(columns, others)), **about)
+    whole = columns and aligned.AlignedSource(
+        files, dict(zip(columns, others)), **about
+    )
+    if stacked:
+        source = whole
     else:
         source = image_folder.FileSource(files, channels=channels or 3, **about)
+        # Of the pictures that are left out too, so that the cut is the same.
+        source.together = whole.together if whole else None
     clips = [rows[i][1][_CLIP] for i in kept]
     if any(clip not in (None, "") for clip in clips):
         source.together = functools.partial(_together, source.together, clips)
@@ -93,8 +103,8 @@ def _together(of_files, clips):
     ]
 
 
-def _columns(path, rows, channels):
-    """Dict of the further files' `aligned.Column` to its title, of those to be read."""
+def _columns(path, rows):
+    """Dict of the further files' `aligned.Column` to its title."""
     line, titles = rows[0][0], manifest_rows.further(rows[0][1])
     for other, row in rows:
         found = manifest_rows.further(row)
@@ -106,19 +116,23 @@ def _columns(path, rows, channels):
                 "ones in all lines.",
             )
     try:
-        columns = {aligned.column(title): title for title in titles}
+        return {aligned.column(title): title for title in titles}
     except ValueError as error:
         raise manifest_rows.refused(path, line, str(error)) from error
+
+
+def _are_stacked(path, columns, channels):
+    """Whether the channels of the further files are to be behind those of the image."""
     if not columns:
-        return {}
-    stacked = aligned.channels(columns)
+        return False
+    stacked, titles = aligned.channels(columns), ", ".join(columns.values())
     if channels not in (None, 1, 3, 4, stacked):
         raise ValueError(
             f"channels={channels} received (or taken from an encoder), but the images "
-            f"of {path} have {stacked} with the files of {', '.join(titles)}; give "
-            "that, or 1, 3 or 4 for the images alone."
+            f"of {path} have {stacked} with the files of {titles}; give that, or 1, 3 "
+            "or 4 for the images alone."
         )
-    return columns if channels in (None, stacked) else {}
+    return channels in (None, stacked)
 
 
 def files_of(path, rows, folder, allowed, titles):

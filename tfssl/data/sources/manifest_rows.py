@@ -41,9 +41,9 @@ def read(path, more=()):
         line = content[: error.start].count(b"\n") + 1
         raise refused(path, line, "not UTF-8; save the manifest as UTF-8.") from error
     if path.lower().endswith(".jsonl"):
-        rows = _json_rows(path, text)
+        rows = _json_rows(path, text, (*_COLUMNS, *more))
     elif path.lower().endswith(".csv"):
-        rows = _csv_rows(path, text)
+        rows = _csv_rows(path, text, (*_COLUMNS, *more))
     else:
         raise ValueError(
             f"The manifest {path!r} received, expected a file that ends in "
@@ -57,23 +57,23 @@ def read(path, more=()):
     return rows
 
 
-def _check_titles(path, line, titles):
+def _check_titles(path, line, titles, known):
     """Refuses columns that count but for a space or a capital, or stand there twice."""
     for title in titles:
         meant = title.strip().lower()
-        if meant in _COLUMNS and meant not in titles:
+        if meant in known and meant not in titles:
             raise refused(
                 path, line, f"a column {title!r}, expected {meant!r}; write it so."
             )
-        if title in _COLUMNS and titles.count(title) > 1:
+        if title in known and titles.count(title) > 1:
             raise refused(path, line, f"several columns {title!r}; leave one of them.")
 
 
-def _csv_rows(path, text):
+def _csv_rows(path, text, known):
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         header = list(reader.fieldnames or [])
-        _check_titles(path, 1, header)
+        _check_titles(path, 1, header, known)
         if header and "path" not in header:
             raise refused(
                 path, 1, f"columns {', '.join(header)}, but none is called 'path'."
@@ -95,7 +95,7 @@ def _csv_rows(path, text):
         ) from error
 
 
-def _json_rows(path, text):
+def _json_rows(path, text, known):
     for line, row in enumerate(text.split("\n"), 1):
         if not row.strip():
             continue
@@ -106,7 +106,7 @@ def _json_rows(path, text):
             raise refused(path, line, f"not JSON ({what}); repair the line.") from error
         if not isinstance(row, dict) or "path" not in row:
             raise refused(path, line, "no 'path'; expected an object that has one.")
-        _check_titles(path, line, list(row))
+        _check_titles(path, line, list(row), known)
         yield line, row
 
 

@@ -252,8 +252,8 @@ def holdout(source, *, fraction=0.1, seed=0, by=None):
     is of use with labels only; all unlabelled images are for training.
 
     Images that have something in common (`Source.together`: frames of one clip) are all
-    on one side, also if they have no label; their number is then the nearest that comes
-    of whole clips.
+    on one side, also if they have no label; their number is then near that share, as
+    whole clips allow.
 
     Args:
         source: a `Source`; both parts of one that is read in sequence read all of it.
