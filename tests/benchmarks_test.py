@@ -227,6 +227,20 @@ def test_what_lightly_cannot_follow_is_refused(recipe):
     said = train_beside_lightly.mistake([*flags, "--optimizer=adamw"])
     assert said.startswith("--optimizer=adamw received") and "sgd, lars" in said
     assert "--method=byol" in train_beside_lightly.mistake([*flags, "--method=byol"])
+    for flag in (
+        "--precision=mixed_bfloat16", "--encoder=resnet50", "--lr_schedule=cosine",
+        "--encoder_arg=width=0.5", "--hparam=temperature=0.2", "--knn_epochs=0",
+        "--image_size=32", "--warmup_epochs=0", "--noresume",
+    ):  # fmt: skip
+        assert train_beside_lightly.mistake([*flags, flag]) is None
+    for flag in (
+        "--precision=mixed_float16", "--encoder=vit_tiny", "--encoder=resnet152",
+        "--recipe=swav", "--lr_schedule=steps", "--lr_start=0.3", "--lr_final=0.001",
+        "--optimizer_arg=momentum=0.8", "--weight_decay_final=0.1", "--noaugment",
+        "--hparam=queue_size=64", "--encoder_arg=norm='group'", "--init_from=a_run",
+    ):  # fmt: skip
+        said = train_beside_lightly.mistake([*flags, flag])
+        assert said and said.startswith(f"{flag} received"), flag
 
 
 # Stands for a peer: writes features of its own, as `lightly_folder.run` does.
