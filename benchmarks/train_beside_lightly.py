@@ -24,8 +24,26 @@ from benchmarks import beside_lightly, schedule
 from tfssl import data
 from tfssl.evaluation import features
 from tfssl.optimizers import schedules
+from tfssl.tasks import settings
 
-_OPTIMIZERS = ("sgd", "lars")
+# What lightly's half has, of the settings that must be given and of others.
+_GIVEN = {
+    "method": ("simclr",),
+    "optimizer": ("sgd", "lars"),
+    "recipe": ("simclr", "simclr_cifar10", "byol", "byol_cifar10", "moco_v2"),
+    "encoder": tuple(f"resnet{depth}" for depth in (18, 34, 50, 101)),
+}
+_OTHERS = {
+    "precision": ("float32", "mixed_bfloat16"),
+    "lr_schedule": ("cosine",),
+}
+# Those that it is told, or that change nothing on one device.
+_ARGUMENTS = {
+    "hparam": ("temperature", "projection_hidden", "norm_statistics", "block_size"),
+    "encoder_arg": ("width", "stem", "norm_statistics"),
+}
+_TOLD = ("image_size", "epochs", "batch_size", "learning_rate", "lr_scaling")
+_TOLD += ("weight_decay", "warmup_epochs", "seed")
 
 
 def _of_recipe(options):
@@ -38,12 +56,24 @@ def _of_recipe(options):
 
 def mistake(flags):
     """Why lightly's half could not follow these flags, a sentence, or None."""
-    given = dict(flag[2:].split("=", 1) for flag in flags if "=" in flag)
-    for name, valid in (("method", ("simclr",)), ("optimizer", _OPTIMIZERS)):
-        if given.get(name) not in valid:
+    given = [flag.removeprefix("--").partition("=")[::2] for flag in flags]
+    last = dict(given)
+    for name, valid in (_GIVEN | _OTHERS).items():
+        if name in (*_GIVEN, *last) and last.get(name) not in valid:
             return (
-                f"--{name}={given.get(name)} received from the recipe or --flag, "
+                f"--{name}={last.get(name)} received from the recipe or --flag, "
                 f"expected one of {', '.join(valid)}, which lightly's half has."
+            )
+    others = {*settings.RESULT} - {*_GIVEN, *_OTHERS, *_TOLD}
+    for name, value in given:
+        if name in _ARGUMENTS:
+            followed = value.partition("=")[0] in _ARGUMENTS[name]
+        else:  # --optimizer_arg is of optimizer_args, --noaugment of augment.
+            followed = not others & {name, f"{name}s", name.removeprefix("no")}
+        if not followed:
+            return (
+                f"--{name}{'=' if value else ''}{value} received from the recipe or "
+                "--flag, which lightly's half cannot follow; leave it out."
             )
     return None
 
@@ -54,24 +84,24 @@ def peer_flags(record):
     Args:
         record: what `run.json` holds.
     """
-    settings = record["settings"]
-    hparams, network = settings["hparams"], settings["encoder_args"]
+    given = record["settings"]
+    hparams, network = given["hparams"], given["encoder_args"]
     rate = schedules.scaled_rate(
-        settings["learning_rate"], settings["batch_size"], settings["lr_scaling"]
+        given["learning_rate"], given["batch_size"], given["lr_scaling"]
     )
     flags = {
         "learning_rate": rate,
         "size": record["made"]["views"][0]["size"],
-        "depth": settings["encoder"].removeprefix("resnet"),
+        "depth": given["encoder"].removeprefix("resnet"),
         "width": network.get("width", 1.0),
         "stem": network.get("stem", "imagenet"),
-        "precision": settings["precision"].removeprefix("mixed_"),
+        "precision": given["precision"].removeprefix("mixed_"),
         "temperature": hparams.get("temperature", 0.1),
     }
     if hparams.get("projection_hidden"):
         flags["projection_hidden"] = hparams["projection_hidden"]
     same = ("recipe", "epochs", "batch_size", "optimizer", "weight_decay")
-    flags |= {name: settings[name] for name in (*same, "warmup_epochs")}
+    flags |= {name: given[name] for name in (*same, "warmup_epochs")}
     return [f"--{name}={value}" for name, value in flags.items()]
 
 

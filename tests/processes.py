@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 
+_LONGEST = 1200  # Seconds: far more than any takes, so that no test waits for ever.
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 _SERVER = multiprocessing.get_context("forkserver")
@@ -67,8 +68,11 @@ class Worker:
         os.kill(self._process.pid, kind)
 
     def wait(self):
-        """How it ended, once it has."""
-        self._process.join()
+        """How it ended, once it has; what hangs is killed."""
+        self._process.join(_LONGEST)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
         texts = [file.read() for file in (self._out, self._err)]
         for file in (self._out, self._err):
             file.close()

@@ -112,6 +112,56 @@ def test_a_classifier_and_a_segmenter_name_what_judges_them(tmp_path):
     assert judged["validation_data"]["name"] and "knn_k" not in judged
 
 
+def older(run, **without):
+    """The run as another version left it: `judged` lacks this."""
+    record = files.read_json(run / "run.json")
+    for name, value in without.items():
+        assert record["judged"].pop(name) == value
+    files.write_json(run / "run.json", record)
+    assert list(runs.record_of(run)["judged"]) == ["validation_data", "since"]
+
+
+def test_epochs_of_a_segmenter_by_cut_images_are_not_those_by_whole_ones(
+    tmp_path, caplog
+):
+    out = tmp_path / "segmenter"
+
+    def trained(epochs):
+        return train_segmenter_test.trained(
+            out,
+            validation_data=train_segmenter_test.images(seed=1),
+            epochs=epochs,
+            allow_changes=("epochs",),
+        )
+
+    trained(1)
+    older(out, whole_images=True)
+    trained(2)
+    assert changed(out) == [(3, "epochs"), (3, "whole_images")]
+    assert best(out)["checkpoint"] == "checkpoint-6"
+    assert "after step 3: whole_images is False there and True here" in caplog.text
+    trained(3)
+    assert len(changed(out)) == 3
+
+
+def test_a_classifier_is_judged_otherwise_by_another_crop(tmp_path):
+    out = tmp_path / "tuned"
+
+    def tuned(epochs, crop):
+        changes = {"crop": crop, "allow_changes": ("epochs", "crop")}
+        return finetune_test.tuned(out, epochs=epochs, **changes)
+
+    tuned(1, 0.5)
+    older(out, judged_crop=0.5)
+    tuned(2, 0.5)  # An older record lacks it, and it was the same.
+    assert changed(out) == [(5, "epochs")]
+    tuned(3, 0.75)
+    assert {(10, "crop"), (10, "judged_crop")} < set(changed(out))
+    assert best(out)["checkpoint"] == "checkpoint-15"
+    (note,) = epoch_judges.earlier(runs.record_of(out))
+    assert note == "Up to step 10 epochs were judged by judged_crop=0.5."
+
+
 def test_an_epoch_that_was_not_judged_yet_is_judged_by_the_new_images(half):
     """Its checkpoint was written, and the process ended before its numbers were."""
     lines = (half / "metrics.jsonl").read_text().splitlines(keepends=True)

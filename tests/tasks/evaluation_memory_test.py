@@ -1,5 +1,7 @@
 import json
+import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -61,6 +63,26 @@ def test_pixels_that_fit_are_judged(run, free, caplog):
     free(2 * PIXELS // 3)
     rows = evaluated(run, budgets=("100%",), probes=("knn",))
     assert "raw pixels" in {row["features"] for row in rows}
+
+
+@pytest.mark.parametrize("spare", [0, -4])
+def test_pixels_that_nobody_asked_for_take_what_the_features_leave(free, spare, caplog):
+    """Two networks of as many features as pixels: two thirds of what is free."""
+    images = data.open_source((np.zeros((10, 8, 8, 1), np.uint8), np.zeros(10, int)))
+    made = data.Preprocessing(size=8, channels=1)
+    setting = judging.Setting(images, images, made, None)
+    network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
+    compared = types.SimpleNamespace(names=("raw_pixels",), baselines=None)
+    numbers = 20 * 64 * 4
+    free(3 * numbers + spare)
+    networks = dict.fromkeys(("one", "another"), network)
+    left_out, rest = evaluation_memory.shared_out(
+        compared, networks, (), (), setting, limit=1
+    )
+    assert rest == (numbers + spare if spare else 0)
+    assert list(left_out) == (["raw_pixels"] if spare else [])
+    assert all("are free beside the other features" in x for x in left_out.values())
+    assert caplog.messages == list(left_out.values())
 
 
 def test_pixels_asked_for_that_do_not_fit_are_refused(run, free, no_features):

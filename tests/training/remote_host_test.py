@@ -64,9 +64,12 @@ def test_what_a_host_of_a_slice_writes_is_its_own(tmp_path):
     env = os.environ | {"PYTHONPATH": processes.ROOT}
     address = f"127.0.0.1:{port}"
     other = processes.Worker([*command, "serve", address], env)
-    end = processes.Worker([*command, "write", address, str(tmp_path)], env).wait()
-    other.send_signal(signal.SIGKILL)
-    other.wait()
+    try:
+        end = processes.Worker([*command, "write", address, str(tmp_path)], env).wait()
+    finally:
+        if other.poll() is None:
+            other.send_signal(signal.SIGKILL)
+        other.wait()
     assert end.code == 0, end.stderr
 
 

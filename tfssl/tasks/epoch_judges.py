@@ -9,6 +9,8 @@ import hashlib
 from tfssl.tasks import settings
 
 SINCE = "since"  # The step of the last epoch that was judged otherwise.
+# What older versions did, whose records do not say: they cut segmenters' images.
+_EARLIER = {"whole_images": False}
 
 
 def judging(validation, bank=None, **others):
@@ -47,6 +49,7 @@ def differences(before, now):
     """
     if before is None or now is None:
         return []
+    before = _EARLIER | before
     return [
         settings.Difference(name, name, told(before[name]), told(value))
         for name, value in now.items()

@@ -72,12 +72,15 @@ def shared_out(compared, networks, stages, probes, setting, *, limit):
                 "or give fewer images (split, validation_split)."
             )
         return {}, free - need - pixels
-    if pixels <= SHARE * free:
+    if pixels <= min(SHARE * free, free - need):
         return {}, free - need - pixels
-    reason = (
-        f"The {told}, more than half of the {processor.gib(free)} that are free: this "
-        "baseline is left out; baselines=raw_pixels asks for it."
-    )
+    if pixels > SHARE * free:
+        why = f"more than half of the {processor.gib(free)} that are free"
+        fix = "baselines=raw_pixels asks for it"
+    else:
+        why = f"and {processor.gib(free - need)} are free beside the other features"
+        fix = "give fewer images (split, validation_split) for it"
+    reason = f"The {told}, {why}: this baseline is left out; {fix}."
     logging.warning("%s", reason)
     return {"raw_pixels": reason}, free - need
 

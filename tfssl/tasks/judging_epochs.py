@@ -77,7 +77,10 @@ class Watch:
     def judging(self):
         """As of `monitoring.Watch`."""
         source = self._labelled.validation
-        return None if source is None else epoch_judges.judging(source)
+        if source is None:
+            return None
+        crop = self._plan.preprocessing.crop
+        return epoch_judges.judging(source, judged_crop=crop)
 
     def callbacks(self, model, trainer, resumed):
         """As of `monitoring.Watch`."""

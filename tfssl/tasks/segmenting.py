@@ -269,8 +269,8 @@ class Watch:
 
     def judging(self):
         """As of `monitoring.Watch`."""
-        source = self._validation
-        return None if source is None else epoch_judges.judging(source)
+        source, whole = self._validation, self._prepared.crop == 1
+        return source and epoch_judges.judging(source, whole_images=whole)
 
     def callbacks(self, model, trainer, resumed):
         """As of `monitoring.Watch`."""

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tfssl.data import sources
+from tfssl.data.sources import depth, opening
 from tfssl.tasks import make_tfrecords
 
 
@@ -16,6 +17,7 @@ def scans(tmp_path, write_image):
 
 
 def _told(caplog, data, **options):
+    opening._KNOWN.clear()
     caplog.clear()
     caplog.set_level("WARNING", "absl")
     source = sources.open_source(data, **options)
@@ -39,6 +41,45 @@ def test_files_that_lose_half_of_their_bits_are_said_once(scans, caplog, tmp_pat
     rows = "\n".join(f"{i:02d}.png" for i in range(20))
     (scans / "list.csv").write_text(f"path\n{rows}")
     assert _told(caplog, str(scans / "list.csv"))[1] == []
+
+
+def test_what_is_opened_again_is_not_looked_at_again(scans, caplog, monkeypatch):
+    looked_at = []
+    is_deep = depth._is_deep
+
+    def noted(file_of, index):
+        looked_at.append(index)
+        return is_deep(file_of, index)
+
+    monkeypatch.setattr(depth, "_is_deep", noted)
+    monkeypatch.chdir(scans.parent)
+    for data in ("scans", "folder:scans", str(scans)):
+        for depth_of_files in (16, 8, 8):
+            sources.open_source(data, bit_depth=depth_of_files)
+    assert len([line for line in caplog.messages if "16 bits" in line]) == 1
+    assert len(looked_at) == len(set(looked_at)) > 4
+    rows = "".join(f"{i:02d}.png,{'b' if i >= 20 else 'a'}\n" for i in range(30))
+    (scans / "list.csv").write_text(f"path,split\n{rows}")
+    for split in "aabb":  # Other files.
+        sources.open_source(str(scans / "list.csv"), split=split)
+    assert len([line for line in caplog.messages if "16 bits" in line]) == 2
+    # The folder `scans` of another working directory is another one.
+    (scans / "scans").mkdir()
+    (scans / "20.png").rename(scans / "scans" / "20.png")
+    monkeypatch.chdir(scans)
+    sources.open_source("folder:scans")
+    assert len([line for line in caplog.messages if "16 bits" in line]) == 3
+
+
+def test_a_folder_of_the_name_of_made_data_is_told_of_once(
+    tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "scenes").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for split in ("train", "test", "train"):
+        sources.open_source("scenes", split=split)
+    (line,) = [line for line in caplog.messages if "folder:scenes" in line]
+    assert line.startswith("data='scenes' is the data of that name")
 
 
 def test_records_and_tiff_files_too(tmp_path, write_image, caplog):

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import batches as made
-from tfssl.data import pipeline, preprocessing, sources
+from tfssl.data import class_names, pipeline, preprocessing, sources
 from tfssl.tasks import data_service, make_tfrecords
 
 ROOM = 1 << 30
@@ -120,6 +120,25 @@ def test_a_part_of_kept_images_is_kept(tmp_path):
     shutil.rmtree(tmp_path / "images")
     made.assert_same(evaluated(part, size=8)[0], expected[0])
     made.assert_same(views, made.rows_of(part, 2, **given))
+
+
+def test_a_part_of_kept_images_keeps_the_labels_that_it_was_given(tmp_path):
+    indices, given = [5, 2, 7, 0], dict(batch_size=2, with_labels=True)
+    plain = files(tmp_path / "images", noise(8, 12, 10, 3))
+    plain.class_names, plain.labels = None, np.where(plain.labels, 9, 5)
+    numbers, names = [5, 9], ("five", "nine")
+    part = sources.keep(plain, ROOM).subset(indices)
+    part = class_names.renumbered(part, numbers, names)
+    array = sources.ArraySource(decoded(plain)[indices], [1, 0, 1, 0])
+    made.assert_same(made.rows_of(array, 2, **given), made.rows_of(part, 2, **given))
+    ready = part.ready()
+    assert ready is not part and ready.class_names == names
+    # Also a part of such a part, and one without labels.
+    part = part.subset([3, 1])
+    part.labels = [1, 0]
+    assert part.ready().labels.tolist() == [1, 0]
+    part.labels = None
+    assert part.ready().known_labels is None
 
 
 def test_what_a_run_compares_and_learns_from_stays(tmp_path):

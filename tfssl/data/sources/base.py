@@ -5,6 +5,7 @@ manifests, records, small TFDS sets) or yields all images in a fixed order (larg
 sets, a `tf.data.Dataset`). Labels are optional everywhere.
 """
 
+import copy
 import hashlib
 
 import numpy as np
@@ -286,7 +287,10 @@ class _Subset(Source):
         source = self._source.ready()
         if source is self._source:
             return self
-        return source.subset(self._indices, self.name)
+        found = copy.copy(self)  # With the labels that it was given since.
+        found._source, found.encoded = source, source.encoded
+        found.image_size = source.image_size
+        return found
 
     @property
     def stacked(self):

@@ -43,6 +43,8 @@ OPTIONS = {
     "verify": "tfrecord",
 }
 
+_KNOWN = set()  # What was opened in this process, and warned of where need be.
+
 
 def open_source(
     data,
@@ -82,7 +84,7 @@ def open_source(
         labels: `"auto"`: where the data has true ones; `"none"`; `"folders"`: the
             name of the first folder level is the class, of a folder only.
         bit_depth: 8 or 16, of files. Where some have 16 and are read with 8, a warning
-            says so.
+            says so, once in a process.
         data_dir: of `"tfds:NAME"`, the folder where its prepared data lies.
         follow_links: of a folder, take the files behind links that lead out of it.
         root: of a manifest, a folder besides its own that files may lie in.
@@ -125,7 +127,8 @@ def open_source(
                 kind, path, split=split or "train", data_dir=data_dir, **decoded
             )
         if kind in ("folder", "manifest", "tfrecord"):
-            depth.tell_if_cut(source)
+            if _is_new(kind, path, split, bit_depth):
+                depth.tell_if_cut(source)
     else:
         source = _open_object(data, **decoded)
         _check_options(None, source.name, split, labels, only)
@@ -188,6 +191,14 @@ def _kind(data):
     return kind, path
 
 
+def _is_new(kind, path, *options):
+    """Whether this process asks so of these files for the first time."""
+    data = (kind, files.absolute(path), *options)
+    new = data not in _KNOWN
+    _KNOWN.add(data)
+    return new
+
+
 def _is_folder(path):
     if "://" in path:
         return tf.io.gfile.isdir(path)
@@ -196,7 +207,7 @@ def _is_folder(path):
 
 def _warn_of_folder(kind):
     """Says where data that is made here has the name of a folder too."""
-    if os.path.isdir(kind):
+    if os.path.isdir(kind) and _is_new(kind, kind):
         logging.warning(
             "data=%r is the data of that name that comes with tfssl, not the folder "
             "%r of the working directory; for the folder give folder:%s.",
