@@ -95,7 +95,16 @@ def test_unreadable_files_are_named_on_this_side(addresses, tmp_path):
     assert len(set(first)) == len(first) == 18
 
 
-@pytest.mark.parametrize("form", ["photos", "list.csv", "tfrecord:records/all.json"])
+_OTHER_FORMS = ("list.csv", "tfrecord:records/all.json")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "photos",
+        *(pytest.param(form, marks=pytest.mark.slow) for form in _OTHER_FORMS),
+    ],
+)
 def test_a_relative_path_is_that_of_this_process(
     addresses, tmp_path, monkeypatch, form
 ):

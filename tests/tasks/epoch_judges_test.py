@@ -121,6 +121,7 @@ def older(run, **without):
     assert list(runs.record_of(run)["judged"]) == ["validation_data", "since"]
 
 
+@pytest.mark.slow
 def test_epochs_of_a_segmenter_by_cut_images_are_not_those_by_whole_ones(
     tmp_path, caplog
 ):
