@@ -207,7 +207,10 @@ def make_step(case, parts, options):
         optimizer = torch.optim.SGD(
             losses.trained, lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True
         )
-    loss = lambda: losses.of(views())  # noqa: E731
+
+    def loss():
+        return losses.of(views())
+
     return step_torch.step(loss, optimizer, losses.trained, case.precision)
 
 

@@ -38,10 +38,8 @@ class GradientWatch:
             scale: float32 scalar, by which the loss was multiplied.
         """
         given = [tf.convert_to_tensor(g) for g in gradients if g is not None]
-        given = [
-            tf.cast(g, tf.float32) for g in given
-        ]  # As they come: not of one kind.
-        sums = replicas.sum_of_each(given)
+        # As they come they may be of several dtypes.
+        sums = replicas.sum_of_each([tf.cast(g, tf.float32) for g in given])
         found = tf.reduce_max(tf.stack([_largest(g) for g in sums]))
         found = tf.where(tf.math.is_finite(found), found / scale, 0.0)
         begins = step % self.steps_per_epoch == 0

@@ -192,8 +192,8 @@ class Record:
         # Without the results and the evaluation of an earlier encoder; their files go
         # away first, so that none is ever beside a record that does not know of it.
         if step or self._before:
-            of_encoder = (self._before.get("results") or {}).get("steps", step)
-            results.put_away(self._out, of_encoder)
+            of_encoder = runs.steps_of(self._before)
+            results.put_away(self._out, step if of_encoder is None else of_encoder)
         files.write_json(
             os.path.join(self._out, "run.json"),
             {

@@ -12,6 +12,10 @@ from tfssl.tasks import folder_classes, runs, settings
 _IMAGES = ("data", "split", "data_dir", "data_args")
 _CUT = ("validation_fraction", "seed", "labels")
 _WHOLE = "whole clips"
+_PARTED = (
+    "without regard to clips and shared pictures (by an older version, or because the "
+    "manifest named no clips then)"
+)
 
 
 def check(run, name, task, given):
@@ -77,11 +81,9 @@ def check_own(run, given, train):
     record = runs.record_of(run) or {}
     if _parted(record, given, train):
         raise ValueError(
-            f"{run} held out some of its images without regard to clips and shared "
-            "pictures (by an older version, or because the manifest named no clips "
-            "then), and now others would be held out, which may have trained; train "
-            "again in another --out, or give other images as validation_data=… "
-            "(--validation_data)."
+            f"{run} held out some of its images {_PARTED}, and now others would be "
+            "held out, which may have trained; train again in another --out, or give "
+            "other images as validation_data=… (--validation_data)."
         )
 
 
@@ -104,12 +106,11 @@ def check_parted(task, given, train):
         if _cut(record["settings"], earlier) == _cut(now, task):
             logging.warning(
                 "%s=%s may have learned from images that validate here: of the same "
-                "images it held out others, without regard to clips and shared "
-                "pictures (by an older version, or because the manifest named no clips "
-                "then). Train it again, or give others as validation_data "
-                "(--validation_data).",
+                "images it held out others, %s. Train it again, or give others as "
+                "validation_data (--validation_data).",
                 name,
                 os.fspath(run),
+                _PARTED,
             )
 
 

@@ -99,10 +99,12 @@ class JudgedImages:
             ways.pop("folders", None)
         for cut in ways:
             train, test = self._opened(settings, cut_labels=cut)
-            if trained in (None, train.identity()):
-                cuts.check_own(folder, settings, train)
-                return train, test
+            found = trained in (None, train.identity())
+            if found:
+                break
         cuts.check_own(folder, settings, train)
+        if found:
+            return train, test
         if self.data is None and self.split is None:
             raise ValueError(
                 f"The images of {folder!r} are others now than those it was trained on "
@@ -195,8 +197,7 @@ def _kind_in(settings, name):
 
 def _check_trained(folder):
     """Raises `ValueError` for the encoder of a run that never saw a gradient step."""
-    record = runs.record_of(folder)
-    if not (record.get("results") or {}).get("steps"):
+    if not runs.steps_of(runs.record_of(folder)):
         raise ValueError(
             f"The encoder of {folder!r} has not been trained: its run.json records no "
             "step. Finish the pre-training; the untrained encoder is a baseline of "

@@ -347,7 +347,10 @@ def _size_of(source):
     @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
     def size(index):
         raw = source.read(index)
-        decoded = lambda: tf.shape(source.decode(raw))[:2]  # noqa: E731
+
+        def decoded():
+            return tf.shape(source.decode(raw))[:2]
+
         if not source.holds_files:
             return decoded()
         # Without the pixels, which were decoded once already.

@@ -148,8 +148,7 @@ def _default_out(run):
 def _steps_of(run):
     """Steps that the encoder of a run's folder was trained for, else None."""
     folder = runs.folder_of(run)
-    record = runs.record_of(folder) if folder else None
-    return ((record or {}).get("results") or {}).get("steps")
+    return runs.steps_of(runs.record_of(folder)) if folder else None
 
 
 def _source(folder, preprocessing):

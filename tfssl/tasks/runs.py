@@ -119,6 +119,11 @@ def record_of(run):
     return record
 
 
+def steps_of(record):
+    """Steps that the encoder of a run was trained for, by its record; else None."""
+    return ((record or {}).get("results") or {}).get("steps")
+
+
 def update(out, **entries):
     """Merges entries into `run.json`."""
     path = os.path.join(out, "run.json")

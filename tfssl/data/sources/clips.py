@@ -1,6 +1,7 @@
 """Images that a hold-out must not part: frames of one clip, those that share a file."""
 
 import collections
+import itertools
 
 import numpy as np
 
@@ -57,15 +58,15 @@ def held_out(parts, labels, order, count):
 
     ordered = list(dict.fromkeys(parts[order].tolist()))
     by_size = sorted(ordered, key=lambda part: len(labels_of[part]))
-    for spares_classes in (True, False):
-        for most, candidates in ((1, ordered), (2, by_size)):
-            for part in candidates:
-                size = len(labels_of[part])
-                if part in found or size > most * (count - held):
-                    continue
-                if held + size == len(parts) or spares_classes and is_last(part):
-                    continue
-                found[part] = True
-                held += size
-                left.subtract(labels_of[part])
+    candidates = ((1, ordered), (2, by_size))
+    for spares_classes, (most, some) in itertools.product((True, False), candidates):
+        for part in some:
+            size = len(labels_of[part])
+            if part in found or size > most * (count - held):
+                continue
+            if held + size == len(parts) or spares_classes and is_last(part):
+                continue
+            found[part] = True
+            held += size
+            left.subtract(labels_of[part])
     return list(found)

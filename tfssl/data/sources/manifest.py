@@ -79,15 +79,14 @@ def manifest(path, *, split=None, root=None, channels=None, bit_depth=8):
         "bit_depth": bit_depth,
     }
     files, *others = ([some[i] for i in kept] for some in (files, *others))
-    whole = columns and aligned.AlignedSource(
-        files, dict(zip(columns, others)), **about
-    )
+    further = dict(zip(columns, others))
     if stacked:
-        source = whole
+        source = aligned.AlignedSource(files, further, **about)
     else:
         source = image_folder.FileSource(files, channels=channels or 3, **about)
-        # Of the pictures that are left out too, so that the cut is the same.
-        source.together = whole.together if whole else None
+        if further:
+            # Of the pictures that are left out too, so that the cut is the same.
+            source.together = aligned.AlignedSource(files, further, **about).together
     clips = [rows[i][1][_CLIP] for i in kept]
     if any(clip not in (None, "") for clip in clips):
         source.together = functools.partial(_together, source.together, clips)
