@@ -206,11 +206,15 @@ class UpdatedTogether:
     Keras calls `update_step` for one variable after the other, in a function that has
     no public hook around it, the only place where gradients are summed over replicas
     and each replica updates by itself. There gradients are clipped, too: Keras clips
-    each replica's part, which is another number than the whole has.
+    each replica's part, which is another number than the whole has. Decoupled weight
+    decay is left to `update_all` as well, see `decay_weights`.
     """
 
     def _clip_gradients(self, gradients):
         return gradients
+
+    def _apply_weight_decay(self, variables):
+        pass
 
     def _distributed_tf_update_step(self, distribution, grads_and_vars, learning_rate):
         gradients, variables = zip(*grads_and_vars)
@@ -221,6 +225,25 @@ class UpdatedTogether:
 
         args = (variables[1:], gradients, learning_rate)
         distribution.extended.update(variables[0], update, args=args, group=False)
+
+
+def decay_weights(optimizer, variables, learning_rate):
+    """Decoupled weight decay as of `keras.optimizers.Optimizer`, to the bit.
+
+    Keras reads the rate and the decay anew for each variable: where they are schedules,
+    a step has as many cosines as the network has variables.
+
+    Args:
+        optimizer: a Keras optimizer.
+        variables: TensorFlow's variables of this replica.
+        learning_rate: float scalar tensor.
+    """
+    decay = optimizer.weight_decay
+    if decay is None:
+        return
+    for variable in filter(optimizer._use_weight_decay, variables):
+        rate, factor = (tf.cast(x, variable.dtype) for x in (learning_rate, decay))
+        variable.assign_sub(variable * factor * rate)
 
 
 def cancellation_manager():

@@ -116,6 +116,23 @@ def test_a_weight_decay_follows_its_schedule(replicas, mirrored):
     assert float(optimizer.weight_decay) == pytest.approx(0.4)
 
 
+def test_schedules_are_read_once_for_all_variables():
+    read = []
+
+    class Constant(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            read.append(self)
+            return tf.constant(0.1)
+
+    rate, decay = Constant(), Constant()
+    variables = _variables()
+    optimizer = optimizers.AdamW(rate, weight_decay=decay)
+    optimizer.build(variables)
+    read.clear()
+    _train(optimizer, variables, _gradients(1))
+    assert len(read) == 2 and set(read) == {rate, decay}
+
+
 def test_a_scheduled_weight_decay_is_in_the_config():
     schedule = optimizers.schedules.WarmupCosine(0.04, 0, 10, final=0.4)
     optimizer = optimizers.AdamW(0.1, weight_decay=schedule)

@@ -68,15 +68,15 @@ class AdamW(updates.InOnePiece, keras.optimizers.AdamW):
         )
         self._starts.assign(starts)
 
-    def update_step(self, gradient, variable, learning_rate):
-        """Updates one variable and its slots."""
+    def rates(self, variables, learning_rate):
+        """The learning rate of each of these variables, by its own steps."""
         steps = ops.cast(self.iterations + 1, "float32")
-        start = self._starts[internals.variable_index(self, variable)]
-        own = steps - ops.cast(start, "float32")
-        # Exactly 1 for a variable that never started anew.
+        own = steps - ops.cast(self._starts, "float32")
         change = self._correction(own) / self._correction(steps)
-        rate = ops.cast(learning_rate, "float32") * change
-        super().update_step(gradient, variable, rate)
+        # Exactly 1 for a variable that never started anew.
+        change = ops.where(own == steps, 1.0, change)
+        rates = ops.unstack(ops.cast(learning_rate, "float32") * change)
+        return [rates[internals.variable_index(self, v)] for v in variables]
 
     def _correction(self, steps):
         first, second = (ops.power(b, steps) for b in (self.beta_1, self.beta_2))

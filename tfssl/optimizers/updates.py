@@ -47,7 +47,7 @@ class InOnePiece(internals.UpdatedTogether):
                 )
 
     def update_all(self, gradients, variables, learning_rate):
-        """Updates the variables of one replica, by their summed gradients.
+        """Decays and updates the variables of one replica, by their summed gradients.
 
         Args:
             gradients: one for each variable, as `update_step` takes it.
@@ -56,11 +56,17 @@ class InOnePiece(internals.UpdatedTogether):
         """
 
         def update(gradients, rate):
-            for gradient, variable in zip(gradients, variables):
-                self.update_step(gradient, variable, rate)
+            internals.decay_weights(self, variables, rate)
+            rates = self.rates(variables, rate)
+            for gradient, variable, own in zip(gradients, variables, rates):
+                self.update_step(gradient, variable, own)
 
         run = pieces.compiled(update) if pieces.wanted() else update
         run(gradients, learning_rate)
+
+    def rates(self, variables, learning_rate):
+        """The learning rate of each of these variables, here the same."""
+        return [learning_rate] * len(variables)
 
 
 class CoupledMomentum(InOnePiece, keras.optimizers.Optimizer):
