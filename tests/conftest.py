@@ -21,6 +21,10 @@ from tfssl.training import stalls
 # A test that sends itself a signal must not end them all, however slow a monitor is.
 stalls.BETWEEN_AFTER = float("inf")
 
+# What is imported stays: no collection of garbage needs to go through it.
+gc.collect()
+gc.freeze()
+
 _CPUS = 4
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

@@ -66,6 +66,16 @@ def plain(request):
 every_method = pytest.mark.parametrize("plain", each(), indirect=True)
 
 
+def fast_for(*names):
+    """As `every_method`; a slow test but for these cases.
+
+    The list is as long as that of every method: pytest puts tests of one case together
+    by its place in the list.
+    """
+    cases = [slow_where(name not in names, name) for name in CASES]
+    return pytest.mark.parametrize("plain", cases, indirect=True)
+
+
 def test_every_method_has_a_case():
     assert {key for key, _ in CASES.values()} == set(KINDS)
 
@@ -74,18 +84,19 @@ def test_every_method_has_a_case():
 def test_every_learned_variable_gets_a_gradient_and_no_other_moves(plain):
     method = plain.from_start()
     batch = next(iter(batches(plain.name, 1).batch(BATCH)))
-    with tf.GradientTape(persistent=True) as tape:
+    variables = [v for v in method.variables if v.dtype == "float32"]
+    with tf.GradientTape() as tape:
         losses = method.image_losses(batch, training=True)["loss"]
-    learned = method.learned_variables
-    for variable in learned:
-        gradient = tape.gradient(losses, variable.value)
+    gradients = tape.gradient(losses, [variable.value for variable in variables])
+    learned = {id(v) for v in method.learned_variables}
+    assert learned <= {id(v) for v in variables}
+    for variable, gradient in zip(variables, gradients):
+        if id(variable) not in learned:
+            assert gradient is None, variable.path
+            continue
         assert gradient is not None, variable.path
         assert np.isfinite(gradient).all(), variable.path
         assert np.abs(gradient).max() > 0, variable.path
-    ids = {id(v) for v in learned}
-    for variable in method.variables:
-        if id(variable) not in ids and variable.dtype == "float32":
-            assert tape.gradient(losses, variable.value) is None, variable.path
 
 
 @every_method
@@ -115,13 +126,18 @@ def test_loss_falls_on_a_repeated_batch(plain):
     assert last < 0.8 * first, (first, last)
 
 
-# Four replicas of every method take minutes; two already meet all that replicas share.
-@pytest.mark.parametrize(
-    "plain, replicas",
-    each(2) + [slow_where(name not in ("simclr", "swav"), name, 4) for name in CASES],
-    indirect=["plain"],
-)
-def test_replicas_equal_one_device(plain, replicas, mirrored):
+@every_method
+def test_two_replicas_equal_one_device(plain, mirrored):
+    _compare_replicas(plain, 2, mirrored)
+
+
+# Two already meet all that replicas share.
+@fast_for("simclr")
+def test_four_replicas_equal_one_device(plain, mirrored):
+    _compare_replicas(plain, 4, mirrored)
+
+
+def _compare_replicas(plain, replicas, mirrored):
     name = plain.name
     strategy = mirrored(replicas)
     with strategy.scope():
@@ -138,7 +154,8 @@ def test_replicas_equal_one_device(plain, replicas, mirrored):
     assert int(method.position.numpy()) == STEPS * BATCH
 
 
-@every_method
+# A loop of steps is one for all methods; these keep most from step to step.
+@fast_for("simclr_memory", "swav", "cpc", "npid_nce", "deepcluster", "beit", "dvae")
 def test_steps_per_execution_does_not_change_the_weights(plain):
     name = plain.name
     with as_written(name):
@@ -153,15 +170,8 @@ def test_steps_per_execution_does_not_change_the_weights(plain):
     assert_close(one, state(plain.method), tolerance=TOLERANCE / 2)
 
 
-# A loop of steps is one for all methods; these differ in what their replicas exchange.
-@pytest.mark.parametrize(
-    "plain",
-    [
-        slow_where(name not in ("simclr", "swav", "npid_nce", "deepcluster"), name)
-        for name in CASES
-    ],
-    indirect=True,
-)
+# These differ in what their replicas exchange.
+@fast_for("simclr", "swav", "npid_nce", "deepcluster")
 def test_steps_per_execution_of_replicas(plain, mirrored):
     name = plain.name
     train(plain.from_start(), batches(name, 8), steps=8)
@@ -179,17 +189,18 @@ def test_xla_compiles_the_step_and_agrees(plain):
     assert_close(plain.state, state(compiled), tolerance=1e-4)
 
 
+@every_method
+def test_bfloat16_is_finite_and_learns(plain):
+    _train_in_half(plain, "mixed_bfloat16")
+
+
 # The scaling of losses is one for all; these have the most to overflow with.
-_HALF = ("simclr", "moco_v3", "swav", "cpc", "npid_nce", "beit")
+@fast_for("simclr", "moco_v3", "swav", "cpc", "npid_nce", "beit")
+def test_float16_is_finite_and_learns(plain):
+    _train_in_half(plain, "mixed_float16")
 
 
-@pytest.mark.parametrize(
-    "plain, policy",
-    each("mixed_bfloat16")
-    + [slow_where(name not in _HALF, name, "mixed_float16") for name in CASES],
-    indirect=["plain"],
-)
-def test_mixed_precision_is_finite_and_learns(plain, policy):
+def _train_in_half(plain, policy):
     name = plain.name
     keras.config.set_dtype_policy(policy)
     try:
