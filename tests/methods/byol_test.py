@@ -88,7 +88,7 @@ def test_the_gradient_is_four_times_that_of_the_mean_of_negative_cosines():
 
 
 def test_heads_have_the_codes_sizes():
-    network = models.resnet(50, input_shape=(32, 32, 3), stem="cifar")
+    network = encoder(dim=2048)  # As many features as a ResNet-50 has.
     method = methods.BYOL(network)
     sizes = [
         sum(int(np.prod(v.shape)) for v in head.trainable_variables)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.fixtures.cases_together import each, slow_where
+from tests.fixtures import cases_together
 from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS
 from tests.methods.cases import (
     TOLERANCE,
@@ -63,17 +63,12 @@ def plain(request):
     return Plain(request.param)
 
 
-every_method = pytest.mark.parametrize("plain", each(), indirect=True)
+every_method = pytest.mark.parametrize("plain", cases_together.each(), indirect=True)
 
 
 def fast_for(*names):
-    """As `every_method`; a slow test but for these cases.
-
-    The list is as long as that of every method: pytest puts tests of one case together
-    by its place in the list.
-    """
-    cases = [slow_where(name not in names, name) for name in CASES]
-    return pytest.mark.parametrize("plain", cases, indirect=True)
+    """As `every_method`; a slow test but for these cases."""
+    return cases_together.fast_for("plain", names)
 
 
 def test_every_method_has_a_case():

@@ -187,7 +187,7 @@ def test_training_beats_chance_on_images_not_seen():
     method = made(augmentation=light, embedding_scale=1.0)
     method.compile(keras.optimizers.Adam(5e-3))
     method.build_optimizer()
-    step = tf.function(method.train_step)
+    step = tf.function(method.train_step, autograph=False)
     for number in range(60):
         step(batch_of(colours(16, number)))
     found = method.image_losses(batch_of(colours(16, 99)), training=False)["loss"]

@@ -22,6 +22,20 @@ AT_ONCE = {
 }
 
 
+# One of each kind: of losses, of encoders, and of what is remembered.
+FAST = (
+    "beit",
+    "cpc",
+    "deepcluster_v2",
+    "dino",
+    "local_aggregation",
+    "moco_v2_symmetric",
+    "npid_nce",
+    "segmentation",
+    "swav",
+)
+
+
 @pytest.fixture
 def bfloat16():
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -29,7 +43,7 @@ def bfloat16():
     keras.config.set_dtype_policy("float32")
 
 
-@cases_together.every_name
+@cases_together.fast_for("name", FAST)
 def test_a_step_brings_nothing_to_the_host(name, bfloat16, monkeypatch):
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
     method = cases.make(name, jit_compile=False)

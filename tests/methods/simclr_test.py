@@ -10,7 +10,7 @@ import tensorflow as tf
 from tests.methods.cases import batch_of, unit
 from tests.methods.cases import one_convolution as encoder
 from tests.methods.cases import two_views as views
-from tfssl import data, methods, models
+from tfssl import data, methods
 from tfssl.models import norms
 
 
@@ -75,7 +75,7 @@ def test_blockwise_loss_and_gradient_equal_the_plain_ones():
 
 def test_heads_have_the_papers_sizes():
     # 2048 x 2048 + BN, 2048 x 128 + scale; SimCLRv2 has one more hidden layer.
-    network = models.resnet(50, input_shape=(32, 32, 3), stem="cifar")
+    network = encoder(dim=2048)  # As many features as a ResNet-50 has.
     for layers, expected in ((2, 4_460_672), (3, 8_659_072)):
         method = methods.SimCLR(network, projection_layers=layers)
         count = sum(int(np.prod(v.shape)) for v in method.projector.trainable_variables)

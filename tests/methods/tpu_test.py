@@ -4,20 +4,13 @@ import keras
 import pytest
 
 from tests.fixtures import cases_together, fake_tpu
-from tests.methods import case_table, cases
+from tests.methods import cases
 from tests.methods import views_on_device_test as finished
 from tfssl import replicas
 from tfssl.training import strategy as strategies
 
 # One of each kind: of what replicas exchange, of encoders, and of what is remembered.
 FAST = ("beit", "deepcluster_v2", "moco_v3", "pirl_both", "simclr", "swav")
-
-
-def each(fast):
-    """All cases, slow but for some."""
-    every = case_table.CASES
-    slow = [cases_together.slow_where(name not in fast, name) for name in every]
-    return pytest.mark.parametrize("name", slow)
 
 
 @pytest.fixture
@@ -44,12 +37,12 @@ def trace(strategy, name, step="train_step", *, batches=None, **arguments):
             method._loop_over(getattr(method, step))(iter(batches))
 
 
-@each(FAST)
+@cases_together.fast_for("name", FAST)
 def test_a_training_step_is_traced(name, on_tpu):
     trace(on_tpu, name)
 
 
-@each(["simclr"])
+@cases_together.fast_for("name", ["simclr"])
 def test_a_step_of_validation_is_traced(name, on_tpu):
     trace(on_tpu, name, "test_step")
 

@@ -25,6 +25,19 @@ from tfssl.training import checkpoint
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
 
+# One of each kind of what workers exchange: rows, sums, queues, banks, clusters.
+FAST = (
+    "classification",
+    "deepcluster_v2",
+    "dino",
+    "local_aggregation",
+    "moco_v2_symmetric",
+    "moco_v3",
+    "npid_nce",
+    "simclr",
+    "swav",
+)
+
 
 def train_all(folder, names):
     """Trains cases as one of several workers and writes what came out."""
@@ -96,7 +109,7 @@ def folder(tmp_path_factory, request):
     return path
 
 
-@cases_together.every_name
+@cases_together.fast_for("name", FAST)
 def test_two_workers_equal_one(name, folder):
     method = cases.make(name)
     logs = cases.train(method, cases.batches(name))
