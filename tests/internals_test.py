@@ -207,7 +207,8 @@ def test_a_running_function_ends_when_its_manager_says_so():
     timer.join()
 
 
-@pytest.mark.parametrize("asked", ["0", "1"])
+# We ask for 1 ourselves where nobody does, see processor_test.py.
+@pytest.mark.parametrize("asked", ["0", pytest.param("1", marks=pytest.mark.slow)])
 def test_onednn_is_what_the_environment_asks_for(asked):
     told = subprocess.run(
         [

@@ -27,28 +27,30 @@ def child(code, **variables):
     return done.stdout.split()
 
 
-@pytest.mark.parametrize("first", ["tfssl", "pipelines.command", "benchmarks"])
-def test_onednn_is_on_wherever_tensorflow_is_loaded_by_us(first):
-    code = (
-        f"import sys; import {first}; from tfssl import processor; import os\n"
-        "print(os.environ['TF_ENABLE_ONEDNN_OPTS'], processor.onednn())"
-    )
-    assert child(code) == ["1", "True"]
+# Every fresh process loads TensorFlow, which takes seconds: each tells all.
+TOLD = """; import os; import tensorflow as tf
+from tfssl import processor
+processor.one_thread_an_operation()
+print(os.environ['TF_ENABLE_ONEDNN_OPTS'], processor.onednn())
+print(tf.config.threading.get_intra_op_parallelism_threads())"""
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["tfssl", "pipelines.command", pytest.param("benchmarks", marks=pytest.mark.slow)],
+)
+def test_onednn_is_on_and_an_operation_takes_one_thread(first):
+    """Wherever TensorFlow is loaded by us."""
+    assert child(f"import {first}{TOLD}", TF_NUM_INTRAOP_THREADS="") == [
+        "1",
+        "True",
+        "1",
+    ]
 
 
 def test_what_the_user_set_stays():
-    code = "from tfssl import processor; print(processor.onednn())"
-    assert child(code, TF_ENABLE_ONEDNN_OPTS="0") == ["False"]
-
-
-@pytest.mark.parametrize("users, threads", [("", "1"), ("2", "0")])
-def test_an_operation_takes_one_thread_unless_the_user_says(users, threads):
-    code = (
-        "from tfssl import processor; import tensorflow as tf\n"
-        "processor.one_thread_an_operation()\n"
-        "print(tf.config.threading.get_intra_op_parallelism_threads())"
-    )
-    assert child(code, TF_NUM_INTRAOP_THREADS=users) == [threads]
+    users = {"TF_ENABLE_ONEDNN_OPTS": "0", "TF_NUM_INTRAOP_THREADS": "2"}
+    assert child(f"import tfssl{TOLD}", **users) == ["0", "False", "0"]
 
 
 def test_the_threads_of_a_process_that_computes_stay():

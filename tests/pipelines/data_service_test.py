@@ -4,7 +4,6 @@ import signal
 import socket
 
 import numpy as np
-import pytest
 
 from tests.fixtures import services
 from tfssl import data
@@ -29,13 +28,13 @@ def test_ctrl_c_ends_a_service_that_is_read():
     assert end.stderr.endswith("Interrupted.\n")
 
 
-@pytest.mark.parametrize("flag", ["--port", "--worker_port"])
-def test_a_port_in_use_is_refused_and_free_after_a_kill(flag):
+def test_a_port_in_use_is_refused_and_free_after_a_kill():
     address, started = services.serving()
     port = address.rpartition(":")[2]
-    end = services.start(0, f"{flag}={port}").wait()
-    assert end.code == 2 and not end.stdout
-    assert f"{flag[2:]}={port}" in end.stderr and "already in use" in end.stderr
+    for name in ("port", "worker_port"):
+        end = services.start(0, f"--{name}={port}").wait()
+        assert end.code == 2 and not end.stdout
+        assert f"{name}={port}" in end.stderr and "already in use" in end.stderr
     with socket.create_connection(("localhost", int(port))):
         started.send_signal(signal.SIGKILL)
         started.wait()

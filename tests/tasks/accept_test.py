@@ -186,25 +186,32 @@ def test_without_a_checkpoint_a_start_is_new(half):
         start(half, epochs=1)
 
 
-@pytest.mark.parametrize("file", ["encoder", "tokenizer", "segmenter"])
-def test_a_finished_run_without_its_checkpoints_is_not_trained_again(
-    finished, tmp_path, file
-):
+@pytest.fixture
+def bare(finished, tmp_path):
+    """A finished run without its checkpoints."""
     out = tmp_path / "run"
     shutil.copytree(finished, out)
     shutil.rmtree(out / "checkpoints")
-    (out / "encoder.keras").rename(out / f"{file}.keras")
-    before = contents(out)
+    return out
+
+
+@pytest.mark.parametrize("file", ["encoder", "tokenizer", "segmenter"])
+def test_a_finished_run_without_its_checkpoints_is_not_trained_again(bare, file):
+    (bare / "encoder.keras").rename(bare / f"{file}.keras")
+    before = contents(bare)
     longer = {"epochs": 3, "allow_changes": ("epochs",)}
     for changes in ({}, longer, {"resume": False}):
         with pytest.raises(
             ValueError,
             match=f"is finished and has no checkpoint left .* replace .*{file}",
         ):
-            start(out, **changes)
-    assert contents(out) == before
-    (out / f"{file}.keras").unlink()  # Nothing is lost by a new training then.
-    assert len(start(out).history) == 2
+            start(bare, **changes)
+    assert contents(bare) == before
+
+
+def test_where_nothing_is_lost_by_it_a_finished_run_is_trained_again(bare):
+    (bare / "encoder.keras").unlink()
+    assert len(start(bare).history) == 2
 
 
 def test_images_that_moved_are_the_same(tmp_path):
@@ -299,16 +306,13 @@ def test_a_run_of_an_older_version_goes_on(half):
 
 
 @pytest.mark.parametrize("content", ["", '{"settings": {"data": "di', "[]"])
-def test_a_damaged_record_is_named(half, content):
+def test_a_damaged_record_is_named(finished, half, content):
     (half / "run.json").write_text(content)
     before = contents(half)
     with pytest.raises(ValueError, match=r"half/run.json is .*damaged.*; put a copy"):
         start(half)
     assert contents(half) == before
-    (half / "run.json").unlink()  # As the sentence says.
-    assert int(start(half).method.step.numpy()) == 10
-    assert record_of(half)["results"]["steps"] == 10
-    (half / "run.json").write_text(content)
+    shutil.copy(finished / "encoder.keras", half)
     for call in (
         lambda: evaluate.evaluate(str(half), verbose=0),
         lambda: export.export(str(half), str(half / "models")),
@@ -317,6 +321,13 @@ def test_a_damaged_record_is_named(half, content):
             ValueError, match=r"half/run.json is .*damaged.*; put a cop"
         ):
             call()
+
+
+def test_a_run_goes_on_without_a_record(half):
+    """As the sentence about a damaged one says."""
+    (half / "run.json").unlink()
+    assert int(start(half).method.step.numpy()) == 10
+    assert record_of(half)["results"]["steps"] == 10
 
 
 def test_a_damaged_best_is_written_anew(half):

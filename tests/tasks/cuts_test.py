@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -113,30 +114,38 @@ def test_a_start_says_it_before_anything_is_written(tmp_path, caplog):
     assert not (tmp_path / "out").exists()
 
 
-def _clips(tmp_path, clips=10):
+def _clips(folder, clips=10):
     """A manifest of clips of four frames, every second one of class 1."""
     rows = ["path,label,clip"]
     for place, image in enumerate(np.repeat(small.images(n=clips)[0], 4, axis=0)):
         image[0, 0] = place
-        (tmp_path / f"{place}.png").write_bytes(tf.io.encode_png(image).numpy())
+        (folder / f"{place}.png").write_bytes(tf.io.encode_png(image).numpy())
         rows.append(f"{place}.png,{place // 4 % 2},{place // 4}")
-    (tmp_path / "list.csv").write_text("\n".join(rows))
-    return str(tmp_path / "list.csv")
+    (folder / "list.csv").write_text("\n".join(rows))
+    return str(folder / "list.csv")
 
 
-@pytest.fixture
-def of_clips(tmp_path):
-    """A run that held out clips, and the arguments of its start."""
+@pytest.fixture(scope="module")
+def trained_on_clips(tmp_path_factory):
+    """The arguments of a run that held out clips; it is not to be changed."""
+    folder = tmp_path_factory.mktemp("clips")
     arguments = {
         **small.TINY,
-        "data": _clips(tmp_path),
-        "out": str(tmp_path / "run"),
+        "data": _clips(folder),
+        "out": str(folder / "run"),
         "validation_fraction": 0.2,
         "channels": 1,
         "epochs": 1,
     }
     pretrain.pretrain(**arguments)
-    return tmp_path / "run", arguments
+    return arguments
+
+
+@pytest.fixture
+def of_clips(trained_on_clips, tmp_path):
+    """A copy of that run, and the arguments of its start."""
+    out = shutil.copytree(trained_on_clips["out"], tmp_path / "run")
+    return out, trained_on_clips | {"out": str(out)}
 
 
 def _as_older(run):
@@ -188,5 +197,11 @@ def test_a_training_that_begins_with_one_that_parted_clips_says_so(of_clips, cap
     told = f"init_from={run} may have learned from images that validate here"
     assert line.startswith(told)
     caplog.clear()
-    pretrain.pretrain(**arguments | {"out": f"{run}2", "init_from": str(run)})
+
+    def stop():
+        raise KeyboardInterrupt
+
+    begun = {"out": f"{run}2", "init_from": str(run), "on_accept": stop}
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(**arguments | begun)
     assert told in caplog.text

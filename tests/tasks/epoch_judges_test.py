@@ -13,6 +13,7 @@ from tfssl.tasks import epoch_judges, pretrain, runs
 
 WATCHED = {"knn_epochs": 1, "checkpoint_steps": 5, "keep": 9}
 FIRST, OTHER = small.images(seed=1), small.images(n=24, seed=2)
+OTHER_LABELS = FIRST[0], 1 - FIRST[1]
 
 
 def start(out, epochs, **changes):
@@ -52,8 +53,13 @@ def changed(out):
     "changes, setting",
     [
         ({"validation_data": OTHER}, "validation_data"),
-        ({"validation_data": (FIRST[0], 1 - FIRST[1])}, "validation_data"),
-        ({"knn_k": 3}, "knn_k"),
+        # What differs in them is compared below, too.
+        pytest.param(
+            {"validation_data": OTHER_LABELS},
+            "validation_data",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"knn_k": 3}, "knn_k", marks=pytest.mark.slow),
     ],
 )
 def test_the_best_is_one_of_those_judged_alike(half, changes, setting, caplog):
@@ -86,12 +92,12 @@ def test_a_finished_run_keeps_its_best(half):
     assert not changed(half)
 
 
+def stop():
+    raise KeyboardInterrupt
+
+
 def test_a_best_of_other_images_is_forgotten_at_once(half):
     """Though the epoch that follows was never reached."""
-
-    def stop():
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
         start(half, 3, validation_data=OTHER, on_accept=stop)
     run = start(half, 3, validation_data=OTHER, knn_epochs=2)
@@ -101,14 +107,16 @@ def test_a_best_of_other_images_is_forgotten_at_once(half):
 
 
 def test_a_classifier_and_a_segmenter_name_what_judges_them(tmp_path):
-    run = finetune_test.tuned(tmp_path / "tuned", epochs=1)
-    judged = runs.record_of(run.path)["judged"]
+    with pytest.raises(KeyboardInterrupt):
+        finetune_test.tuned(tmp_path / "tuned", on_accept=stop)
+    judged = runs.record_of(tmp_path / "tuned")["judged"]
     assert judged["since"] == 0 and judged["validation_data"]["count"] == 40
     test = train_segmenter_test.images(seed=1)
-    run = train_segmenter_test.trained(
-        tmp_path / "segmenter", validation_data=test, epochs=1
-    )
-    judged = runs.record_of(run.path)["judged"]
+    with pytest.raises(KeyboardInterrupt):
+        train_segmenter_test.trained(
+            tmp_path / "segmenter", validation_data=test, on_accept=stop
+        )
+    judged = runs.record_of(tmp_path / "segmenter")["judged"]
     assert judged["validation_data"]["name"] and "knn_k" not in judged
 
 
@@ -183,6 +191,17 @@ def test_what_is_not_known_is_no_difference():
     assert not epoch_judges.differences(older, now)
     moved = now["validation_data"] | {"name": "elsewhere"}
     assert not epoch_judges.differences(now, now | {"validation_data": moved})
+
+
+def test_other_labels_and_another_k_are_differences():
+    before = epoch_judges.judging(data.open_source(FIRST), knn_k=3)
+    for given, k, setting in (
+        (OTHER_LABELS, 3, "validation_data"),
+        (FIRST, 4, "knn_k"),
+    ):
+        now = epoch_judges.judging(data.open_source(given), knn_k=k)
+        (found,) = epoch_judges.differences(before, now)
+        assert found.setting == setting
 
 
 def test_epochs_that_a_damaged_checkpoint_takes_back_are_counted_again():

@@ -113,7 +113,13 @@ def test_an_mlp_on_the_output_and_on_pixels(run):
 
 @pytest.mark.parametrize(
     "name, label",
-    [("knn", "kNN"), ("linear", "linear"), ("augmented", "augmented"), ("mlp", "mlp")],
+    [
+        # Other tests of evaluations have each of these alone.
+        pytest.param("knn", "kNN", marks=pytest.mark.slow),
+        pytest.param("linear", "linear", marks=pytest.mark.slow),
+        pytest.param("mlp", "mlp", marks=pytest.mark.slow),
+        ("augmented", "augmented"),
+    ],
 )
 def test_every_probe_stands_by_itself(run, name, label):
     options = {} if name == "knn" else {"min_steps": 4, "epochs": 1}

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tests.tasks.evaluate_test import evaluated
 from tfssl import data, processor
 from tfssl.data.sources import kept
-from tfssl.evaluation import features, judging
+from tfssl.evaluation import features, judging, supervised
 from tfssl.tasks import evaluation_memory
 
 # 80 images of 64 numbers, 3 times (the L-BFGS probe), and of 8 features each.
@@ -53,7 +53,8 @@ def test_pixels_that_nobody_asked_for_are_left_out(run, free, monkeypatch, caplo
     assert line in (run / "report.html").read_text()
 
 
-def test_pixels_that_fit_are_judged(run, free, caplog):
+def test_pixels_that_fit_are_judged(run, free, monkeypatch, caplog):
+    monkeypatch.setattr(supervised.Supervised, "rows", lambda *_: ())
     free(2 * PIXELS)
     rows = evaluated(run, budgets=("100%",), probes=("linear",))
     assert "raw pixels" in {row["features"] for row in rows}
@@ -136,6 +137,7 @@ def test_files_are_decoded_once_and_give_the_same_numbers(
         for name, images in zip(("train", "test"), sets)
     )
     given = dict(budgets=("100%",), probes=("linear",), verbose=1)
+    given |= dict(baselines=("raw_pixels", "supervised"), supervised_min_steps=2)
     rows = evaluated(run, data=train, validation_data=test, labels="folders", **given)
     assert passes == [train, test]
     printed = capsys.readouterr().out

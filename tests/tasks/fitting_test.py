@@ -37,7 +37,9 @@ def run(out, *callbacks, method="simclr", **changes):
     return pretrain.pretrain(small.images(), str(out), callbacks=callbacks, **settings)
 
 
-@pytest.mark.parametrize("method", ["simclr", "deepcluster"])
+@pytest.mark.parametrize(
+    "method", ["simclr", pytest.param("deepcluster", marks=pytest.mark.slow)]
+)
 def test_a_callback_stops_a_training_and_a_start_goes_on(method, tmp_path):
     never_better = keras.callbacks.EarlyStopping("loss", min_delta=1e9, patience=1)
     table = keras.callbacks.CSVLogger(tmp_path / "epochs.csv")

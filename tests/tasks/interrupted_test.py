@@ -213,7 +213,9 @@ def test_history_best_and_weights_are_those_of_a_straight_run(
     assert best in checkpoint.all_checkpoints(os.path.join(out, "checkpoints"))
 
 
-@pytest.mark.parametrize("method", ["simclr", "deepcluster"])
+@pytest.mark.parametrize(
+    "method", ["simclr", pytest.param("deepcluster", marks=pytest.mark.slow)]
+)
 def test_a_full_disk_under_the_small_files_costs_nothing(
     method, tmp_path, monkeypatch, caplog
 ):

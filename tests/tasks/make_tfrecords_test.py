@@ -58,12 +58,20 @@ def every_form(folder, tmp_path_factory):
     }
 
 
-forms = pytest.mark.parametrize("form", ["manifest", "files", "pixels", "foreign"])
+def forms(*fast):
+    """A test of every form of data but the folder, slow but for these."""
+    return pytest.mark.parametrize(
+        "form",
+        [
+            form if form in fast else pytest.param(form, marks=pytest.mark.slow)
+            for form in ("manifest", "files", "pixels", "foreign")
+        ],
+    )
 
 
 def _recipe(size=8):
     plain = {"jitter": 0.0, "gray": 0.0, "blur": 0.0}
-    return recipes.Recipe([views.View(size=size, area=(0.3, 1.0), **plain)] * 2, "t")
+    return recipes.Recipe([views.View(size=size, area=(0.3, 1.0), **plain)], "t")
 
 
 def _rows(source, batches, **kwargs):
@@ -83,14 +91,29 @@ def whole(every_form):
     return lambda form, n: tf.nest.map_structure(lambda x: x[: n * _BATCH], rows(form))
 
 
+@pytest.fixture(scope="module")
+def unaugmented(every_form):
+    """`unaugmented(form)`: all images of a form without augmentation, made once."""
+    one = preprocessing.Preprocessing(size=8)
+
+    @functools.cache
+    def images(form):
+        batches = pipeline.labeled(every_form[form], one, batch_size=_COUNT)
+        return next(batches.as_numpy_iterator())
+
+    return images
+
+
 def _assert_same(a, b, **tolerance):
     tf.nest.map_structure(
         lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b
     )
 
 
-@forms
-def test_the_same_images_labels_and_views_from_every_form(every_form, whole, form):
+@forms("files", "pixels", "foreign")
+def test_the_same_images_labels_and_views_from_every_form(
+    every_form, whole, unaugmented, form
+):
     folder, source = every_form["folder"], every_form[form]
     assert source.num_images == _COUNT and source.random_access
     np.testing.assert_array_equal(source.labels, folder.labels)
@@ -104,23 +127,19 @@ def test_the_same_images_labels_and_views_from_every_form(every_form, whole, for
     # not by more than rounding.
     atol = 2 / 255 if form == "pixels" else 0
     _assert_same(whole(form, 7), whole("folder", 7), atol=atol, rtol=0)
-    one = preprocessing.Preprocessing(size=8)
-    same = [
-        next(pipeline.labeled(s, one, batch_size=_COUNT).as_numpy_iterator())
-        for s in (source, folder)
-    ]
-    _assert_same(*same, atol=0, rtol=0)
+    _assert_same(unaugmented(form), unaugmented("folder"), atol=0, rtol=0)
 
 
-@forms
-@pytest.mark.parametrize("start", [1, 41])  # In the first and the third epoch.
+# In the third epoch, and in the first.
+@forms("files", "pixels")
+@pytest.mark.parametrize("start", [41, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_start_gives_the_tail_of_the_stream(every_form, whole, form, start):
     tail = _rows(every_form[form], 2, start=start)
     cut = tf.nest.map_structure(lambda x: x[start : start + 8], whole(form, 13))
     _assert_same(tail, cut, atol=0, rtol=0)
 
 
-@forms
+@forms("files")
 def test_two_workers_together_give_the_global_batch(every_form, whole, form):
     source = every_form[form]
     expected = whole(form, 5)
@@ -160,7 +179,13 @@ def test_records_are_plain_examples(every_form, folder):
 
 @pytest.mark.parametrize(
     "channels, dtype",
-    [(1, np.uint8), (3, np.uint16), (4, np.uint8), (13, np.uint16), (13, np.float32)],
+    [
+        pytest.param(1, np.uint8, marks=pytest.mark.slow),
+        pytest.param(3, np.uint16, marks=pytest.mark.slow),
+        (4, np.uint8),
+        pytest.param(13, np.uint16, marks=pytest.mark.slow),
+        (13, np.float32),
+    ],
 )
 def test_arrays_of_any_channels_and_depth(tmp_path, channels, dtype):
     rng = np.random.default_rng(channels)

@@ -1,5 +1,7 @@
 """What pre-training refuses, and what of it it can do without."""
 
+import shutil
+
 import keras
 import pytest
 import tensorflow as tf
@@ -116,14 +118,13 @@ def test_an_encoder_from_outside_of_the_strategy_is_refused(tmp_path, count):
         )
 
 
-def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    out = str(tmp_path)
-    pretrain.pretrain(images(), out, epochs=1, **TINY)
+def test_a_checkpoint_of_another_architecture_is_refused(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
     wider = TINY | {"encoder": lambda shape: tiny_encoder(shape, width=6)}
     with pytest.raises(ValueError, match="was written by another model or optimizer"):
-        pretrain.pretrain(images(), out, epochs=1, **wider)
+        pretrain.pretrain(images(), out, epochs=2, **wider)
     with pytest.raises(ValueError, match="resume is off"):
-        pretrain.pretrain(images(), out, epochs=1, resume=False, **TINY)
+        pretrain.pretrain(images(), out, epochs=2, resume=False, **TINY)
 
 
 def test_bad_files_are_skipped_listed_and_bounded(tmp_path):
@@ -156,9 +157,16 @@ def test_an_encoder_that_no_file_gives_back_is_told_at_the_start(tmp_path, caplo
         x = keras.layers.Lambda(lambda x: 2 * x)(inputs)
         return keras.Model(inputs, tiny_encoder(shape)(x))
 
-    given = TINY | {"encoder": doubled, "epochs": 1}
-    pretrain.pretrain(images(), tmp_path / "run", **given)
+    def stop():
+        raise KeyboardInterrupt
+
+    def start(**changes):
+        given = TINY | {"epochs": 1, "on_accept": stop} | changes
+        with pytest.raises(KeyboardInterrupt):
+            pretrain.pretrain(images(), tmp_path / "run", **given)
+
+    start(encoder=doubled)
     assert any("will not be read from its file" in line for line in caplog.messages)
     caplog.clear()
-    pretrain.pretrain(images(), tmp_path / "other", **TINY | {"epochs": 1})
+    start()
     assert not any("will not be read" in line for line in caplog.messages)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from tests import processes
 from tests.fixtures import interrupted_runs, killed_processes
 from tfssl import data, files, progress, replicas
+from tfssl.formats import keras_file
 from tfssl.models import norms
 from tfssl.tasks import pretrain, runs, show_views
 from tfssl.training import checkpoint, monitors
@@ -107,7 +108,7 @@ def test_on_one_gpu_steps_are_compiled_and_batches_copied_ahead(tmp_path, monkey
     """What a GPU turns on, on the CPU; what waits on the device is not lost."""
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
     monkeypatch.setattr(replicas, "single_gpu", lambda strategy: "/CPU:0")
-    whole, parts = straight_and_interrupted(tmp_path)
+    whole, parts = straight_and_interrupted(tmp_path, optimizer="sgd")
     assert_same_runs(whole, parts)
     assert whole.method.jit_compile and whole.settings["jit_compile"] == "auto"
     record = files.read_json(os.path.join(whole.path, "run.json"))
@@ -129,17 +130,25 @@ def assert_same_runs(whole, parts):
         }
 
 
+@pytest.fixture
+def tiny(tmp_path):
+    """Path of an untrained `tiny_encoder`."""
+    path = str(tmp_path / "tiny.keras")
+    preprocessing = data.Preprocessing(size=8, channels=1)
+    keras_file.save(tiny_encoder((8, 8, 1)), path, preprocessing)
+    return path
+
+
+_SIMCLR = ["--method=simclr"]
 _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
 
 
 @pytest.mark.parametrize(
     "method",
     [
-        ["--method=simclr"],
+        _SIMCLR,
         # The state of every method is compared in methods/resume_test.py.
-        pytest.param(
-            ["--method=simclr", "--hparam=queue_size=500"], marks=pytest.mark.slow
-        ),
+        pytest.param([*_SIMCLR, "--hparam=queue_size=500"], marks=pytest.mark.slow),
         pytest.param(["--method=byol"], marks=pytest.mark.slow),
         pytest.param(
             [*_MOCO, "--hparam=version=1", "--hparam=queue_size=500"],
@@ -201,12 +210,15 @@ _MOCO = ["--method=moco", "--encoder_arg=norm_statistics='split'"]
         "npid local_aggregation feature_distillation"
     ).split(),
 )
-def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
+def test_killed_processes_resume_to_the_same_weights(tmp_path, tiny, method):
     """kill -9 and SIGTERM at some step of a real process, then start again."""
+    encoder = [f"--encoder={tiny}"]
+    if method != _SIMCLR:  # Those have arguments for it.
+        encoder = ["--encoder_arg=width=0.0625", "--encoder_arg=stem='cifar'"]
 
     def command(out):
         flags = [
-            "--data=digits", "--encoder_arg=width=0.0625", "--encoder_arg=stem='cifar'",
+            *encoder, "--data=digits", "--channels=1",
             "--recipe=simclr_digits", "--image_size=8", "--epochs=2", "--batch_size=32",
             "--warmup_epochs=0.5", "--checkpoint_steps=7", "--optimizer=adamw",
             "--learning_rate=1e-3", "--lr_scaling=none", *method,
@@ -216,7 +228,8 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, method):
     killed_processes.assert_same_weights(*killed_processes.resumed(command, tmp_path))
 
 
-@pytest.mark.parametrize("own", [False, True])
+# A named one on replicas trains in methods/contract_test.py, too.
+@pytest.mark.parametrize("own", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_two_replicas_train_like_one(own, tmp_path, mirrored):
     # Small steps keep rounding from growing.
     settings = TINY | {"epochs": 1, "learning_rate": 1e-5}
@@ -235,29 +248,46 @@ def test_two_replicas_train_like_one(own, tmp_path, mirrored):
     assert both.method.optimizer.iterations.numpy() == steps > 0
 
 
-def test_init_from_takes_weights_and_starts_at_zero(tmp_path, caplog):
-    first = pretrain.pretrain(images(), str(tmp_path / "a"), epochs=1, **TINY)
+def test_init_from_takes_weights_and_starts_at_zero(run, tmp_path, caplog):
     second = pretrain.pretrain(
         images(),
         str(tmp_path / "b"),
         epochs=1,
-        init_from=str(tmp_path / "a"),
+        init_from=str(run),
         **TINY | {"learning_rate": 0.0, "hparams": {"projection_dim": 4}},
     )
     assert int(second.method.step.numpy()) == 5
-    kernel = first.encoder.trainable_variables[0]
+    kernel = runs.load(run).trainable_variables[0]
     np.testing.assert_array_equal(kernel, second.encoder.trainable_variables[0])
     assert any("last_dense/kernel" in message for message in caplog.messages)
 
 
-def test_encoders_from_keras_applications_and_files(tmp_path):
+def small_application(input_shape, alpha, include_top, weights, pooling):
+    """As keras.applications has them, but of two convolutions."""
+    assert (include_top, weights, pooling) == (False, None, "avg")
+    inputs = keras.Input(input_shape)
+    x = keras.layers.Conv2D(int(16 * alpha), 3, strides=2, use_bias=False)(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU(6.0)(x)
+    x = keras.layers.DepthwiseConv2D(3, padding="same")(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize(
+    "name", ["Small", pytest.param("MobileNet", marks=pytest.mark.slow)]
+)
+def test_encoders_from_keras_applications_and_files(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.applications, "Small", small_application, raising=False)
+    # There the preprocessing that belongs to it is looked up.
+    home = keras.applications.MobileNet.__module__
+    monkeypatch.setattr(small_application, "__module__", home)
     run = pretrain.pretrain(
         np.random.default_rng(0).integers(0, 255, (16, 32, 32, 3)).astype("uint8"),
         str(tmp_path / "a"),
         epochs=1,
         **TINY
         | {
-            "encoder": "keras.applications.MobileNet",
+            "encoder": f"keras.applications.{name}",
             "encoder_args": {"alpha": 0.25},
             "recipe": "simclr_cifar10",
             "image_size": 32,

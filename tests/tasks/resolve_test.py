@@ -73,7 +73,18 @@ def _sources(root, kind, train, validation):
     )
 
 
-@pytest.mark.parametrize("kind", ["folder", "manifest", "records"])
+def kinds(*fast):
+    """A test of every kind of data, slow but for these."""
+    return pytest.mark.parametrize(
+        "kind",
+        [
+            kind if kind in fast else pytest.param(kind, marks=pytest.mark.slow)
+            for kind in ("folder", "manifest", "records")
+        ],
+    )
+
+
+@kinds("records")
 def test_a_class_that_validation_lacks_moves_no_other(tmp_path, kind):
     train, test = _sources(tmp_path, kind, ("ant", "bee", "cat"), ("ant", "cat"))
     assert test.class_names == train.class_names == ("ant", "bee", "cat")
@@ -81,7 +92,7 @@ def test_a_class_that_validation_lacks_moves_no_other(tmp_path, kind):
     assert _accuracy(train, test) == 1.0
 
 
-@pytest.mark.parametrize("kind", ["folder", "manifest", "records"])
+@kinds("folder", "manifest")
 def test_a_stray_class_of_validation_counts_as_wrong_and_moves_no_other(
     tmp_path, kind, caplog
 ):
@@ -295,7 +306,7 @@ def _in(policy):
 @pytest.mark.parametrize(
     "from_file, had, asked",
     [
-        (True, "mixed_float16", "float32"),
+        pytest.param(True, "mixed_float16", "float32", marks=pytest.mark.slow),
         (True, "float32", "mixed_float16"),
         (False, "float32", "mixed_bfloat16"),
     ],

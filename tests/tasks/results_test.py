@@ -12,12 +12,20 @@ from tfssl.tasks import pretrain, results
 SETTINGS = small.TINY | {"epochs": 2}
 
 
-@pytest.fixture
-def judged(run, tmp_path):
-    """A finished run with its evaluation, and files with the names of all results."""
-    out = tmp_path / "run"
+@pytest.fixture(scope="module")
+def evaluated_run(run, tmp_path_factory):
+    """A finished run with its evaluation, not to be changed."""
+    out = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(run, out)
     small_evaluation(out)
+    return out
+
+
+@pytest.fixture
+def judged(evaluated_run, tmp_path):
+    """Its copy, and files with the names of all results."""
+    out = tmp_path / "run"
+    shutil.copytree(evaluated_run, out)
     for name in results.FILES:
         if not (out / name).exists():
             (out / name).write_text("of the weights before")
@@ -84,5 +92,6 @@ def test_a_finished_run_keeps_them(judged):
 
 def test_a_new_run_leaves_what_others_have_put_into_its_folder(tmp_path):
     (tmp_path / "evaluation.json").write_text("of an encoder from elsewhere")
-    pretrain.pretrain(small.images(), str(tmp_path), **SETTINGS | {"epochs": 1})
+    few = small.images(n=8)
+    pretrain.pretrain(few, str(tmp_path), **SETTINGS | {"epochs": 1, "batch_size": 4})
     assert (tmp_path / "evaluation.json").exists()

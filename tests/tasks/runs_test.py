@@ -55,7 +55,16 @@ def assert_layers_of(method, out, ends):
     assert end == len(method.projector.layers)
 
 
-@pytest.mark.parametrize("case", _HEADS)
+# Two layers, as of BYOL, have the other tests; MoCo's have no norms.
+@pytest.mark.parametrize(
+    "case",
+    [
+        "simclr v2",
+        "moco",
+        pytest.param("simclr", marks=pytest.mark.slow),
+        pytest.param("byol", marks=pytest.mark.slow),
+    ],
+)
 def test_layers_of_the_head_are_those_that_were_trained(case, tmp_path):
     method, hparams, ends = _HEADS[case]
     run = trained(tmp_path, method, hparams)
@@ -74,7 +83,10 @@ def test_layers_of_a_head_that_two_replicas_trained(tmp_path, mirrored):
     np.testing.assert_allclose(np.mean(x, axis=0), 0, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_layers_of_a_head_in_mixed_precision(policy, tmp_path):
     run = trained(tmp_path, precision=policy)
     assert run.method.projector.layers[0].compute_dtype == policy.removeprefix("mixed_")

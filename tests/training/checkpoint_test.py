@@ -271,13 +271,15 @@ def flip(path):
     [
         ("variables.data-00000-of-00001", cut),
         ("variables.data-00000-of-00001", flip),
-        ("variables.data-00000-of-00001", os.remove),
-        ("variables.index", cut),
-        ("variables.index", flip),
+        pytest.param(
+            "variables.data-00000-of-00001", os.remove, marks=pytest.mark.slow
+        ),
+        pytest.param("variables.index", cut, marks=pytest.mark.slow),
+        pytest.param("variables.index", flip, marks=pytest.mark.slow),
         ("variables.index", os.remove),
         ("state.json", cut),
-        ("state.json", flip),
-        ("state.json", os.remove),
+        pytest.param("state.json", flip, marks=pytest.mark.slow),
+        pytest.param("state.json", os.remove, marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(
