@@ -344,19 +344,19 @@ def _size_of(source):
             "size, which a mask is to have; give files, or arrays."
         )
 
-    @tf.function(input_signature=[tf.TensorSpec((), tf.int64)], autograph=False)
     def size(index):
-        raw = source.read(index)
+        with tf.device("CPU"):
+            raw = source.read(tf.constant(index, tf.int64))
 
-        def decoded():
-            return tf.shape(source.decode(raw))[:2]
+            def decoded():
+                return tf.shape(source.decode(raw))[:2]
 
-        if not source.holds_files:
-            return decoded()
-        # Without the pixels, which were decoded once already.
-        return image_headers.size(source.file_of(raw), decoded)
+            if not source.holds_files:
+                return decoded()
+            # Without the pixels, which were decoded once already.
+            return image_headers.size(source.file_of(raw), decoded)
 
-    return lambda index: size(tf.constant(index, tf.int64))
+    return size
 
 
 def _file_names(source):
