@@ -39,23 +39,22 @@ def expected():
     return in_python(classifier(), pictures())[2]
 
 
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    return formats.saved_model(classifier(), tmp_path_factory.mktemp("exported") / "m")
+
+
+@pytest.fixture
 def of_run(tmp_path):
     (tmp_path / "run").mkdir()
     of_a_run(classifier(), str(tmp_path / "run" / "encoder.keras"))
     return str(tmp_path / "run")
 
 
+@pytest.fixture
 def of_file(tmp_path):
     of_keras(classifier(), str(tmp_path / "c.keras"))
     return tmp_path / "c.keras"
-
-
-def of_export(tmp_path):
-    return formats.saved_model(classifier(), tmp_path / "m")
-
-
-def of_object(tmp_path):
-    return classifier()
 
 
 def test_a_manifest_with_further_files_gives_its_images_alone(tmp_path, expected):
@@ -67,9 +66,15 @@ def test_a_manifest_with_further_files_gives_its_images_alone(tmp_path, expected
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("make", [of_run, of_file, of_export, of_object])
-def test_a_classifier_is_found_wherever_it_is(tmp_path, folder, expected, make):
-    found = said(make(tmp_path), str(folder), batch_size=3)
+@pytest.mark.parametrize("place", ["of_run", "of_file", "exported"])
+def test_a_classifier_is_found_wherever_it_is(request, expected, place):
+    found = said(request.getfixturevalue(place), pictures())
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert found.class_names == NAMES
+
+
+def test_images_of_a_folder_are_said_in_their_order(folder, expected):
+    found = said(classifier(), str(folder), batch_size=3)
     np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
     assert found.images == tuple(str(folder / f"{i}.png") for i in range(4))
     assert found.class_names == NAMES and not found.unreadable
@@ -79,21 +84,20 @@ def test_a_classifier_is_found_wherever_it_is(tmp_path, folder, expected, make):
         assert row.probabilities[0] == probabilities.max()
 
 
-def test_it_says_what_the_served_model_says(tmp_path, folder):
-    path = of_export(tmp_path)
+def test_it_says_what_the_served_model_says(exported, folder):
     names = sorted(os.listdir(folder))
     batch = [(folder / name).read_bytes() for name in names]
-    answer = tf.saved_model.load(path).signatures["serving_default"](tf.constant(batch))
-    found = said(path, str(folder))
+    served = tf.saved_model.load(exported).signatures["serving_default"]
+    answer = served(tf.constant(batch))
+    found = said(exported, str(folder))
     np.testing.assert_allclose(found.probabilities, answer["probabilities"], atol=1e-5)
 
 
 def test_images_may_be_listed(tmp_path, folder, expected):
     made, paths = classifier(), [str(folder / f"{i}.png") for i in (2, 0)]
-    for given in (paths, [folder / "2.png", folder / "0.png"]):
-        found = said(made, given)
-        assert found.images == tuple(paths)
-        np.testing.assert_allclose(found.probabilities, expected.numpy()[[2, 0]])
+    found = said(made, [paths[0], folder / "0.png"])
+    assert found.images == tuple(paths)
+    np.testing.assert_allclose(found.probabilities, expected.numpy()[[2, 0]])
     (row,) = said(made, folder / "3.png", top=1)
     assert row.image == str(folder / "3.png") and len(row.classes) == 1
     found = said(made, pictures())
@@ -108,15 +112,15 @@ def test_images_may_be_listed(tmp_path, folder, expected):
     np.testing.assert_allclose(found.probabilities, expected[1:2], atol=1e-6)
 
 
-def test_a_multilabel_classifier_names_what_is_probable(folder):
+def test_a_multilabel_classifier_names_what_is_probable():
     made = classifier(multilabel=True)
     rows = in_python(made, pictures())[2].numpy()
     limit = float(np.median(rows))
-    found = said(made, str(folder), threshold=limit)
+    found = said(made, pictures(), threshold=limit)
     np.testing.assert_allclose(found.probabilities, rows, atol=1e-6)
     assert sum(len(row.classes) for row in found) == (rows >= limit).sum() == 6
     assert all(p >= limit for row in found for p in row.probabilities)
-    usual = sum(len(row.classes) for row in said(made, str(folder)))
+    usual = sum(len(row.classes) for row in said(made, pictures()))
     assert usual == (rows >= 0.5).sum()
 
 
@@ -210,26 +214,25 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path, folder, given, messa
         said(classifier(multilabel=True), str(folder), top=3)
 
 
-def test_a_classifier_that_diverged_says_so(tmp_path, folder):
+def test_a_classifier_that_diverged_says_so(tmp_path):
     made = classifier()
     made.head.layers[-1].bias.assign([np.nan, 0, 0])
     with pytest.raises(ValueError, match="NaN or infinity for 4 of 4 images"):
-        said(made, str(folder), out=str(tmp_path / "p.csv"))
+        said(made, pictures(), out=str(tmp_path / "p.csv"))
     assert not os.listdir(tmp_path)
 
 
-def test_the_classifier_is_not_changed(folder):
+def test_the_classifier_is_not_changed():
     made = classifier()
     before = [np.array(v) for v in made.variables]
-    said(made, str(folder))
+    said(made, pictures())
     for variable, value in zip(made.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
 
-def test_a_version_is_a_start_for_what_comes_next(tmp_path, folder):
-    path = of_export(tmp_path)
-    assert runs.folder_of(path) is None  # Nothing is written beside what is served.
-    network, preprocessing = runs.encoder_of(path)
+def test_a_version_is_a_start_for_what_comes_next(exported):
+    assert runs.folder_of(exported) is None  # Nothing is written beside what is served.
+    network, preprocessing = runs.encoder_of(exported)
     assert preprocessing == PREPROCESSING and network.output_shape[-1] == 6
 
 
@@ -249,12 +252,12 @@ def test_probabilities_are_computed_for_some_images_at_a_time(expected, monkeypa
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "npz"])
-def test_blocks_give_what_one_gives(tmp_path, folder, monkeypatch, batch_size, ending):
+def test_blocks_give_what_one_gives(tmp_path, monkeypatch, batch_size, ending):
     made, paths = classifier(), [tmp_path / f"{n}.{ending}" for n in range(2)]
     given = {"batch_size": batch_size, "top": 2}
-    once = said(made, str(folder), out=paths[0], **given)
+    once = said(made, pictures(), out=paths[0], **given)
     monkeypatch.setattr(features, "_ROWS", 3)
-    blocks = said(made, str(folder), out=paths[1], **given)
+    blocks = said(made, pictures(), out=paths[1], **given)
     np.testing.assert_array_equal(once.probabilities, blocks.probabilities)
     assert list(once) == list(blocks) and once.positions.tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(once.positions, blocks.positions)
@@ -266,11 +269,11 @@ def test_blocks_give_what_one_gives(tmp_path, folder, monkeypatch, batch_size, e
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl"])
-def test_lines_are_written_while_images_come(tmp_path, folder, monkeypatch, ending):
+def test_lines_are_written_while_images_come(tmp_path, monkeypatch, ending):
     """And what fails in between leaves the earlier file."""
     monkeypatch.setattr(features, "_ROWS", 3)
     out = tmp_path / f"p.{ending}"
-    whole = said(classifier(), str(folder), out=out)
+    whole = said(classifier(), pictures(), out=out)
     written, before = [], out.read_bytes()
     check = predictions.check_finite
 
@@ -284,16 +287,16 @@ def test_lines_are_written_while_images_come(tmp_path, folder, monkeypatch, endi
     with monkeypatch.context() as patch:
         patch.setattr(predictions, "check_finite", watched)
         with pytest.raises(ValueError, match="stopped"):
-            said(classifier(), str(folder), out=out)
+            said(classifier(), pictures(), out=out)
     assert written == [3, 1] and out.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
-    rows = said(classifier(), str(folder), out=out, all_probabilities=False)
+    rows = said(classifier(), pictures(), out=out, all_probabilities=False)
     assert list(rows) == list(whole) and rows.images == whole.images
     assert not hasattr(rows, "probabilities") and len(rows) == 4
     assert out.read_bytes() == before
 
 
-def test_probabilities_that_do_not_fit_are_refused(tmp_path, folder, monkeypatch):
+def test_probabilities_that_do_not_fit_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(processor, "free_memory", lambda: 4 * 4 * len(NAMES) - 1)
     monkeypatch.setattr(features, "_parts", None)  # Nothing is computed.
     out = str(tmp_path / "p.npz")
@@ -301,9 +304,9 @@ def test_probabilities_that_do_not_fit_are_refused(tmp_path, folder, monkeypatch
         with pytest.raises(
             ValueError, match="of 4 images and 3 classes take .* are fr"
         ):
-            said(classifier(), str(folder), **given)
+            said(classifier(), pictures(), **given)
     with pytest.raises(ValueError, match=r"all_probabilities=False .*p.npz.*all prob"):
-        said(classifier(), str(folder), out=out, all_probabilities=False)
+        said(classifier(), pictures(), out=out, all_probabilities=False)
     monkeypatch.undo()
     monkeypatch.setattr(processor, "free_memory", lambda: 1)
-    assert len(said(classifier(), str(folder), all_probabilities=False)) == 4
+    assert len(said(classifier(), pictures(), all_probabilities=False)) == 4
