@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tests.fixtures import staged
 from tfssl import data, formats, locks, models
 from tfssl.evaluation import segmentation
 from tfssl.tasks import predict, predicted_masks
@@ -16,8 +17,7 @@ NAMES = ("sky", "road", "tree")
 @pytest.fixture(scope="module")
 def segmenter():
     keras.utils.set_random_seed(1)
-    network = models.resnet(18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3))
-    made = models.Segmenter(network, NAMES, image_size=8, width=16)
+    made = models.Segmenter(staged.Staged(), NAMES, image_size=8, width=16)
     made.head.get_layer("outputs").bias.assign([0.1, 0.2, 0.0])
     return formats.Encoder(made, data.Preprocessing(size=8, crop=0.875))
 
@@ -36,17 +36,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_a_mask_has_the_size_of_its_image(segmenter, folder, tmp_path):
+@pytest.fixture(scope="module")
+def in_memory(segmenter, folder):
+    """What is said of the images of the folder, without one for the masks."""
+    return predict.predict(segmenter, str(folder), max_bad_fraction=0.5, verbose=0)
+
+
+def test_a_mask_has_the_size_of_its_image(segmenter, folder, in_memory, tmp_path):
     path = str(tmp_path / "segmenter.keras")
     formats.keras_file.save(segmenter.network, path, segmenter.preprocessing)
     out = str(tmp_path / "masks")
     given = dict(batch_size=2, max_bad_fraction=0.5, verbose=0)
     found = predict.predict(path, str(folder), out, **given)
-    assert len(found) == 3 and found.class_names == NAMES
+    assert len(found) == len(in_memory) == 3 and found.class_names == NAMES
     assert len(found.unreadable) == 1 and "z.png" in found.unreadable[0]
-    kept = predict.predict(segmenter, str(folder), **given)
     names = []
-    for row, other in zip(found, kept):
+    for row, other in zip(found, in_memory):
         pixels = np.array(Image.open(os.path.join(folder, row.image)))
         assert row.mask.shape == pixels.shape[:2] and row.mask.dtype == np.uint8
         np.testing.assert_array_equal(row.mask, other.mask)
@@ -122,6 +127,11 @@ def _photos(folder, count=3, side=8):
     return str(folder)
 
 
+def _arrays(count=3, side=8):
+    """As `_photos`, but in memory: whose masks are `000000.png`, …"""
+    return np.zeros((count, side, side, 3), np.uint8)
+
+
 def _named(out, given, segmenter, **others):
     """Checks that the folder holds what its list names, and gives the names."""
     predict.predict(segmenter, given, str(out), verbose=0, **others)
@@ -162,15 +172,6 @@ def test_no_mask_lies_among_the_images(segmenter, tmp_path, monkeypatch):
     _named(tmp_path / "all" / "photos" / "masks", f"{photos}/1.png", segmenter)
 
 
-def test_earlier_masks_are_no_images_to_write_over(segmenter, tmp_path):
-    out = tmp_path / "masks"
-    _named(out, _photos(tmp_path / "photos"), segmenter)
-    before = _content(tmp_path)
-    with pytest.raises(ValueError, match="which it is"):
-        predict.predict(segmenter, [str(out / "1.png")], str(out), verbose=0)
-    assert _content(tmp_path) == before
-
-
 @pytest.mark.parametrize(
     "held",
     [
@@ -204,6 +205,10 @@ def test_earlier_masks_are_replaced(segmenter, tmp_path):
     out.mkdir()  # An empty folder will do.
     photos = _photos(tmp_path / "photos")
     assert _named(out, photos, segmenter) == ["0.png", "1.png", "2.png"]
+    before = _content(tmp_path)  # They are no images to write over.
+    with pytest.raises(ValueError, match="which it is"):
+        predict.predict(segmenter, [str(out / "1.png")], str(out), verbose=0)
+    assert _content(tmp_path) == before
     others = _photos(tmp_path / "others", count=2, side=12)
     os.rename(os.path.join(others, "0.png"), os.path.join(others, "a.png"))
     assert _named(out, others, segmenter) == ["1.png", "a.png"]
@@ -211,7 +216,7 @@ def test_earlier_masks_are_replaced(segmenter, tmp_path):
 
 
 def test_a_failure_leaves_what_was_there(segmenter, tmp_path, monkeypatch):
-    photos, out = _photos(tmp_path / "photos"), tmp_path / "masks"
+    photos, out = _arrays(), tmp_path / "masks"
     given = dict(batch_size=1, verbose=0)
     check, calls = predicted_masks.predictions.check_finite, []
 
@@ -234,53 +239,51 @@ def test_a_failure_leaves_what_was_there(segmenter, tmp_path, monkeypatch):
     out.mkdir()
     fail(photos)
     _named(out, photos, segmenter)
-    fail(_photos(tmp_path / "others", side=12))
+    fail(_arrays(side=12))
     assert len(calls) == 9
 
 
 def test_a_move_that_was_cut_off_is_made_good(segmenter, tmp_path, monkeypatch):
     out = tmp_path / "masks"
-    _named(out, _photos(tmp_path / "photos", count=2), segmenter)
+    _named(out, _arrays(2), segmenter)
     rename = tf.io.gfile.rename
 
     def stops(old, new, overwrite=False):
-        if new == str(out / "2.png"):
+        if new == str(out / "000002.png"):
             rename(old, new, overwrite)
             raise KeyboardInterrupt
         rename(old, new, overwrite)
 
-    more = _photos(tmp_path / "more", count=4)
     with monkeypatch.context() as patch:
         patch.setattr(tf.io.gfile, "rename", stops)
         with pytest.raises(KeyboardInterrupt):
-            predict.predict(segmenter, more, str(out), verbose=0)
-    assert (out / "2.png").exists()
-    names = _named(out, str(tmp_path / "photos"), segmenter)
-    assert names == ["0.png", "1.png"]
+            predict.predict(segmenter, _arrays(4), str(out), verbose=0)
+    assert (out / "000002.png").exists()
+    assert _named(out, _arrays(2), segmenter) == ["000000.png", "000001.png"]
 
 
 def test_one_process_at_a_time_writes_to_a_folder(segmenter, tmp_path):
-    photos, out = _photos(tmp_path / "photos"), tmp_path / "masks"
+    out = tmp_path / "masks"
     with locks.hold(out):
-        unfinished = out / ".masks.part" / "0.png"
+        unfinished = out / ".masks.part" / "000000.png"
         unfinished.parent.mkdir()
         unfinished.write_bytes(b"of the first")
         with pytest.raises(locks.InUse, match="masks is in use by process"):
-            predict.predict(segmenter, photos, str(out), verbose=0)
+            predict.predict(segmenter, _arrays(), str(out), verbose=0)
         assert unfinished.read_bytes() == b"of the first"
     (out / ".lock").write_text("of a process that was killed")
-    _named(out, photos, segmenter)
+    _named(out, _arrays(), segmenter)
 
 
 def test_a_folder_may_have_a_dot_in_its_name(segmenter, tmp_path):
-    photos = _photos(tmp_path / "photos", count=1)
+    photo = _arrays(1)
     (tmp_path / "old.csv").mkdir()
     (tmp_path / "exist.d").mkdir()
     for name in ("v1.0", "exist.d", "old.csv"):
-        assert _named(tmp_path / name, photos, segmenter) == ["0.png"]
+        assert _named(tmp_path / name, photo, segmenter) == ["000000.png"]
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ValueError, match="expected a folder .* but it is a file"):
-        predict.predict(segmenter, photos, str(tmp_path / "file"), verbose=0)
+        predict.predict(segmenter, photo, str(tmp_path / "file"), verbose=0)
 
 
 def test_images_of_other_channels_are_told_of_a_segmenter(segmenter):
@@ -288,8 +291,9 @@ def test_images_of_other_channels_are_told_of_a_segmenter(segmenter):
         predict.predict(segmenter, np.zeros((2, 8, 8, 1), np.uint8), verbose=0)
 
 
-def test_probabilities_of_few_images_are_held_at_once(segmenter, folder, monkeypatch):
-    expected = predict.predict(segmenter, str(folder), max_bad_fraction=0.5, verbose=0)
+def test_probabilities_of_few_images_are_held_at_once(
+    segmenter, folder, in_memory, monkeypatch
+):
     seen = []
 
     def probabilities(self, images):
@@ -301,8 +305,8 @@ def test_probabilities_of_few_images_are_held_at_once(segmenter, folder, monkeyp
     monkeypatch.setattr(segmentation, "NUMBERS", 2 * 8 * 8 * 3)
     found = predict.predict(segmenter, str(folder), max_bad_fraction=0.5, verbose=0)
     assert set(seen) == {2}
-    assert [row.image for row in found] == [row.image for row in expected]
-    for row, other in zip(found, expected):
+    assert [row.image for row in found] == [row.image for row in in_memory]
+    for row, other in zip(found, in_memory):
         np.testing.assert_array_equal(row.mask, other.mask)
 
 
