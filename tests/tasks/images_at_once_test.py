@@ -45,7 +45,7 @@ def test_of_classifiers(tmp_path, batches):
     assert batches[0] == [3, 3]  # In training and after it.
 
 
-@pytest.mark.parametrize("bound", [3, 2])
+@pytest.mark.parametrize("bound", [pytest.param(3, marks=pytest.mark.slow), 2])
 def test_of_segmenters_which_have_a_bound_of_their_own(
     bound, tmp_path, batches, monkeypatch
 ):

@@ -1,13 +1,15 @@
 import os
+import re
 import types
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
 import tfssl
-from tests.fixtures import interrupted_runs, networks
+from tests.fixtures import interrupted_runs, networks, staged
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, models
 from tfssl.data import sources
@@ -22,11 +24,8 @@ from tfssl.tasks import (
     train_segmenter,
 )
 
-# A stem of stride 1: maps of 8 and 4 pixels and coarser.
-ENCODER = dict(width=1 / 16, stem="cifar", init="torch")
 TINY = dict(
-    encoder_args=ENCODER,
-    image_size=8,
+    preprocessing=data.Preprocessing(size=8),
     width=16,
     learning_rate=1e-2,
     batch_size=8,
@@ -45,10 +44,17 @@ def images(count=24, seed=0):
     return both.repeat(4, axis=1).repeat(4, axis=2)
 
 
-def trained(out, given=None, **settings):
-    given = images() if given is None else given
+def encoder():
+    keras.utils.set_random_seed(0)
+    return staged.Staged()
+
+
+def trained(out, given=None, network=None, **settings):
     return train_segmenter.train_segmenter(
-        "resnet18", given, str(out), **TINY | {"epochs": 2} | settings
+        encoder() if network is None else network,
+        images() if given is None else given,
+        str(out),
+        **TINY | {"epochs": 2} | settings,
     )
 
 
@@ -192,23 +198,24 @@ def test_maps_of_a_manifest(tmp_path):
     counted = np.sum(found["results"]["trained"]["confusion"])
     assert counted == 2 * 8 * 7  # Without the column that is no class.
     # A class that the column does not have, and a map of another size.
-    for wrong, reason in (
-        (np.full((8, 8), 7), "no classes"),
-        (np.ones((4, 4)), "size"),
-    ):
-        Image.fromarray(wrong.astype(np.uint8)).save(tmp_path / "3_map.png")
-        with pytest.raises(ValueError, match=f"3.png.*{reason}"):
-            trained(tmp_path / "bad", str(path), max_bad_fraction=0.0, **given)
+    for number, wrong in (3, np.full((8, 8), 7)), (5, np.ones((4, 4))):
+        Image.fromarray(wrong.astype(np.uint8)).save(tmp_path / f"{number}_map.png")
+    with pytest.raises(ValueError, match="2 of 8 images .*: ") as found:
+        trained(tmp_path / "bad", str(path), max_bad_fraction=0.2, **given)
+    for reason in (r"3.png \([^)]*no classes", r"5.png \([^)]*size"):
+        assert re.search(reason, str(found.value)), found.value
 
 
 def test_files_are_opened_with_the_depth_of_the_encoder(tmp_path):
-    network = models.encoder("resnet18", input_shape=(8, 8, 3), **ENCODER)
     deep = data.Preprocessing(size=8, max_value=65535)
-    run = train_segmenter.train_segmenter(
-        formats.Encoder(network, deep),
+    run = trained(
+        tmp_path / "out",
         str(manifest(tmp_path)),
-        str(tmp_path / "out"),
-        **TINY | {"map_start": None, "epochs": 1, "batch_size": 2, "encoder_args": {}},
+        formats.Encoder(encoder(), deep),
+        preprocessing=None,
+        map_start=None,
+        epochs=1,
+        batch_size=8,
     )
     assert runs.record_of(run.path)["made"]["images"]["dtype"] == "uint16"
     assert tfssl.load_segmenter(run.path).preprocessing.max_value == 65535
@@ -224,6 +231,9 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
     fewer = sources.ArraySource(images()[::-1], name="c")
     fewer.maps = {"mask": (3, tuple("xy"))}
     told = r"in c .mask: 2 classes .x, y. from channel 3 on. than in a .mask: 3 classes"
+    # A new one takes the channels in front of the maps.
+    new = dict(network="resnet18", preprocessing=None, image_size=8)
+    new |= dict(encoder_args={"width": 1 / 16})
     for given, settings, message in (
         (one, dict(map_start=None, validation_data=elsewhere), "another first channel"),
         (one, dict(map_start=None, validation_data=fewer), told),
@@ -239,7 +249,7 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
         (None, dict(remat=True), "remat=True received, but a segmenter"),
         (None, dict(baseline=True), "baseline received without validation images"),
         (None, dict(validation_epochs=1), "validation_epochs=1 received, but there"),
-        (None, dict(freeze="res9"), "freeze='res9' received"),
+        (None, new | dict(freeze="res9"), "freeze='res9' received, .*res5"),
     ):
         with pytest.raises(ValueError, match=message):
             trained(tmp_path / "refused", given, **settings)
@@ -283,21 +293,18 @@ def test_another_baseline_is_found_before_the_training(tmp_path):
 def test_an_encoder_without_stages_or_of_grey_images_is_refused(tmp_path):
     def train(network, **given):
         made = data.Preprocessing(size=8, **given)
-        settings = TINY | dict(encoder_args=None, preprocessing=made, epochs=1)
-        out = str(tmp_path / "refused")
-        train_segmenter.train_segmenter(network, images(), out, **settings)
+        trained(tmp_path / "refused", None, network, preprocessing=made)
 
     with pytest.raises(ValueError, match="names no stages .*; take one of tfssl's own"):
         train(networks.sequential())
-    grey = models.resnet(18, width=1 / 16, stem="cifar", input_shape=(8, 8, 1))
+    grey = staged.Staged((8, 8, 1))
     with pytest.raises(ValueError, match="of 1 channel.*, but those of array have 3"):
         train(grey, channels=1)
 
 
 def test_an_encoder_is_no_segmenter(tmp_path):
-    network = models.resnet(18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3))
     path = str(tmp_path / "encoder.keras")
-    tfssl.formats.keras_file.save(network, path, data.Preprocessing(size=8))
+    tfssl.formats.keras_file.save(encoder(), path, data.Preprocessing(size=8))
     with pytest.raises(ValueError, match="holds an encoder .* and no segmenter"):
         tfssl.load_segmenter(path)
 
