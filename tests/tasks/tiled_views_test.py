@@ -37,7 +37,12 @@ def run(out, **changes):
 
 
 @pytest.mark.parametrize(
-    "case, place", [(JIGSAW, "host"), (JIGSAW, "device"), (PIRL, "host")]
+    "case, place",
+    [
+        pytest.param(JIGSAW, "host", marks=pytest.mark.slow),
+        (JIGSAW, "device"),
+        (PIRL, "host"),
+    ],
 )
 def test_resume_equals_the_straight_run(case, place, tmp_path):
     """The same orders and turns, and PIRL's same negatives."""

@@ -21,7 +21,14 @@ def pretrained(out, **settings):
     return pretrain.pretrain(images(), str(out), **TINY | settings)
 
 
-@pytest.mark.parametrize("name", CASES)
+# That of SimCLR is compared in pretrain_test.py, as on a GPU.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepcluster_v2",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("simclr", "moco", "swav")),
+    ],
+)
 def test_resume_equals_the_straight_run(name, tmp_path):
     of_case = CASES[name] | {"augment_on": "device"}
     runs = pretrain_test.straight_and_interrupted(tmp_path, **of_case)
@@ -31,15 +38,15 @@ def test_resume_equals_the_straight_run(name, tmp_path):
 def test_by_itself_a_gpu_finishes_the_views(tmp_path, capsys, monkeypatch):
     """What a GPU turns on, on the CPU; and the run goes on where there is none."""
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
-    run = pretrained(tmp_path, epochs=2, verbose=1)
+    run = pretrained(tmp_path, epochs=1, verbose=1)
     assert run.method.finish is not None
     assert "views finished on the device (augment_on=auto)" in capsys.readouterr().out
     record = files.read_json(os.path.join(run.path, "run.json"))
     assert record["settings"]["augment_on"] == "auto"
     assert record["versions"]["augment_on"] == "device"
     monkeypatch.undo()
-    more = pretrained(tmp_path, epochs=2, augment_on="host", resume=True)
-    assert more.method.finish is None and len(more.history) == 2
+    more = pretrained(tmp_path, epochs=1, augment_on="host", resume=True)
+    assert more.method.finish is None and len(more.history) == 1
 
 
 def test_without_augmentation_the_host_makes_the_views(tmp_path):
