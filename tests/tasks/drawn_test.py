@@ -77,6 +77,9 @@ def test_the_report_of_the_run_shows_it(run):
         data=small.images(),
         validation_data=small.images(seed=1),
         budgets=("100%",),
+        draws=1,
+        baselines=(),
+        probes=("knn",),
         verbose=0,
     )
     with open(os.path.join(run.path, "report.html")) as page:
