@@ -10,6 +10,7 @@ import keras
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import plain_exports
 from tfssl.data import preprocessing as preprocessing_lib
 from tfssl.formats import model_card, serving
 
@@ -19,6 +20,11 @@ def tiny():
     return keras.Sequential(
         [keras.Input((4, 4, 3)), keras.layers.GlobalAveragePooling2D()]
     )
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch):
+    plain_exports.only_floats(monkeypatch)
 
 
 _TINY = preprocessing_lib.Preprocessing(size=4)

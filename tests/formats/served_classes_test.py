@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import plain_exports
 from tests.fixtures.classifiers import (
     NAMES,
     PREPROCESSING,
@@ -28,7 +29,7 @@ def encoded(images):
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_every_signature_gives_logits_and_probabilities(tmp_path, multilabel):
-    made = classifier(make=ours, multilabel=multilabel)
+    made = classifier(multilabel=multilabel)
     loaded = tf.saved_model.load(formats.saved_model(made, tmp_path / "m"))
     images = pictures()
     expected = dict(zip(_OUTPUTS, in_python(made, images)))
@@ -69,7 +70,10 @@ def test_bad_images_get_zeros_and_empty_batches_nothing(tmp_path):
         assert answer["logits"].shape == answer["probabilities"].shape == (0, 3)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_mixed_precision_stays_inside(tmp_path, policy):
     made = classifier(make=functools.partial(ours, dtype=policy))
     loaded = tf.saved_model.load(formats.saved_model(made, tmp_path / "m"))
@@ -80,7 +84,8 @@ def test_mixed_precision_stays_inside(tmp_path, policy):
         np.testing.assert_allclose(answer[name], expected, atol=1e-5)
 
 
-def test_a_version_holds_the_names_and_both_models(tmp_path):
+def test_a_version_holds_the_names_and_both_models(tmp_path, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     names = ("ant", "b/e|e", "Käfer", " with spaces ", "\\n")
     made = classifier(names)
     path = formats.saved_model(made, tmp_path / "m")
@@ -137,7 +142,8 @@ def test_a_name_is_one_line(tmp_path, name):
     assert not os.listdir(tmp_path)
 
 
-def test_a_classifier_keeps_its_preprocessing(tmp_path):
+def test_a_classifier_keeps_its_preprocessing(tmp_path, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     other = data.Preprocessing(size=8)
     with pytest.raises(ValueError, match="preprocessing=.*that of the classifier; le"):
         formats.saved_model(classifier(), tmp_path / "m", preprocessing=other)
@@ -147,7 +153,8 @@ def test_a_classifier_keeps_its_preprocessing(tmp_path):
     assert path.endswith("/1")
 
 
-def test_the_card_names_the_classes(tmp_path):
+def test_the_card_names_the_classes(tmp_path, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     formats.saved_model(classifier(), tmp_path / "m")
     card = (tmp_path / "m" / "README.md").read_text()
     for expected in (

@@ -9,9 +9,10 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
+from tests.fixtures import plain_exports, served_alone
 from tfssl import models
 from tfssl.data import preprocessing as preprocessing_lib
-from tfssl.formats import keras_file, serving
+from tfssl.formats import keras_file, serving, signatures
 
 _SIZE = 16
 
@@ -47,7 +48,7 @@ def encoder():
     return small_encoder()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def preprocessing():
     return preprocessing_lib.Preprocessing(
         size=_SIZE,
@@ -57,6 +58,18 @@ def preprocessing():
         mean=(0.4, 0.5, 0.6),
         std=(0.2, 0.25, 0.3),
     )
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory, encoder, preprocessing):
+    """The encoder as it is served, with all its signatures."""
+    folder = tmp_path_factory.mktemp("m")
+    return serving.saved_model(encoder, folder, preprocessing=preprocessing)
+
+
+@pytest.fixture(scope="module")
+def loaded(version):
+    return tf.saved_model.load(version)
 
 
 def picture(height, width, seed, channels=3):
@@ -83,49 +96,22 @@ def in_python(encoder, preprocessing, files):
     return encoder(tf.stack(images), training=False).numpy()
 
 
-_FRESH = """
-import sys
-import numpy as np
-import tensorflow as tf
-
-version, out, *files = sys.argv[1:]
-model = tf.saved_model.load(version)
-images = tf.stack([tf.io.read_file(path) for path in files])
-features = model.signatures["serving_default"](encoded_images=images)["features"]
-assert not any(name.startswith("tfssl") for name in sys.modules)
-np.save(out, features)
-"""
-
-
-def test_python_fresh_process_and_cli_agree(tmp_path, encoder, preprocessing, files):
-    version = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+def test_python_fresh_process_and_cli_agree(
+    tmp_path, version, encoder, preprocessing, files
+):
     expected = in_python(encoder, preprocessing, files)
     assert np.ptp(expected, axis=0).max() > 0.1  # The images do differ.
 
-    fresh = tmp_path / "fresh.npy"
-    subprocess.run(
-        [sys.executable, "-c", _FRESH, version, str(fresh), *files], check=True
-    )
-    np.testing.assert_allclose(np.load(fresh), expected, atol=1e-5)
-
-    inputs = tmp_path / "inputs.npy"
-    np.save(inputs, np.array([open(path, "rb").read() for path in files]))
-    cli = os.path.join(os.path.dirname(sys.executable), "saved_model_cli")
-    subprocess.run(
-        [cli, "run", "--dir", version, "--tag_set", "serve",
-         "--signature_def", "serving_default", "--inputs", f"encoded_images={inputs}",
-         "--outdir", str(tmp_path), "--overwrite"],
-        check=True, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+    command = [sys.executable, served_alone.__file__, version, str(tmp_path), *files]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    np.testing.assert_allclose(np.load(tmp_path / "fresh.npy"), expected, atol=1e-5)
     served = np.load(tmp_path / "features.npy")
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
 def test_signatures_agree_and_batches_equal_single_images(
-    tmp_path, encoder, preprocessing, files
+    loaded, encoder, preprocessing, files
 ):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    loaded = tf.saved_model.load(path)
     encoded = tf.stack([tf.io.read_file(path) for path in files])
     expected = in_python(encoder, preprocessing, files)
 
@@ -143,9 +129,7 @@ def test_signatures_agree_and_batches_equal_single_images(
             np.testing.assert_allclose(found[0], expected[row], atol=1e-5)
 
 
-def test_interface(tmp_path, encoder, preprocessing):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    loaded = tf.saved_model.load(path)
+def test_interface(loaded):
     assert sorted(loaded.signatures) == [
         "float_images", "serving_default", "uint8_images",
     ]  # fmt: skip
@@ -166,10 +150,24 @@ def test_interface(tmp_path, encoder, preprocessing):
         assert not outputs
 
 
-def test_graph_has_no_forbidden_operation(tmp_path, encoder, preprocessing):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
+def test_each_signature_is_traced_once(tmp_path, monkeypatch):
+    traced, outputs = [], signatures.outputs
+
+    def counted(*args):
+        traced.append(args)
+        return outputs(*args)
+
+    monkeypatch.setattr(signatures, "outputs", counted)
+    pool = keras.layers.GlobalAveragePooling2D()
+    encoder = keras.Sequential([keras.Input((4, 4, 3)), pool])
+    made = preprocessing_lib.Preprocessing(size=4)
+    serving.saved_model(encoder, tmp_path, preprocessing=made)
+    assert len(traced) == 3
+
+
+def test_graph_has_no_forbidden_operation(version):
     message = saved_model_pb2.SavedModel()
-    with open(os.path.join(path, "saved_model.pb"), "rb") as file:
+    with open(os.path.join(version, "saved_model.pb"), "rb") as file:
         message.ParseFromString(file.read())
     graph = message.meta_graphs[0].graph_def
     nodes = list(graph.node) + [n for f in graph.library.function for n in f.node_def]
@@ -181,7 +179,8 @@ def test_graph_has_no_forbidden_operation(tmp_path, encoder, preprocessing):
     assert not any(f.attr["_XlaMustCompile"].b for f in graph.library.function)
 
 
-def test_only_the_encoder_is_inside(tmp_path, preprocessing):
+def test_only_the_encoder_is_inside(tmp_path, preprocessing, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     encoder = small_encoder()
     # Optimizer slots of a compiled encoder must stay out.
     encoder.compile(keras.optimizers.Adam(1e-3), "mse")
@@ -203,9 +202,7 @@ def test_only_the_encoder_is_inside(tmp_path, preprocessing):
     assert size <= 1.05 * 4 * encoder.count_params() + 40_000
 
 
-def test_empty_batches(tmp_path, encoder, preprocessing):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    loaded = tf.saved_model.load(path)
+def test_empty_batches(loaded):
     for name, images in (
         ("serving_default", tf.zeros([0], tf.string)),
         ("uint8_images", tf.zeros([0, 9, 7, 3], tf.uint8)),
@@ -215,11 +212,8 @@ def test_empty_batches(tmp_path, encoder, preprocessing):
     assert answer["valid"].shape == (0,)
 
 
-def test_images_of_another_shape_are_an_error_and_no_crash(
-    tmp_path, encoder, preprocessing
-):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    answer = tf.saved_model.load(path).signatures["float_images"]
+def test_images_of_another_shape_are_an_error_and_no_crash(loaded, preprocessing):
+    answer = loaded.signatures["float_images"]
     size = preprocessing.size
     for shape in ((), (3,), (size, size, 3), (1, 1, size, size, 3), (1, size, 9, 3)):
         with pytest.raises(tf.errors.InvalidArgumentError):
@@ -242,10 +236,8 @@ def _bad_files(good):
 
 
 def test_bad_images_do_not_fail_the_good_ones_of_a_batch(
-    tmp_path, encoder, preprocessing, files
+    loaded, encoder, preprocessing, files
 ):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    loaded = tf.saved_model.load(path)
     good = [open(file, "rb").read() for file in files]
     bad = list(_bad_files(good[0]).values())
     batch = [bad[0], good[0], *bad[1:4], good[1], good[2], *bad[4:], good[3]]
@@ -263,10 +255,8 @@ def test_bad_images_do_not_fail_the_good_ones_of_a_batch(
 
 
 def test_still_webp_is_read_and_its_animations_are_not(
-    tmp_path, encoder, preprocessing
+    tmp_path, loaded, encoder, preprocessing
 ):
-    path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
-    loaded = tf.saved_model.load(path)
     names = [
         str(tmp_path / name) for name in ("lossy.webp", "exact.webp", "alpha.webp")
     ]
@@ -283,8 +273,12 @@ def test_still_webp_is_read_and_its_animations_are_not(
     np.testing.assert_allclose(answer["features"][:3], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_mixed_precision_stays_inside(tmp_path, preprocessing, policy):
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
+def test_mixed_precision_stays_inside(tmp_path, preprocessing, policy, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     encoder = small_encoder(dtype=policy)
     path = serving.saved_model(encoder, tmp_path / "m", preprocessing=preprocessing)
     function = tf.saved_model.load(path).signatures["float_images"]
@@ -318,8 +312,8 @@ def test_other_channels_and_bit_depths(tmp_path, channels, max_value):
 
 def test_a_plain_keras_model(tmp_path, files):
     keras.utils.set_random_seed(1)
-    encoder = keras.applications.MobileNetV2(
-        input_shape=(32, 32, 3), alpha=0.35, include_top=False, weights=None,
+    encoder = keras.applications.MobileNet(
+        input_shape=(32, 32, 3), alpha=0.25, include_top=False, weights=None,
         pooling="avg",
     )  # fmt: skip
     preprocessing = preprocessing_lib.Preprocessing(size=32)
@@ -330,10 +324,11 @@ def test_a_plain_keras_model(tmp_path, files):
     expected = in_python(encoder, preprocessing, files)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     empty = loaded.signatures["serving_default"](tf.zeros([0], tf.string))
-    assert empty["features"].shape == (0, 1280)
+    assert empty["features"].shape == (0, 256)
 
 
-def test_export_after_mirrored_training(tmp_path, mirrored, preprocessing):
+def test_export_after_mirrored_training(tmp_path, mirrored, preprocessing, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     with mirrored(2).scope():
         encoder = small_encoder()
     images = tf.zeros((1, _SIZE, _SIZE, 3))

@@ -40,7 +40,12 @@ def features(model, batch):
 
 @pytest.mark.parametrize(
     "name",
-    ["MobileNetV3Small", "EfficientNetB0", "EfficientNetV2B0"],
+    [
+        "MobileNetV3Small",
+        # Fronts like theirs are among FRONTS below.
+        pytest.param("EfficientNetB0", marks=pytest.mark.slow),
+        pytest.param("EfficientNetV2B0", marks=pytest.mark.slow),
+    ],
 )
 def test_an_application_that_rescales_inside_sees_pixels(name):
     bare = getattr(keras.applications, name)(
@@ -71,7 +76,10 @@ def test_a_stem_inside_a_model_sees_pixels_too():
 
 
 @pytest.mark.filterwarnings("error:The structure of")
-@pytest.mark.parametrize("name", ["ResNet50", "MobileNetV2"])
+@pytest.mark.parametrize(
+    "name",
+    ["VGG16", pytest.param("ResNet50", marks=pytest.mark.slow), "MobileNetV2"],
+)
 def test_pretrained_weights_see_what_they_were_trained_on(name, tmp_path):
     builder = getattr(keras.applications, name)
     bare = builder(weights=None, include_top=False, pooling="avg", input_shape=SHAPE)

@@ -264,7 +264,10 @@ def test_any_channels_and_sizes(channels, selective):
         assert np.isfinite(features).all()
 
 
-@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param("mixed_float16", marks=pytest.mark.slow), "mixed_bfloat16"],
+)
 @pytest.mark.parametrize("selective", [False, True])
 def test_mixed_precision(dtype, selective):
     kwargs = dict(input_shape=(32, 32, 3), selective_kernels=selective)
@@ -281,7 +284,9 @@ def test_mixed_precision(dtype, selective):
     assert 0 < error < 0.05
 
 
-@pytest.mark.parametrize("selective", [False, True])
+@pytest.mark.parametrize(
+    "selective", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_every_variable_has_a_gradient_and_xla_agrees(selective):
     model = tiny(input_shape=(32, 32, 3), selective_kernels=selective)
     # Of few images the pooled streams of some channel are alike: a norm's worst case.

@@ -1,5 +1,6 @@
 """Runs of the methods that cluster their images, or assign them to prototypes."""
 
+import functools
 import os
 import sys
 
@@ -9,17 +10,17 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
+from tests.fixtures import copied_runs
 from tests.tasks.pretrain_test import (
     TINY,
     assert_same_runs,
     images,
-    straight_and_interrupted,
     tiny_encoder,
 )
 from tfssl import data, kmeans
 from tfssl.evaluation import clusters as clusters_lib
 from tfssl.memory import Assignments
-from tfssl.methods import DeepCluster
+from tfssl.methods import METHODS, DeepCluster
 from tfssl.tasks import pretrain
 from tfssl.training import strategy as strategies
 from tfssl.training import workers as workers_lib
@@ -53,35 +54,84 @@ CASES = {
         | _HEAD,
     ),
 }
+QUICK = dict(optimizer="sgd", learning_rate=0.1)
+SMALL_STEPS = dict(epochs=2, learning_rate=1e-5)  # Rounding must not grow.
 CLUSTERING = ("deepcluster", "deepcluster_v2", "local_aggregation")
 
 
 def run(out, name, source=None, **changes):
-    settings = TINY | CASES[name] | changes
+    settings = TINY | QUICK | CASES[name] | changes
     return pretrain.pretrain(source or images(), str(out), **settings)
 
 
-@pytest.mark.parametrize("save_at", [5, 6], ids=["between", "inside"])
-@pytest.mark.parametrize("name", CASES)
-def test_resume_equals_the_straight_run(name, save_at, tmp_path):
+class Watched:
+    """A training of three epochs, and what its method was asked for."""
+
+    def __init__(self, name, folder):
+        self.folder = folder
+        self.tables, self.seeds, self.traces = [], [], []
+        model_class = METHODS[CASES[name]["method"]]
+        multiview, image_losses = data.multiview, model_class.image_losses
+
+        def views(source, recipe, *, seed, **kwargs):
+            self.seeds.append(seed)
+            return multiview(source, recipe, seed=seed, **kwargs)
+
+        def losses(method, batch, training):
+            self.traces.append(training)
+            return image_losses(method, batch, training)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(data, "multiview", views)
+            patch.setattr(model_class, "image_losses", losses)
+            if name in CLUSTERING:
+                found = self._clustered(model_class.reassign)
+                patch.setattr(model_class, "reassign", found)
+            self.run = copied_runs.whole(self.train(name), folder, checkpoint_steps=1)
+
+    def _clustered(self, reassign):
+        def spied(method, *args):
+            before = method.assignments.clusters.numpy()
+            found = reassign(method, *args)
+            self.tables.append((before, method.assignments.clusters.numpy(), found))
+            return found
+
+        return spied
+
+    def train(self, name):
+        return functools.partial(run, name=name, seed=7)
+
+
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """`watched(name)`, trained when it is first asked for."""
+    return functools.cache(lambda name: Watched(name, tmp_path_factory.mktemp(name)))
+
+
+@pytest.mark.parametrize(
+    "name, save_at",
+    [
+        ("deepcluster", 5),
+        ("deepcluster", 6),
+        ("deepcluster_v2", 5),
+        ("deepcluster_v2", 6),
+        pytest.param("local_aggregation", 5, marks=pytest.mark.slow),
+        ("local_aggregation", 6),
+        pytest.param("swav", 5, marks=pytest.mark.slow),
+        ("swav", 6),
+    ],
+)
+def test_resume_equals_the_straight_run(name, save_at, watched, tmp_path):
     """Saved between two clusterings, and in the middle of an epoch."""
-    parts = straight_and_interrupted(tmp_path, save_at, **CASES[name])
-    assert_same_runs(*parts)
+    whole = watched(name)
+    train = whole.train(name)
+    parts = copied_runs.resumed(train, whole.folder, tmp_path / "parts", save_at)
+    assert_same_runs(whole.run, parts)
 
 
 @pytest.mark.parametrize("name", CLUSTERING)
-def test_every_epoch_is_clustered_and_logged(name, tmp_path, monkeypatch):
-    tables, model_class = [], pretrain.methods.METHODS[CASES[name]["method"]]
-    real = model_class.reassign
-
-    def spied(self, *args):
-        before = self.assignments.clusters.numpy()
-        found = real(self, *args)
-        tables.append((before, self.assignments.clusters.numpy(), found))
-        return found
-
-    monkeypatch.setattr(model_class, "reassign", spied)
-    history = run(tmp_path, name, epochs=3).history
+def test_every_epoch_is_clustered_and_logged(name, watched):
+    tables, history = watched(name).tables, watched(name).run.history
     assert len(tables) == len(history) == 3
     for line, (before, after, found) in zip(history, tables):
         found = found if isinstance(found, list) else [found]
@@ -136,16 +186,8 @@ def test_features_are_those_of_clean_images_in_their_order(tmp_path):
     )
 
 
-def test_the_step_is_traced_once_over_all_epochs(tmp_path, monkeypatch):
-    traces, real = [], DeepCluster.image_losses
-
-    def counted(self, batch, training):
-        traces.append(training)
-        return real(self, batch, training)
-
-    monkeypatch.setattr(DeepCluster, "image_losses", counted)
-    run(tmp_path, "deepcluster", epochs=3)
-    assert len(traces) == 1
+def test_the_step_is_traced_once_over_all_epochs(watched):
+    assert len(watched("deepcluster").traces) == 1
 
 
 def test_epochs_between_clusterings(tmp_path, monkeypatch):
@@ -170,26 +212,42 @@ def test_an_unreadable_image_has_no_cluster_and_is_never_drawn(tmp_path):
         cut = len(content) // 2 if number == 17 else len(content)
         (folder / f"{number:02d}.png").write_bytes(content[:cut])
     trained = run(
-        tmp_path / "run", "deepcluster", str(folder), channels=1, epochs=2,
+        tmp_path / "run", "deepcluster", str(folder), channels=1, epochs=1,
         max_bad_fraction=0.1,
     )  # fmt: skip
     clusters = trained.method.assignments.clusters.numpy()[0]
     assert clusters[17] == -1 and (np.delete(clusters, 17) >= 0).all()
     assert 17 not in trained.method.sampling(0, 1000)
-    assert int(trained.method.step.numpy()) == 10
+    assert int(trained.method.step.numpy()) == 5
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_replicas_train_like_one(name, tmp_path, mirrored):
-    settings = dict(epochs=1, learning_rate=1e-5)  # Rounding must not grow.
-    alone = run(tmp_path / "a", name, **settings)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """`alone(name)`, a run of one device, trained when it is first asked for."""
+
+    def train(name):
+        return run(tmp_path_factory.mktemp(name), name, **SMALL_STEPS)
+
+    return functools.cache(train)
+
+
+# In the step, replicas of all methods are compared in methods/contract_test.py.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deepcluster",
+        "deepcluster_v2",
+        pytest.param("local_aggregation", marks=pytest.mark.slow),
+        pytest.param("swav", marks=pytest.mark.slow),
+    ],
+)
+def test_two_replicas_train_like_one(name, alone, tmp_path, mirrored):
+    expected = alone(name).history
     mirrored(2)  # Fresh collective keys for the strategy that the task makes.
-    both = run(
-        tmp_path / "b", name, strategy="mirrored", num_replicas=2, **settings
-    )  # fmt: skip
+    both = run(tmp_path, name, strategy="mirrored", num_replicas=2, **SMALL_STEPS)
     for key in ("loss", *(Assignments.NUMBERS if name in CLUSTERING else ())):
-        expected = alone.history[-1][key]
-        assert both.history[-1][key] == pytest.approx(expected, rel=1e-4), key
+        for line, other in zip(expected, both.history, strict=True):
+            assert other[key] == pytest.approx(line[key], rel=1e-4), key
 
 
 def test_clear_errors(tmp_path):
@@ -213,19 +271,11 @@ def test_clear_errors(tmp_path):
         run(tmp_path / "d", "deepcluster", recipe="simclr_digits")
 
 
-def test_the_first_embeddings_are_of_views_of_their_own(tmp_path, monkeypatch):
-    seeds, real = [], data.multiview
-
-    def spied(source, recipe, *, seed, **kwargs):
-        seeds.append(seed)
-        return real(source, recipe, seed=seed, **kwargs)
-
-    monkeypatch.setattr(data, "multiview", spied)
-    run(tmp_path, "deepcluster_v2", epochs=2, seed=7)
-    assert seeds == [8, 7, 7]
+def test_the_first_embeddings_are_of_views_of_their_own(watched):
+    assert watched("deepcluster_v2").seeds == [8, 7, 7, 7]
 
 
-def train_as_worker(folder):
+def train_as_worker(folder, *names):
     """What each of two workers runs, see below."""
     strategy = strategies.make("multi_worker")
     workers = workers_lib.Workers(strategy)
@@ -233,11 +283,9 @@ def train_as_worker(folder):
     mine = np.arange(6).reshape(2, 3) + 10 * workers.index
     found["sum"] = workers.sum(mine)
     found["chiefs"] = workers.chiefs(mine)
-    for name in CLUSTERING:
-        trained = run(
-            os.path.join(folder, name), name, epochs=2, learning_rate=1e-5,
-            strategy="multi_worker",
-        )  # fmt: skip
+    multi_worker = SMALL_STEPS | {"strategy": "multi_worker"}
+    for name in names:
+        trained = run(os.path.join(folder, name), name, **multi_worker)
         found[name] = trained.method.assignments.clusters.numpy()
         found[f"{name} loss"] = trained.history[-1]["loss"]
     # More features than images: the number of images bounds the components.
@@ -250,8 +298,17 @@ def train_as_worker(folder):
     np.savez(os.path.join(folder, f"{workers.index}.npz"), **found)
 
 
-def test_two_workers_cluster_like_one(tmp_path):
-    command = [sys.executable, "-m", "tests.tasks.clustering_test", str(tmp_path)]
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("deepcluster", "deepcluster_v2"),
+        pytest.param(("local_aggregation",), marks=pytest.mark.slow),
+    ],
+    ids="-".join,
+)
+def test_two_workers_cluster_like_one(names, alone, tmp_path):
+    module = "tests.tasks.clustering_test"
+    command = [sys.executable, "-m", module, str(tmp_path), *names]
     ends = processes.run(2, command)
     assert [end.code for end in ends] == [0, 0], ends[0].stderr + ends[1].stderr
     found = [dict(np.load(tmp_path / f"{i}.npz")) for i in range(2)]
@@ -261,16 +318,16 @@ def test_two_workers_cluster_like_one(tmp_path):
         np.testing.assert_array_equal(one["chiefs"], [[0, 1, 2], [3, 4, 5]])
         assert one["chiefs"].dtype == np.int64
         assert np.isfinite(one["wide loss"])
-    for name in CLUSTERING:
-        alone = run(tmp_path / "alone" / name, name, epochs=2, learning_rate=1e-5)
+    for name in names:
+        expected = alone(name)
         for one in found:
             np.testing.assert_array_equal(
-                one[name], alone.method.assignments.clusters.numpy()
+                one[name], expected.method.assignments.clusters.numpy()
             )
             assert one[f"{name} loss"] == pytest.approx(
-                alone.history[-1]["loss"], rel=1e-4
+                expected.history[-1]["loss"], rel=1e-4
             )
 
 
 if __name__ == "__main__":
-    train_as_worker(sys.argv[1])
+    train_as_worker(*sys.argv[1:])

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import deep_images, interrupted_runs
+from tests.fixtures import copied_runs, deep_images
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
 from tfssl import files, formats, models
@@ -31,6 +31,12 @@ def distilled(out, teacher, train=None, **settings):
         str(out),
         **SHORT | {"validation_data": small.images(seed=1)} | settings,
     )
+
+
+@pytest.fixture(scope="module")
+def student(teacher, tmp_path_factory):
+    """A run of two epochs, on one device."""
+    return distilled(tmp_path_factory.mktemp("student"), teacher)
 
 
 def test_a_student_learns_without_labels(teacher, tmp_path):
@@ -82,15 +88,6 @@ def test_files_of_sixteen_bits_keep_them_for_a_student_of_such(teacher, tmp_path
     assert runs.record_of(run.path)["made"]["images"]["dtype"] == "uint16"
 
 
-def test_true_labels_count_as_much_as_is_said(teacher, tmp_path):
-    run = distilled(
-        tmp_path, teacher, train=small.images(), label_weight=0.5, budget="3"
-    )
-    made = runs.record_of(run.path)["made"]["budget"]
-    assert made["images"] == 6
-    assert run.method.with_labels and np.isfinite(run.history[-1]["loss"])
-
-
 def test_a_transformer_learns_from_a_cnn_through_a_token_of_its_own(teacher, tmp_path):
     run = distilled(
         tmp_path,
@@ -114,23 +111,25 @@ def test_resume_in_mid_epoch_equals_the_straight_run(teacher, tmp_path):
     def train(out, **settings):
         return distilled(out, teacher, averaging=0.9, mixup=0.2, **settings)
 
-    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
+    whole = copied_runs.whole(train, tmp_path)
+    parts = copied_runs.resumed(train, tmp_path, tmp_path / "parts")
+    small.assert_same_runs(whole, parts)
 
 
-def test_two_replicas_learn_what_one_does(teacher, tmp_path):
-    one = distilled(tmp_path / "one", teacher)
-    two = distilled(tmp_path / "two", teacher, strategy="mirrored", num_replicas=2)
-    for a, b in zip(one.encoder.get_weights(), two.encoder.get_weights()):
+def test_two_replicas_learn_what_one_does(teacher, student, tmp_path):
+    two = distilled(tmp_path, teacher, strategy="mirrored", num_replicas=2)
+    for a, b in zip(student.encoder.get_weights(), two.encoder.get_weights()):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_another_teacher_is_refused(teacher, tmp_path):
-    distilled(tmp_path / "run", teacher, epochs=1)
-    other = finetune_test.tuned(tmp_path / "other", epochs=1, seed=5)
+def test_another_teacher_is_refused(teacher, student):
+    other = tfssl.load_classifier(teacher)
+    weights = other.head.get_weights()
+    other.head.set_weights([2 * weight for weight in weights])
     with pytest.raises(ValueError, match="teacher.*there and .* here"):
-        distilled(tmp_path / "run", other.path, epochs=1)
+        distilled(student.path, other)
     with pytest.raises(ValueError, match="another kind .distill, and not finetune"):
-        finetune_test.tuned(tmp_path / "run")
+        finetune_test.tuned(student.path)
 
 
 def test_what_cannot_be_learned_is_refused(teacher, run, tmp_path):
@@ -159,15 +158,22 @@ def test_what_cannot_be_learned_is_refused(teacher, run, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_numbers_are_the_classes_of_a_teacher_of_names(teacher, tmp_path, caplog):
-    """As fine-tuning takes them: validation images, and labels that are learned."""
+def test_true_labels_count_as_much_as_is_said(teacher, tmp_path, caplog):
+    """Numbers are the classes of a teacher of names, as fine-tuning takes them.
+
+    Those of validation images, and those that are learned.
+    """
     caplog.set_level("WARNING", "absl")
     given = tfssl.load_classifier(teacher)
     named = formats.Classifier(
         given.network, given.head, ("dark", "light"), preprocessing=given.preprocessing
     )
     train = small.images()
-    run = distilled(tmp_path, named, train=train, label_weight=0.5, epochs=1)
+    given = dict(label_weight=0.5, budget="3", epochs=1)
+    run = distilled(tmp_path, named, train=train, **given)
+    made = runs.record_of(run.path)["made"]["budget"]
+    assert made["images"] == 6
+    assert run.method.with_labels and np.isfinite(run.history[-1]["loss"])
     assert "val_accuracy" in run.history[-1]
     told = [line for line in caplog.messages if "places in their list" in line]
     assert len(told) == 2 and "those of the teacher are names" in told[0]

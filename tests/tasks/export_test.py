@@ -2,12 +2,14 @@ import functools
 import json
 import os
 import re
+import shutil
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures import plain_exports
 from tests.fixtures.classifiers import (
     PREPROCESSING,
     classifier,
@@ -15,7 +17,6 @@ from tests.fixtures.classifiers import (
     of_keras,
     write_pictures,
 )
-from tests.fixtures.networks import ours
 from tests.tasks import pretrain_test as small
 from tfssl import data as data_lib
 from tfssl import formats, models
@@ -31,7 +32,7 @@ def _encoder():
 
 
 @pytest.fixture
-def run(tmp_path):
+def photos(tmp_path):
     """A folder with an encoder: all that an export needs."""
     folder = tmp_path / "runs" / "photos"
     path = folder / "encoder.keras"
@@ -39,33 +40,50 @@ def run(tmp_path):
     return folder
 
 
+@pytest.fixture
+def opened_once(monkeypatch):
+    """What several comparisons of a test open is the same SavedModel."""
+    monkeypatch.setattr(tf.saved_model, "load", functools.cache(tf.saved_model.load))
+
+
+def _transformer(**kwargs):
+    """A network of few operations that has settings, blocks and a map."""
+    return models.vit(8, depth=1, heads=2, patch=4, input_shape=(8, 8, 3), **kwargs)
+
+
 @pytest.mark.parametrize(
     "given", [".", "../photos", "./", "deep/..", "deep/../../photos", "{run}/"]
 )
-def test_a_model_has_the_name_of_its_folder(run, tmp_path, monkeypatch, given):
-    (run / "deep").mkdir()
-    monkeypatch.chdir(run)
-    base = tmp_path / "models"
-    path = export.export(given.format(run=run), str(base))
-    assert path == os.path.join(base, "photos", "1")
-    assert sorted(os.listdir(base)) == ["photos"]
-    assert (base / "photos" / "README.md").read_text().startswith("# photos\n")
+def test_a_model_has_the_name_of_its_folder(photos, tmp_path, monkeypatch, given):
+    (photos / "deep").mkdir()
+    monkeypatch.chdir(photos)
+    written = []
+
+    def saved_model(model, folder, *, name, **_):
+        written.append((folder, name))
+
+    monkeypatch.setattr(formats, "saved_model", saved_model)
+    export.export(given.format(run=photos), str(tmp_path / "models"))
+    assert written == [(str(tmp_path / "models" / "photos"), "photos")]
 
 
 @pytest.mark.parametrize("name", ["../../x", "..", ".", "a/b", "/x", "", "a\\b", "a\n"])
-def test_a_name_stays_in_its_folder(run, tmp_path, name):
+def test_a_name_stays_in_its_folder(photos, tmp_path, name):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(ValueError, match="^name=.* received, expected a file name, no"):
-        export.export(str(run), str(tmp_path / "models"), name=name)
+        export.export(str(photos), str(tmp_path / "models"), name=name)
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_the_home_folder(run, tmp_path, monkeypatch):
+def test_the_home_folder(photos, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(run)
+    monkeypatch.chdir(photos)
     path = export.export("~/runs/photos", "~/models")
-    assert path == str(tmp_path / "models" / "photos" / "1")
-    assert os.listdir(run) == ["encoder.keras"]
+    base = tmp_path / "models"
+    assert path == str(base / "photos" / "1")
+    assert os.listdir(photos) == ["encoder.keras"]
+    assert os.listdir(base) == ["photos"]
+    assert (base / "photos" / "README.md").read_text().startswith("# photos\n")
 
 
 def test_an_encoder_without_preprocessing_is_not_served(tmp_path):
@@ -77,36 +95,30 @@ def test_an_encoder_without_preprocessing_is_not_served(tmp_path):
     assert not (tmp_path / "models").exists()
 
 
-def test_the_check_sees_an_image_that_is_not_read(run, tmp_path):
-    path = export.export(str(run), str(tmp_path / "models"))
-    encoder = runs.load(run)
+def test_the_check_sees_an_image_that_is_not_read(photos, tmp_path, opened_once):
+    path = export.export(str(photos), str(tmp_path / "models"))
+    encoder = runs.load(photos)
     image = tf.io.encode_png(np.full((6, 6, 3), 77, np.uint8)).numpy()
     assert export.largest_difference(path, encoder, [image]) <= 1e-5
     assert export.largest_difference(path, encoder, [image, b"no image"]) == np.inf
 
 
-@pytest.mark.parametrize("given", [{"check": True}, {"warmup": 2}])
-def test_no_file_has_six_channels_to_check_with(tmp_path, given):
+def test_no_file_has_six_channels_to_check_with(tmp_path):
     network = keras.Sequential(
         [keras.Input((4, 4, 6)), keras.layers.GlobalAveragePooling2D()]
     )
     path = tmp_path / "e.keras"
     keras_file.save(network, path, data_lib.Preprocessing(size=4, channels=6))
-    (name,) = given
-    with pytest.raises(ValueError, match=f"^{name} received.* takes 6 channels, which"):
-        export.export(path, tmp_path / "models", **given)
+    for given in ({"check": True}, {"warmup": 2}):
+        sentence = f"^{next(iter(given))} received.* takes 6 channels, which"
+        with pytest.raises(ValueError, match=sentence):
+            export.export(path, tmp_path / "models", **given)
     assert not (tmp_path / "models").exists()
     assert export.export(path, tmp_path / "models").endswith("models/e/1")
 
 
-def test_export_of_a_run_checks_itself(tmp_path, capsys):
-    folder, labelled = tmp_path / "images", tmp_path / "labelled"
-    for i, (image, label) in enumerate(zip(*small.images(n=12))):
-        for path in (folder / f"{i}.png", labelled / str(label) / f"{i}.png"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(tf.io.encode_png(image).numpy())
-    out = tmp_path / "run"
-    # The class folders are those of the probe; the images that train have none.
+def _trained(folder, labelled, out):
+    """A run that learned from files."""
     run = pretrain.pretrain(
         str(folder),
         str(out),
@@ -118,6 +130,35 @@ def test_export_of_a_run_checks_itself(tmp_path, capsys):
         **small.TINY | {"epochs": 1},
     )
     assert "probe_accuracy" in run.history[-1]
+
+
+def _as_if_trained(folder, labelled, out, run):
+    """A copy of a run that says so."""
+    shutil.copytree(run, out)
+    record = json.loads((out / "run.json").read_text())
+    record["settings"] |= {
+        "data": str(folder),
+        "channels": 1,
+        "labels": "folders",
+        "online_probe_epochs": 1,
+        "online_probe_data": str(labelled),
+    }
+    (out / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize("train", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_export_of_a_run_checks_itself(train, run, tmp_path, capsys):
+    folder, labelled = tmp_path / "images", tmp_path / "labelled"
+    for i, (image, label) in enumerate(zip(*small.images(n=12))):
+        for path in (folder / f"{i}.png", labelled / str(label) / f"{i}.png"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(tf.io.encode_png(image).numpy())
+    # The class folders are those of the probe; the images that train have none.
+    out = tmp_path / "run"
+    if train:
+        _trained(folder, labelled, out)
+    else:
+        _as_if_trained(folder, labelled, out, run)
     path = export.export(str(out), str(tmp_path / "models"), check=True, warmup=2)
     assert path.endswith("models/run/1")
     printed = capsys.readouterr().out
@@ -131,7 +172,9 @@ def test_export_of_a_run_checks_itself(tmp_path, capsys):
         export.export(str(out / "encoder.keras"), str(tmp_path / "m"), check=True)
 
 
-@pytest.mark.parametrize("save", [of_a_run, of_keras])
+@pytest.mark.parametrize(
+    "save", [of_a_run, pytest.param(of_keras, marks=pytest.mark.slow)]
+)
 def test_a_classifier_is_exported_with_its_classes(tmp_path, capsys, save):
     write_pictures(tmp_path / "images")
     folder = tmp_path / "pets"
@@ -156,7 +199,8 @@ def test_a_classifier_is_exported_with_its_classes(tmp_path, capsys, save):
         export.export(path, str(tmp_path / "models"), check=True)
 
 
-def test_the_card_tells_scores_and_of_which_images(tmp_path):
+def test_the_card_tells_scores_and_of_which_images(tmp_path, monkeypatch):
+    plain_exports.only_floats(monkeypatch)
     folder = tmp_path / "pets"
     folder.mkdir()
     of_a_run(classifier(), str(folder / "encoder.keras"))
@@ -174,7 +218,7 @@ def test_the_card_tells_scores_and_of_which_images(tmp_path):
     assert "None" not in table and "top5" not in table
 
 
-def test_the_check_sees_other_logits(tmp_path):
+def test_the_check_sees_other_logits(tmp_path, opened_once):
     path = formats.saved_model(classifier(), tmp_path / "m")
     image = tf.io.encode_png(np.full((9, 9, 3), 77, np.uint8)).numpy()
     assert export.largest_difference(path, classifier(), [image]) <= 1e-5
@@ -188,7 +232,7 @@ def test_the_check_sees_other_logits(tmp_path):
     assert export.largest_difference(path, encoder, [image]) <= 1e-5
 
 
-def test_large_features_are_compared_as_logits_are(tmp_path):
+def test_large_features_are_compared_as_logits_are(tmp_path, opened_once):
     encoder = formats.Encoder(classifier().network, PREPROCESSING)
     scale = encoder.network.layers[1].gamma
     scale.assign(1e4 * scale)
@@ -206,9 +250,12 @@ def _wide(network):
     return {layer.compute_dtype for layer in layers_of(network)} == {"float32"}
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "policy",
+    ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)],
+)
 def test_half_precision_is_exported_in_float32(tmp_path, policy):
-    made = classifier(make=functools.partial(ours, dtype=policy))
+    made = classifier(make=functools.partial(_transformer, dtype=policy))
     folder = tmp_path / "pets"
     folder.mkdir()
     of_a_run(made, str(folder / "encoder.keras"))
@@ -252,11 +299,8 @@ class Tied(models.Segmenter):
         return self(images), self.logits(images)
 
 
-def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path):
-    encoder = models.resnet(
-        18, width=1 / 16, stem="cifar", input_shape=(8, 8, 3), name="small"
-    )
-    network = Tied(encoder, ("a", "b", "c"), image_size=8, width=16)
+def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path, opened_once):
+    network = Tied(_transformer(), ("a", "b", "c"), image_size=8, width=16)
     model = formats.Encoder(network, PREPROCESSING)
     path = formats.saved_model(model, tmp_path / "m")
     image = tf.io.encode_png(np.full((9, 9, 3), 77, np.uint8)).numpy()
@@ -283,30 +327,30 @@ def test_masks_may_differ_where_two_classes_are_as_good_as_equal(tmp_path):
         ),
     ],
 )
-def test_settings_that_would_do_nothing_are_refused(run, tmp_path, given, sentence):
+def test_settings_that_would_do_nothing_are_refused(photos, tmp_path, given, sentence):
     with pytest.raises(ValueError, match=sentence):
-        export.export(str(run), str(tmp_path / "models"), **given)
+        export.export(str(photos), str(tmp_path / "models"), **given)
     assert not (tmp_path / "models").exists()
 
 
-def test_images_that_cannot_be_read_are_passed_over(run, tmp_path, capsys):
+def test_images_that_cannot_be_read_are_passed_over(photos, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(4):
         (folder / f"{i}.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="^No image of .*images could be decoded"):
-        export.export(str(run), str(tmp_path / "none"), data=str(folder), check=True)
+        export.export(str(photos), str(tmp_path / "none"), data=str(folder), check=True)
     assert not (tmp_path / "none").exists()
     for i in range(4, 7):
         image = np.full((6, 6, 3), 40 * i, np.uint8)
         (folder / f"{i}.png").write_bytes(tf.io.encode_png(image).numpy())
     export.export(
-        str(run), str(tmp_path / "models"), data=str(folder), check=True, warmup=2
+        str(photos), str(tmp_path / "models"), data=str(folder), check=True, warmup=2
     )
     assert ": 3 images through the bytes" in capsys.readouterr().out
 
 
-def test_what_differs_gets_no_version(run, tmp_path, monkeypatch):
+def test_what_differs_gets_no_version(photos, tmp_path, monkeypatch):
     """A server that looks takes a version as soon as it has its number."""
 
     def differs(path, *_):
@@ -316,5 +360,5 @@ def test_what_differs_gets_no_version(run, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "largest_difference", differs)
     pixels = np.zeros((4, 4, 4, 3), np.uint8)
     with pytest.raises(ValueError, match="differs .* by 5.0e-01, .* gets no version"):
-        export.export(str(run), str(tmp_path / "served"), check=True, data=pixels)
+        export.export(str(photos), str(tmp_path / "served"), check=True, data=pixels)
     assert not [path for path in (tmp_path / "served").rglob("*") if path.is_file()]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import interrupted_runs, killed_processes
+from tests.fixtures import copied_runs, killed_processes
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, replicas
 from tfssl.formats import keras_file
@@ -168,7 +168,9 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     def train(out, **settings):
         return tuned(out, network, **ALL, **settings)
 
-    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
+    straight = copied_runs.whole(train, tmp_path)
+    parts = copied_runs.resumed(train, tmp_path, tmp_path / "parts")
+    small.assert_same_runs(straight, parts)
 
 
 @pytest.mark.parametrize(
@@ -195,31 +197,40 @@ def test_killed_processes_resume_to_the_same_weights(tmp_path, inside):
     killed_processes.assert_same_weights(whole / "baseline", parts / "baseline")
 
 
-def test_two_replicas_learn_what_one_does(tmp_path):
-    mixed = dict(mixup=0.2, erase=0.5, repeats=2)
-    one = tuned(tmp_path / "one", **mixed)
-    two = tuned(tmp_path / "two", strategy="mirrored", num_replicas=2, **mixed)
-    expected = checkpoint.named_variables(one.method, optimizer=False)
+MIXED = {"mixup": 0.2, "cutmix": 1.0, "erase": 0.5, "repeats": 2}
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A run on one device, of images that are mixed."""
+    return tuned(tmp_path_factory.mktemp("mixed"), **MIXED)
+
+
+def test_two_replicas_learn_what_one_does(mixed, tmp_path):
+    two = tuned(tmp_path, strategy="mirrored", num_replicas=2, **MIXED)
+    expected = checkpoint.named_variables(mixed.method, optimizer=False)
     found = checkpoint.named_variables(two.method, optimizer=False)
     for name, variable in expected.items():
         np.testing.assert_allclose(found[name], variable, rtol=1e-4, atol=1e-5)
     assert two.history[-1]["val_loss"] == pytest.approx(
-        one.history[-1]["val_loss"], rel=1e-4
+        mixed.history[-1]["val_loss"], rel=1e-4
     )
 
 
-def test_on_one_gpu_steps_are_compiled(tmp_path, monkeypatch):
+def test_on_one_gpu_steps_are_compiled(mixed, tmp_path, monkeypatch):
     """What a GPU turns on, on the CPU."""
-    plain = tuned(tmp_path / "plain", cutmix=1.0)
     monkeypatch.setattr(replicas, "kind_of_devices", lambda strategy: "GPU")
-    compiled = tuned(tmp_path / "xla", cutmix=1.0, augment_on="host")
+    compiled = tuned(tmp_path, augment_on="host", **MIXED)
     assert compiled.method.jit_compile
     assert compiled.history[-1]["loss"] == pytest.approx(
-        plain.history[-1]["loss"], rel=1e-3
+        mixed.history[-1]["loss"], rel=1e-3
     )
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize(
+    "precision",
+    [pytest.param("mixed_bfloat16", marks=pytest.mark.slow), "mixed_float16"],
+)
 def test_mixed_precision(tmp_path, precision):
     run = tuned(tmp_path, precision=precision)
     assert np.isfinite(run.history[-1]["loss"])
@@ -355,8 +366,8 @@ def test_a_start_with_other_weights_or_labels_is_refused(tmp_path):
 def test_a_new_encoder_by_its_name(tmp_path):
     run = tuned(
         tmp_path,
-        "resnet18",
-        encoder_args={"width": 0.0625, "stem": "cifar"},
+        "vit_tiny_4",
+        encoder_args={"dim": 16, "depth": 1, "heads": 2},
         image_size=8,
         epochs=1,
     )
@@ -364,23 +375,19 @@ def test_a_new_encoder_by_its_name(tmp_path):
     assert run.encoder.preprocessing.channels == 1
 
 
-def test_classes_of_few_images_count_alike(tmp_path):
+def test_few_images_are_mixed_in_pairs_and_their_classes_count_alike(tmp_path):
     pixels, labels = small.images()
-    keep = np.r_[np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)[:5]]
+    keep = np.r_[np.flatnonzero(labels == 0)[:5], np.flatnonzero(labels == 1)[:2]]
     run = tuned(
         tmp_path,
         train=(pixels[keep], labels[keep]),
+        batch_size=None,
+        mixup=0.2,
         balance_classes=True,
         class_weights={"1": 2.0},
-        epochs=1,
     )
-    np.testing.assert_allclose(run.method.class_weights, [25 / 40, 2 * 25 / 10])
-
-
-def test_few_images_are_mixed_in_pairs(tmp_path):
-    pixels, labels = small.images()
-    run = tuned(tmp_path, train=(pixels[:7], labels[:7]), batch_size=None, mixup=0.2)
     assert [line["step"] for line in run.history] == [1, 2]  # Of 6 images.
+    np.testing.assert_allclose(run.method.class_weights, [7 / 10, 2 * 7 / 4])
 
 
 def test_a_file_of_keras_and_a_plain_model(tmp_path):

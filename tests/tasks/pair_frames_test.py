@@ -211,7 +211,13 @@ def _encoded(kind, image, folder):
 
 
 @pytest.mark.parametrize(
-    "kind", [("L", "PNG"), ("RGBA", "PNG"), ("RGB", "BMP"), ("RGB", "WEBP")]
+    "kind",
+    [
+        ("L", "PNG"),
+        pytest.param(("RGBA", "PNG"), marks=pytest.mark.slow),
+        pytest.param(("RGB", "BMP"), marks=pytest.mark.slow),
+        ("RGB", "WEBP"),
+    ],
 )
 def test_later_frames_that_no_manifest_can_hold_are_refused(tmp_path, kind):
     """But as the frame itself they are read."""

@@ -1,11 +1,13 @@
 """`remat` as a setting of a start: a run may have it for a part, and no file knows."""
 
+import functools
 import os
 
 import keras
 import numpy as np
 import pytest
 
+from tests.fixtures import copied_runs
 from tests.methods import cases
 from tests.tasks import pretrain_test as small
 from tfssl.tasks import pretrain, runs
@@ -16,16 +18,7 @@ SMALL = small.TINY | {
     "encoder": "alexnet",
     "encoder_args": {"width": 1 / 64, "stem": "cifar"},
     "image_size": 32,
-    "epochs": 2,
 }
-
-
-class Stop(keras.callbacks.Callback):
-    """Ends the training in its second epoch, after the checkpoint of the first."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        if int(self.model.step.numpy()) == 6:
-            raise RuntimeError("stopped by the test")
 
 
 def run(path, **settings):
@@ -33,10 +26,9 @@ def run(path, **settings):
 
 
 def test_a_run_may_go_on_with_it(tmp_path, capsys):
-    straight = run(tmp_path / "straight")
-    with pytest.raises(RuntimeError, match="stopped by the test"):
-        run(tmp_path / "parts", callbacks=[Stop()])
-    parts = run(tmp_path / "parts", remat=True, verbose=1)
+    straight = copied_runs.whole(run, tmp_path)
+    train = functools.partial(run, remat=True, verbose=1)
+    parts = copied_runs.resumed(train, tmp_path, tmp_path / "parts")
     assert "(augment_on=auto), remat on" in capsys.readouterr().out
     assert parts.method.encoder.remat and not straight.method.encoder.remat
     assert parts.settings["remat"] is True

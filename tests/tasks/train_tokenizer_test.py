@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import interrupted_runs
+from tests.fixtures import copied_runs
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, models
 from tfssl.tasks import export, runs, tokenizer_results, train_tokenizer
@@ -34,9 +34,19 @@ def trained(out, images=None, **settings):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("tokenizer")
-    return trained(out, validation_data=small.images(seed=1)[0], epochs=12)
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("tokenizer")
+
+
+def watched(out, **settings):
+    """A training with all that may be left of it."""
+    validation = small.images(seed=1)[0]
+    return trained(out, validation_data=validation, averaging=0.9, **settings)
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return copied_runs.whole(watched, folder, epochs=12)
 
 
 def test_a_run_leaves_a_tokenizer_its_numbers_and_a_page(run):
@@ -80,11 +90,9 @@ def test_its_codes_serve_as_an_encoder_too(run):
     assert encoder(pixels).shape == (4, 16)
 
 
-def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
-    def train(out, **settings):
-        return trained(out, averaging=0.9, **settings)
-
-    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
+def test_resume_in_mid_epoch_equals_the_straight_run(run, folder, tmp_path):
+    parts = copied_runs.resumed(watched, folder, tmp_path / "parts", epochs=12)
+    small.assert_same_runs(run, parts)
 
 
 def test_what_cannot_work_is_refused_at_the_start(tmp_path):
@@ -102,12 +110,7 @@ def test_what_cannot_work_is_refused_at_the_start(tmp_path):
 
 def test_other_settings_are_refused_where_a_run_stands(run):
     with pytest.raises(ValueError, match="was trained with other settings.*kl_weight"):
-        trained(
-            run.path,
-            validation_data=small.images(seed=1)[0],
-            epochs=12,
-            kl_weight=2.0,
-        )
+        watched(run.path, epochs=12, kl_weight=2.0)
 
 
 def test_one_code_for_all_is_neither_loaded_nor_exported(run, tmp_path):

@@ -138,7 +138,9 @@ def _write_version(network, classifier, preprocessing, functions, path):
 
 
 def _traced(model, preprocessing):
-    """The functions of `signatures`, by their names, each with its graph.
+    """The functions of `signatures`, by their names, each as its only graph.
+
+    A `tf.function` would be traced again by `tf.saved_model.save`.
 
     Raises:
         ValueError: for a graph that calls Python, which a server does not have.
@@ -147,7 +149,8 @@ def _traced(model, preprocessing):
     found = signatures.signatures(model, preprocessing)
     for name, (function, spec) in found.items():
         function = tf.function(function, input_signature=[spec], autograph=False)
-        if python_calls.within(function.get_concrete_function().graph.as_graph_def()):
+        function = function.get_concrete_function()
+        if python_calls.within(function.graph.as_graph_def()):
             raise ValueError(
                 f"{model.name!r} calls Python functions (tf.py_function or "
                 "numpy_function), which exist in this process only and which no server "
