@@ -107,6 +107,13 @@ def test_check_finds_a_readable_image_and_runs_the_work_on_it():
     assert used == [good]
 
 
+def test_check_traces_nothing():
+    def use(raw):
+        assert tf.executing_eagerly()
+
+    bad_files.check(source_of([png()]), bad_files.BadFiles(), use)
+
+
 def test_check_shows_mistakes_in_the_work():
     def mistaken(raw):
         return tf.ensure_shape(tf.strings.bytes_split(raw), [1])

@@ -13,6 +13,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
 
+from tests.fixtures import cases_together
 from tfssl import data
 from tfssl.data import pipeline, preprocessing, views
 from tfssl.data.sources import decoding, image_headers
@@ -156,10 +157,17 @@ def test_sixteen_bit_files_keep_their_depth_where_wanted(tmp_path):
         np.testing.assert_allclose(way[0][..., 0], (deep // 256) / 255, atol=1e-5)
 
 
-@pytest.mark.parametrize("small", [True, False])
+_KINDS = [("uint8", 1), ("uint16", 2), ("float32", 3), ("uint8", 4), ("uint16", 13)]
+
+
 @pytest.mark.parametrize(
-    "dtype, channels",
-    [("uint8", 1), ("uint16", 2), ("float32", 3), ("uint8", 4), ("uint16", 13)],
+    "dtype, channels, small",
+    [
+        # Each kind in one way; in the other they are slow tests.
+        cases_together.slow_where(small == number % 2, *kind, small)
+        for number, kind in enumerate(_KINDS)
+        for small in (True, False)
+    ],
 )
 def test_arrays_of_one_to_thirteen_channels(dtype, channels, small, monkeypatch):
     if not small:
@@ -171,23 +179,23 @@ def test_arrays_of_one_to_thirteen_channels(dtype, channels, small, monkeypatch)
         np.testing.assert_allclose(way, images / np.float64(white), atol=2e-6)
 
 
-@pytest.mark.parametrize(
-    "height, width", [(1, 1), (1, 40), (50, 1), (3, 2), (2, 10_000)]
-)
-def test_images_of_odd_shapes_give_views_of_the_right_size(height, width, tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
-    image = Image.fromarray(pixels.astype(np.uint8))
-    files = {f"a.{k}": file_of(image, k) for k in ("JPEG", "PNG", "BMP", "WEBP")}
-    files = {k.lower(): v for k, v in files.items()}
-    folder(tmp_path, files)
+def test_images_of_odd_shapes_give_views_of_the_right_size(tmp_path):
+    files = {}
+    for height, width in [(1, 1), (1, 40), (50, 1), (3, 2), (2, 10_000)]:
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3))
+        image = Image.fromarray(pixels.astype(np.uint8))
+        for kind in ("JPEG", "PNG", "BMP", "WEBP"):
+            files[f"{height}_{width}.{kind.lower()}"] = file_of(image, kind)
+    count = len(folder(tmp_path, files))
     source = data.open_source(str(tmp_path))
     recipe = [data.recipes.SIMCLR[0].scaled(96), data.recipes.MOCO_V2[0].scaled(32)]
-    (batch,) = pipeline.multiview(source, recipe, batch_size=4).take(1)
+    (batch,) = pipeline.multiview(source, recipe, batch_size=count).take(1)
+    assert sorted(batch["index"].numpy()) == list(range(count))
     for view, size in (("view_0", 96), ("view_1", 32)):
-        assert batch["views"][view].shape == (4, size, size, 3)
+        assert batch["views"][view].shape == (count, size, size, 3)
         assert np.isfinite(batch["views"][view]).all()
     path = preprocessing.Preprocessing(size=32, crop=0.875, antialias=True)
-    (batch,) = pipeline.labeled(source, path, batch_size=4)
+    (batch,) = pipeline.labeled(source, path, batch_size=count)
     assert batch["mask"].numpy().all() and np.isfinite(batch["image"]).all()
 
 
@@ -195,7 +203,7 @@ def test_small_arrays_and_one_pixel_wide_ones():
     for height, width, channels in [(1, 1, 3), (5, 3, 13), (1, 40, 1), (3000, 1, 2)]:
         images = np.random.default_rng(0).integers(0, 256, (2, height, width, channels))
         source = data.open_source(images.astype(np.uint8))
-        recipe = data.recipes.SIMCLR.scaled(72)
+        recipe = data.recipes.SIMCLR.scaled(72)[:1]
         (batch,) = pipeline.multiview(source, recipe, batch_size=2).take(1)
         for view in batch["views"].values():
             assert view.shape == (2, 72, 72, channels)

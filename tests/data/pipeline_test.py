@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import batches as made
+from tests.fixtures import cases_together
 from tfssl.data import pipeline, preprocessing, sources, views
 from tfssl.data.views import batched, recipes
 
@@ -56,7 +57,7 @@ def test_views_are_of_the_indexed_image_and_differ(make):
 
 
 @made.both_kinds
-@pytest.mark.parametrize("start", [10, 45])
+@pytest.mark.parametrize("start", [cases_together.slow_where(True, 10), 45])
 def test_a_resumed_stream_is_the_uninterrupted_one(make, start):
     # Both lie inside of a batch, 45 in the third epoch.
     source = make()
@@ -67,7 +68,7 @@ def test_a_resumed_stream_is_the_uninterrupted_one(make, start):
 
 
 @made.both_kinds
-@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("workers", [2, cases_together.slow_where(True, 4)])
 def test_shards_are_the_rows_of_the_whole(make, workers):
     source = make()
     whole = made.whole_of(make)
@@ -153,12 +154,12 @@ def test_a_sequence_whose_length_is_not_known():
     "channels, dtype",
     [
         (1, np.uint8),
-        (1, np.float32),
+        cases_together.slow_where(True, 1, np.float32),
         (3, np.uint16),
-        (3, np.float32),
-        (4, np.uint8),
+        cases_together.slow_where(True, 3, np.float32),
+        cases_together.slow_where(True, 4, np.uint8),
         (4, np.uint16),
-        (13, np.uint16),
+        cases_together.slow_where(True, 13, np.uint16),
         (13, np.float32),
     ],
 )

@@ -8,13 +8,14 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
+from tests.fixtures import batches as made
 from tests.fixtures import services
 from tfssl import data
 from tfssl.data import bad_files, pipeline, service
 from tfssl.data.views import recipes
 from tfssl.tasks import data_service, make_tfrecords
 
-RECIPE = recipes.SIMCLR.scaled(8)
+RECIPE = made.recipe()
 BATCH = 6
 
 
@@ -33,8 +34,8 @@ def pixels(n=20):
     return rng.integers(0, 255, (n, 10, 10, 3)).astype(np.uint8)
 
 
-def batches(source, count, **options):
-    dataset = data.multiview(source, RECIPE, batch_size=BATCH, seed=3, **options)
+def batches(source, count, recipe=RECIPE, **options):
+    dataset = data.multiview(source, recipe, batch_size=BATCH, seed=3, **options)
     return [
         tf.nest.map_structure(lambda x: x.numpy(), batch)
         for batch in dataset.take(count)
@@ -60,9 +61,9 @@ def test_batches_are_those_of_a_local_pipeline(addresses, count, start, shard):
 
 def test_what_is_left_to_the_device_travels_in_whole_numbers(addresses):
     source = data.open_source(pixels())
-    chosen = dict(data_service=addresses[0], augment_on="device")
-    found = batches(source, 4, **chosen)
-    assert_same(batches(source, 4, augment_on="device"), found)
+    chosen = dict(recipe=recipes.SIMCLR.scaled(8), augment_on="device")
+    found = batches(source, 4, data_service=addresses[0], **chosen)
+    assert_same(batches(source, 4, **chosen), found)
     assert found[0]["views"]["view_1"].dtype == np.uint8
 
 

@@ -249,8 +249,7 @@ def _plain(order, recipe, bad_files, parallel):
     def nothing(_):
         return tf.zeros([order.batch_size, 1])
 
-    batches = order.batches(nothing)
-    return _images(order, batches, order.rows, make, bad_files, parallel)
+    return _images(order, nothing, order.rows, make, bad_files, parallel)
 
 
 def _large(order, recipe, work, bad_files, parallel):
@@ -263,8 +262,8 @@ def _large(order, recipe, work, bad_files, parallel):
         apply = views_lib.apply_packed if here else device.begin
         return apply(packed, image, recipe, crops)
 
-    batches = order.batches(_draw(order, recipe, source.max_value if here else 1.0))
-    return _images(order, batches, order.rows, make, bad_files, parallel)
+    draw = _draw(order, recipe, source.max_value if here else 1.0)
+    return _images(order, draw, order.rows, make, bad_files, parallel)
 
 
 def _of_arrays(order, recipe, work, parallel):
@@ -303,8 +302,8 @@ def _small(order, recipe, bad_files, parallel):
         made = batched.finish(resized, packed, recipe, source.max_value)
         return k, position, index, made
 
-    batches = order.batches(_draw(order, recipe, 1.0))
-    chunks = _images(order, batches, size, resize, bad_files, parallel)
+    draw = _draw(order, recipe, 1.0)
+    chunks = _images(order, draw, size, resize, bad_files, parallel)
     return _whole(chunks.map(finish, num_parallel_calls=parallel), size, order)
 
 
@@ -346,10 +345,10 @@ def _decoded(source, raw, packed, recipe):
     return source.decode_window(raw, crops_in, sizes)
 
 
-def _images(order, batches, size, make, bad_files, parallel):
+def _images(order, draw, size, make, bad_files, parallel):
     """`(k, position, index, make(raw, numbers))` of readable images, `size` each."""
     source = order.source
-    numbers = batches.unbatch()
+    numbers = order.batches(draw).unbatch()
     if source.random_access:
 
         def work(k, position, index, packed):
@@ -368,6 +367,9 @@ def _images(order, batches, size, make, bad_files, parallel):
         elements = both.map(join, num_parallel_calls=parallel)
     if not source.encoded:
         return elements.batch(size, drop_remainder=True)
-    first = next(iter(batches))[-1][0]
-    bad_files_lib.check(source, bad_files, lambda raw: make(raw, first))
+
+    def use(raw):
+        return make(raw, draw(tf.constant(0, tf.int64))[0])
+
+    bad_files_lib.check(source, bad_files, use)
     return bad_files_lib.readable(elements, size, order.first, source)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy import ndimage
 
-from tfssl.data.sources import decoding
+from tfssl.data.sources import decoding, image_headers
 
 
 def smooth(height, width, channels=3, seed=0):
@@ -33,6 +33,26 @@ def test_decode_reads_what_pil_reads(kind, tolerance, channels):
     expected = np.asarray(read).reshape(20, 30, channels).astype(int)
     # Grey: PIL and TensorFlow round luma differently, by one step.
     assert np.abs(found - expected).max() <= tolerance + (channels == 1)
+
+
+def test_graphs_share_the_trace_of_all_kinds_but_jpeg(monkeypatch):
+    file, traced, limited = encoded(smooth(5, 6), "BMP"), [], image_headers.limited
+    monkeypatch.setattr(
+        image_headers, "limited", lambda x: traced.append(x) or limited(x)
+    )
+    shapes = [], None  # The second file is not known to be one.
+    decode = [
+        tf.function(
+            lambda x: decoding.decode(x, 3),
+            input_signature=[tf.TensorSpec(shape, tf.string)],
+            autograph=False,
+        )
+        for shape in shapes
+    ]
+    found = [of_graph(file) for of_graph in decode]
+    assert len(traced) <= 1  # None where an earlier test has decoded in a graph.
+    for image in found:
+        np.testing.assert_array_equal(image, decoding.decode(tf.constant(file), 3))
 
 
 def test_decode_brings_grey_files_to_three_channels_and_drops_alpha():

@@ -58,7 +58,8 @@ def test_views_and_unreadable_images_are_those_without(mixed, size):
     found = []
     for source in (mixed, sources.keep(mixed, ROOM)):
         bad = pipeline.BadFiles(max_fraction=0.5)
-        rows = made.rows_of(source, 15, made.recipe(size), bad_files=bad, start=2)
+        one = made.recipe(size)[:1]
+        rows = made.rows_of(source, 15, one, bad_files=bad, start=2)
         found.append((rows, bad.listed))
     made.assert_same(found[0][0], found[1][0])
     assert found[0][1] == found[1][1] and len(found[0][1]) == 3
@@ -216,7 +217,7 @@ def test_a_data_service_decodes_for_itself(tmp_path, monkeypatch):
 
 
 def test_pipelines_share_the_memory(tmp_path):
-    images = [np.full((1000, 1200, 3), i, np.uint8) for i in range(100)]
+    images = [np.full((1000, 1200, 3), i, np.uint8) for i in range(60)]
     kept = sources.keep(files(tmp_path / "images", images, "PNG"), ROOM)
 
     def resident():
@@ -229,4 +230,4 @@ def test_pipelines_share_the_memory(tmp_path):
     held.append(iter(pipeline.labeled(kept, path, batch_size=2)))
     for batches in held:
         next(batches)
-    assert resident() - before < 1.6 * 100 * 3_600_000
+    assert resident() - before < 1.6 * 60 * 3_600_000

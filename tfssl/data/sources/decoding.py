@@ -120,6 +120,21 @@ def _decode_other(encoded, channels):
 
 def _decode_any(encoded, channels, dtype):
     """PNG, GIF (first frame), BMP, JPEG, WebP; the type is read from the bytes."""
+    if tf.executing_eagerly():
+        return _decode_by_type(encoded, channels, dtype)
+    return _traced_once(channels, dtype)(tf.ensure_shape(encoded, []))
+
+
+@functools.cache
+def _traced_once(channels, dtype):
+    """`_decode_by_type` for all graphs of a process: it is most of what they hold."""
+    decode = functools.partial(_decode_by_type, channels=channels, dtype=dtype)
+    return tf.function(
+        decode, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+    )
+
+
+def _decode_by_type(encoded, channels, dtype):
     encoded = image_headers.limited(encoded)
 
     def other():

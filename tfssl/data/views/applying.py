@@ -9,7 +9,7 @@ rotate/shear/move, RandAugment, colour jitter, grey (before the jitter with
 import numpy as np
 import tensorflow as tf
 
-from tfssl.data.views import color, erasing, image_ops, rand_augment, tiles
+from tfssl.data.views import alike, color, erasing, image_ops, rand_augment, tiles
 from tfssl.data.views.packing import boxes, coins_of, fields, has_affine, pack
 from tfssl.data.views.specs import Tile, check, for_channels
 
@@ -203,11 +203,13 @@ def apply_packed(packed, image, recipe, crops=None):
         crops = boxes(packed, recipe, shape[0], shape[1])
     coins = coins_of(packed, recipe, channels)
     images = resized(coins, packed, image, recipe, crops, comes_turned)
+
+    def rendered(view, row, coin, out):
+        return render(fields(row, recipe, channels), coin, out, view, white)
+
     rows = tf.unstack(packed, len(recipe))
-    return tuple(
-        render(fields(row, recipe, channels), coin, out, view, white)
-        for row, coin, out, view in zip(rows, coins, images, recipe)
-    )
+    every = map(alike.traced_once(rendered, recipe), recipe, rows, coins, images)
+    return tuple(every)
 
 
 def apply(numbers, image, recipe):

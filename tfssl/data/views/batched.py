@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfssl.data.views import (
+    alike,
     applying,
     color,
     erasing,
@@ -57,13 +58,19 @@ def geometry(images, packed, recipe, product=tf.matmul):
     _, height, width, channels = images.shape
     images = tf.cast(images, tf.float32)
     crops = tf.cast(packing.boxes(packed, recipe, height, width), tf.float32)
-    made, whole = [], None
-    for number, view in enumerate(recipe):
-        named = packing.fields(packed[:, number], recipe, channels)
-        crop, flipped = crops[:, number], named["flip"][:, 0] > 0.5
+
+    def cut(view, crop, row):
+        flipped = packing.fields(row, recipe, channels)["flip"][:, 0] > 0.5
+        return _resized(images, crop, flipped, view, product)
+
+    cut, made, whole = alike.traced_once(cut, recipe), [], None
+    rows, crops = (tf.unstack(x, len(recipe), axis=1) for x in (packed, crops))
+    for view, crop, row in zip(recipe, crops, rows):
         if not isinstance(view, Tile):
-            made.append(_resized(images, crop, flipped, view, product))
+            made.append(cut(view, crop, row))
             continue
+        named = packing.fields(row, recipe, channels)
+        flipped = named["flip"][:, 0] > 0.5
         if tiles.is_first(view):
             whole = _resized(images, crop, None, view.untiled(), product)
         made.append(tiles.cut(whole, named["cell"], flipped, view))
@@ -107,11 +114,13 @@ def finish(resized, packed, recipe, white):
         Tuple of float32 `(batch, size, size, channels)`, one per view.
     """
     channels = resized[0].shape[-1]
-    made = []
-    for number, (view, images) in enumerate(zip(recipe, resized)):
-        named = packing.fields(packed[:, number], recipe, channels)
-        made.append(_toned(placed(images, named, view, white), named, view))
-    return tuple(made)
+
+    def finished(view, row, images):
+        named = packing.fields(row, recipe, channels)
+        return _toned(placed(images, named, view, white), named, view)
+
+    rows = tf.unstack(packed, len(recipe), axis=1)
+    return tuple(map(alike.traced_once(finished, recipe), recipe, rows, resized))
 
 
 def placed(images, named, view, white):

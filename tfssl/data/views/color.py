@@ -31,7 +31,7 @@ STEPS = ("brightness", "contrast", "saturation", "hue")
 
 
 def _times(factor, matrix):
-    return factor[..., tf.newaxis, tf.newaxis] * tf.constant(matrix, tf.float32)
+    return _with_axes(factor, 2) * tf.constant(matrix, tf.float32)
 
 
 def saturation_matrix(factor):
@@ -59,11 +59,11 @@ def hue_matrix(delta):
 
 def _mixed(a, b):
     """Matrix product over the last two axes; tiny matrices, many of them."""
-    return tf.reduce_sum(a[..., :, :, tf.newaxis] * b[..., tf.newaxis, :, :], -2)
+    return tf.reduce_sum(tf.expand_dims(a, -1) * tf.expand_dims(b, -3), -2)
 
 
 def _moved(a, x):
-    return tf.reduce_sum(a * x[..., tf.newaxis, :], -1)
+    return tf.reduce_sum(a * tf.expand_dims(x, -2), -1)
 
 
 def _steps(numbers, views, dim):
@@ -86,7 +86,7 @@ def _steps(numbers, views, dim):
     steps = [
         (
             _times(tf.where(adds, zeros + 1.0, factor), eye),
-            tf.where(adds, factor, zeros)[..., tf.newaxis] + still,
+            tf.expand_dims(tf.where(adds, factor, zeros), -1) + still,
             none,
             adds | (factor > 1.0),
         ),
@@ -191,20 +191,20 @@ def groups(numbers, views, channels, white):
             clips |= np.array([overshoots(view) for view in views])
         if position == limit - 1:
             clips |= used == 0  # The first map with a clip is always there.
-        here = clips[..., tf.newaxis] & (places == used[..., tf.newaxis])
+        here = tf.expand_dims(clips, -1) & (places == tf.expand_dims(used, -1))
         for slot, (into, made) in enumerate(zip(maps, (matrix, offset, share))):
-            maps[slot] = tf.where(_with_axes(here, into), made[:, :, tf.newaxis], into)
+            found = tf.expand_dims(made, 2)
+            maps[slot] = tf.where(_like(here, into), found, into)
         used += tf.cast(clips, tf.float32)
-        done = clips[..., tf.newaxis, tf.newaxis]
-        matrix = tf.where(done, eye, matrix)
-        offset = tf.where(done[..., 0], 0.0, offset)
-        share = tf.where(done, 0.0, share)
+        matrix = tf.where(_like(clips, matrix), eye, matrix)
+        offset = tf.where(_like(clips, offset), 0.0, offset)
+        share = tf.where(_like(clips, share), 0.0, share)
     last = _last(matrix, offset, share, numbers, views, channels)
     matrices, offsets, shares = (
-        tf.concat([into, made[:, :, tf.newaxis]], 2) for into, made in zip(maps, last)
+        tf.concat([into, tf.expand_dims(made, 2)], 2) for into, made in zip(maps, last)
     )
     moves = tf.reduce_any(offsets != 0.0, -1) | tf.reduce_any(shares != 0.0, [-2, -1])
-    runs = places[1:] < used[..., tf.newaxis]
+    runs = places[1:] < tf.expand_dims(used, -1)
     flat = lambda x: tf.reshape(x, [*shape, x.shape[2] * dim ** (x.shape.rank - 3)])  # noqa: E731
     return {
         "runs": tf.cast(runs, tf.float32),
@@ -221,9 +221,16 @@ def _sizes(x):
     return [tf.shape(x)[i] if n is None else n for i, n in enumerate(known)]
 
 
-def _with_axes(mask, of):
-    """A mask of three axes with as many more of size 1 as `of` has."""
-    return mask[(..., *[tf.newaxis] * (of.shape.rank - 3))]
+def _like(mask, of):
+    """A mask with as many more axes, of size 1, as `of` has."""
+    return _with_axes(mask, of.shape.rank - mask.shape.rank)
+
+
+def _with_axes(x, count):
+    """`x` with axes of size 1 at its end; to index takes longer to trace."""
+    for _ in range(count):
+        x = tf.expand_dims(x, -1)
+    return x
 
 
 def _ordered_steps(numbers, views, channels, limit):
@@ -234,11 +241,11 @@ def _ordered_steps(numbers, views, channels, limit):
     takes = np.array([[i in active(v, channels) for i in range(kinds)] for v in views])
     order = numbers["order"][..., :kinds] + np.where(takes, 0.0, 2.0).astype("float32")
     order = tf.math.top_k(-order, limit).indices  # Of equal ones the first.
-    runs = takes & (numbers["jitter"][..., tf.newaxis] > 0.5)
+    runs = takes & (tf.expand_dims(numbers["jitter"], -1) > 0.5)
     identity = (np.eye(dim, dtype=np.float32), 0.0, 0.0, False)
     found = []
     for part, nothing in zip(parts, identity):
-        part = tf.where(_with_axes(runs, part), part, nothing)
+        part = tf.where(_like(runs, part), part, nothing)
         found.append(tf.gather(part, order, batch_dims=2))
     return found
 
@@ -249,7 +256,7 @@ def _grayed(matrix, numbers, views, here):
     if matrix.shape[-2] != 3 or not any(takes):
         return matrix
     coin = (numbers["gray"] > 0.5) & takes
-    gray = tf.where(coin[..., tf.newaxis, tf.newaxis], _GRAY, _EYE)
+    gray = tf.where(_with_axes(coin, 2), _GRAY, _EYE)
     return _mixed(gray, matrix)
 
 
@@ -257,7 +264,8 @@ def _last(matrix, offset, share, numbers, views, channels):
     dim = matrix.shape[-1]
     last = [not view.gray_first for view in views]
     matrix, share = (_grayed(x, numbers, views, last) for x in (matrix, share))
-    offset = _grayed(offset[..., tf.newaxis], numbers, views, last)[..., 0]
+    column = _grayed(tf.expand_dims(offset, -1), numbers, views, last)
+    offset = tf.squeeze(column, -1)
     if dim == 3 or channels == 1:
         folds = [folds_normalization(view, channels) for view in views]
         mean = np.float32([v.mean if f else [0.0] * dim for v, f in zip(views, folds)])
