@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import cases_together
-from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS
+from tests.methods.case_table import BATCH, CASES, KINDS, SIZE, STEPS, VARIANTS
 from tests.methods.cases import (
     TOLERANCE,
     as_written,
@@ -63,12 +63,12 @@ def plain(request):
     return Plain(request.param)
 
 
-every_method = pytest.mark.parametrize("plain", cases_together.each(), indirect=True)
-
-
 def fast_for(*names):
-    """As `every_method`; a slow test but for these cases."""
+    """All cases, of a slow test but for these."""
     return cases_together.fast_for("plain", names)
+
+
+every_method = fast_for(*(name for name in CASES if name not in VARIANTS))
 
 
 def test_every_method_has_a_case():

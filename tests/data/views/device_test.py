@@ -22,7 +22,7 @@ def pictures(count=8, channels=3, dtype=np.uint8, size=40):
     return (fine * white).astype(dtype)
 
 
-def both(images, recipe, jit_compile=True, **kwargs):
+def both(images, recipe, **kwargs):
     """`(host, begun, finished)`: a batch of the host alone, and one of both."""
     source = images
     if isinstance(images, np.ndarray):
@@ -32,9 +32,7 @@ def both(images, recipe, jit_compile=True, **kwargs):
         for place in ("host", "device")
     ]
     finish = tf.function(
-        lambda batch: views.finish(batch, recipe),
-        jit_compile=jit_compile,
-        autograph=False,
+        lambda batch: views.finish(batch, recipe), jit_compile=True, autograph=False
     )
     return *found, finish(found[1])
 
@@ -129,7 +127,7 @@ def test_files_make_the_same_views(tmp_path):
     # Views of 70 pixels are made image by image, those of 12 in chunks.
     for size, used in ((12, recipes.SWAV[1:3]), (70, recipes.SWAV[2:3])):
         recipe = recipes.Recipe(used).scaled(size)
-        host, begun, finished = both(source, recipe, size < 70, batch_size=4)
+        host, begun, finished = both(source, recipe, batch_size=4)
         for view in begun["views"].values():
             assert view.dtype == tf.uint8
         for found in differences(host, finished):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tests.fixtures.cases_together import slow_where
 from tfssl.data.views import patch_augmentation as lib
 from tfssl.data.views.patch_augmentation import PatchAugmentation
 
@@ -54,8 +55,17 @@ def test_nothing_chosen_changes_nothing():
     np.testing.assert_allclose(augmented(x, some), x, atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("crop", [None, 6])
+@pytest.mark.parametrize(
+    "channels, crop",
+    [
+        (1, None),
+        (3, 6),
+        (4, None),
+        slow_where(True, 1, 6),
+        slow_where(True, 3, None),
+        slow_where(True, 4, 6),
+    ],
+)
 def test_every_patch_by_its_own_numbers_and_the_same_everywhere(channels, crop):
     x = patches(40, channels=channels)
     everything = PatchAugmentation(crop=crop)
