@@ -78,7 +78,7 @@ def make_tfrecords(
         for note in notes:
             for skipped in note["skipped"] if note else ():
                 bad_files.add({skipped: ""}, source)
-        if source.encoded:
+        if source.encoded and None in notes:
             bad_files_lib.check(source, bad_files, source.decode)
         limits = np.linspace(0, source.num_images, num_shards + 1).astype(np.int64)
         with progress_lib.bar(
