@@ -134,7 +134,7 @@ def reason_of(error):
 
 
 def cpu_here():
-    """The CPU of this process, for operations that write files: a device's name.
+    """The CPU of this process, for operations on files: a device's name.
 
     Where the process is connected to other hosts, as to those of a TPU slice, `"CPU"`
     is one of theirs: their disks are others, and what fails there is told later.

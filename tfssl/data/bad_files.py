@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from tfssl import checks
+from tfssl import checks, files
 from tfssl.data import passes
 from tfssl.data.sources import aligned, image_headers, tiff
 from tfssl.data.sources.base import OUT_OF_RANGE
@@ -161,7 +161,7 @@ def check(source, bad_files, use):
             if len(bad) > max(_SPREAD, bad_files.max_fraction * source.num_images):
                 bad_files.add(bad, source)
             continue
-        with tf.device("CPU:0"):  # Where the pipeline does it, too.
+        with tf.device(files.cpu_here()):  # Where the pipeline does it, too.
             use(raw)
         return
     name, reason = next(iter(bad.items()))

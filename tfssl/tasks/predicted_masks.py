@@ -345,7 +345,7 @@ def _size_of(source):
         )
 
     def size(index):
-        with tf.device("CPU"):
+        with tf.device(files.cpu_here()):
             raw = source.read(tf.constant(index, tf.int64))
 
             def decoded():
