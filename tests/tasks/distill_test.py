@@ -111,9 +111,7 @@ def test_resume_in_mid_epoch_equals_the_straight_run(teacher, tmp_path):
     def train(out, **settings):
         return distilled(out, teacher, averaging=0.9, mixup=0.2, **settings)
 
-    whole = copied_runs.whole(train, tmp_path)
-    parts = copied_runs.resumed(train, tmp_path, tmp_path / "parts")
-    small.assert_same_runs(whole, parts)
+    small.assert_same_runs(*copied_runs.of(train, tmp_path))
 
 
 def test_two_replicas_learn_what_one_does(teacher, student, tmp_path):

@@ -168,9 +168,7 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     def train(out, **settings):
         return tuned(out, network, **ALL, **settings)
 
-    straight = copied_runs.whole(train, tmp_path)
-    parts = copied_runs.resumed(train, tmp_path, tmp_path / "parts")
-    small.assert_same_runs(straight, parts)
+    small.assert_same_runs(*copied_runs.of(train, tmp_path))
 
 
 @pytest.mark.parametrize(

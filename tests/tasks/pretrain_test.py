@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from tests import processes
-from tests.fixtures import interrupted_runs, killed_processes
+from tests.fixtures import copied_runs, killed_processes
 from tfssl import data, files, progress, replicas
 from tfssl.formats import keras_file
 from tfssl.models import norms
@@ -92,12 +92,12 @@ def test_a_run_leaves_everything_it_promises(tmp_path, capsys, monkeypatch):
 
 
 def straight_and_interrupted(tmp_path, save_at=6, **settings):
-    """One straight run, and one that is stopped at step 8 and resumed at `save_at`."""
+    """One straight run, and one that is killed at step 8 and resumed at `save_at`."""
 
     def train(out, **more):
         return pretrain.pretrain(images(), str(out), **TINY | settings | more)
 
-    return interrupted_runs.of(train, tmp_path, save_at)
+    return copied_runs.of(train, tmp_path, save_at)
 
 
 def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import tfssl
-from tests.fixtures import interrupted_runs
+from tests.fixtures import copied_runs
 from tests.tasks import finetune_test
 from tests.tasks import pretrain_test as small
 from tfssl import data, files
@@ -35,7 +35,7 @@ def test_images_of_several_classes(tmp_path):
             **settings,
         )
 
-    whole, parts = interrupted_runs.of(train, tmp_path)
+    whole, parts = copied_runs.of(train, tmp_path)
     small.assert_same_runs(whole, parts)
     found = files.read_json(os.path.join(whole.path, "classification.json"))
     mine = found["results"]["fine-tuned"]

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 import tfssl
-from tests.fixtures import interrupted_runs, networks, staged
+from tests.fixtures import copied_runs, networks, staged
 from tests.tasks import pretrain_test as small
 from tfssl import data, files, formats, models
 from tfssl.data import sources
@@ -168,7 +168,7 @@ def test_resume_in_mid_epoch_equals_the_straight_run(tmp_path):
     def train(out, **settings):
         return trained(out, averaging=0.9, **settings)
 
-    small.assert_same_runs(*interrupted_runs.of(train, tmp_path))
+    small.assert_same_runs(*copied_runs.of(train, tmp_path))
 
 
 def manifest(folder):
