@@ -3,7 +3,6 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import batches as made
-from tests.fixtures import cases_together
 from tfssl.data import pipeline, preprocessing, sources, views
 from tfssl.data.views import batched, recipes
 
@@ -57,7 +56,7 @@ def test_views_are_of_the_indexed_image_and_differ(make):
 
 
 @made.both_kinds
-@pytest.mark.parametrize("start", [cases_together.slow_where(True, 10), 45])
+@pytest.mark.parametrize("start", [pytest.param(10, marks=pytest.mark.slow), 45])
 def test_a_resumed_stream_is_the_uninterrupted_one(make, start):
     # Both lie inside of a batch, 45 in the third epoch.
     source = make()
@@ -68,7 +67,7 @@ def test_a_resumed_stream_is_the_uninterrupted_one(make, start):
 
 
 @made.both_kinds
-@pytest.mark.parametrize("workers", [2, cases_together.slow_where(True, 4)])
+@pytest.mark.parametrize("workers", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_shards_are_the_rows_of_the_whole(make, workers):
     source = make()
     whole = made.whole_of(make)
@@ -154,12 +153,12 @@ def test_a_sequence_whose_length_is_not_known():
     "channels, dtype",
     [
         (1, np.uint8),
-        cases_together.slow_where(True, 1, np.float32),
+        pytest.param(1, np.float32, marks=pytest.mark.slow),
         (3, np.uint16),
-        cases_together.slow_where(True, 3, np.float32),
-        cases_together.slow_where(True, 4, np.uint8),
+        pytest.param(3, np.float32, marks=pytest.mark.slow),
+        pytest.param(4, np.uint8, marks=pytest.mark.slow),
         (4, np.uint16),
-        cases_together.slow_where(True, 13, np.uint16),
+        pytest.param(13, np.uint16, marks=pytest.mark.slow),
         (13, np.float32),
     ],
 )

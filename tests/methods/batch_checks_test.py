@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.fixtures.cases_together import slow_where
 from tests.methods.case_table import BATCH, IMAGES
 from tests.methods.cases import assert_close, batches, make, one_convolution, state
 from tfssl import data, methods
@@ -69,7 +68,12 @@ def test_several_replicas_and_labels(mirrored):
 
 
 @pytest.mark.parametrize(
-    "name", ["npid_nce", slow_where(True, "cpc"), slow_where(True, "deepcluster_v2")]
+    "name",
+    [
+        "npid_nce",
+        pytest.param("cpc", marks=pytest.mark.slow),
+        pytest.param("deepcluster_v2", marks=pytest.mark.slow),
+    ],
 )
 def test_other_precisions_are_taken(name):
     def other(batch):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.fixtures.cases_together import slow_where
 from tests.methods import cases
 from tests.methods.views_on_device_test import assert_near
 from tfssl import data, methods, replicas
@@ -50,9 +49,9 @@ def of_the_host():
 @pytest.mark.parametrize(
     "compiled",
     [
-        slow_where(True, {}),
+        pytest.param({}, marks=pytest.mark.slow),
         {"jit_compile": True},
-        slow_where(True, {"run_eagerly": True}),
+        pytest.param({"run_eagerly": True}, marks=pytest.mark.slow),
         {"steps_per_execution": 3},
     ],
 )
@@ -60,7 +59,9 @@ def test_training_is_that_on_the_views_of_the_host(compiled, of_the_host):
     assert_near(trained(**compiled), of_the_host)
 
 
-@pytest.mark.parametrize("jit_compile", [False, slow_where(True, True)])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_each_replica_has_images_of_its_own(
     jit_compile, mirrored, of_the_host, monkeypatch
 ):
@@ -106,7 +107,9 @@ def test_images_that_are_not_there_are_refused():
         method.hold_images(np.zeros((24, 20, 20, 3), np.uint8))
 
 
-@pytest.mark.parametrize("jit_compile", [False, slow_where(True, True)])
+@pytest.mark.parametrize(
+    "jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_images_of_another_source_are_refused(jit_compile):
     """A list of them too, whose numbers are there all the same."""
     method = cases.make(

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from tests.fixtures import batches as made
-from tests.fixtures.cases_together import slow_where
 from tfssl.data import pipeline
 from tfssl.methods import reached as reached_lib
 
@@ -60,7 +59,9 @@ def test_one_replica_stands_at_the_position():
     assert reached.each() == [8]
 
 
-@pytest.mark.parametrize("kind", [slow_where(True, "folder"), "sequence"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("folder", marks=pytest.mark.slow), "sequence"]
+)
 def test_a_resume_by_the_places_is_no_break(tmp_path, kind, mirrored):
     if kind == "folder":
         source, _ = made.folder_of(tmp_path / "data")

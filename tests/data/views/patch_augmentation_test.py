@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.fixtures.cases_together import slow_where
 from tfssl.data.views import patch_augmentation as lib
 from tfssl.data.views.patch_augmentation import PatchAugmentation
 
@@ -61,9 +60,9 @@ def test_nothing_chosen_changes_nothing():
         (1, None),
         (3, 6),
         (4, None),
-        slow_where(True, 1, 6),
-        slow_where(True, 3, None),
-        slow_where(True, 4, 6),
+        pytest.param(1, 6, marks=pytest.mark.slow),
+        pytest.param(3, None, marks=pytest.mark.slow),
+        pytest.param(4, 6, marks=pytest.mark.slow),
     ],
 )
 def test_every_patch_by_its_own_numbers_and_the_same_everywhere(channels, crop):
